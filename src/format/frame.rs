@@ -1,0 +1,280 @@
+//! The frame: one record in a segment. The layout is drawn in the [room's documentation](super).
+
+use super::reader::Reader;
+use super::{Seed, padded};
+use crate::limits::{MAX_DATA_BYTES, MAX_PARTITION_KEY_BYTES};
+use crate::types::{HashKey, SequenceNumber, Timestamp};
+
+/// The fixed part of a frame.
+pub(crate) const HEADER_BYTES: usize = 40;
+
+const HASH_KEY_BYTES: usize = 16;
+const STAMP_BYTES: usize = 24;
+const FLAG_HASH_KEY: u8 = 1;
+const FLAG_STAMP: u8 = 2;
+
+/// The longest frame that is believed.
+const MAX_FRAME_BYTES: usize =
+    HEADER_BYTES + HASH_KEY_BYTES + STAMP_BYTES + MAX_PARTITION_KEY_BYTES + MAX_DATA_BYTES as usize;
+
+/// Which batch of which producer a record came with. Read by this version, not yet written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProducerStamp {
+    pub(crate) producer_id: u64,
+    pub(crate) epoch: u32,
+    pub(crate) batch_number: u64,
+}
+
+/// What a frame is made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FrameInput<'a> {
+    pub(crate) sequence_number: SequenceNumber,
+    pub(crate) arrival: Timestamp,
+    /// All records of the shard below this number are durable.
+    pub(crate) durable: SequenceNumber,
+    /// How many records of the same batch follow.
+    pub(crate) batch_remaining: u32,
+    pub(crate) explicit_hash_key: Option<HashKey>,
+    pub(crate) producer: Option<ProducerStamp>,
+    pub(crate) partition_key: &'a str,
+    pub(crate) data: &'a [u8],
+}
+
+/// A decoded frame: its checksum holds and its fields are within their limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Frame<'a> {
+    pub(crate) sequence_number: SequenceNumber,
+    pub(crate) arrival: Timestamp,
+    pub(crate) durable: SequenceNumber,
+    pub(crate) batch_remaining: u32,
+    pub(crate) explicit_hash_key: Option<HashKey>,
+    pub(crate) producer: Option<ProducerStamp>,
+    pub(crate) partition_key: &'a str,
+    pub(crate) data: &'a [u8],
+    /// Bytes from this frame's start to the next one's.
+    pub(crate) size: usize,
+    /// How many of them, at the end, are padding.
+    pub(crate) padding: usize,
+}
+
+/// Why bytes are no frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error("nothing was written here")]
+    Empty,
+    #[error("the frame's length is impossible")]
+    Length,
+    #[error("the frame's checksum does not match")]
+    Checksum,
+    #[error("the frame's fields contradict each other")]
+    Fields,
+}
+
+/// The bytes that a record takes in a segment.
+pub(crate) fn frame_bytes(explicit_hash_key: Option<HashKey>, partition_key: &str, data: &[u8]) -> usize {
+    let hash_key_bytes = if explicit_hash_key.is_some() { HASH_KEY_BYTES } else { 0 };
+    padded(HEADER_BYTES + hash_key_bytes + partition_key.len() + data.len())
+}
+
+/// Appends the frame of a record. The caller has checked key and data against their limits, which are far
+/// below what the length fields hold.
+#[allow(clippy::cast_possible_truncation, reason = "key and data are bounded by the limits")]
+pub(crate) fn encode(out: &mut Vec<u8>, seed: Seed, input: &FrameInput<'_>) {
+    let start = out.len();
+    let flags = if input.explicit_hash_key.is_some() { FLAG_HASH_KEY } else { 0 }
+        | if input.producer.is_some() { FLAG_STAMP } else { 0 };
+
+    let mut header = [0; HEADER_BYTES];
+    header[8..16].copy_from_slice(&input.sequence_number.get().to_le_bytes());
+    header[16..24].copy_from_slice(&input.arrival.as_millis().to_le_bytes());
+    header[24..32].copy_from_slice(&input.durable.get().to_le_bytes());
+    header[32..36].copy_from_slice(&input.batch_remaining.to_le_bytes());
+    header[36..38].copy_from_slice(&(input.partition_key.len() as u16).to_le_bytes());
+    header[38] = flags;
+    out.extend_from_slice(&header);
+    if let Some(hash_key) = input.explicit_hash_key {
+        out.extend_from_slice(&hash_key.get().to_le_bytes());
+    }
+    if let Some(stamp) = input.producer {
+        out.extend_from_slice(&stamp.producer_id.to_le_bytes());
+        out.extend_from_slice(&stamp.epoch.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&stamp.batch_number.to_le_bytes());
+    }
+    out.extend_from_slice(input.partition_key.as_bytes());
+    out.extend_from_slice(input.data);
+
+    let length = out.len() - start;
+    out.resize(start + padded(length), 0);
+    if let Some(frame) = out.get_mut(start..) {
+        frame[4..8].copy_from_slice(&(length as u32).to_le_bytes());
+        let checksum = seed.checksum(&frame[4..]);
+        frame[0..4].copy_from_slice(&checksum.to_le_bytes());
+    }
+}
+
+impl<'a> Frame<'a> {
+    /// Decodes and checks the frame at the front of `bytes`.
+    pub(crate) fn decode(bytes: &'a [u8], seed: Seed) -> Result<Self, FrameError> {
+        let size = Self::size_at(bytes)?;
+        let frame = bytes.get(..size).ok_or(FrameError::Length)?;
+        let stored = Reader::new(frame).u32().ok_or(FrameError::Length)?;
+        if seed.checksum(&frame[4..]) != stored {
+            return Err(FrameError::Checksum);
+        }
+        Self::parse(frame).ok_or(FrameError::Fields)
+    }
+
+    /// Reads a frame that was decoded before; only its checksum is not computed again.
+    pub(crate) fn decode_checked(bytes: &'a [u8]) -> Result<Self, FrameError> {
+        let size = Self::size_at(bytes)?;
+        let frame = bytes.get(..size).ok_or(FrameError::Length)?;
+        Self::parse(frame).ok_or(FrameError::Fields)
+    }
+
+    /// How many bytes the frame at the front of `bytes` says it has, if that is possible at all. `bytes` may end
+    /// before the frame does, but must hold its first 8 bytes.
+    pub(crate) fn size_at(bytes: &[u8]) -> Result<usize, FrameError> {
+        let mut reader = Reader::new(bytes);
+        let (checksum, length) = (reader.u32(), reader.u32());
+        let (Some(checksum), Some(length)) = (checksum, length) else {
+            return Err(FrameError::Length);
+        };
+        let length = length as usize;
+        if length == 0 && checksum == 0 {
+            return Err(FrameError::Empty);
+        }
+        if !(HEADER_BYTES..=MAX_FRAME_BYTES).contains(&length) {
+            return Err(FrameError::Length);
+        }
+        Ok(padded(length))
+    }
+
+    /// The sequence number that a frame claims, before its checksum is looked at.
+    pub(crate) fn claimed_sequence_number(bytes: &[u8]) -> Option<SequenceNumber> {
+        Reader::new(bytes.get(8..)?).u64().map(SequenceNumber::new)
+    }
+
+    fn parse(frame: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader::new(frame);
+        reader.u32()?; // checksum
+        let length = reader.u32()? as usize;
+        let sequence_number = SequenceNumber::new(reader.u64()?);
+        let arrival = Timestamp::from_millis(reader.i64()?);
+        let durable = SequenceNumber::new(reader.u64()?);
+        let batch_remaining = reader.u32()?;
+        let key_bytes = usize::from(reader.u16()?);
+        let flags = reader.u8()?;
+        reader.zeros(1)?;
+        if flags & !(FLAG_HASH_KEY | FLAG_STAMP) != 0 || key_bytes > MAX_PARTITION_KEY_BYTES {
+            return None;
+        }
+        let explicit_hash_key = match flags & FLAG_HASH_KEY {
+            0 => None,
+            _ => Some(HashKey::new(reader.u128()?)),
+        };
+        let producer = match flags & FLAG_STAMP {
+            0 => None,
+            _ => Some(parse_stamp(&mut reader)?),
+        };
+        let partition_key = std::str::from_utf8(reader.take(key_bytes)?).ok()?;
+        let data_bytes = length.checked_sub(frame.len() - reader.remaining())?;
+        let data = reader.take(data_bytes)?;
+        Some(Self {
+            sequence_number,
+            arrival,
+            durable,
+            batch_remaining,
+            explicit_hash_key,
+            producer,
+            partition_key,
+            data,
+            size: frame.len(),
+            padding: reader.remaining(),
+        })
+    }
+}
+
+fn parse_stamp(reader: &mut Reader<'_>) -> Option<ProducerStamp> {
+    let producer_id = reader.u64()?;
+    let epoch = reader.u32()?;
+    reader.zeros(4)?;
+    let batch_number = reader.u64()?;
+    Some(ProducerStamp { producer_id, epoch, batch_number })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn input<'a>(key: &'a str, data: &'a [u8], hash_key: Option<u128>, stamped: bool) -> FrameInput<'a> {
+        FrameInput {
+            sequence_number: SequenceNumber::new(7),
+            arrival: Timestamp::from_millis(-5),
+            durable: SequenceNumber::new(3),
+            batch_remaining: 2,
+            explicit_hash_key: hash_key.map(HashKey::new),
+            producer: stamped.then_some(ProducerStamp { producer_id: 1, epoch: 2, batch_number: 3 }),
+            partition_key: key,
+            data,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decodes_what_was_encoded(key in ".{1,30}", data: Vec<u8>, hash_key: Option<u128>, stamped: bool) {
+            let input = input(&key, &data, hash_key, stamped);
+            let mut bytes = Vec::new();
+            encode(&mut bytes, Seed(9), &input);
+            if !stamped {
+                prop_assert_eq!(bytes.len(), frame_bytes(input.explicit_hash_key, &key, &data));
+            }
+            bytes.extend_from_slice(b"behind it");
+            let frame = Frame::decode(&bytes, Seed(9)).unwrap();
+            prop_assert_eq!(frame.size, bytes.len() - 9);
+            prop_assert_eq!(frame.sequence_number, input.sequence_number);
+            prop_assert_eq!(frame.arrival, input.arrival);
+            prop_assert_eq!(frame.durable, input.durable);
+            prop_assert_eq!(frame.batch_remaining, 2);
+            prop_assert_eq!(frame.explicit_hash_key, input.explicit_hash_key);
+            prop_assert_eq!(frame.producer, input.producer);
+            prop_assert_eq!(frame.partition_key, key.as_str());
+            prop_assert_eq!(frame.data, data.as_slice());
+            prop_assert_eq!(Frame::decode_checked(&bytes), Ok(frame));
+        }
+
+        #[test]
+        fn any_bytes_give_a_frame_or_an_error(bytes: Vec<u8>) {
+            let _ = Frame::decode(&bytes, Seed(0));
+            let _ = Frame::decode_checked(&bytes);
+        }
+    }
+
+    #[test]
+    fn every_bit_of_a_frame_is_checked() {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, Seed(1), &input("key", b"some data", Some(5), true));
+        for position in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut damaged = bytes.clone();
+                damaged[position] ^= 1 << bit;
+                assert!(Frame::decode(&damaged, Seed(1)).is_err(), "byte {position} bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_of_another_life_is_refused() {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, Seed(1), &input("key", b"data", None, false));
+        assert_eq!(Frame::decode(&bytes, Seed(2)), Err(FrameError::Checksum));
+    }
+
+    #[test]
+    fn zeros_are_the_end() {
+        assert_eq!(Frame::decode(&[0; 64], Seed(1)), Err(FrameError::Empty));
+        assert_eq!(Frame::decode(&[], Seed(1)), Err(FrameError::Length));
+    }
+}

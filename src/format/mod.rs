@@ -1,0 +1,147 @@
+//! The on-disk format, version 1: bytes to values and back. Pure: no I/O, no clock, no panic on any input.
+//!
+//! All integers are little-endian. All checksums are CRC-32 (ISO-HDLC, as in zlib). A stream is a directory:
+//!
+//! ```text
+//! clicks/
+//!   LOCK                                  the writer's lock; empty
+//!   MANIFEST                              options and shards; replaced whole
+//!   WATERMARK                             per shard, what is known durable
+//!   shards/000000000007/                  one directory a shard
+//!     00000000000000000000.seg            a segment, named by its first sequence number
+//!     00000000000000031402.seg
+//! ```
+//!
+//! # Segment
+//!
+//! One self-describing file of fixed length: header, frames, room; once sealed, an index behind the frames and
+//! a footer in the file's last 128 bytes.
+//!
+//! ```text
+//! | header 128 | frame | frame | ... | index | (room, given back) | footer 128 |
+//!                                    ^ frames end                 ^ file length - 128
+//! ```
+//!
+//! Every segment belongs to one **incarnation** of its stream: the number, kept in the manifest, that each
+//! writable opening raises. Stream, shard, incarnation and first sequence number seed the checksums
+//! of the segment's frames, index and footer, so that bytes of another file or another life never pass for its own.
+//!
+//! ## Header
+//!
+//! ```text
+//!   0  8  magic "ANABRSEG"
+//!   8  4  format version (1)
+//!  12  4  checksum kind (1 = CRC-32)
+//!  16 16  stream id
+//!  32  4  shard id
+//!  36  4  0
+//!  40  8  incarnation
+//!  48  8  first sequence number
+//!  56  8  time of creation, ms since 1970
+//!  64  8  file length
+//!  72 52  0
+//! 124  4  CRC-32 of bytes 0 to 123
+//! ```
+//!
+//! ## Frame
+//!
+//! One record. Frames start at multiples of 8.
+//!
+//! ```text
+//!   0  4  CRC-32, seeded, of everything behind it, padding included
+//!   4  4  length: header to end of data, without padding
+//!   8  8  sequence number
+//!  16  8  arrival time, ms since 1970
+//!  24  8  durable watermark: all records of the shard below this number were durable when this was written
+//!  32  4  records of the same batch that follow this one
+//!  36  2  partition key length in bytes
+//!  38  1  flags: 1 = explicit hash key, 2 = producer stamp
+//!  39  1  0
+//!  40     [explicit hash key, 16] [producer id 8, epoch 4, zero 4, batch number 8]
+//!         partition key (UTF-8), data, zeros to a multiple of 8
+//! ```
+//!
+//! Eight zero bytes where a frame should start mean that nothing was written there. The **watermark** is what tells
+//! a torn tail from damage: if the place of record *n* does not decode and any later frame says that *n* was
+//! durable, the file is damaged; otherwise the write of *n* was never acknowledged and was cut short. The
+//! count of **records that follow** makes a batch whole: a tail that ends inside a batch is cut before it.
+//!
+//! ## Index and footer
+//!
+//! The index holds, for each record, its frame's position divided by 8 as a 32-bit number, padded to a multiple of 8 bytes: finding a record
+//! by its sequence number is one step, by its arrival time a binary search.
+//!
+//! ```text
+//!   0  8  magic "ANABREND"
+//!   8  4  format version (1)
+//!  12  4  why it was sealed: 1 = rolled, a successor exists; 2 = closed, it may be the shard's last
+//!  16  8  first sequence number
+//!  24  8  count of records, at least 1
+//!  32  8  frames end
+//!  40  8  index position
+//!  48  8  first arrival time
+//!  56  8  last arrival time
+//!  64  8  bytes of keys and data
+//!  72  4  CRC-32, seeded, of the index
+//!  76 48  0
+//! 124  4  CRC-32, seeded, of bytes 0 to 123
+//! ```
+//!
+//! # WATERMARK
+//!
+//! One slot of 16 bytes for each shard id, written (not synced) after each sync of a shard:
+//!
+//! ```text
+//!   0  8  all sequence numbers below this one are durable
+//!   8  4  CRC-32 of stream id, shard id and the number above
+//!  12  4  0
+//! ```
+//!
+//! It bounds what followers in other processes are shown, and is a second witness against damage at the very
+//! end of a log. Since it is written only *after* a sync, it is never ahead of the data; a slot of zeros, or one that does
+//! not pass its checksum, claims nothing.
+//!
+//! # MANIFEST
+//!
+//! Replaced whole by write, sync, rename, sync of the directory: the commit point of creation, of every reshard,
+//! of trimming and of option changes. See `manifest.rs` for its fields. It ends in a CRC-32 of all that stands before.
+//!
+//! # Versions
+//!
+//! A file whose version is not known is refused by a typed error. Every released version keeps a
+//! fixture that the tests open.
+
+mod frame;
+mod manifest;
+mod reader;
+mod segment;
+mod watermark;
+
+pub(crate) use frame::{Frame, FrameError, FrameInput, HEADER_BYTES as FRAME_HEADER_BYTES, encode, frame_bytes};
+pub(crate) use manifest::{ClosedShard, ManifestError, ManifestState, ShardEntry, StreamOptions};
+pub(crate) use segment::{
+    FOOTER_BYTES, Footer, HEADER_BYTES as SEGMENT_HEADER_BYTES, HeaderError, SealKind, SegmentHeader, index_bytes,
+    parse_segment_name, segment_name,
+};
+pub(crate) use watermark::{SLOT_BYTES as WATERMARK_SLOT_BYTES, decode_slot, encode_slot};
+
+/// The format version this release writes, and the only one it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The seed of a segment's checksums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seed(u32);
+
+impl Seed {
+    /// CRC-32 of `bytes`, started from this seed.
+    pub(crate) fn checksum(self, bytes: &[u8]) -> u32 {
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
+        hasher.update(bytes);
+        hasher.finalize()
+    }
+}
+
+/// Rounds up to the next multiple of 8.
+pub(crate) const fn padded(bytes: usize) -> usize {
+    bytes.next_multiple_of(8)
+}

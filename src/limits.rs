@@ -1,0 +1,142 @@
+//! Every bound of the library, in one place.
+//!
+//! Each limit is checked on the way in (a typed error, nothing written) *and* on the way back from
+//! disk (a length that breaks its limit is damage, and is never used to allocate or to step).
+
+/// The longest partition key, in Unicode characters. Kinesis' own limit.
+pub const MAX_PARTITION_KEY_CHARS: usize = 256;
+
+/// The longest partition key in bytes: 256 characters of at most four bytes each.
+pub const MAX_PARTITION_KEY_BYTES: usize = MAX_PARTITION_KEY_CHARS * 4;
+
+/// Largest data of a record unless the stream says otherwise: 1 MiB, as Kinesis.
+pub const DEFAULT_MAX_DATA_BYTES: u32 = 1 << 20;
+
+/// The most that [`Limits::max_data_bytes`] can be set to: 256 MiB.
+pub const MAX_DATA_BYTES: u32 = 256 << 20;
+
+/// Most records of one batch unless the stream says otherwise.
+pub const DEFAULT_MAX_BATCH_RECORDS: u32 = 10_000;
+
+/// The most that [`Limits::max_batch_records`] can be set to.
+pub const MAX_BATCH_RECORDS: u32 = 1 << 20;
+
+/// Most bytes of one batch (keys and data) unless the stream says otherwise: 16 MiB.
+pub const DEFAULT_MAX_BATCH_BYTES: u32 = 16 << 20;
+
+/// The most that [`Limits::max_batch_bytes`] can be set to: 512 MiB.
+pub const MAX_BATCH_BYTES: u32 = 512 << 20;
+
+/// The smallest segment that a stream can be configured with.
+pub const MIN_SEGMENT_BYTES: u64 = 4 << 10;
+
+/// A segment's size unless the stream says otherwise: 64 MiB.
+pub const DEFAULT_SEGMENT_BYTES: u64 = 64 << 20;
+
+/// The largest segment that a stream can be configured with: 4 GiB.
+pub const MAX_SEGMENT_BYTES: u64 = 4 << 30;
+
+/// The size of a shard's first segment; each further one is [`SEGMENT_GROWTH`] times larger until
+/// the configured size is reached, so that a shard with few records costs little disk.
+pub const FIRST_SEGMENT_BYTES: u64 = 64 << 10;
+
+/// See [`FIRST_SEGMENT_BYTES`].
+pub const SEGMENT_GROWTH: u64 = 8;
+
+/// The largest segment file that is accepted from disk. A group larger than the configured segment
+/// size gets a segment of its own, so this is above [`MAX_SEGMENT_BYTES`].
+pub const MAX_SEGMENT_FILE_BYTES: u64 = 8 << 30;
+
+/// Most shards that one stream may list (open and closed together).
+pub const MAX_SHARDS: u32 = 65_536;
+
+/// The highest shard id: Kinesis' ids fit a non-negative 32-bit integer, and the watermark file
+/// keeps a slot for each.
+pub const MAX_SHARD_ID: u32 = (1 << 24) - 1;
+
+/// The largest manifest that is read: far above what [`MAX_SHARDS`] can need.
+pub const MAX_MANIFEST_BYTES: u64 = 64 << 20;
+
+/// The longest retention period, in milliseconds, short of unlimited: 8,760 hours, as Kinesis.
+pub const MAX_RETENTION_MS: u64 = 8_760 * 3_600_000;
+
+/// The retention period unless the stream says otherwise, in milliseconds: 24 hours, as Kinesis.
+pub const DEFAULT_RETENTION_MS: u64 = 24 * 3_600_000;
+
+/// How long `Buffered` records wait for a sync at most, in milliseconds, unless the stream says otherwise.
+pub const DEFAULT_FLUSH_INTERVAL_MS: u64 = 1_000;
+
+/// After how many unsynced bytes of a shard a sync is asked for, unless the stream says otherwise.
+pub const DEFAULT_FLUSH_BYTES: u64 = 8 << 20;
+
+/// A writer that is this many times [`DEFAULT_FLUSH_BYTES`] (or the stream's own value) ahead of the
+/// disk syncs by itself, so that unsynced data cannot grow without bound.
+pub const UNSYNCED_FACTOR: u64 = 8;
+
+/// Bytes of a group that waits for its commit before further writers of the shard are made to wait.
+pub const MAX_PENDING_BYTES: usize = 32 << 20;
+
+/// A batch that a reader borrows ends at the first frame past this many bytes.
+pub const READ_BATCH_BYTES: usize = 256 << 10;
+
+/// How often the background thread looks for expired segments, in milliseconds.
+pub const RETENTION_CHECK_MS: u64 = 10_000;
+
+/// A stream's name in a store: 1 to 128 characters of `[a-zA-Z0-9_.-]`, as Kinesis.
+pub const MAX_STREAM_NAME_CHARS: usize = 128;
+
+const _: () = assert!(MAX_DATA_BYTES < MAX_BATCH_BYTES);
+const _: () = assert!(DEFAULT_MAX_DATA_BYTES < DEFAULT_MAX_BATCH_BYTES);
+const _: () = assert!(DEFAULT_MAX_DATA_BYTES <= MAX_DATA_BYTES);
+const _: () = assert!(FIRST_SEGMENT_BYTES >= MIN_SEGMENT_BYTES);
+const _: () = assert!(DEFAULT_SEGMENT_BYTES <= MAX_SEGMENT_BYTES);
+// A batch of the largest size, with frame headers and index entries, fits one segment file.
+const _: () =
+    assert!(MAX_BATCH_BYTES as u64 + MAX_BATCH_RECORDS as u64 * 128 + (1 << 20) < MAX_SEGMENT_FILE_BYTES);
+// Positions inside a segment are kept as 32-bit counts of 8 bytes.
+const _: () = assert!(MAX_SEGMENT_FILE_BYTES / 8 < u32::MAX as u64);
+
+/// The bounds of one stream, fixed when it is created and kept in its manifest.
+///
+/// ```
+/// let limits = anabranch::Limits { max_data_bytes: 10 << 20, ..Default::default() };
+/// assert_eq!(limits.max_batch_records, 10_000);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Largest data of one record in bytes, without its key: up to [`MAX_DATA_BYTES`].
+    pub max_data_bytes: u32,
+    /// Most records in one `put_batch`: up to [`MAX_BATCH_RECORDS`].
+    pub max_batch_records: u32,
+    /// Most bytes (keys and data) in one `put_batch`: up to [`MAX_BATCH_BYTES`], and at least
+    /// `max_data_bytes` plus the longest key.
+    pub max_batch_bytes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_data_bytes: DEFAULT_MAX_DATA_BYTES,
+            max_batch_records: DEFAULT_MAX_BATCH_RECORDS,
+            max_batch_bytes: DEFAULT_MAX_BATCH_BYTES,
+        }
+    }
+}
+
+impl Limits {
+    /// Says what is wrong with these limits, if anything.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        let one_record = u64::from(self.max_data_bytes) + MAX_PARTITION_KEY_BYTES as u64;
+        if self.max_data_bytes > MAX_DATA_BYTES {
+            Some("max_data_bytes is above MAX_DATA_BYTES (256 MiB)")
+        } else if self.max_batch_records == 0 || self.max_batch_records > MAX_BATCH_RECORDS {
+            Some("max_batch_records is not within 1..=MAX_BATCH_RECORDS (1,048,576)")
+        } else if self.max_batch_bytes > MAX_BATCH_BYTES {
+            Some("max_batch_bytes is above MAX_BATCH_BYTES (512 MiB)")
+        } else if u64::from(self.max_batch_bytes) < one_record {
+            Some("max_batch_bytes is below max_data_bytes plus the longest partition key (1,024 bytes)")
+        } else {
+            None
+        }
+    }
+}
