@@ -1,0 +1,128 @@
+//! The one room that touches the operating system, and the only one with `unsafe`.
+//!
+//! Everything the library reads or writes goes through [`Storage`] and [`StorageFile`]. Two
+//! implementations are part of the crate: [`Disk`], the operating system's files, and
+//! [`SimulatedDisk`], a file system in memory that can lose power, tear sectors, fill up and fail.
+//!
+//! # What a storage promises
+//!
+//! The contract is what a local file system (ext4, XFS, Btrfs) gives, and no more:
+//!
+//! 1. When [`StorageFile::sync`] returns `Ok`, all that was written to the file before it, and its
+//!    size, survive a power cut. A file's *name* survives once [`Storage::sync_dir`] of its directory
+//!    returned `Ok`.
+//! 2. A write changes no byte outside its range, whatever happens meanwhile.
+//! 3. Nothing else. What was not synced may survive in part: 512-byte sectors in any subset,
+//!    directory entries in any subset, old or new file size.
+//!
+//! # Maps
+//!
+//! [`StorageFile::map`] gives a read-only view that sees later writes. The library's protocol, on which
+//! the soundness of `Map::bytes` rests: **bytes that were lent out are never written again**. A
+//! segment is written by appending only; readers are told how far the published bytes reach and
+//! borrow no byte past it; no file that was mapped is ever shortened. The simulated disk checks this on every
+//! write. What no library can check is another program that changes the files of a live stream: as
+//! for every memory-mapped store, that is undefined, and the lock keeps this crate's own writers apart.
+
+mod disk;
+mod fault;
+mod map;
+mod simulated;
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use disk::Disk;
+pub use fault::{Corruption, Fault};
+pub use map::Map;
+pub use simulated::{Crash, DiskFault, Operation, SimulatedDisk};
+
+/// A file system, as far as the library needs one.
+///
+/// Errors are `io::Error`; of their kinds the library looks at `NotFound`, `AlreadyExists`,
+/// `StorageFull` and `ReadOnlyFilesystem`.
+pub trait Storage: fmt::Debug + Send + Sync + 'static {
+    /// Makes a directory. Its parent must exist; its name is durable after a sync of the parent.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes an empty file for reading and writing; fails with `AlreadyExists` if there is one.
+    fn create_file(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
+
+    /// Opens an existing file.
+    fn open_file(&self, path: &Path, access: Access) -> io::Result<Arc<dyn StorageFile>>;
+
+    /// Renames a file or directory; a file that has the new name is replaced atomically.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file's name. Maps and open handles of it stay valid.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes an empty directory.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// The names in a directory, in no order.
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>>;
+
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Takes the exclusive lock of a file, which it creates if need be: nothing if somebody has it.
+    /// The lock is held until the returned value is dropped or the process dies.
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>>;
+}
+
+/// One open file. Reads and writes name their position; there is no cursor.
+pub trait StorageFile: fmt::Debug + Send + Sync {
+    /// The file's length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Reads up to `buffer.len()` bytes from `position`; fewer only at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+
+    /// Writes all of `bytes` at `position`, or fails; a failed write may have written a part.
+    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
+
+    /// Grows the file to `len` bytes of zeros with room reserved on the disk, so that a later write
+    /// inside it does not run out of space. Running out of it is an error here.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+
+    /// Gives the room of a range back to the disk; it reads as zeros from then on and the file's
+    /// length stays. A hint: a storage may do nothing.
+    fn release(&self, range: Range<u64>) -> io::Result<()>;
+
+    /// Makes all bytes written so far, and the file's length, durable.
+    fn sync(&self) -> io::Result<()>;
+
+    /// A read-only view of the first `len` bytes, which must exist. It sees later writes and
+    /// outlives the handle and the file's name.
+    fn map(&self, len: u64) -> io::Result<Map>;
+}
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// For reading.
+    Read,
+    /// For reading and writing.
+    Write,
+}
+
+/// A name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DirEntry {
+    /// The name, without the directory. Names that are not UTF-8 are left out of listings: none of ours are.
+    pub name: String,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+}
+
+/// A held lock: dropping it releases it.
+pub trait LockGuard: fmt::Debug + Send + Sync {}
