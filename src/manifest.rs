@@ -1,0 +1,134 @@
+//! The durable state of a stream, and its atomic change.
+//!
+//! The manifest is replaced whole: written under another name, synced, renamed over the old one, its directory
+//! synced. A crash leaves the old state or the new one. It is the commit point of creation, split, merge, trimming and option changes: files that it is to name are
+//! durable before, files that it no longer names are removed after.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::format::{ManifestError, ManifestState};
+use crate::limits::MAX_MANIFEST_BYTES;
+use crate::routing::Routes;
+use crate::storage::{Access, Corruption, Fault, Storage};
+
+/// The file's name in the stream's directory.
+pub(crate) const MANIFEST_FILE: &str = "MANIFEST";
+/// The name under which its successor is written.
+pub(crate) const MANIFEST_NEW_FILE: &str = "MANIFEST.new";
+
+/// Why a replacement failed, and what is on disk.
+#[derive(Debug)]
+pub(crate) enum ReplaceError {
+    /// The old state is in force.
+    Kept(Fault),
+    /// It is not known which state a crash would leave. No further change is tried; reopening decides.
+    Unknown(Fault),
+}
+
+impl ReplaceError {
+    pub(crate) fn into_fault(self) -> Fault {
+        match self {
+            Self::Kept(fault) | Self::Unknown(fault) => fault,
+        }
+    }
+}
+
+/// The manifest of a stream that this process writes.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    storage: Arc<dyn Storage>,
+    directory: PathBuf,
+    state: ManifestState,
+    /// Set by a replacement of unknown outcome.
+    failure: Option<(io::ErrorKind, String)>,
+}
+
+impl Manifest {
+    pub(crate) fn new(storage: Arc<dyn Storage>, directory: PathBuf, state: ManifestState) -> Self {
+        Self { storage, directory, state, failure: None }
+    }
+
+    pub(crate) fn state(&self) -> &ManifestState {
+        &self.state
+    }
+
+    /// Puts `state` in force, durably.
+    pub(crate) fn replace(&mut self, mut state: ManifestState) -> Result<(), ReplaceError> {
+        if let Some((kind, text)) = &self.failure {
+            let path = self.directory.join(MANIFEST_FILE);
+            let source = io::Error::new(*kind, format!("an earlier replacement failed: {text}"));
+            return Err(ReplaceError::Unknown(Fault::io("replace", &path)(source)));
+        }
+        state.generation = self.state.generation + 1;
+        self.write(&state.encode()).map_err(ReplaceError::Kept)?;
+        if let Err(fault) = self.swap() {
+            if let Fault::Io { source, .. } = &fault {
+                self.failure = Some((source.kind(), source.to_string()));
+            }
+            return Err(ReplaceError::Unknown(fault));
+        }
+        self.state = state;
+        Ok(())
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<(), Fault> {
+        let path = self.directory.join(MANIFEST_NEW_FILE);
+        match self.storage.remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Fault::io("remove", &path)(error));
+            }
+            _ => {} // a leftover of an interrupted replacement, or none
+        }
+        let file = self.storage.create_file(&path).map_err(Fault::io("create", &path))?;
+        file.write_at(bytes, 0).map_err(Fault::io("write", &path))?;
+        file.sync().map_err(Fault::io("sync", &path))
+    }
+
+    fn swap(&self) -> Result<(), Fault> {
+        let (new, current) = (self.directory.join(MANIFEST_NEW_FILE), self.directory.join(MANIFEST_FILE));
+        self.storage.rename(&new, &current).map_err(Fault::io("rename", &new))?;
+        self.storage.sync_dir(&self.directory).map_err(Fault::io("sync", &self.directory))
+    }
+}
+
+/// Reads the manifest of a stream; nothing if there is none.
+pub(crate) fn load(storage: &dyn Storage, directory: &Path) -> Result<Option<ManifestState>, Fault> {
+    let path = directory.join(MANIFEST_FILE);
+    let file = match storage.open_file(&path, Access::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Fault::io("open", &path)(error)),
+    };
+    let length = file.len().map_err(Fault::io("read the length of", &path))?;
+    if length > MAX_MANIFEST_BYTES {
+        return Err(Corruption::new(&path, 0, format!("{length} bytes are more than a manifest can have")).into());
+    }
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    let read = file.read_at(&mut bytes, 0).map_err(Fault::io("read", &path))?;
+    let state = match ManifestState::decode(bytes.get(..read).unwrap_or_default()) {
+        Ok(state) => state,
+        Err(ManifestError::Version(found)) => return Err(Fault::UnsupportedVersion { path, found }),
+        Err(error) => return Err(Corruption::new(&path, 0, error.to_string()).into()),
+    };
+    match routes(&state) {
+        Some(_) => Ok(Some(state)),
+        None => Err(Corruption::new(&path, 0, "the open shards do not tile the hash-key space").into()),
+    }
+}
+
+/// Which open shard takes which hash keys; nothing if they do not tile the space.
+pub(crate) fn routes(state: &ManifestState) -> Option<Routes> {
+    let open = state.shards.iter().filter(|shard| shard.is_open());
+    Routes::new(open.map(|shard| (shard.range, shard.id)).collect())
+}
+
+/// Whether the manifest on disk is another than the one of `generation`: a look that is cheap enough to poll.
+pub(crate) fn changed(storage: &dyn Storage, directory: &Path, generation: u64) -> Result<bool, Fault> {
+    let path = directory.join(MANIFEST_FILE);
+    let file = storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
+    let mut front = [0; 20];
+    let read = file.read_at(&mut front, 0).map_err(Fault::io("read", &path))?;
+    Ok(read < front.len() || front.last_chunk() != Some(&generation.to_le_bytes()))
+}

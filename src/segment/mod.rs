@@ -1,0 +1,15 @@
+//! One file of a shard: written by appending, sealed with an index and a footer, read through a map.
+//!
+//! A [`Segment`] is the readers' side, the same for a segment that is being written and one that was sealed
+//! years ago: a map, and how far it may be read. A [`SegmentWriter`] is the one writer's side. [`scan`]
+//! finds the end of a segment whose writer died.
+
+mod read;
+mod record;
+mod scan;
+mod write;
+
+pub(crate) use read::{Segment, Visibility, read_footer, read_header};
+pub use record::{Record, RecordBatch, RecordRef};
+pub(crate) use scan::{Scan, advance, scan};
+pub(crate) use write::SegmentWriter;

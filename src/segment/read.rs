@@ -1,0 +1,315 @@
+//! The readers' side of a segment.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::format::{
+    FOOTER_BYTES, Footer, Frame, FrameError, HeaderError, SEGMENT_HEADER_BYTES, Seed, SegmentHeader, index_bytes,
+};
+use crate::storage::{Access, Corruption, Fault, Map, Storage, StorageFile};
+use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
+
+/// How much of a segment a reader is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visibility {
+    /// What no crash can take back.
+    Durable,
+    /// All that was written, which a power cut may take back in part.
+    Written,
+}
+
+/// A segment as readers see it: any number of threads, no lock on the way.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    path: PathBuf,
+    header: SegmentHeader,
+    seed: Seed,
+    map: Map,
+    /// Frames end here, as far as they are written. Only ever rises.
+    written: AtomicU64,
+    /// Frames end here, as far as they are durable. Only ever rises, never past `written`.
+    durable: AtomicU64,
+    /// Set once nothing will be appended any more.
+    footer: OnceLock<Footer>,
+    positions: Positions,
+}
+
+/// Where each record's frame starts, in units of 8 bytes.
+#[derive(Debug)]
+enum Positions {
+    /// Kept by the writer, or by a follower, as the segment grows.
+    Live(RwLock<Vec<u32>>),
+    /// In the file, whose checksum is verified at first use.
+    Sealed(OnceLock<bool>),
+}
+
+impl Segment {
+    /// A segment that is being appended to and holds nothing yet.
+    pub(super) fn live(path: PathBuf, header: SegmentHeader, map: Map) -> Self {
+        Self {
+            path,
+            header,
+            seed: header.seed(),
+            map,
+            written: AtomicU64::new(SEGMENT_HEADER_BYTES as u64),
+            durable: AtomicU64::new(SEGMENT_HEADER_BYTES as u64),
+            footer: OnceLock::new(),
+            positions: Positions::Live(RwLock::default()),
+        }
+    }
+
+    /// Opens a segment of which it is known that it was sealed: without a sound footer it is damaged.
+    pub(crate) fn open_sealed(
+        storage: &dyn Storage,
+        path: &Path,
+        stream_id: StreamId,
+        shard_id: ShardId,
+        first: SequenceNumber,
+    ) -> Result<Self, Fault> {
+        let file = storage.open_file(path, Access::Read).map_err(Fault::io("open", path))?;
+        let header = read_header(file.as_ref(), path, stream_id, shard_id, first)?;
+        let footer = read_footer(file.as_ref(), path, &header)?.ok_or_else(|| {
+            Corruption::new(path, header.footer_position(), "the footer of a sealed segment is not sound")
+                .of_shard(shard_id)
+                .of_records(first, None)
+        })?;
+        let map = file.map(header.file_bytes).map_err(Fault::io("map", path))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            seed: header.seed(),
+            map,
+            written: AtomicU64::new(footer.frames_end),
+            durable: AtomicU64::new(footer.frames_end),
+            footer: OnceLock::from(footer),
+            positions: Positions::Sealed(OnceLock::new()),
+            header,
+        })
+    }
+
+    /// A segment that another process is writing: nothing of it is published until the follower
+    /// found it with [`publish`](Self::publish).
+    pub(crate) fn follow(path: &Path, header: SegmentHeader, file: &dyn StorageFile) -> Result<Self, Fault> {
+        let map = file.map(header.file_bytes).map_err(Fault::io("map", path))?;
+        Ok(Self::live(path.to_path_buf(), header, map))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn header(&self) -> &SegmentHeader {
+        &self.header
+    }
+
+    pub(crate) fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    pub(crate) fn shard_id(&self) -> ShardId {
+        self.header.shard_id
+    }
+
+    pub(crate) fn first(&self) -> SequenceNumber {
+        self.header.first
+    }
+
+    pub(crate) fn map(&self) -> &Map {
+        &self.map
+    }
+
+    /// The footer, once the segment is sealed.
+    pub(crate) fn footer(&self) -> Option<&Footer> {
+        self.footer.get()
+    }
+
+    /// Where the frames that a reader may see end.
+    pub(crate) fn end(&self, visibility: Visibility) -> u64 {
+        match visibility {
+            Visibility::Durable => self.durable.load(Ordering::Acquire),
+            Visibility::Written => self.written.load(Ordering::Acquire),
+        }
+    }
+
+    /// Shows readers frames that were written behind the last ones. `starts` are their positions.
+    pub(crate) fn publish(&self, starts: &[u32], end: u64) {
+        if let Positions::Live(positions) = &self.positions {
+            positions.write().extend_from_slice(starts);
+        }
+        self.written.store(end, Ordering::Release);
+    }
+
+    /// Tells readers that the frames up to `end` are durable.
+    pub(crate) fn publish_durable(&self, end: u64) {
+        self.durable.fetch_max(end, Ordering::AcqRel);
+    }
+
+    /// Tells readers that nothing will follow.
+    pub(crate) fn publish_footer(&self, footer: Footer) {
+        let _ = self.footer.set(footer); // a second seal says the same
+    }
+
+    /// The positions of a live segment's frames: what its index is made from.
+    pub(super) fn live_positions(&self) -> Vec<u32> {
+        match &self.positions {
+            Positions::Live(positions) => positions.read().clone(),
+            Positions::Sealed(_) => Vec::new(),
+        }
+    }
+
+    /// How many records have a position; those past the visible end included.
+    pub(crate) fn records(&self) -> usize {
+        match (&self.positions, self.footer.get()) {
+            (Positions::Live(positions), _) => positions.read().len(),
+            (Positions::Sealed(_), Some(footer)) => usize::try_from(footer.records).unwrap_or(usize::MAX),
+            (Positions::Sealed(_), None) => 0,
+        }
+    }
+
+    /// Where the frame of a record starts; nothing if the segment does not hold it, or does not show it.
+    pub(crate) fn position(&self, number: SequenceNumber, visibility: Visibility) -> Result<Option<u64>, Fault> {
+        if number < self.first() {
+            return Ok(None);
+        }
+        let place = usize::try_from(number.since(self.first())).unwrap_or(usize::MAX);
+        let position = self.position_at(place)?;
+        Ok(position.filter(|position| *position < self.end(visibility)))
+    }
+
+    fn position_at(&self, place: usize) -> Result<Option<u64>, Fault> {
+        let units = match &self.positions {
+            Positions::Live(positions) => positions.read().get(place).copied(),
+            Positions::Sealed(_) => self
+                .sealed_index()?
+                .get(place.saturating_mul(4)..)
+                .and_then(|units| units.first_chunk().copied())
+                .map(u32::from_le_bytes),
+        };
+        Ok(units.map(|units| u64::from(units) * 8))
+    }
+
+    /// The index in the file, its checksum verified.
+    fn sealed_index(&self) -> Result<&[u8], Fault> {
+        let (Some(footer), Positions::Sealed(verified)) = (self.footer.get(), &self.positions) else {
+            return Ok(&[]);
+        };
+        let records = usize::try_from(footer.records).unwrap_or(usize::MAX / 8);
+        let start = usize::try_from(footer.index_position).unwrap_or(usize::MAX);
+        let bytes = start
+            .checked_add(index_bytes(records))
+            .and_then(|end| self.map.bytes(start..end))
+            .ok_or_else(|| self.damaged(footer.index_position, "the index reaches past the file"))?;
+        let sound = *verified.get_or_init(|| self.seed.checksum(bytes) == footer.index_checksum);
+        if !sound {
+            return Err(self.damaged(footer.index_position, "the index' checksum does not match").into());
+        }
+        Ok(bytes.get(..records * 4).unwrap_or(bytes))
+    }
+
+    /// Decodes and checks the frame at `position`, which must lie below `end`, a published end.
+    pub(crate) fn frame(&self, position: u64, end: u64, number: SequenceNumber) -> Result<Frame<'_>, Fault> {
+        let bytes = self.published(position, end)?;
+        match Frame::decode(bytes, self.seed) {
+            Ok(frame) if frame.sequence_number == number => Ok(frame),
+            Ok(frame) => {
+                let reason = format!("found sequence number {} in the place of {number}", frame.sequence_number);
+                Err(self.damaged_from(position, number, reason).into())
+            }
+            Err(FrameError::Empty) => {
+                Err(self.damaged_from(position, number, "zeros in the place of a record").into())
+            }
+            Err(error) => Err(self.damaged_from(position, number, error.to_string()).into()),
+        }
+    }
+
+    /// The published bytes from `position` to `end`.
+    pub(crate) fn published(&self, position: u64, end: u64) -> Result<&[u8], Fault> {
+        let range = usize::try_from(position).unwrap_or(usize::MAX)..usize::try_from(end).unwrap_or(usize::MAX);
+        self.map.bytes(range).ok_or_else(|| self.damaged(position, "a position lies outside the segment").into())
+    }
+
+    /// The first visible record that arrived at `time` or later; nothing if all arrived before.
+    pub(crate) fn first_at(
+        &self,
+        time: Timestamp,
+        visibility: Visibility,
+    ) -> Result<Option<SequenceNumber>, Fault> {
+        let end = self.end(visibility);
+        let (mut low, mut high) = (0, self.records());
+        // Arrival times never fall inside a shard, so the records before `time` come first.
+        while low < high {
+            let middle = low.midpoint(high);
+            let number = self.first().plus(middle as u64);
+            let before = match self.position_at(middle)? {
+                Some(position) if position < end => self.frame(position, end, number)?.arrival < time,
+                _ => false, // not visible yet: as if it arrived later
+            };
+            if before {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let visible = self.position_at(low)?.is_some_and(|position| position < end);
+        Ok(visible.then(|| self.first().plus(low as u64)))
+    }
+
+    fn damaged(&self, offset: u64, reason: impl Into<String>) -> Corruption {
+        self.damaged_from(offset, self.first(), reason)
+    }
+
+    /// Damage that hides the records from `number` to the end of the segment.
+    pub(crate) fn damaged_from(
+        &self,
+        offset: u64,
+        number: SequenceNumber,
+        reason: impl Into<String>,
+    ) -> Corruption {
+        let last = self.footer.get().and_then(|footer| footer.next().previous());
+        Corruption::new(&self.path, offset, reason).of_shard(self.shard_id()).of_records(number, last)
+    }
+}
+
+/// Reads a segment's header and checks that the file is the one its name and directory say.
+pub(crate) fn read_header(
+    file: &dyn StorageFile,
+    path: &Path,
+    stream_id: StreamId,
+    shard_id: ShardId,
+    first: SequenceNumber,
+) -> Result<SegmentHeader, Fault> {
+    let damaged = |reason: String| Corruption::new(path, 0, reason).of_shard(shard_id).of_records(first, None);
+    let mut bytes = [0; SEGMENT_HEADER_BYTES];
+    let read = file.read_at(&mut bytes, 0).map_err(Fault::io("read", path))?;
+    if read < bytes.len() {
+        return Err(damaged("the file is shorter than a segment's header".to_owned()).into());
+    }
+    let header = match SegmentHeader::decode(&bytes) {
+        Ok(header) => header,
+        Err(HeaderError::Version(found)) => {
+            return Err(Fault::UnsupportedVersion { path: path.to_path_buf(), found });
+        }
+        Err(error) => return Err(damaged(error.to_string()).into()),
+    };
+    let length = file.len().map_err(Fault::io("read the length of", path))?;
+    if (header.stream_id, header.shard_id, header.first) != (stream_id, shard_id, first) {
+        Err(damaged("it is a segment of another stream, shard or place".to_owned()).into())
+    } else if length != header.file_bytes {
+        Err(damaged(format!("the file has {length} bytes instead of {}", header.file_bytes)).into())
+    } else {
+        Ok(header)
+    }
+}
+
+/// Reads a segment's footer; nothing where there is no sound one.
+pub(crate) fn read_footer(
+    file: &dyn StorageFile,
+    path: &Path,
+    header: &SegmentHeader,
+) -> Result<Option<Footer>, Fault> {
+    let mut bytes = [0; FOOTER_BYTES];
+    let read = file.read_at(&mut bytes, header.footer_position()).map_err(Fault::io("read", path))?;
+    Ok(if read == bytes.len() { Footer::decode(&bytes, header) } else { None })
+}

@@ -1,0 +1,196 @@
+//! Records as readers get them: borrowed from a segment's map, or sharing it.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::read::Segment;
+use crate::format::Frame;
+use crate::types::{HashKey, SequenceNumber, ShardId, Timestamp};
+
+/// A record that was read. It shares the segment's map: no bytes are copied, clones are cheap, and it stays
+/// valid after the segment expired and after the stream was closed.
+#[derive(Clone)]
+pub struct Record {
+    segment: Arc<Segment>,
+    sequence_number: SequenceNumber,
+    arrival: Timestamp,
+    explicit_hash_key: Option<HashKey>,
+    key: Range<usize>,
+    data: Range<usize>,
+}
+
+impl Record {
+    /// The record of a frame that was decoded from this segment's map.
+    fn new(segment: &Arc<Segment>, frame: &Frame<'_>, frame_end: usize) -> Self {
+        let data_end = frame_end - frame.padding;
+        let data_start = data_end - frame.data.len();
+        Self {
+            segment: Arc::clone(segment),
+            sequence_number: frame.sequence_number,
+            arrival: frame.arrival,
+            explicit_hash_key: frame.explicit_hash_key,
+            key: data_start - frame.partition_key.len()..data_start,
+            data: data_start..data_end,
+        }
+    }
+
+    /// The shard that the record is in.
+    pub fn shard_id(&self) -> ShardId {
+        self.segment.shard_id()
+    }
+
+    /// Its place in the shard.
+    pub fn sequence_number(&self) -> SequenceNumber {
+        self.sequence_number
+    }
+
+    /// When the library took it. Never falls inside a shard, whatever the clock does.
+    pub fn arrival(&self) -> Timestamp {
+        self.arrival
+    }
+
+    /// The key that it was put under.
+    pub fn partition_key(&self) -> &str {
+        let bytes = self.segment.map().bytes(self.key.clone()).unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or_default() // was checked when the frame was decoded
+    }
+
+    /// Its bytes.
+    pub fn data(&self) -> &[u8] {
+        self.segment.map().bytes(self.data.clone()).unwrap_or_default()
+    }
+
+    /// The hash key that was given in place of its partition key's, if one was.
+    pub fn explicit_hash_key(&self) -> Option<HashKey> {
+        self.explicit_hash_key
+    }
+
+    /// The writable opening of the stream in which it was put: 1 for the first. A record that a power cut took from
+    /// a `Buffered` stream may leave its number to another one; that one has a higher incarnation.
+    pub fn incarnation(&self) -> u64 {
+        self.segment.header().incarnation
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("shard_id", &self.shard_id())
+            .field("sequence_number", &self.sequence_number)
+            .field("arrival", &self.arrival)
+            .field("partition_key", &self.partition_key())
+            .field("data_bytes", &self.data.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A record of a [`RecordBatch`], borrowed from the map.
+#[derive(Clone, Copy)]
+pub struct RecordRef<'a> {
+    segment: &'a Arc<Segment>,
+    frame: Frame<'a>,
+    frame_end: usize,
+}
+
+impl<'a> RecordRef<'a> {
+    /// The shard that the record is in.
+    pub fn shard_id(&self) -> ShardId {
+        self.segment.shard_id()
+    }
+
+    /// Its place in the shard.
+    pub fn sequence_number(&self) -> SequenceNumber {
+        self.frame.sequence_number
+    }
+
+    /// When the library took it.
+    pub fn arrival(&self) -> Timestamp {
+        self.frame.arrival
+    }
+
+    /// The key that it was put under.
+    pub fn partition_key(&self) -> &'a str {
+        self.frame.partition_key
+    }
+
+    /// Its bytes.
+    pub fn data(&self) -> &'a [u8] {
+        self.frame.data
+    }
+
+    /// The hash key that was given in place of its partition key's, if one was.
+    pub fn explicit_hash_key(&self) -> Option<HashKey> {
+        self.frame.explicit_hash_key
+    }
+
+    /// See [`Record::incarnation`].
+    pub fn incarnation(&self) -> u64 {
+        self.segment.header().incarnation
+    }
+
+    /// A record that outlives the batch; it shares the map, no bytes are copied.
+    pub fn to_record(&self) -> Record {
+        Record::new(self.segment, &self.frame, self.frame_end)
+    }
+}
+
+impl fmt::Debug for RecordRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_record().fmt(f)
+    }
+}
+
+/// Consecutive records of one shard, borrowed from the map: an iterator over [`RecordRef`].
+///
+/// Every checksum in it was verified before it was handed out.
+#[derive(Clone, Default)]
+pub struct RecordBatch<'a> {
+    segment: Option<&'a Arc<Segment>>,
+    bytes: &'a [u8],
+    /// Where `bytes` ends in the segment.
+    end: usize,
+    records: usize,
+}
+
+impl<'a> RecordBatch<'a> {
+    /// `bytes` are `records` whole frames, decoded and checked before, and end at `end` in the segment.
+    pub(crate) fn new(segment: &'a Arc<Segment>, bytes: &'a [u8], end: usize, records: usize) -> Self {
+        Self { segment: Some(segment), bytes, end, records }
+    }
+
+    /// How many records are left in it.
+    pub fn len(&self) -> usize {
+        self.records
+    }
+
+    /// Whether no record is left in it.
+    pub fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+}
+
+impl<'a> Iterator for RecordBatch<'a> {
+    type Item = RecordRef<'a>;
+
+    fn next(&mut self) -> Option<RecordRef<'a>> {
+        let segment = self.segment.filter(|_| self.records > 0)?;
+        let frame = Frame::decode_checked(self.bytes).ok()?;
+        let (_, rest) = self.bytes.split_at_checked(frame.size)?;
+        self.bytes = rest;
+        self.records -= 1;
+        Some(RecordRef { segment, frame, frame_end: self.end - rest.len() })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.records, Some(self.records))
+    }
+}
+
+impl ExactSizeIterator for RecordBatch<'_> {}
+
+impl fmt::Debug for RecordBatch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordBatch").field("records", &self.records).finish_non_exhaustive()
+    }
+}

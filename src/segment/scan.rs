@@ -1,0 +1,267 @@
+//! Finding the end of a segment whose writer died, and telling a torn tail from damage.
+
+use std::path::Path;
+
+use crate::format::{Frame, FrameError, SEGMENT_HEADER_BYTES, Seed, SegmentHeader};
+use crate::storage::{Corruption, Fault, StorageFile};
+use crate::types::{SequenceNumber, Timestamp};
+
+/// What a scan of a segment's frames found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Scan {
+    /// Where each sound frame starts, in units of 8 bytes.
+    pub(crate) starts: Vec<u32>,
+    /// Where the sound frames end.
+    pub(crate) end: u64,
+    /// The number behind the last sound record.
+    pub(crate) next: SequenceNumber,
+    pub(crate) first_arrival: Option<Timestamp>,
+    pub(crate) last_arrival: Timestamp,
+    /// Bytes of keys and data.
+    pub(crate) bytes: u64,
+    /// Whether something other than zeros stood behind the end: a write that was cut short.
+    pub(crate) torn: bool,
+}
+
+/// Reads a segment's frames from `from`, a scan of its front (or [`Scan::start`]), to their end.
+///
+/// The frames end at the first place that does not decode, or before a batch that is not whole. `durable` is the number
+/// below which records are known durable from elsewhere. If the frames end below it, or below what any
+/// later frame says was durable, the file is damaged.
+pub(crate) fn scan(
+    file: &dyn StorageFile,
+    path: &Path,
+    header: &SegmentHeader,
+    from: Scan,
+    durable: SequenceNumber,
+) -> Result<Scan, Fault> {
+    let mut window = Window::new(file, path, header);
+    let mut found = from;
+    let stop = read_frames(&mut window, header, &mut found)?;
+    let behind = look_behind(&mut window, header.seed(), stop.position, found.next)?;
+    found.torn = behind.anything || stop.position > found.end;
+    let known_durable = durable.max(behind.durable);
+    if found.next < known_durable {
+        let reason = format!("{}, though the records below {known_durable} were durable", stop.reason);
+        return Err(Corruption::new(path, found.end, reason)
+            .of_shard(header.shard_id)
+            .of_records(found.next, known_durable.previous())
+            .into());
+    }
+    Ok(found)
+}
+
+impl Scan {
+    /// Nothing read yet.
+    pub(crate) fn start(header: &SegmentHeader) -> Self {
+        Self {
+            starts: Vec::new(),
+            end: SEGMENT_HEADER_BYTES as u64,
+            next: header.first,
+            first_arrival: None,
+            last_arrival: Timestamp::MIN,
+            bytes: 0,
+            torn: false,
+        }
+    }
+
+    /// A copy to run ahead with inside a batch.
+    fn ahead(&self) -> Self {
+        Self { starts: Vec::new(), ..*self }
+    }
+}
+
+/// Reads on from a scan of a segment's front, without judging what stopped it: how a follower keeps up with a
+/// writer at work.
+pub(crate) fn advance(
+    file: &dyn StorageFile,
+    path: &Path,
+    header: &SegmentHeader,
+    found: &mut Scan,
+) -> Result<(), Fault> {
+    read_frames(&mut Window::new(file, path, header), header, found).map(drop)
+}
+
+struct Stop {
+    position: u64,
+    reason: &'static str,
+}
+
+/// Adds whole batches to `found` until a place does not decode as the next record.
+fn read_frames(window: &mut Window<'_>, header: &SegmentHeader, found: &mut Scan) -> Result<Stop, Fault> {
+    let seed = header.seed();
+    let mut batch = found.ahead();
+    let mut expected_remaining: Option<u32> = None;
+    loop {
+        let position = batch.end;
+        let frame = match window.frame(position, seed)? {
+            Ok(frame) => frame,
+            Err(error) => return Ok(Stop { position, reason: reason(error) }),
+        };
+        let in_order = frame.sequence_number == batch.next && frame.arrival >= batch.last_arrival;
+        let in_batch = expected_remaining.is_none_or(|expected| frame.batch_remaining == expected);
+        if !(in_order && in_batch) {
+            return Ok(Stop { position, reason: "a record is out of its order" });
+        }
+        batch.starts.push(u32::try_from(position / 8).unwrap_or(u32::MAX));
+        batch.end += frame.size as u64;
+        batch.next = batch.next.next();
+        batch.first_arrival.get_or_insert(frame.arrival);
+        batch.last_arrival = frame.arrival;
+        batch.bytes += (frame.partition_key.len() + frame.data.len()) as u64;
+        expected_remaining = frame.batch_remaining.checked_sub(1);
+        if expected_remaining.is_none() {
+            accept(found, &mut batch);
+        }
+    }
+}
+
+/// Takes over a whole batch.
+fn accept(found: &mut Scan, batch: &mut Scan) {
+    found.starts.append(&mut batch.starts);
+    found.end = batch.end;
+    found.next = batch.next;
+    found.first_arrival = batch.first_arrival;
+    found.last_arrival = batch.last_arrival;
+    found.bytes = batch.bytes;
+}
+
+fn reason(error: FrameError) -> &'static str {
+    match error {
+        FrameError::Empty => "zeros in the place of a record",
+        FrameError::Length => "a frame's length is impossible",
+        FrameError::Checksum => "a frame's checksum does not match",
+        FrameError::Fields => "a frame's fields contradict each other",
+    }
+}
+
+/// What stands behind the end of the sound frames.
+struct Behind {
+    /// The highest number below which a later frame says that all was durable.
+    durable: SequenceNumber,
+    /// Whether there is anything but zeros.
+    anything: bool,
+}
+
+/// Looks for later sound frames. Finding one proves nothing by itself: the sectors of one unsynced group
+/// reach the disk in any order. Only its watermark does.
+///
+/// A place is worth a checksum only if it claims a length and a number that are possible there. Data that imitates frames
+/// could still ask for many: the work is bounded by a budget, and past it the answer is "damaged", since
+/// a silent cut would be the worse mistake.
+fn look_behind(window: &mut Window<'_>, seed: Seed, from: u64, next: SequenceNumber) -> Result<Behind, Fault> {
+    let mut behind = Behind { durable: SequenceNumber::ZERO, anything: false };
+    let limit = window.limit;
+    let mut budget = 4 * limit + (64 << 20);
+    let mut position = from;
+    while position + 8 <= limit {
+        let zeros = window.zeros_at(position)?;
+        if zeros > 0 {
+            position += zeros;
+            continue;
+        }
+        behind.anything = true;
+        if let Some(size) = window.possible_frame(position, next)? {
+            budget = budget.saturating_sub(size);
+            if budget == 0 {
+                behind.durable = next.next();
+                return Ok(behind);
+            }
+            if let Ok(frame) = window.frame(position, seed)? {
+                behind.durable = behind.durable.max(frame.durable);
+                position += frame.size as u64;
+                continue;
+            }
+        }
+        position += 8;
+    }
+    Ok(behind)
+}
+
+/// A piece of the file in memory. Read with positional reads, not through a map: a page that the device cannot
+/// read is then an error and not a signal.
+struct Window<'a> {
+    file: &'a dyn StorageFile,
+    path: &'a Path,
+    /// Frames end below this position.
+    limit: u64,
+    start: u64,
+    bytes: Vec<u8>,
+    /// How much is read at once: doubles from piece to piece, so that a short look stays cheap.
+    step: u64,
+}
+
+const FIRST_STEP: u64 = 16 << 10;
+const LAST_STEP: u64 = 1 << 20;
+
+impl<'a> Window<'a> {
+    fn new(file: &'a dyn StorageFile, path: &'a Path, header: &SegmentHeader) -> Self {
+        Self { file, path, limit: header.footer_position(), start: 0, bytes: Vec::new(), step: FIRST_STEP }
+    }
+
+    /// The bytes at `position`, at least `count` of them unless the frames' room ends before.
+    fn at(&mut self, position: u64, count: u64) -> Result<&[u8], Fault> {
+        let end = position.saturating_add(count).min(self.limit);
+        let have = self.start..self.start + self.bytes.len() as u64;
+        if position < have.start || end > have.end {
+            self.load(position, end)?;
+        }
+        let offset = usize::try_from(position.saturating_sub(self.start)).unwrap_or(usize::MAX);
+        Ok(self.bytes.get(offset..).unwrap_or_default())
+    }
+
+    fn load(&mut self, position: u64, end: u64) -> Result<(), Fault> {
+        // Bounded by the file, whose length was compared with its header's.
+        let end = end.max(position + self.step).min(self.limit).max(position);
+        self.step = (self.step * 2).min(LAST_STEP);
+        let len = usize::try_from(end - position).unwrap_or(0);
+        self.bytes.resize(len, 0);
+        let read = self.file.read_at(&mut self.bytes, position).map_err(Fault::io("read", self.path))?;
+        self.bytes.truncate(read);
+        self.start = position;
+        Ok(())
+    }
+
+    /// The frame at `position`, or why there is none; the outer error is one of the system's.
+    fn frame(&mut self, position: u64, seed: Seed) -> Result<Result<Frame<'_>, FrameError>, Fault> {
+        if position + 8 > self.limit {
+            return Ok(Err(FrameError::Empty)); // the room is used up
+        }
+        let size = match Frame::size_at(self.at(position, 8)?) {
+            Ok(size) => size as u64,
+            Err(error) => return Ok(Err(error)),
+        };
+        if size > self.limit - position {
+            return Ok(Err(FrameError::Length));
+        }
+        Ok(Frame::decode(self.at(position, size)?, seed))
+    }
+
+    /// The size that a frame at `position` would have, if it could be a record from `next` on.
+    fn possible_frame(&mut self, position: u64, next: SequenceNumber) -> Result<Option<u64>, Fault> {
+        let room = self.limit - position;
+        let most = next.plus(self.limit / 40);
+        let bytes = self.at(position, 16)?;
+        let possible = Frame::size_at(bytes).ok().map(|size| size as u64).filter(|size| *size <= room);
+        let claims = Frame::claimed_sequence_number(bytes).is_some_and(|number| number >= next && number <= most);
+        Ok(possible.filter(|_| claims))
+    }
+
+    /// How many zero bytes stand at `position`, in steps of 8, as far as is in memory.
+    fn zeros_at(&mut self, position: u64) -> Result<u64, Fault> {
+        let bytes = self.at(position, 8)?;
+        let mut zeros = 0;
+        for chunk in bytes.chunks(4096) {
+            if chunk.iter().all(|byte| *byte == 0) {
+                zeros += chunk.len();
+            } else {
+                zeros += chunk.iter().take_while(|byte| **byte == 0).count();
+                break;
+            }
+        }
+        Ok(zeros as u64 / 8 * 8)
+    }
+}
+
+#[cfg(test)]
+mod tests;

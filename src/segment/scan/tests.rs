@@ -1,0 +1,189 @@
+//! Each rule by which a scan tells the end of a log, a torn tail and damage apart.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::format::{FrameInput, encode};
+use crate::storage::{SimulatedDisk, Storage};
+use crate::types::{ShardId, StreamId};
+
+const FILE_BYTES: usize = 64 << 10;
+const PATH: &str = "segment";
+
+fn header() -> SegmentHeader {
+    SegmentHeader {
+        stream_id: StreamId::new(5),
+        shard_id: ShardId::new(2),
+        incarnation: 3,
+        first: SequenceNumber::new(10),
+        created: Timestamp::from_millis(0),
+        file_bytes: FILE_BYTES as u64,
+    }
+}
+
+/// The bytes of a segment that holds batches of these lengths; each batch says that all before it were durable.
+struct Image {
+    bytes: Vec<u8>,
+    /// Where each frame starts, and where the last one ends.
+    positions: Vec<usize>,
+}
+
+fn image(batches: &[u32]) -> Image {
+    let mut bytes = header().encode().to_vec();
+    let mut positions = vec![bytes.len()];
+    let mut number = header().first;
+    for count in batches {
+        let durable = number;
+        for index in 0..*count {
+            let input = FrameInput {
+                sequence_number: number,
+                arrival: Timestamp::from_millis(100),
+                durable,
+                batch_remaining: count - 1 - index,
+                explicit_hash_key: None,
+                producer: None,
+                partition_key: "key",
+                data: &[7; 50],
+            };
+            encode(&mut bytes, header().seed(), &input);
+            positions.push(bytes.len());
+            number = number.next();
+        }
+    }
+    bytes.resize(FILE_BYTES, 0);
+    Image { bytes, positions }
+}
+
+impl Image {
+    fn scan_with(&self, durable: u64) -> Result<Scan, Fault> {
+        let disk = SimulatedDisk::new();
+        let file: Arc<dyn StorageFile> = disk.create_file(Path::new(PATH)).unwrap();
+        file.write_at(&self.bytes, 0).unwrap();
+        let start = Scan::start(&header());
+        scan(file.as_ref(), Path::new(PATH), &header(), start, SequenceNumber::new(durable))
+    }
+
+    fn scan(&self) -> Result<Scan, Fault> {
+        self.scan_with(0)
+    }
+
+    /// Makes the frame of record `index` undecodable.
+    fn damage(mut self, index: usize) -> Self {
+        let position = self.positions[index];
+        self.bytes[position + 20] ^= 0xff;
+        self
+    }
+
+    fn zero(mut self, index: usize) -> Self {
+        let range = self.positions[index]..self.positions[index + 1];
+        self.bytes[range].fill(0);
+        self
+    }
+}
+
+#[track_caller]
+fn assert_damaged(outcome: Result<Scan, Fault>, first: u64, last: u64) {
+    let Err(Fault::Corrupt(damage)) = outcome else {
+        panic!("not reported as damage: {outcome:?}");
+    };
+    assert_eq!(damage.first_sequence_number, Some(SequenceNumber::new(first)));
+    assert_eq!(damage.last_sequence_number, Some(SequenceNumber::new(last)));
+    assert_eq!(damage.shard_id, Some(ShardId::new(2)));
+}
+
+#[test]
+fn a_whole_segment_is_read_to_its_end() {
+    let image = image(&[1, 3, 1]);
+    let found = image.scan().unwrap();
+    assert_eq!(found.next, SequenceNumber::new(15));
+    assert_eq!(found.end, *image.positions.last().unwrap() as u64);
+    assert_eq!(found.bytes, 5 * 53);
+    assert!(!found.torn);
+    let starts: Vec<_> = found.starts.iter().map(|units| *units as usize * 8).collect();
+    assert_eq!(starts, image.positions[..5]);
+}
+
+#[test]
+fn an_empty_segment_is_empty() {
+    let found = image(&[]).scan().unwrap();
+    assert_eq!((found.starts.len(), found.next, found.torn), (0, header().first, false));
+}
+
+#[test]
+fn the_last_record_torn_is_cut_off() {
+    for broken in [image(&[1, 1]).damage(1), image(&[2]).damage(1)] {
+        let found = broken.scan().unwrap();
+        assert!(found.torn);
+    }
+    assert_eq!(image(&[1, 1]).damage(1).scan().unwrap().next, SequenceNumber::new(11));
+}
+
+#[test]
+fn a_batch_that_is_not_whole_is_cut_off_whole() {
+    let found = image(&[1, 3]).damage(3).scan().unwrap();
+    assert_eq!(found.next, SequenceNumber::new(11));
+    assert!(found.torn);
+    assert_eq!(found.starts.len(), 1);
+}
+
+#[test]
+fn a_later_record_of_the_same_group_proves_nothing() {
+    // The sectors of one unsynced batch land in any order.
+    for image in [image(&[1, 4]).damage(2), image(&[1, 4]).zero(1)] {
+        let found = image.scan().unwrap();
+        assert_eq!(found.next, SequenceNumber::new(11));
+        assert!(found.torn);
+    }
+}
+
+#[test]
+fn a_later_record_that_vouches_for_the_damaged_one_proves_damage() {
+    assert_damaged(image(&[1, 1, 1]).damage(1).scan(), 11, 11);
+    assert_damaged(image(&[2, 1]).damage(0).scan(), 10, 11);
+    assert_damaged(image(&[1, 1, 1]).zero(0).scan(), 10, 11);
+}
+
+#[test]
+fn what_is_known_durable_from_elsewhere_proves_damage() {
+    assert_damaged(image(&[1, 1]).damage(1).scan_with(12), 11, 11);
+    assert!(image(&[1, 1]).damage(1).scan_with(11).is_ok());
+    assert_damaged(image(&[1]).scan_with(12), 11, 11);
+}
+
+#[test]
+fn frames_of_another_incarnation_are_nothing() {
+    let mut other = image(&[1, 1]);
+    let later = SegmentHeader { incarnation: 4, ..header() };
+    other.bytes[..128].copy_from_slice(&later.encode());
+    let disk = SimulatedDisk::new();
+    let file = disk.create_file(Path::new(PATH)).unwrap();
+    file.write_at(&other.bytes, 0).unwrap();
+    let start = Scan::start(&later);
+    let found = scan(file.as_ref(), Path::new(PATH), &later, start, SequenceNumber::ZERO).unwrap();
+    assert_eq!(found.next, header().first);
+    assert!(found.torn);
+}
+
+#[test]
+fn a_read_error_is_never_the_end() {
+    let disk = SimulatedDisk::new();
+    let file = disk.create_file(Path::new(PATH)).unwrap();
+    file.write_at(&image(&[1, 1]).bytes, 0).unwrap();
+    disk.fail_at(0, crate::storage::DiskFault::Error(std::io::ErrorKind::Other));
+    let start = Scan::start(&header());
+    let outcome = scan(file.as_ref(), Path::new(PATH), &header(), start, SequenceNumber::ZERO);
+    assert!(matches!(outcome, Err(Fault::Io { .. })), "{outcome:?}");
+}
+
+#[test]
+fn data_that_imitates_frames_does_not_stall_the_scan() {
+    // Every 8 bytes a header that claims a long frame with a number to come.
+    let mut image = image(&[1]);
+    let from = image.positions[1];
+    for position in (from..FILE_BYTES - 256).step_by(16) {
+        image.bytes[position + 4..position + 8].copy_from_slice(&30_000u32.to_le_bytes());
+        image.bytes[position + 8..position + 16].copy_from_slice(&20u64.to_le_bytes());
+    }
+    let _ = image.scan(); // an end or damage, in bounded time
+}

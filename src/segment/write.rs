@@ -1,0 +1,274 @@
+//! The one writer's side of a segment.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::read::Segment;
+use super::scan::Scan;
+use crate::format::{
+    FOOTER_BYTES, Footer, FrameInput, SEGMENT_HEADER_BYTES, SealKind, SegmentHeader, encode, index_bytes,
+    segment_name,
+};
+use crate::storage::{Access, Fault, Storage, StorageFile};
+use crate::types::{SequenceNumber, Timestamp};
+
+/// Appends frames to a segment: staged in memory, written as a group, then made durable.
+#[derive(Debug)]
+pub(crate) struct SegmentWriter {
+    segment: Arc<Segment>,
+    file: Arc<dyn StorageFile>,
+    /// Where the next group goes; everything before is written.
+    written_end: u64,
+    /// Everything before is durable.
+    durable_end: u64,
+    /// Frames encoded and not yet written, and where each will start.
+    staged: Vec<u8>,
+    staged_starts: Vec<u32>,
+    /// Of all records, the staged ones included.
+    records: u64,
+    bytes: u64,
+    first_arrival: Option<Timestamp>,
+    last_arrival: Timestamp,
+}
+
+impl SegmentWriter {
+    /// Creates a segment: when this returns, its room is reserved and its name and header are durable. On
+    /// failure nothing is left behind but, at worst, a file without records, which the next opening removes.
+    pub(crate) fn create(storage: &dyn Storage, directory: &Path, header: SegmentHeader) -> Result<Self, Fault> {
+        let path = directory.join(segment_name(header.first));
+        let file = storage.create_file(&path).map_err(Fault::io("create", &path))?;
+        match Self::prepare(storage, directory, &path, file.as_ref(), &header) {
+            Ok(segment) => Ok(Self::new(Arc::new(segment), file)),
+            Err(fault) => {
+                // Room for others; should it fail as well, recovery removes the file.
+                let _ = storage.remove_file(&path);
+                Err(fault)
+            }
+        }
+    }
+
+    fn prepare(
+        storage: &dyn Storage,
+        directory: &Path,
+        path: &Path,
+        file: &dyn StorageFile,
+        header: &SegmentHeader,
+    ) -> Result<Segment, Fault> {
+        file.allocate(header.file_bytes).map_err(Fault::io("allocate", path))?;
+        file.write_at(&header.encode(), 0).map_err(Fault::io("write", path))?;
+        file.sync().map_err(Fault::io("sync", path))?;
+        storage.sync_dir(directory).map_err(Fault::io("sync", directory))?;
+        let map = file.map(header.file_bytes).map_err(Fault::io("map", path))?;
+        Ok(Segment::live(path.to_path_buf(), *header, map))
+    }
+
+    fn new(segment: Arc<Segment>, file: Arc<dyn StorageFile>) -> Self {
+        Self {
+            segment,
+            file,
+            written_end: SEGMENT_HEADER_BYTES as u64,
+            durable_end: SEGMENT_HEADER_BYTES as u64,
+            staged: Vec::new(),
+            staged_starts: Vec::new(),
+            records: 0,
+            bytes: 0,
+            first_arrival: None,
+            last_arrival: Timestamp::MIN,
+        }
+    }
+
+    /// Takes up a segment whose writer died, at the end that a scan found. It is there to be sealed: its
+    /// incarnation is over, nothing is appended to it.
+    ///
+    /// What is not known durable, from the record `durable` on, is read and written again: if the sync of a dead writer had failed, the
+    /// kernel may hold these pages as clean, and a sync of ours would "succeed" without them.
+    pub(crate) fn recover(
+        storage: &dyn Storage,
+        path: &Path,
+        header: SegmentHeader,
+        found: &Scan,
+        durable: SequenceNumber,
+    ) -> Result<Self, Fault> {
+        let file = storage.open_file(path, Access::Write).map_err(Fault::io("open", path))?;
+        let known = usize::try_from(durable.since(header.first)).unwrap_or(usize::MAX);
+        let from = found.starts.get(known).map_or(found.end, |units| u64::from(*units) * 8);
+        rewrite(file.as_ref(), path, from..found.end)?;
+        let segment = Segment::follow(path, header, file.as_ref())?;
+        segment.publish(&found.starts, found.end);
+        let mut writer = Self::new(Arc::new(segment), file);
+        writer.written_end = found.end;
+        writer.records = found.starts.len() as u64;
+        writer.bytes = found.bytes;
+        writer.first_arrival = found.first_arrival;
+        writer.last_arrival = found.last_arrival;
+        Ok(writer)
+    }
+
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// The open file, for a sync outside the shard's lock.
+    pub(crate) fn file(&self) -> Arc<dyn StorageFile> {
+        Arc::clone(&self.file)
+    }
+
+    /// The number behind the last record, staged ones included.
+    pub(crate) fn next(&self) -> SequenceNumber {
+        self.segment.first().plus(self.records)
+    }
+
+    /// Bytes of keys and data, staged ones included.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The arrival of the last record, staged ones included.
+    pub(crate) fn last_arrival(&self) -> Timestamp {
+        self.last_arrival
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    /// Whether frames of this many bytes fit, with their places in the index and the footer.
+    pub(crate) fn has_room(&self, frame_bytes: u64, records: u64) -> bool {
+        let frames_end = self.staged_end().saturating_add(frame_bytes);
+        let records = usize::try_from(self.records.saturating_add(records)).unwrap_or(usize::MAX / 8);
+        frames_end.saturating_add(index_bytes(records) as u64) <= self.segment.header().footer_position()
+    }
+
+    /// The smallest file that holds a group of frames of this many bytes.
+    pub(crate) fn file_bytes_for(frame_bytes: u64, records: u64) -> u64 {
+        let records = usize::try_from(records).unwrap_or(usize::MAX / 8);
+        (SEGMENT_HEADER_BYTES + FOOTER_BYTES + index_bytes(records)) as u64 + frame_bytes
+    }
+
+    /// Encodes a record behind those staged before. There is room: the caller asked.
+    pub(crate) fn stage(&mut self, input: &FrameInput<'_>) {
+        let units = self.staged_end() / 8;
+        self.staged_starts.push(u32::try_from(units).unwrap_or(u32::MAX)); // files are below 32 GiB
+        encode(&mut self.staged, self.segment.seed(), input);
+        self.records += 1;
+        self.bytes += (input.partition_key.len() + input.data.len()) as u64;
+        self.first_arrival.get_or_insert(input.arrival);
+        self.last_arrival = input.arrival;
+    }
+
+    fn staged_end(&self) -> u64 {
+        self.written_end + self.staged.len() as u64
+    }
+
+    /// Bytes that wait to be written.
+    pub(crate) fn staged_bytes(&self) -> usize {
+        self.staged.len()
+    }
+
+    /// Bytes that are written and not known durable.
+    pub(crate) fn unsynced_bytes(&self) -> u64 {
+        self.written_end - self.durable_end
+    }
+
+    /// Where the written frames end.
+    pub(crate) fn written_end(&self) -> u64 {
+        self.written_end
+    }
+
+    /// Writes what is staged in one call, and shows it to readers of the unsynced tail.
+    pub(crate) fn write_staged(&mut self) -> Result<(), Fault> {
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        let path = self.segment.path();
+        self.file.write_at(&self.staged, self.written_end).map_err(Fault::io("write", path))?;
+        self.written_end += self.staged.len() as u64;
+        self.segment.publish(&self.staged_starts, self.written_end);
+        self.staged.clear();
+        self.staged_starts.clear();
+        Ok(())
+    }
+
+    /// Records that a sync which began after `end` was written has succeeded.
+    pub(crate) fn note_durable(&mut self, end: u64) {
+        self.durable_end = self.durable_end.max(end);
+        self.segment.publish_durable(end);
+    }
+
+    /// Makes everything staged and written durable.
+    pub(crate) fn sync(&mut self) -> Result<(), Fault> {
+        self.write_staged()?;
+        if self.durable_end < self.written_end {
+            self.file.sync().map_err(Fault::io("sync", self.segment.path()))?;
+            self.note_durable(self.written_end);
+        }
+        Ok(())
+    }
+
+    /// Seals the segment: all frames durable first, then index and footer, durable too. An empty segment
+    /// must not be sealed; see [`remove_empty`](Self::remove_empty).
+    pub(crate) fn seal(&mut self, kind: SealKind) -> Result<Footer, Fault> {
+        // In two steps: one sync for frames and footer could, cut short, leave a footer that vouches for frames that are not there.
+        self.sync()?;
+        let footer = self.write_footer(kind)?;
+        self.file.sync().map_err(Fault::io("sync", self.segment.path()))?;
+        let index_end = footer.index_position + index_bytes(usize::try_from(footer.records).unwrap_or(0)) as u64;
+        // A hint: where the file system cannot, the room stays taken until the segment expires.
+        let _ = self.file.release(index_end..self.segment.header().footer_position());
+        self.segment.publish_footer(footer);
+        Ok(footer)
+    }
+
+    fn write_footer(&self, kind: SealKind) -> Result<Footer, Fault> {
+        let path = self.segment.path();
+        let starts = self.segment.live_positions();
+        let mut index = Vec::with_capacity(index_bytes(starts.len()));
+        for start in &starts {
+            index.extend_from_slice(&start.to_le_bytes());
+        }
+        index.resize(index_bytes(starts.len()), 0);
+        let footer = Footer {
+            kind,
+            first: self.segment.first(),
+            records: self.records,
+            frames_end: self.written_end,
+            index_position: self.written_end,
+            first_arrival: self.first_arrival.unwrap_or(self.last_arrival),
+            last_arrival: self.last_arrival,
+            bytes: self.bytes,
+            index_checksum: self.segment.seed().checksum(&index),
+        };
+        self.file.write_at(&index, footer.index_position).map_err(Fault::io("write", path))?;
+        let footer_bytes = footer.encode(self.segment.seed());
+        self.file
+            .write_at(&footer_bytes, self.segment.header().footer_position())
+            .map_err(Fault::io("write", path))?;
+        Ok(footer)
+    }
+
+    /// Removes a segment that never got a record, so that its successor can have its name.
+    pub(crate) fn remove_empty(self, storage: &dyn Storage) -> Result<(), Fault> {
+        let path = self.segment.path();
+        storage.remove_file(path).map_err(Fault::io("remove", path))
+    }
+}
+
+/// Writes the bytes of a range again, as they are.
+fn rewrite(file: &dyn StorageFile, path: &Path, range: Range<u64>) -> Result<(), Fault> {
+    const PIECE: u64 = 1 << 20;
+    let mut piece = Vec::new();
+    let mut position = range.start;
+    while position < range.end {
+        let count = (range.end - position).min(PIECE);
+        piece.resize(usize::try_from(count).unwrap_or(0), 0);
+        let read = file.read_at(&mut piece, position).map_err(Fault::io("read", path))?;
+        if read == 0 {
+            break;
+        }
+        piece.truncate(read);
+        file.write_at(&piece, position).map_err(Fault::io("write", path))?;
+        position += read as u64;
+    }
+    Ok(())
+}

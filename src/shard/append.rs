@@ -1,0 +1,258 @@
+//! Appending: numbers, rolls, group commit. The protocol is told in the [room's documentation](super).
+
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+
+use super::{AppendState, Counters, Phase, Shard, ShardError};
+use crate::format::{FrameInput, SealKind, SegmentHeader, frame_bytes};
+use crate::limits::{MAX_PENDING_BYTES, SEGMENT_GROWTH, UNSYNCED_FACTOR};
+use crate::segment::SegmentWriter;
+use crate::storage::Fault;
+use crate::types::{Durability, HashKey, SequenceNumber, Timestamp};
+
+/// A record to append; validated before it gets here.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AppendEntry<'a> {
+    pub(crate) partition_key: &'a str,
+    pub(crate) data: &'a [u8],
+    pub(crate) explicit_hash_key: Option<HashKey>,
+}
+
+/// What an append got: the first of its consecutive numbers, and their time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Appended {
+    pub(crate) first: SequenceNumber,
+    pub(crate) arrival: Timestamp,
+}
+
+impl Shard {
+    /// Appends records as one batch: after a crash all are there or none is.
+    ///
+    /// When this returns, a `Buffered` batch is written. A `Synced` one is staged: it is acknowledged by a
+    /// [`commit`](Self::commit) up to the number behind it.
+    pub(crate) fn append<'a, I>(
+        &self,
+        entries: I,
+        durability: Durability,
+        expect_next: Option<SequenceNumber>,
+    ) -> Result<Appended, ShardError>
+    where
+        I: ExactSizeIterator<Item = AppendEntry<'a>> + Clone,
+    {
+        let count = entries.len() as u64;
+        let bytes: u64 = entries
+            .clone()
+            .map(|entry| frame_bytes(entry.explicit_hash_key, entry.partition_key, entry.data) as u64)
+            .sum();
+        let mut state = self.append.lock();
+        self.make_room(&mut state, bytes, count)?;
+        if let Some(expected) = expect_next.filter(|expected| *expected != state.next) {
+            let actual = state.next;
+            return Err(ShardError::Mismatch { expected, actual });
+        }
+        let appended = self.stage(&mut state, entries)?;
+        if durability == Durability::Buffered {
+            self.write_staged(&mut state)?;
+            self.limit_unsynced(&mut state)?;
+        }
+        Ok(appended)
+    }
+
+    fn stage<'a, I>(&self, state: &mut AppendState, entries: I) -> Result<Appended, ShardError>
+    where
+        I: ExactSizeIterator<Item = AppendEntry<'a>>,
+    {
+        let Some(writer) = state.writer.as_mut() else {
+            return Err(ShardError::NotOpen); // `make_room` made one
+        };
+        let first = state.next;
+        let arrival = self.context.clock.now().max(state.last_arrival);
+        let durable = self.next(crate::segment::Visibility::Durable);
+        let mut remaining = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        let mut bytes = 0;
+        for entry in entries {
+            remaining = remaining.saturating_sub(1);
+            writer.stage(&FrameInput {
+                sequence_number: state.next,
+                arrival,
+                durable,
+                batch_remaining: remaining,
+                explicit_hash_key: entry.explicit_hash_key,
+                producer: None,
+                partition_key: entry.partition_key,
+                data: entry.data,
+            });
+            state.next = state.next.next();
+            bytes += entry.partition_key.len() + entry.data.len();
+        }
+        state.last_arrival = arrival;
+        let counters = &self.context.counters;
+        Counters::add(&counters.puts, 1);
+        Counters::add(&counters.records_in, state.next.since(first));
+        Counters::add(&counters.bytes_in, bytes as u64);
+        Ok(Appended { first, arrival })
+    }
+
+    /// Waits until all records below `target` are durable, and leads the commit if nobody else does.
+    pub(crate) fn commit(&self, target: SequenceNumber) -> Result<(), ShardError> {
+        let mut state = self.append.lock();
+        loop {
+            // The outcome is the group's: a leader's failure is kept in the state before anyone is woken.
+            if self.next(crate::segment::Visibility::Durable) >= target {
+                return Ok(());
+            }
+            if let Some(failure) = &state.failure {
+                return Err(ShardError::Failed(Arc::clone(failure)));
+            }
+            if state.committing {
+                self.committed.wait(&mut state);
+            } else {
+                self.lead_commit(&mut state)?;
+            }
+        }
+    }
+
+    /// Makes everything that is appended so far durable.
+    pub(crate) fn sync(&self) -> Result<(), ShardError> {
+        let target = self.append.lock().next;
+        self.commit(target)
+    }
+
+    fn lead_commit(&self, state: &mut MutexGuard<'_, AppendState>) -> Result<(), ShardError> {
+        self.write_staged(state)?;
+        let Some(writer) = state.writer.as_ref() else {
+            return Err(ShardError::NotOpen); // nothing undurable without a writer
+        };
+        let (file, end, next) = (writer.file(), writer.written_end(), writer.next());
+        let segment = Arc::clone(writer.segment());
+        state.committing = true;
+        let outcome = MutexGuard::unlocked(state, || {
+            let outcome = file.sync();
+            if outcome.is_ok() {
+                // Readers first: whoever learns that a record is durable also finds it.
+                segment.publish_durable(end);
+                self.note_durable(next);
+            }
+            outcome
+        });
+        state.committing = false;
+        if let Err(source) = outcome {
+            return Err(self.fail(state, Fault::io("sync", segment.path())(source)));
+        }
+        // The writer is the same: a roll waits while a commit runs.
+        if let Some(writer) = state.writer.as_mut() {
+            writer.note_durable(end);
+        }
+        self.committed.notify_all();
+        self.announce();
+        Ok(())
+    }
+
+    fn write_staged(&self, state: &mut AppendState) -> Result<(), ShardError> {
+        let Some(writer) = state.writer.as_mut() else {
+            return Ok(());
+        };
+        match writer.write_staged() {
+            Ok(()) => {
+                let next = writer.next();
+                self.note_written(next);
+                self.announce();
+                Ok(())
+            }
+            Err(fault) => Err(self.fail(state, fault)),
+        }
+    }
+
+    /// Asks for a sync when much is unsynced, and does it itself when nobody else would or could keep up.
+    fn limit_unsynced(&self, state: &mut MutexGuard<'_, AppendState>) -> Result<(), ShardError> {
+        let unsynced = state.writer.as_ref().map_or(0, SegmentWriter::unsynced_bytes);
+        let limit = self.context.options.flush_bytes;
+        if unsynced < limit || state.committing {
+            return Ok(());
+        }
+        if self.context.has_background && unsynced < limit.saturating_mul(UNSYNCED_FACTOR) {
+            self.context.flush.ask();
+            return Ok(());
+        }
+        self.lead_commit(state)
+    }
+
+    /// Leaves with an active segment that has room for frames of this many bytes.
+    fn make_room(
+        &self,
+        state: &mut MutexGuard<'_, AppendState>,
+        bytes: u64,
+        records: u64,
+    ) -> Result<(), ShardError> {
+        loop {
+            if let Some(failure) = &state.failure {
+                return Err(ShardError::Failed(Arc::clone(failure)));
+            }
+            if state.phase != Phase::Open {
+                return Err(ShardError::NotOpen);
+            }
+            let has_room = state.writer.as_ref().is_some_and(|writer| writer.has_room(bytes, records));
+            let staged = state.writer.as_ref().map_or(0, SegmentWriter::staged_bytes);
+            if has_room && staged < MAX_PENDING_BYTES {
+                return Ok(());
+            }
+            if state.committing {
+                self.committed.wait(state);
+            } else if has_room {
+                self.lead_commit(state)?;
+            } else {
+                return self.roll(state, bytes, records);
+            }
+        }
+    }
+
+    /// Puts a new segment in the place of the active one. A failure to create it leaves everything as it was.
+    fn roll(&self, state: &mut AppendState, bytes: u64, records: u64) -> Result<(), ShardError> {
+        self.write_staged(state)?;
+        if state.writer.as_ref().is_some_and(SegmentWriter::is_empty) {
+            self.retire_writer(state)?; // too small for the first batch: its name is needed
+        }
+        let context = &self.context;
+        let file_bytes = state.next_file_bytes.max(SegmentWriter::file_bytes_for(bytes, records));
+        let header = SegmentHeader {
+            stream_id: context.stream_id,
+            shard_id: self.id,
+            incarnation: context.incarnation,
+            first: state.next,
+            created: context.clock.now(),
+            file_bytes: file_bytes.next_multiple_of(8),
+        };
+        let successor = SegmentWriter::create(context.storage.as_ref(), &self.directory, header)?;
+        if let Err(error) = self.seal_rolled(state) {
+            // Recovery would remove it too: behind an unsealed segment, a successor is empty.
+            let _ = successor.remove_empty(context.storage.as_ref());
+            return Err(error);
+        }
+        self.segments.write().push_live(Arc::clone(successor.segment()));
+        state.writer = Some(successor);
+        state.next_file_bytes = file_bytes
+            .saturating_mul(SEGMENT_GROWTH)
+            .min(context.options.segment_bytes)
+            .max(state.next_file_bytes);
+        Ok(())
+    }
+
+    fn seal_rolled(&self, state: &mut AppendState) -> Result<(), ShardError> {
+        let Some(writer) = state.writer.as_mut() else {
+            return Ok(());
+        };
+        match writer.seal(SealKind::Rolled) {
+            Ok(_) => {
+                let (first, next) = (writer.segment().first(), writer.next());
+                self.segments.write().seal(first);
+                self.note_durable(next);
+                Counters::add(&self.context.counters.segments_rolled, 1);
+                self.committed.notify_all();
+                self.announce();
+                Ok(())
+            }
+            Err(fault) => Err(self.fail(state, fault)),
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Reading a shard in order.
+
+use std::sync::Arc;
+
+use super::{Counters, Shard, ShardError};
+use crate::format::SEGMENT_HEADER_BYTES;
+use crate::limits::READ_BATCH_BYTES;
+use crate::segment::{RecordBatch, Segment, Visibility};
+use crate::storage::{Corruption, Fault};
+use crate::types::{SequenceNumber, ShardIteratorType, Timestamp};
+
+/// A place in a shard from which reading goes on. It holds the segment it reads, so that retention does not take it away.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    shard: Arc<Shard>,
+    /// The segment of `next` and where its frame starts, once there is one.
+    place: Option<Place>,
+    next: SequenceNumber,
+    visibility: Visibility,
+    /// Records that arrived before this time are passed over.
+    not_before: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Place {
+    segment: Arc<Segment>,
+    position: u64,
+}
+
+/// What a step of reading found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Records.
+    Records,
+    /// Nothing more for now.
+    Tail,
+    /// Nothing more for ever.
+    End,
+}
+
+/// Checked frames in a segment.
+struct Run {
+    start: u64,
+    end: u64,
+    records: usize,
+}
+
+impl Cursor {
+    /// A cursor at the place that `kind` names.
+    pub(crate) fn new(
+        shard: Arc<Shard>,
+        kind: ShardIteratorType,
+        visibility: Visibility,
+    ) -> Result<Self, ShardError> {
+        let mut not_before = None;
+        let next = match kind {
+            ShardIteratorType::TrimHorizon => shard.trim_horizon()?,
+            ShardIteratorType::Latest => shard.next(visibility),
+            ShardIteratorType::AtSequenceNumber(number) => shard.checked_position(number, number)?,
+            ShardIteratorType::AfterSequenceNumber(number) => shard.checked_position(number.next(), number)?,
+            ShardIteratorType::AtTimestamp(time) => {
+                not_before = Some(time);
+                shard.first_at(time, visibility)?
+            }
+        };
+        Ok(Self { shard, place: None, next, visibility, not_before })
+    }
+
+    pub(crate) fn shard(&self) -> &Arc<Shard> {
+        &self.shard
+    }
+
+    pub(crate) fn next(&self) -> SequenceNumber {
+        self.next
+    }
+
+    pub(crate) fn visibility(&self) -> Visibility {
+        self.visibility
+    }
+
+    pub(crate) fn set_visibility(&mut self, visibility: Visibility) {
+        self.visibility = visibility;
+    }
+
+    /// The records that follow and are there now, borrowed from the map, at most `records` of them. Their checksums are verified.
+    pub(crate) fn next_batch(&mut self, records: usize) -> Result<(RecordBatch<'_>, Progress), ShardError> {
+        let progress = self.poll()?;
+        if progress == Progress::Records {
+            let run = self.check_run(records)?;
+            return self.lend(&run).map(|batch| (batch, progress));
+        }
+        Ok((RecordBatch::default(), progress))
+    }
+
+    /// Whether there is a record at the cursor, now or ever.
+    pub(crate) fn poll(&mut self) -> Result<Progress, ShardError> {
+        loop {
+            match (self.advance()?, self.not_before) {
+                (Progress::Records, Some(time)) => {
+                    let run = self.check_run(usize::MAX)?;
+                    if !self.pass_over(&run, time)? {
+                        self.not_before = None;
+                    }
+                }
+                (progress, _) => return Ok(progress),
+            }
+        }
+    }
+
+    /// Whether a poll may find something else than the tail; costs two loads.
+    pub(crate) fn has_news(&self) -> bool {
+        self.shard.next(self.visibility) > self.next || self.shard.end().is_some_and(|end| self.next >= end)
+    }
+
+    /// Finds the segment and the position of `next`, if the record is there.
+    fn advance(&mut self) -> Result<Progress, ShardError> {
+        loop {
+            if self.shard.end().is_some_and(|end| self.next >= end) {
+                return Ok(Progress::End);
+            }
+            let Some(place) = &self.place else {
+                self.place = self.find()?;
+                if self.place.is_none() {
+                    return Ok(Progress::Tail);
+                }
+                continue;
+            };
+            if place.position < place.segment.end(self.visibility) {
+                return Ok(Progress::Records);
+            }
+            // A sealed segment is durable to its end, so being there means that it was read.
+            let finished = place.segment.footer().is_some_and(|footer| place.position >= footer.frames_end);
+            if !finished {
+                return Ok(Progress::Tail);
+            }
+            self.place = None;
+            self.place = self.find()?;
+            if self.place.is_none() {
+                return Ok(Progress::Tail);
+            }
+        }
+    }
+
+    fn find(&self) -> Result<Option<Place>, ShardError> {
+        let shard = &self.shard;
+        // Looked at first: what it counts is in the list of segments by now.
+        let known = shard.next(self.visibility);
+        let (slot, earliest) = {
+            let segments = shard.segments.read();
+            (segments.holding(self.next), segments.first())
+        };
+        let Some(slot) = slot else {
+            // Below the first segment: removed while this reader was elsewhere, unless there is none yet.
+            let next = shard.next(Visibility::Written);
+            let earliest = earliest.unwrap_or(next);
+            return if self.next < earliest { Err(shard.trimmed(self.next, earliest)) } else { Ok(None) };
+        };
+        let segment = slot.segment(&shard.context, shard.id, &shard.directory)?;
+        if let Some(footer) = segment.footer().filter(|footer| footer.next() <= self.next) {
+            return if self.next < known { Err(self.missing(&segment, footer.next()).into()) } else { Ok(None) };
+        }
+        let position = if self.next == segment.first() {
+            Some(SEGMENT_HEADER_BYTES as u64)
+        } else {
+            segment.position(self.next, Visibility::Written)?
+        };
+        Ok(position.map(|position| Place { segment, position }))
+    }
+
+    fn missing(&self, before: &Segment, first: SequenceNumber) -> Fault {
+        Corruption::new(&self.shard.directory, 0, format!("no segment follows {}", before.path().display()))
+            .of_shard(self.shard.id)
+            .of_records(first, None)
+            .into()
+    }
+
+    /// Verifies the frames from the cursor on: as many as make a batch.
+    fn check_run(&self, records: usize) -> Result<Run, ShardError> {
+        let mut run = Run { start: 0, end: 0, records: 0 };
+        let Some(place) = &self.place else {
+            return Ok(run);
+        };
+        let visible = place.segment.end(self.visibility);
+        (run.start, run.end) = (place.position, place.position);
+        let mut number = self.next;
+        while run.end < visible && run.records < records && run.end - run.start < READ_BATCH_BYTES as u64 {
+            let frame = place.segment.frame(run.end, visible, number)?;
+            run.end += frame.size as u64;
+            run.records += 1;
+            number = number.next();
+        }
+        Ok(run)
+    }
+
+    /// Moves behind the records of the run that arrived before `time`; whether that was all of them.
+    fn pass_over(&mut self, run: &Run, time: Timestamp) -> Result<bool, ShardError> {
+        let Some(place) = &mut self.place else {
+            return Ok(false);
+        };
+        while place.position < run.end {
+            let frame = place.segment.frame(place.position, run.end, self.next)?;
+            if frame.arrival >= time {
+                return Ok(false);
+            }
+            place.position += frame.size as u64;
+            self.next = self.next.next();
+        }
+        Ok(true)
+    }
+
+    fn lend(&mut self, run: &Run) -> Result<RecordBatch<'_>, ShardError> {
+        let Some(place) = &mut self.place else {
+            return Ok(RecordBatch::default());
+        };
+        place.position = run.end;
+        self.next = self.next.plus(run.records as u64);
+        let bytes = place.segment.published(run.start, run.end)?;
+        let counters = &self.shard.context.counters;
+        Counters::add(&counters.records_out, run.records as u64);
+        Counters::add(&counters.bytes_out, bytes.len() as u64);
+        let end = usize::try_from(run.end).unwrap_or(usize::MAX);
+        Ok(RecordBatch::new(&place.segment, bytes, end, run.records))
+    }
+
+    /// How many visible records are still to be read.
+    pub(crate) fn records_behind(&self) -> u64 {
+        self.shard.next(self.visibility).since(self.next)
+    }
+
+    /// Milliseconds from the next record's arrival to the newest one's; zero at the tail.
+    pub(crate) fn millis_behind(&mut self) -> Result<u64, ShardError> {
+        let newest = self.shard.last_arrival();
+        match self.poll()? {
+            Progress::Records => {}
+            Progress::Tail | Progress::End => return Ok(0),
+        }
+        let Some(place) = &self.place else {
+            return Ok(0);
+        };
+        let visible = place.segment.end(self.visibility);
+        let frame = place.segment.frame(place.position, visible, self.next)?;
+        // Behind by something, even if it arrived in the same millisecond: clients stop draining at zero.
+        Ok(newest.millis_since(frame.arrival).max(1))
+    }
+}
+
+impl Shard {
+    /// The oldest record that retention keeps.
+    pub(crate) fn trim_horizon(&self) -> Result<SequenceNumber, ShardError> {
+        let trimmed = SequenceNumber::new(self.horizon.load(std::sync::atomic::Ordering::SeqCst));
+        let first = self.segments.read().first().unwrap_or(trimmed);
+        let by_age = match self.cutoff() {
+            Some(cutoff) => self.first_at_or_next(cutoff)?,
+            None => SequenceNumber::ZERO,
+        };
+        Ok(trimmed.max(first).max(by_age))
+    }
+
+    /// The first visible record that arrived at `time` or later, or the place of the next one; not below the trim horizon.
+    fn first_at(&self, time: Timestamp, visibility: Visibility) -> Result<SequenceNumber, ShardError> {
+        let horizon = self.trim_horizon()?;
+        Ok(self.first_at_or_next(time)?.max(horizon).min(self.next(visibility).max(horizon)))
+    }
+
+    fn first_at_or_next(&self, time: Timestamp) -> Result<SequenceNumber, Fault> {
+        let slots = self.segments.read().all();
+        // Arrival times never fall, so the segments that end before `time` come first.
+        let (mut low, mut high) = (0, slots.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            let footer = match slots.get(middle) {
+                Some(slot) => slot.footer(&self.context, self.id, &self.directory)?,
+                None => None,
+            };
+            if footer.is_some_and(|footer| footer.last_arrival < time) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let Some(slot) = slots.get(low) else {
+            return Ok(self.next(Visibility::Written));
+        };
+        let segment = slot.segment(&self.context, self.id, &self.directory)?;
+        let found = segment.first_at(time, Visibility::Written)?;
+        Ok(found.unwrap_or_else(|| self.next(Visibility::Written)))
+    }
+
+    /// `next`, if `requested` names a place that exists.
+    fn checked_position(
+        &self,
+        next: SequenceNumber,
+        requested: SequenceNumber,
+    ) -> Result<SequenceNumber, ShardError> {
+        let tail = self.next(Visibility::Written);
+        let earliest = self.trim_horizon()?;
+        if next > tail {
+            Err(ShardError::BeyondTail { requested, next: tail })
+        } else if next < earliest {
+            Err(self.trimmed(requested, earliest))
+        } else {
+            Ok(next)
+        }
+    }
+
+    fn trimmed(&self, requested: SequenceNumber, earliest: SequenceNumber) -> ShardError {
+        let horizon = SequenceNumber::new(self.horizon.load(std::sync::atomic::Ordering::SeqCst));
+        ShardError::Trimmed { requested, earliest: earliest.max(horizon) }
+    }
+}

@@ -1,0 +1,167 @@
+//! Following a shard that another process writes: reading its files, changing nothing.
+//!
+//! The writer publishes nothing to followers but its files. A follower reads the WATERMARK first, then the
+//! footer, then the frames, each checked by its checksum; in that order what it read first is vouched for by what
+//! it reads next, and a value that is late or torn does no harm.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use super::recover::list_segments;
+use super::segments::Segments;
+use super::{Shard, ShardContext};
+use crate::format::{Footer, ShardEntry, segment_name};
+use crate::segment::{Scan, Segment, Visibility, advance, read_footer, read_header};
+use crate::storage::{Access, Fault, StorageFile};
+use crate::types::SequenceNumber;
+
+/// How far a shard was followed.
+#[derive(Debug)]
+pub(super) struct FollowState {
+    /// The unsealed segment, if one was found.
+    live: Option<Followed>,
+    /// Where the next segment starts, or the live one started.
+    next: SequenceNumber,
+}
+
+#[derive(Debug)]
+struct Followed {
+    segment: Arc<Segment>,
+    file: Arc<dyn StorageFile>,
+    found: Scan,
+}
+
+impl Shard {
+    /// Opens a shard beside its writer.
+    pub(crate) fn follow(
+        context: Arc<ShardContext>,
+        directory: PathBuf,
+        entry: &ShardEntry,
+    ) -> Result<Self, Fault> {
+        let mut firsts = list_segments(&context, &directory, entry)?;
+        firsts.retain(|first| *first >= entry.first);
+        let mut next = None;
+        // At most the two newest are unsealed: the active one, and a successor that is being made.
+        while let Some(first) = firsts.last().copied() {
+            if let Some(footer) = footer_of(&context, &directory, entry, first)? {
+                next.get_or_insert(footer.next());
+                break;
+            }
+            next = Some(first);
+            firsts.pop();
+        }
+        let next = next.unwrap_or(entry.next);
+        let mut segments = Segments::default();
+        for first in firsts {
+            segments.push_sealed(first, None);
+        }
+        let mut shard = Self::assemble(context, directory, entry, segments, next, entry.last_arrival);
+        shard.follow = Some(Mutex::new(FollowState { live: None, next }));
+        shard.shut();
+        shard.refresh()?;
+        Ok(shard)
+    }
+
+    /// Takes over what the manifest says now.
+    pub(crate) fn refresh_entry(&self, entry: &ShardEntry) {
+        self.raise_horizon(entry.horizon);
+        let mut segments = self.segments.write();
+        while segments.first().is_some_and(|first| first < entry.first) {
+            let Some(first) = segments.first() else { break };
+            segments.remove(first);
+        }
+    }
+
+    /// Closes the shard for readers, once the manifest says where it ends.
+    pub(crate) fn refresh_end(&self, entry: &ShardEntry) {
+        if !entry.is_open() && self.next(Visibility::Durable) >= entry.next {
+            self.end.store(entry.next.get(), Ordering::SeqCst);
+            self.announce();
+        }
+    }
+
+    /// Looks for what the writer has added.
+    pub(crate) fn refresh(&self) -> Result<(), Fault> {
+        let Some(follow) = &self.follow else {
+            return Ok(());
+        };
+        let mut state = follow.lock();
+        loop {
+            let durable = self.context.watermarks.load(self.id)?;
+            if state.live.is_none() {
+                state.live = self.open_next(state.next)?;
+            }
+            let Some(followed) = &mut state.live else {
+                return Ok(());
+            };
+            let Some(footer) = self.read_on(followed, durable)? else {
+                return Ok(());
+            };
+            state.next = footer.next();
+            state.live = None;
+        }
+    }
+
+    fn open_next(&self, first: SequenceNumber) -> Result<Option<Followed>, Fault> {
+        let path = self.directory.join(segment_name(first));
+        let file = match self.context.storage.open_file(&path, Access::Read) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Fault::io("open", &path)(error)),
+        };
+        let header = match read_header(file.as_ref(), &path, self.context.stream_id, self.id, first) {
+            Ok(header) => header,
+            Err(Fault::Corrupt(_)) => return Ok(None), // being made
+            Err(fault) => return Err(fault),
+        };
+        let segment = Arc::new(Segment::follow(&path, header, file.as_ref())?);
+        self.segments.write().push_live(Arc::clone(&segment));
+        Ok(Some(Followed { segment, file, found: Scan::start(&header) }))
+    }
+
+    /// Publishes what stands behind the part of the segment that was read before; gives its footer once it is sealed.
+    fn read_on(&self, followed: &mut Followed, durable: SequenceNumber) -> Result<Option<Footer>, Fault> {
+        let Followed { segment, file, found } = followed;
+        let footer = read_footer(file.as_ref(), segment.path(), segment.header())?;
+        advance(file.as_ref(), segment.path(), segment.header(), found)?;
+        segment.publish(&std::mem::take(&mut found.starts), found.end);
+        let expected = footer.map_or(durable, |footer| footer.next());
+        if found.next < expected {
+            let reason = "a record that was durable does not decode";
+            return Err(segment.damaged_from(found.end, found.next, reason).into());
+        }
+        let durable = footer.map_or(durable.min(found.next), |footer| footer.next());
+        let durable_end = segment.position(durable, Visibility::Written)?.unwrap_or(found.end);
+        if durable > segment.first() {
+            segment.publish_durable(durable_end);
+        }
+        self.append.lock().last_arrival = found.last_arrival;
+        if let Some(footer) = footer {
+            segment.publish_footer(footer);
+            self.segments.write().seal(segment.first());
+        }
+        self.written.fetch_max(found.next.get(), Ordering::SeqCst);
+        self.durable.fetch_max(durable.get(), Ordering::SeqCst);
+        self.announce();
+        Ok(footer)
+    }
+}
+
+fn footer_of(
+    context: &ShardContext,
+    directory: &std::path::Path,
+    entry: &ShardEntry,
+    first: SequenceNumber,
+) -> Result<Option<Footer>, Fault> {
+    let path = directory.join(segment_name(first));
+    let file = context.storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
+    match read_header(file.as_ref(), &path, context.stream_id, entry.id, first) {
+        Ok(header) => read_footer(file.as_ref(), &path, &header),
+        Err(Fault::Corrupt(_)) => Ok(None), // being made
+        Err(fault) => Err(fault),
+    }
+}

@@ -1,0 +1,412 @@
+//! A run of segments as one log: append and roll, group commit, reading, recovery, retention.
+//!
+//! # The write protocol
+//!
+//! Appending assigns numbers and encodes frames under the shard's lock, into the active segment's staging buffer.
+//! A `Buffered` append then writes the buffer at once. A `Synced` one waits for a *commit*: whoever finds none
+//! running leads one, writes all that is staged (its own and everybody else's), lets go of the lock, syncs once,
+//! publishes, and wakes those whose records it covered. Meanwhile the next group gathers.
+//!
+//! A failed write or sync is final: the shard keeps the error and refuses appends, all who waited get it, and readers
+//! go on with what is durable. Linux marks pages clean after a failed write-back, so that a second sync would
+//! "succeed" over a hole; only reopening, which trusts nothing but what it reads back, may go on.
+//!
+//! # Segments and incarnations
+//!
+//! A segment belongs to the incarnation that created it, and only that one appends to it. Opening a stream for writing seals what a crash
+//! left unsealed; the first append creates a new segment. So an open shard has at most one unsealed segment, and an idle shard has no file open.
+//!
+//! The roll: the successor is created and its name made durable, then the old segment is sealed, and the seal is
+//! durable before the successor takes its first record. Hence recovery knows: an unsealed segment with a successor means the successor is
+//! empty; a segment sealed as *rolled* without a successor means a file is missing.
+
+mod append;
+mod cursor;
+mod follow;
+mod recover;
+mod retain;
+mod segments;
+mod watermark;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::clock::Clock;
+use crate::format::{SealKind, ShardEntry, StreamOptions};
+use crate::segment::{SegmentWriter, Visibility};
+use crate::storage::{Fault, Storage};
+use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
+
+pub(crate) use append::AppendEntry;
+pub(crate) use cursor::{Cursor, Progress};
+pub(crate) use retain::Removal;
+pub(crate) use watermark::{WATERMARK_FILE, Watermarks};
+
+use follow::FollowState;
+use segments::Segments;
+
+/// What the shards of a stream share.
+#[derive(Debug)]
+pub(crate) struct ShardContext {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) stream_id: StreamId,
+    /// Of the writable opening that this is; in a read-only one, what the manifest said.
+    pub(crate) incarnation: u64,
+    pub(crate) options: StreamOptions,
+    /// The retention period in milliseconds as it is now; all ones where it is unlimited.
+    pub(crate) retention: AtomicU64,
+    pub(crate) watermarks: Watermarks,
+    pub(crate) counters: Counters,
+    /// Rung when any shard of the stream has news for its readers.
+    pub(crate) tail: Signal,
+    /// Rung when a shard has gathered enough unsynced bytes to want a sync.
+    pub(crate) flush: Arc<FlushRequest>,
+    /// Whether somebody listens to `flush`.
+    pub(crate) has_background: bool,
+}
+
+/// What is counted for `Stream::metrics`. Statistics: each is exact, no two are read at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) puts: AtomicU64,
+    pub(crate) records_in: AtomicU64,
+    pub(crate) bytes_in: AtomicU64,
+    pub(crate) records_out: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) records_synced: AtomicU64,
+    pub(crate) segments_rolled: AtomicU64,
+    pub(crate) segments_trimmed: AtomicU64,
+    pub(crate) reshards: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, count: u64) {
+        counter.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+/// Wakes sleepers when something happened; costs one load while nobody sleeps.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    sleepers: AtomicU64,
+    rings: Mutex<u64>,
+    bell: Condvar,
+}
+
+impl Signal {
+    /// Something happened. It must be visible to others before this is called.
+    pub(crate) fn ring(&self) {
+        // Sequentially consistent with the increment in `wait_unless`: either this sees the sleeper, or the
+        // sleeper's last look sees what happened.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            *self.rings.lock() += 1;
+            self.bell.notify_all();
+        }
+    }
+
+    /// Sleeps until a ring or for `timeout`, unless `happened` says that there is no need to.
+    pub(crate) fn wait_unless(&self, timeout: Duration, happened: impl FnOnce() -> bool) {
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let mut rings = self.rings.lock();
+        if !happened() {
+            self.bell.wait_for(&mut rings, timeout);
+        }
+        drop(rings);
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Why a shard refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ShardError {
+    #[error("files")]
+    Fault(Fault),
+    /// It takes no records, for now or for good: ask the stream who does.
+    #[error("not open")]
+    NotOpen,
+    /// An earlier write or sync failed.
+    #[error("failed")]
+    Failed(Arc<io::Error>),
+    #[error("sequence number mismatch")]
+    Mismatch { expected: SequenceNumber, actual: SequenceNumber },
+    #[error("trimmed")]
+    Trimmed { requested: SequenceNumber, earliest: SequenceNumber },
+    #[error("beyond the tail")]
+    BeyondTail { requested: SequenceNumber, next: SequenceNumber },
+}
+
+impl From<Fault> for ShardError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// A standing wish that somebody syncs.
+#[derive(Debug, Default)]
+pub(crate) struct FlushRequest {
+    wanted: AtomicBool,
+    signal: Signal,
+}
+
+impl FlushRequest {
+    /// Wishes for a sync, and wakes whoever waits for wishes.
+    pub(crate) fn ask(&self) {
+        if !self.wanted.swap(true, Ordering::SeqCst) {
+            self.signal.ring();
+        }
+    }
+
+    /// Waits for a wish or for `timeout`; whether there was one.
+    pub(crate) fn wait(&self, timeout: Duration) -> bool {
+        self.signal.wait_unless(timeout, || self.wanted.load(Ordering::SeqCst));
+        self.wanted.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// One shard's log.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    id: ShardId,
+    directory: PathBuf,
+    context: Arc<ShardContext>,
+    segments: RwLock<Segments>,
+    append: Mutex<AppendState>,
+    /// Told when a commit ended, whatever its outcome.
+    committed: Condvar,
+    /// All records below are written.
+    written: AtomicU64,
+    /// All records below are durable.
+    durable: AtomicU64,
+    /// Readers are shown nothing below this number.
+    horizon: AtomicU64,
+    /// The number behind the last record there will ever be; all ones while the shard is open.
+    end: AtomicU64,
+    tail: Signal,
+    /// In a read-only stream: how far the other process' segment was followed.
+    follow: Option<Mutex<FollowState>>,
+}
+
+/// What the shard's lock protects.
+#[derive(Debug)]
+struct AppendState {
+    /// The active segment; none until the first append of this incarnation.
+    writer: Option<SegmentWriter>,
+    /// The next number to give.
+    next: SequenceNumber,
+    last_arrival: Timestamp,
+    next_file_bytes: u64,
+    phase: Phase,
+    /// The write or sync that failed.
+    failure: Option<Arc<io::Error>>,
+    /// Whether somebody syncs the active segment's file outside the lock.
+    committing: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Sealed for a reshard or a close that is not decided yet.
+    Frozen,
+    Closed,
+}
+
+const STILL_OPEN: u64 = u64::MAX;
+
+impl Shard {
+    fn assemble(
+        context: Arc<ShardContext>,
+        directory: PathBuf,
+        entry: &ShardEntry,
+        segments: Segments,
+        next: SequenceNumber,
+        last_arrival: Timestamp,
+    ) -> Self {
+        let next_file_bytes = segments.next_file_bytes(context.options.segment_bytes);
+        let phase = if entry.is_open() { Phase::Open } else { Phase::Closed };
+        Self {
+            id: entry.id,
+            directory,
+            context,
+            segments: RwLock::new(segments),
+            append: Mutex::new(AppendState {
+                writer: None,
+                next,
+                last_arrival: last_arrival.max(entry.last_arrival),
+                next_file_bytes,
+                phase,
+                failure: None,
+                committing: false,
+            }),
+            committed: Condvar::new(),
+            written: AtomicU64::new(next.get()),
+            durable: AtomicU64::new(next.get()),
+            horizon: AtomicU64::new(entry.horizon.get()),
+            end: AtomicU64::new(if entry.is_open() { STILL_OPEN } else { next.get() }),
+            tail: Signal::default(),
+            follow: None,
+        }
+    }
+
+    /// A shard that was just made for a manifest to come: its directory exists and is empty.
+    pub(crate) fn new(context: Arc<ShardContext>, directory: PathBuf, entry: &ShardEntry) -> Self {
+        let segments = Segments::default();
+        Self::assemble(context, directory, entry, segments, entry.next, entry.last_arrival)
+    }
+
+    pub(crate) fn id(&self) -> ShardId {
+        self.id
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The number behind the last record that `visibility` shows.
+    pub(crate) fn next(&self, visibility: Visibility) -> SequenceNumber {
+        SequenceNumber::new(match visibility {
+            Visibility::Durable => self.durable.load(Ordering::SeqCst),
+            Visibility::Written => self.written.load(Ordering::SeqCst),
+        })
+    }
+
+    /// The number behind the last record there will ever be, once that is known.
+    pub(crate) fn end(&self) -> Option<SequenceNumber> {
+        let end = self.end.load(Ordering::SeqCst);
+        (end != STILL_OPEN).then(|| SequenceNumber::new(end))
+    }
+
+    /// Whether anything is appended that is not durable.
+    pub(crate) fn has_unsynced(&self) -> bool {
+        self.next(Visibility::Written) > self.next(Visibility::Durable)
+    }
+
+    /// The arrival of the newest record, or the time before which no further one will be stamped.
+    pub(crate) fn last_arrival(&self) -> Timestamp {
+        self.append.lock().last_arrival
+    }
+
+    /// Sleeps until there may be records at `next` or the end of the shard, or for `timeout`.
+    pub(crate) fn wait(&self, next: SequenceNumber, visibility: Visibility, timeout: Duration) {
+        self.tail.wait_unless(timeout, || self.next(visibility) > next || self.end().is_some());
+    }
+
+    /// Wakes everyone who waits for this shard's tail.
+    fn announce(&self) {
+        self.tail.ring();
+        self.context.tail.ring();
+    }
+
+    /// Seals the shard so that it can be closed, split or merged: when this returns, everything it holds is durable, and
+    /// appends are answered with [`ShardError::NotOpen`] until [`thaw`](Self::thaw).
+    pub(crate) fn freeze(&self) -> Result<(SequenceNumber, Timestamp), ShardError> {
+        let mut state = self.append.lock();
+        while state.committing {
+            self.committed.wait(&mut state);
+        }
+        if let Some(failure) = &state.failure {
+            return Err(ShardError::Failed(Arc::clone(failure)));
+        }
+        if state.phase == Phase::Open {
+            self.retire_writer(&mut state)?;
+            state.phase = Phase::Frozen;
+        }
+        Ok((state.next, state.last_arrival))
+    }
+
+    /// Seals the active segment, if there is one, and puts it aside.
+    fn retire_writer(&self, state: &mut AppendState) -> Result<(), ShardError> {
+        let Some(mut writer) = state.writer.take() else {
+            return Ok(());
+        };
+        let first = writer.segment().first();
+        if writer.is_empty() {
+            self.segments.write().remove(first);
+            return Ok(writer.remove_empty(self.context.storage.as_ref())?);
+        }
+        match writer.seal(SealKind::Closed) {
+            Ok(_) => {
+                self.segments.write().seal(first);
+                self.note_written(writer.next());
+                self.note_durable(writer.next());
+                self.committed.notify_all();
+                self.announce();
+                Ok(())
+            }
+            Err(fault) => {
+                state.writer = Some(writer);
+                Err(self.fail(state, fault))
+            }
+        }
+    }
+
+    /// Takes appends again after a freeze that led to nothing.
+    pub(crate) fn thaw(&self) {
+        let mut state = self.append.lock();
+        if state.phase == Phase::Frozen {
+            state.phase = Phase::Open;
+        }
+    }
+
+    /// Refuses appends until the stream is opened again: the outcome of this shard's reshard is unknown.
+    pub(crate) fn abandon(&self, fault: &Fault) {
+        let mut state = self.append.lock();
+        let source = match fault {
+            Fault::Io { source, .. } => {
+                io::Error::new(source.kind(), format!("its reshard was cut short: {source}"))
+            }
+            other => io::Error::other(format!("its reshard was cut short: {other:?}")),
+        };
+        state.phase = Phase::Open; // so that puts meet the failure instead of waiting
+        state.failure = Some(Arc::new(source));
+    }
+
+    /// Makes a frozen shard a closed one: its readers reach its end.
+    pub(crate) fn close(&self) {
+        let mut state = self.append.lock();
+        state.phase = Phase::Closed;
+        self.end.store(state.next.get(), Ordering::SeqCst);
+        drop(state);
+        self.announce();
+    }
+
+    /// Refuses appends from now on, and wakes the readers; what is written stays as it is. For a stream that is closed.
+    pub(crate) fn shut(&self) {
+        self.append.lock().phase = Phase::Closed;
+        self.announce();
+    }
+
+    fn note_written(&self, next: SequenceNumber) {
+        self.written.fetch_max(next.get(), Ordering::SeqCst);
+    }
+
+    fn note_durable(&self, next: SequenceNumber) {
+        let before = self.durable.fetch_max(next.get(), Ordering::SeqCst);
+        let counters = &self.context.counters;
+        Counters::add(&counters.syncs, 1);
+        Counters::add(&counters.records_synced, next.get().saturating_sub(before));
+        self.context.watermarks.store(self.id, next);
+    }
+
+    /// Keeps a failed write or sync for good.
+    fn fail(&self, state: &mut AppendState, fault: Fault) -> ShardError {
+        let failure = match fault {
+            Fault::Io { operation, path, source } => {
+                let text = format!("{operation} {}: {source}", path.display());
+                Arc::new(io::Error::new(source.kind(), text))
+            }
+            other => return ShardError::Fault(other),
+        };
+        state.failure = Some(Arc::clone(&failure));
+        self.committed.notify_all();
+        ShardError::Failed(failure)
+    }
+}

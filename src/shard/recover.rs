@@ -1,0 +1,324 @@
+//! Opening a shard: where its log ends, and whether what is missing was ever acknowledged.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::segments::Segments;
+use super::{Shard, ShardContext};
+use crate::format::{Footer, SealKind, SegmentHeader, ShardEntry, parse_segment_name, segment_name};
+use crate::segment::{Scan, SegmentWriter, read_footer, read_header, scan};
+use crate::storage::{Access, Corruption, Fault, StorageFile};
+use crate::types::{SequenceNumber, ShardId, Timestamp};
+
+/// What opening a shard found.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) shard: Shard,
+    /// The number behind its last record, which is durable now.
+    pub(crate) next: SequenceNumber,
+    pub(crate) last_arrival: Timestamp,
+    /// Records that were in an unsealed segment.
+    pub(crate) records: u64,
+    /// A write that was cut short, if one was.
+    pub(crate) torn: Option<Torn>,
+}
+
+/// A tail that was cut off: none of it was acknowledged at a level that the crash had to spare.
+#[derive(Debug, Clone)]
+pub(crate) struct Torn {
+    pub(crate) shard_id: ShardId,
+    pub(crate) next: SequenceNumber,
+    pub(crate) path: PathBuf,
+    pub(crate) offset: u64,
+}
+
+/// The end of a shard's log.
+struct Tail {
+    next: SequenceNumber,
+    last_arrival: Timestamp,
+    records: u64,
+    torn: Option<Torn>,
+    newest_file_bytes: Option<u64>,
+    newest_footer: Option<Footer>,
+}
+
+impl Shard {
+    /// Opens a shard for writing. `exact` says that the manifest knows its end: it is closed, or the stream was closed cleanly.
+    ///
+    /// Leaves every segment sealed and durable. Interrupted, it can be run again: it destroys nothing but
+    /// segments below the manifest's first one and segments that hold no record.
+    pub(crate) fn recover(
+        context: Arc<ShardContext>,
+        directory: PathBuf,
+        entry: &ShardEntry,
+        exact: bool,
+    ) -> Result<Recovered, Fault> {
+        let opening = Opening { context: &context, directory: &directory, entry };
+        let mut firsts = opening.list()?;
+        opening.remove_trimmed(&mut firsts)?;
+        let tail = opening.find_tail(&mut firsts)?;
+        opening.check_front(&firsts, tail.next)?;
+        opening.check_end(tail.next, exact)?;
+
+        let mut segments = Segments::default();
+        for first in &firsts {
+            let footer = tail.newest_footer.filter(|footer| footer.first == *first);
+            segments.push_sealed(*first, footer);
+        }
+        segments.newest_file_bytes = tail.newest_file_bytes;
+        let last_arrival = tail.last_arrival.max(entry.last_arrival);
+        context.watermarks.store(entry.id, tail.next);
+        Ok(Recovered {
+            next: tail.next,
+            last_arrival,
+            records: tail.records,
+            torn: tail.torn,
+            shard: Self::assemble(context, directory, entry, segments, tail.next, last_arrival),
+        })
+    }
+}
+
+/// The first sequence numbers of the segment files in a shard's directory, ascending.
+pub(super) fn list_segments(
+    context: &ShardContext,
+    directory: &Path,
+    entry: &ShardEntry,
+) -> Result<Vec<SequenceNumber>, Fault> {
+    let entries = context.storage.list(directory).map_err(|source| {
+        if source.kind() == std::io::ErrorKind::NotFound {
+            Corruption::new(directory, 0, "the shard's directory is missing")
+                .of_shard(entry.id)
+                .of_records(entry.first, entry.next.previous())
+                .into()
+        } else {
+            Fault::io("list", directory)(source)
+        }
+    })?;
+    let names = entries.iter().filter(|entry| !entry.is_dir);
+    let mut firsts: Vec<_> = names.filter_map(|entry| parse_segment_name(&entry.name)).collect();
+    firsts.sort_unstable();
+    Ok(firsts)
+}
+
+struct Opening<'a> {
+    context: &'a ShardContext,
+    directory: &'a Path,
+    entry: &'a ShardEntry,
+}
+
+impl Opening<'_> {
+    fn list(&self) -> Result<Vec<SequenceNumber>, Fault> {
+        list_segments(self.context, self.directory, self.entry)
+    }
+
+    /// Finishes a removal that retention began: the manifest no longer counts these segments.
+    fn remove_trimmed(&self, firsts: &mut Vec<SequenceNumber>) -> Result<(), Fault> {
+        let keep = firsts.partition_point(|first| *first < self.entry.first);
+        for first in firsts.drain(..keep) {
+            self.remove(first)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, first: SequenceNumber) -> Result<(), Fault> {
+        let path = self.path(first);
+        self.context.storage.remove_file(&path).map_err(Fault::io("remove", &path))
+    }
+
+    fn path(&self, first: SequenceNumber) -> PathBuf {
+        self.directory.join(segment_name(first))
+    }
+
+    /// Looks at the newest segments, scans and seals the one that was left unsealed, removes the one that
+    /// never got a record.
+    fn find_tail(&self, firsts: &mut Vec<SequenceNumber>) -> Result<Tail, Fault> {
+        let Some(newest) = firsts.pop() else {
+            return Ok(self.empty_tail(self.entry.next));
+        };
+        let previous = match firsts.last() {
+            Some(first) => self.footer_of(*first)?,
+            None => None,
+        };
+        let unsealed_before = firsts.last().is_some() && previous.is_none();
+        let path = self.path(newest);
+        let file = self.open(&path)?;
+        let header = match self.header(file.as_ref(), &path, newest) {
+            Ok(header) => header,
+            Err(fault) => {
+                // A segment whose creation was cut short. Nothing was appended to it, and nothing durable can be above its number.
+                let may_be_unfinished = matches!(fault, Fault::Corrupt(_))
+                    && previous.is_none_or(|footer| footer.kind == SealKind::Closed)
+                    && self.known_durable()? <= newest;
+                if !may_be_unfinished {
+                    return Err(fault);
+                }
+                return self.without_newest(firsts, newest, previous);
+            }
+        };
+        if unsealed_before {
+            return self.interrupted_roll(firsts, newest, file.as_ref(), &header);
+        }
+        if let Some(footer) = read_footer(file.as_ref(), &path, &header)? {
+            firsts.push(newest);
+            return self.sealed_tail(&path, &header, footer);
+        }
+        self.unsealed_tail(firsts, newest, previous, file.as_ref(), &header)
+    }
+
+    fn empty_tail(&self, next: SequenceNumber) -> Tail {
+        Tail {
+            next,
+            last_arrival: self.entry.last_arrival,
+            records: 0,
+            torn: None,
+            newest_file_bytes: None,
+            newest_footer: None,
+        }
+    }
+
+    /// The newest segment never got a record: the log ends in the one before.
+    fn without_newest(
+        &self,
+        firsts: &mut Vec<SequenceNumber>,
+        newest: SequenceNumber,
+        previous: Option<Footer>,
+    ) -> Result<Tail, Fault> {
+        self.remove(newest)?;
+        if previous.is_none() && !firsts.is_empty() {
+            return self.find_tail(firsts); // unsealed before it: an interrupted roll
+        }
+        let mut tail = self.empty_tail(previous.map_or(self.entry.next, |footer| footer.next()));
+        if let Some(footer) = previous {
+            tail.last_arrival = footer.last_arrival;
+        }
+        Ok(tail)
+    }
+
+    /// The roll makes the successor first and seals the old segment next; appends go on after both. So behind an unsealed segment
+    /// the successor is empty, or else the old segment's footer was damaged.
+    fn interrupted_roll(
+        &self,
+        firsts: &mut Vec<SequenceNumber>,
+        newest: SequenceNumber,
+        file: &dyn StorageFile,
+        header: &SegmentHeader,
+    ) -> Result<Tail, Fault> {
+        let path = self.path(newest);
+        let found = scan(file, &path, header, Scan::start(header), SequenceNumber::ZERO)?;
+        if found.starts.is_empty() && !found.torn {
+            return self.without_newest(firsts, newest, None);
+        }
+        let before = firsts.last().copied().unwrap_or_default();
+        Err(Corruption::new(&self.path(before), 0, "the footer of a segment that has a successor is not sound")
+            .of_shard(self.entry.id)
+            .of_records(before, newest.previous())
+            .into())
+    }
+
+    fn sealed_tail(&self, path: &Path, header: &SegmentHeader, footer: Footer) -> Result<Tail, Fault> {
+        if footer.kind == SealKind::Rolled {
+            let reason = format!("the segment that follows {} is missing", path.display());
+            return Err(Corruption::new(self.directory, 0, reason)
+                .of_shard(self.entry.id)
+                .of_records(footer.next(), None)
+                .into());
+        }
+        Ok(Tail {
+            next: footer.next(),
+            last_arrival: footer.last_arrival,
+            records: 0,
+            torn: None,
+            newest_file_bytes: Some(header.file_bytes),
+            newest_footer: Some(footer),
+        })
+    }
+
+    fn unsealed_tail(
+        &self,
+        firsts: &mut Vec<SequenceNumber>,
+        newest: SequenceNumber,
+        previous: Option<Footer>,
+        file: &dyn StorageFile,
+        header: &SegmentHeader,
+    ) -> Result<Tail, Fault> {
+        let path = self.path(newest);
+        let durable = self.known_durable()?;
+        let found = scan(file, &path, header, Scan::start(header), durable)?;
+        let torn = found.torn.then(|| Torn {
+            shard_id: self.entry.id,
+            next: found.next,
+            path: path.clone(),
+            offset: found.end,
+        });
+        if found.starts.is_empty() {
+            let tail = self.without_newest(firsts, newest, previous)?;
+            return Ok(Tail { torn, ..tail });
+        }
+        let records = found.starts.len() as u64;
+        let mut writer = SegmentWriter::recover(self.context.storage.as_ref(), &path, *header, &found, durable)?;
+        let footer = writer.seal(SealKind::Closed)?;
+        firsts.push(newest);
+        Ok(Tail {
+            next: footer.next(),
+            last_arrival: footer.last_arrival,
+            records,
+            torn,
+            newest_file_bytes: Some(header.file_bytes),
+            newest_footer: Some(footer),
+        })
+    }
+
+    /// The number below which records are known to have been durable: by the manifest, or by the note after the last sync.
+    fn known_durable(&self) -> Result<SequenceNumber, Fault> {
+        Ok(self.entry.next.max(self.context.watermarks.load(self.entry.id)?))
+    }
+
+    fn check_front(&self, firsts: &[SequenceNumber], next: SequenceNumber) -> Result<(), Fault> {
+        let starts_at = firsts.first().copied().unwrap_or(next);
+        if starts_at == self.entry.first {
+            return Ok(());
+        }
+        Err(Corruption::new(&self.path(self.entry.first), 0, "the shard's first segment is missing")
+            .of_shard(self.entry.id)
+            .of_records(self.entry.first, starts_at.previous())
+            .into())
+    }
+
+    fn check_end(&self, next: SequenceNumber, exact: bool) -> Result<(), Fault> {
+        let durable = self.known_durable()?;
+        let reason = if next < durable {
+            format!("the shard ends at {next}, though the records below {durable} were durable")
+        } else if exact && next > self.entry.next {
+            format!("the shard holds records from {} on that the manifest does not know", self.entry.next)
+        } else {
+            return Ok(());
+        };
+        Err(Corruption::new(self.directory, 0, reason)
+            .of_shard(self.entry.id)
+            .of_records(next.min(self.entry.next), durable.max(next).previous())
+            .into())
+    }
+
+    fn footer_of(&self, first: SequenceNumber) -> Result<Option<Footer>, Fault> {
+        let path = self.path(first);
+        let file = self.open(&path)?;
+        let header = self.header(file.as_ref(), &path, first)?;
+        read_footer(file.as_ref(), &path, &header)
+    }
+
+    fn open(&self, path: &Path) -> Result<Arc<dyn StorageFile>, Fault> {
+        self.context.storage.open_file(path, Access::Read).map_err(Fault::io("open", path))
+    }
+
+    fn header(&self, file: &dyn StorageFile, path: &Path, first: SequenceNumber) -> Result<SegmentHeader, Fault> {
+        let header = read_header(file, path, self.context.stream_id, self.entry.id, first)?;
+        // This opening's own incarnation has no segments yet; `>=` also refuses what an older copy of the manifest does not know.
+        if header.incarnation >= self.context.incarnation {
+            return Err(Corruption::new(path, 40, "the segment is newer than the manifest")
+                .of_shard(self.entry.id)
+                .of_records(first, None)
+                .into());
+        }
+        Ok(header)
+    }
+}

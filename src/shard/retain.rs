@@ -1,0 +1,151 @@
+//! What retention needs of a shard: which segments it has, and taking the oldest away.
+
+use std::sync::atomic::Ordering;
+
+use super::{Counters, Shard, ShardError};
+use crate::format::{FOOTER_BYTES, Footer, index_bytes, segment_name};
+use crate::segment::{SegmentWriter, Visibility};
+use crate::storage::Fault;
+use crate::types::{SequenceNumber, Timestamp};
+
+/// A segment as retention and descriptions see it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SegmentSummary {
+    pub(crate) first: SequenceNumber,
+    pub(crate) next: SequenceNumber,
+    pub(crate) first_arrival: Timestamp,
+    pub(crate) last_arrival: Timestamp,
+    /// Bytes of keys and data.
+    pub(crate) bytes: u64,
+    /// Bytes that the file takes on the disk.
+    pub(crate) disk_bytes: u64,
+    /// Whether it is sealed: only then can it be removed.
+    pub(crate) sealed: bool,
+}
+
+/// Segments to remove from the front of a shard.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Removal {
+    pub(crate) segments: Vec<SegmentSummary>,
+    /// Where the shard's first segment starts afterwards.
+    pub(crate) first: SequenceNumber,
+}
+
+impl Removal {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+}
+
+impl Shard {
+    /// The arrival time before which records are expired; nothing if they never are.
+    pub(super) fn cutoff(&self) -> Option<Timestamp> {
+        let retention = self.context.retention.load(Ordering::Relaxed);
+        (retention != u64::MAX).then(|| self.context.clock.now().minus_millis(retention))
+    }
+
+    /// All segments that hold records, oldest first.
+    pub(crate) fn segment_summaries(&self) -> Result<Vec<SegmentSummary>, Fault> {
+        let mut summaries = Vec::new();
+        let slots = self.segments.read().all();
+        for slot in slots {
+            match slot.footer(&self.context, self.id, &self.directory)? {
+                Some(footer) => summaries.push(sealed_summary(&footer)),
+                None => summaries.extend(self.live_summary(slot.first)?),
+            }
+        }
+        Ok(summaries)
+    }
+
+    /// The active segment, as far as it is written.
+    fn live_summary(&self, first: SequenceNumber) -> Result<Option<SegmentSummary>, Fault> {
+        let state = self.append.lock();
+        let (bytes, last_arrival) = match state.writer.as_ref() {
+            Some(writer) if writer.segment().first() == first => (writer.bytes(), writer.last_arrival()),
+            _ => (0, state.last_arrival), // sealed meanwhile, or followed from another process
+        };
+        drop(state);
+        let Some(slot) = self.segments.read().holding(first) else {
+            return Ok(None);
+        };
+        let segment = slot.segment(&self.context, self.id, &self.directory)?;
+        if let Some(footer) = segment.footer() {
+            return Ok(Some(sealed_summary(footer)));
+        }
+        let end = segment.end(Visibility::Written);
+        if segment.records() == 0 {
+            return Ok(None);
+        }
+        let frame = segment.frame(crate::format::SEGMENT_HEADER_BYTES as u64, end, first)?;
+        Ok(Some(SegmentSummary {
+            first,
+            next: self.next(Visibility::Written),
+            first_arrival: frame.arrival,
+            last_arrival,
+            bytes,
+            disk_bytes: segment.header().file_bytes,
+            sealed: false,
+        }))
+    }
+
+    /// Seals the active segment if all of it arrived before `cutoff`, so that it can go as well.
+    pub(crate) fn retire_expired(&self, cutoff: Timestamp) -> Result<(), ShardError> {
+        let mut state = self.append.lock();
+        let expired = |writer: &SegmentWriter| !writer.is_empty() && writer.last_arrival() < cutoff;
+        let is_expired = state.writer.as_ref().is_some_and(expired);
+        if is_expired && !state.committing && state.failure.is_none() {
+            self.retire_writer(&mut state)?;
+        }
+        Ok(())
+    }
+
+    /// The sealed segments at the front that `goes` picks.
+    pub(crate) fn removal(&self, goes: impl Fn(&SegmentSummary) -> bool) -> Result<Removal, Fault> {
+        let slots = self.segments.read().all();
+        let mut removal = Removal {
+            segments: Vec::new(),
+            first: slots.first().map_or(self.next(Visibility::Written), |slot| slot.first),
+        };
+        for slot in slots {
+            let Some(footer) = slot.footer(&self.context, self.id, &self.directory)? else {
+                break;
+            };
+            let summary = sealed_summary(&footer);
+            if !goes(&summary) {
+                break;
+            }
+            removal.first = summary.next;
+            removal.segments.push(summary);
+        }
+        Ok(removal)
+    }
+
+    /// Removes segments whose removal the manifest has recorded. Readers that hold them go on reading.
+    pub(crate) fn remove(&self, removal: &Removal) -> Result<(), Fault> {
+        for summary in &removal.segments {
+            self.segments.write().remove(summary.first);
+            let path = self.directory.join(segment_name(summary.first));
+            self.context.storage.remove_file(&path).map_err(Fault::io("remove", &path))?;
+            Counters::add(&self.context.counters.segments_trimmed, 1);
+        }
+        Ok(())
+    }
+
+    /// Shows new readers nothing below `horizon`.
+    pub(crate) fn raise_horizon(&self, horizon: SequenceNumber) {
+        self.horizon.fetch_max(horizon.get(), Ordering::SeqCst);
+    }
+}
+
+fn sealed_summary(footer: &Footer) -> SegmentSummary {
+    let records = usize::try_from(footer.records).unwrap_or(usize::MAX / 8);
+    SegmentSummary {
+        first: footer.first,
+        next: footer.next(),
+        first_arrival: footer.first_arrival,
+        last_arrival: footer.last_arrival,
+        bytes: footer.bytes,
+        disk_bytes: footer.index_position + (index_bytes(records) + FOOTER_BYTES) as u64,
+        sealed: true,
+    }
+}
