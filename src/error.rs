@@ -1,0 +1,253 @@
+//! What can go wrong, as a user sees it.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::format::FORMAT_VERSION;
+use crate::limits::Limits;
+use crate::shard::ShardError;
+use crate::storage::{Corruption, Fault};
+use crate::types::{SequenceNumber, ShardId};
+
+/// The result of the library's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong. [`kind`](Self::kind) says what a caller can do about it.
+///
+/// An operation that was refused ([`ErrorKind::InvalidInput`], [`NotFound`](ErrorKind::NotFound), [`Conflict`](ErrorKind::Conflict), ...) left no trace.
+/// A put that failed with [`ErrorKind::Io`] or [`ErrorKind::Reopen`] has an **unknown outcome**: its records may turn up later.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument or an option is out of its range.
+    #[error("invalid {argument}: {reason}")]
+    InvalidArgument {
+        /// Which one.
+        argument: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A record's data is longer than the stream's [`Limits::max_data_bytes`].
+    #[error("data of {bytes} bytes is over the stream's limit of {limit}")]
+    DataTooLarge {
+        /// The data's length.
+        bytes: usize,
+        /// The limit.
+        limit: u32,
+    },
+    /// A batch has more records or more bytes than the stream's [`Limits`] allow.
+    #[error(
+        "a batch of {records} records with {bytes} bytes is over the stream's limit of {} records or {} bytes",
+        limits.max_batch_records, limits.max_batch_bytes
+    )]
+    BatchTooLarge {
+        /// Its records.
+        records: usize,
+        /// Its bytes: keys and data.
+        bytes: usize,
+        /// The limits.
+        limits: Limits,
+    },
+    /// The stream has no such shard, or no longer.
+    #[error("the stream has no shard {0}")]
+    ShardNotFound(ShardId),
+    /// The shard was split or merged already.
+    #[error("{0} is closed: it was split or merged, and takes no more records")]
+    ShardClosed(ShardId),
+    /// Two shards cannot be merged.
+    #[error("{lower} and {upper} are not two open shards whose ranges follow each other in this order")]
+    NotAdjacent {
+        /// The one given as the lower.
+        lower: ShardId,
+        /// The one given as the upper.
+        upper: ShardId,
+    },
+    /// A conditional append found that somebody else wrote first. Nothing was appended.
+    #[error("the next sequence number of {shard_id} is {actual}, not {expected}")]
+    SequenceNumberMismatch {
+        /// The shard.
+        shard_id: ShardId,
+        /// What the caller expected.
+        expected: SequenceNumber,
+        /// What it is.
+        actual: SequenceNumber,
+    },
+    /// The place lies below the trim horizon: retention has removed it.
+    #[error("sequence number {requested} of {shard_id} is trimmed; the earliest record left is {earliest}")]
+    Trimmed {
+        /// The shard.
+        shard_id: ShardId,
+        /// What was asked for.
+        requested: SequenceNumber,
+        /// Where reading can start.
+        earliest: SequenceNumber,
+    },
+    /// The place lies behind the tail: no such record was ever written.
+    #[error("sequence number {requested} of {shard_id} is beyond its tail; the next one will be {next}")]
+    BeyondTail {
+        /// The shard.
+        shard_id: ShardId,
+        /// What was asked for.
+        requested: SequenceNumber,
+        /// The number that the next record will get.
+        next: SequenceNumber,
+    },
+    /// There is no stream at this path.
+    #[error("there is no stream at {}", .0.display())]
+    StreamNotFound(PathBuf),
+    /// There is a stream at this path already.
+    #[error("there is a stream at {} already", .0.display())]
+    StreamExists(PathBuf),
+    /// The path is something else than a stream.
+    #[error("{} is no stream: {reason}", path.display())]
+    NotAStream {
+        /// The path.
+        path: PathBuf,
+        /// What it is instead.
+        reason: String,
+    },
+    /// Another handle, in this process or another, has the stream open for writing.
+    #[error("{} is open for writing elsewhere", .0.display())]
+    Locked(PathBuf),
+    /// The stream was opened read-only.
+    #[error("the stream is open read-only")]
+    ReadOnly,
+    /// The stream was closed.
+    #[error("the stream is closed")]
+    Closed,
+    /// An option that was asked for contradicts what the stream was created with.
+    #[error("the stream was created with {option} {stored}, not {requested}")]
+    OptionMismatch {
+        /// The option's name, as in the builder.
+        option: &'static str,
+        /// Its value in the manifest.
+        stored: String,
+        /// The value asked for.
+        requested: String,
+    },
+    /// A file was written by a later release.
+    #[error("{} has format version {found}; this release reads version {supported}", path.display())]
+    UnsupportedVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The version that is known.
+        supported: u32,
+    },
+    /// Bytes on disk are not what was written. Nothing was changed or skipped because of it.
+    #[error("damaged: {0}")]
+    Corrupt(Box<Corruption>),
+    /// A call of the operating system failed.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// To which file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A write or sync of this shard failed, now or earlier: it refuses appends until the stream is opened again,
+    /// since the kernel may have dropped pages that it could not write.
+    #[error("{shard_id} takes no more records until the stream is opened again: {source}")]
+    ShardFailed {
+        /// The shard.
+        shard_id: ShardId,
+        /// The failure, shared by all whom it concerns.
+        source: Arc<io::Error>,
+    },
+}
+
+/// What a caller can do about an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Mend the argument.
+    InvalidInput,
+    /// Name something that exists.
+    NotFound,
+    /// Choose another name, or open what is there.
+    AlreadyExists,
+    /// Look at the new state and decide again.
+    Conflict,
+    /// Start again from the earliest record left, which the error names.
+    Trimmed,
+    /// Wait until the other writer is gone, or open read-only.
+    Locked,
+    /// Open for writing.
+    ReadOnly,
+    /// Open the stream again.
+    Closed,
+    /// Use a later release.
+    Unsupported,
+    /// Restore the file, or see what `verify` finds.
+    Corrupt,
+    /// Make room on the disk.
+    StorageFull,
+    /// The system refused; its answer is the error's source.
+    Io,
+    /// Close and open the stream again: it recovers what is durable.
+    Reopen,
+}
+
+impl Error {
+    /// What a caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::InvalidArgument { .. }
+            | Self::DataTooLarge { .. }
+            | Self::BatchTooLarge { .. }
+            | Self::NotAdjacent { .. }
+            | Self::BeyondTail { .. }
+            | Self::OptionMismatch { .. } => ErrorKind::InvalidInput,
+            Self::ShardNotFound(_) | Self::StreamNotFound(_) | Self::NotAStream { .. } => ErrorKind::NotFound,
+            Self::StreamExists(_) => ErrorKind::AlreadyExists,
+            Self::SequenceNumberMismatch { .. } | Self::ShardClosed(_) => ErrorKind::Conflict,
+            Self::Trimmed { .. } => ErrorKind::Trimmed,
+            Self::Locked(_) => ErrorKind::Locked,
+            Self::ReadOnly => ErrorKind::ReadOnly,
+            Self::Closed => ErrorKind::Closed,
+            Self::UnsupportedVersion { .. } => ErrorKind::Unsupported,
+            Self::Corrupt(_) => ErrorKind::Corrupt,
+            Self::Io { source, .. } if is_full(source) => ErrorKind::StorageFull,
+            Self::Io { .. } => ErrorKind::Io,
+            Self::ShardFailed { .. } => ErrorKind::Reopen,
+        }
+    }
+
+    pub(crate) fn invalid(argument: &'static str, reason: impl Into<String>) -> Self {
+        Self::InvalidArgument { argument, reason: reason.into() }
+    }
+
+    /// For `map_err`: says which shard refused.
+    pub(crate) fn of_shard(shard_id: ShardId) -> impl FnOnce(ShardError) -> Self {
+        move |error| match error {
+            ShardError::Fault(fault) => fault.into(),
+            ShardError::NotOpen => Self::ShardClosed(shard_id),
+            ShardError::Failed(source) => Self::ShardFailed { shard_id, source },
+            ShardError::Mismatch { expected, actual } => {
+                Self::SequenceNumberMismatch { shard_id, expected, actual }
+            }
+            ShardError::Trimmed { requested, earliest } => Self::Trimmed { shard_id, requested, earliest },
+            ShardError::BeyondTail { requested, next } => Self::BeyondTail { shard_id, requested, next },
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Io { operation, path, source } => Self::Io { operation, path, source },
+            Fault::Corrupt(corruption) => Self::Corrupt(corruption),
+            Fault::UnsupportedVersion { path, found } => {
+                Self::UnsupportedVersion { path, found, supported: FORMAT_VERSION }
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The one thread that flushes and trims while nobody calls.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::StreamInner;
+use crate::limits::RETENTION_CHECK_MS;
+use crate::shard::FlushRequest;
+
+/// A background thread and the streams it serves. Clones share it; the last one dropped stops the thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Background {
+    worker: Arc<Worker>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    streams: Mutex<Vec<Served>>,
+    /// Asked when a shard wants a sync, when a stream joins, and at the end.
+    wake: Arc<FlushRequest>,
+    stop: AtomicBool,
+}
+
+struct Served {
+    stream: Weak<StreamInner>,
+    flush_interval: Duration,
+    next_flush: Instant,
+    next_retention: Instant,
+}
+
+impl std::fmt::Debug for Served {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Served").field("flush_interval", &self.flush_interval).finish_non_exhaustive()
+    }
+}
+
+/// How long the thread sleeps when it has nothing to wait for.
+const IDLE: Duration = Duration::from_secs(3600);
+
+impl Background {
+    /// Starts the thread.
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let for_thread = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("anabranch".to_owned()).spawn(move || for_thread.run())?;
+        Ok(Self { worker: Arc::new(Worker { shared, thread: Some(thread) }) })
+    }
+
+    /// What a shard asks when it wants a sync.
+    pub(crate) fn wake(&self) -> Arc<FlushRequest> {
+        Arc::clone(&self.worker.shared.wake)
+    }
+
+    /// Serves a stream for as long as somebody else holds it.
+    pub(super) fn serve(&self, stream: &Arc<StreamInner>) {
+        let now = Instant::now();
+        let flush_interval = stream.context.options.flush_interval;
+        self.worker.shared.streams.lock().push(Served {
+            stream: Arc::downgrade(stream),
+            flush_interval,
+            next_flush: now + flush_interval,
+            next_retention: now + Duration::from_millis(RETENTION_CHECK_MS),
+        });
+        self.worker.shared.wake.ask();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.wake.ask();
+        let Some(thread) = self.thread.take() else { return };
+        // The thread itself may have dropped the last handle of a stream, and with it this.
+        if thread.thread().id() != thread::current().id() {
+            let _ = thread.join(); // a panic over there was reported over there
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        while !self.stop.load(Ordering::SeqCst) {
+            let next = self.serve_due();
+            let timeout = next.map_or(IDLE, |next| next.saturating_duration_since(Instant::now()));
+            if self.wake.wait(timeout) && !self.stop.load(Ordering::SeqCst) {
+                self.flush_all();
+            }
+        }
+    }
+
+    /// Does what is due, and says when something will be again.
+    fn serve_due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        let mut streams = self.streams.lock();
+        streams.retain(|served| served.stream.strong_count() > 0);
+        for served in streams.iter_mut() {
+            let (flush, retain) = (served.next_flush <= now, served.next_retention <= now);
+            if flush {
+                served.next_flush = now + served.flush_interval;
+            }
+            if retain {
+                served.next_retention = now + Duration::from_millis(RETENTION_CHECK_MS);
+            }
+            if flush || retain {
+                due.push((served.stream.clone(), retain));
+            }
+        }
+        let next = streams.iter().map(|served| served.next_flush.min(served.next_retention)).min();
+        drop(streams); // work without the lock: a stream may close meanwhile
+        for (stream, retain) in due {
+            if let Some(stream) = stream.upgrade() {
+                stream.tend(retain);
+            }
+        }
+        next
+    }
+
+    fn flush_all(&self) {
+        let streams: Vec<_> = self.streams.lock().iter().map(|served| served.stream.clone()).collect();
+        for stream in streams.iter().filter_map(Weak::upgrade) {
+            stream.tend(false);
+        }
+    }
+}
+
+impl StreamInner {
+    /// One round of background work. Failures are kept by the shards, which tell the next one who appends; a
+    /// failed trim is tried again in its time.
+    fn tend(&self, retain: bool) {
+        if self.writable().is_err() {
+            return;
+        }
+        let _ = self.sync_shards();
+        if retain {
+            let _ = self.enforce_retention();
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The engine: a stream as its user sees it.
+
+mod background;
+mod builder;
+mod describe;
+mod open;
+mod put;
+mod read;
+mod records;
+mod refresh;
+mod reshard;
+mod retention;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::error::{Error, Result};
+use crate::format::{ManifestState, ShardEntry};
+use crate::manifest::{self, Manifest};
+use crate::routing::Routes;
+use crate::segment::Visibility;
+use crate::shard::{Shard, ShardContext};
+use crate::storage::LockGuard;
+use crate::types::{Durability, HashKey, ShardId};
+
+pub(crate) use background::Background;
+pub use builder::StreamBuilder;
+pub use describe::{Metrics, ShardDescription, ShardState, ShardSummary, StreamDescription};
+pub(crate) use open::{LOCK_FILE, make_directories};
+pub use put::{PutEntry, PutOptions, PutReceipt};
+pub use read::{Available, ChildShard, Follow, ShardIterator};
+pub use records::{Records, RecordsAvailable, RecordsFollow, RecordsStart};
+pub use retention::TrimReport;
+pub use verify::{VerifyOptions, VerifyProgress, VerifyReport, verify};
+
+use retention::DeletionClock;
+
+/// A stream, open for writing or read-only. A handle: clones share it, in any number of threads.
+///
+/// The last handle that is dropped closes the stream, as [`close`](Self::close) does, but has nobody to tell
+/// if that fails; what was acknowledged is safe either way.
+///
+/// See the [crate's documentation](crate) for an example.
+#[derive(Clone)]
+pub struct Stream {
+    inner: Arc<StreamInner>,
+}
+
+pub(crate) struct StreamInner {
+    path: PathBuf,
+    context: Arc<ShardContext>,
+    topology: RwLock<Arc<Topology>>,
+    /// The durable state. Held through every change of the set of shards or the options.
+    manifest: Mutex<Manifest>,
+    /// Taken only by a writer; dropping it lets the next one in.
+    lock: Mutex<Option<Box<dyn LockGuard>>>,
+    read_only: bool,
+    closed: AtomicBool,
+    recovery: RecoveryReport,
+    deletion_clock: Mutex<DeletionClock>,
+    background: Option<Background>,
+}
+
+/// The shards as they are between two reshards.
+#[derive(Debug)]
+struct Topology {
+    routes: Routes,
+    shards: BTreeMap<ShardId, Member>,
+}
+
+/// A listed shard: its log, and what the manifest says of it.
+#[derive(Debug, Clone)]
+struct Member {
+    shard: Arc<Shard>,
+    entry: ShardEntry,
+}
+
+/// What opening a stream found and mended; see [`Stream::recovery`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// Whether the stream was closed cleanly before; nothing was recovered then. True for a new stream.
+    pub was_clean: bool,
+    /// Shards with a segment that the last writer left unsealed.
+    pub shards_recovered: u64,
+    /// Records found in those segments.
+    pub records_recovered: u64,
+    /// Writes that the crash had cut short. None of them was acknowledged, except for `Buffered` records
+    /// that a power cut took.
+    pub torn_tails: Vec<TornTail>,
+}
+
+/// A write that a crash had cut short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TornTail {
+    /// Its shard.
+    pub shard_id: ShardId,
+    /// The number of the first record that was not whole; the next record gets it.
+    pub next_sequence_number: crate::types::SequenceNumber,
+    /// The segment file.
+    pub path: PathBuf,
+    /// Where in it the sound frames end.
+    pub offset: u64,
+}
+
+impl Stream {
+    /// Starts describing a stream to create or open.
+    pub fn builder() -> StreamBuilder {
+        StreamBuilder::default()
+    }
+
+    /// The stream's directory.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Whether it was opened with [`StreamBuilder::open_read_only`].
+    pub fn is_read_only(&self) -> bool {
+        self.inner.read_only
+    }
+
+    /// What the opening of this handle found after a crash.
+    pub fn recovery(&self) -> RecoveryReport {
+        self.inner.recovery.clone()
+    }
+
+    /// Makes every record put so far durable, whatever level it was acknowledged at.
+    ///
+    /// # Errors
+    ///
+    /// The first shard that fails, after all have been tried.
+    pub fn sync(&self) -> Result<()> {
+        self.inner.writable()?;
+        self.inner.sync_shards()
+    }
+
+    /// Does now what the background thread does in its time: syncs what `Buffered` puts left unsynced, and enforces retention. For a
+    /// stream without a background thread ([`StreamBuilder::background`]).
+    pub fn maintain(&self) -> Result<()> {
+        self.inner.writable()?;
+        self.inner.sync_shards()?;
+        self.inner.enforce_retention().map(drop)
+    }
+
+    /// Closes the stream for all its handles: makes everything durable, seals the segments, records every shard's exact
+    /// end, and releases the lock. Later calls through any handle give [`Error::Closed`]; records
+    /// that were read stay valid, and iterators still read what is there.
+    ///
+    /// The next opening reads no records. Closing twice is fine.
+    pub fn close(self) -> Result<()> {
+        self.inner.close()
+    }
+
+    /// For a store, which remembers its open streams without keeping them open.
+    pub(crate) fn downgrade(&self) -> Weak<StreamInner> {
+        Arc::downgrade(&self.inner)
+    }
+
+    /// The stream again, if it is still open.
+    pub(crate) fn upgrade(inner: &Weak<StreamInner>) -> Option<Self> {
+        let inner = inner.upgrade()?;
+        (!inner.is_closed()).then_some(Self { inner })
+    }
+
+    /// Closes the stream without a trace, since its files are to go; gives its lock.
+    pub(crate) fn close_for_deletion(&self) -> Option<Box<dyn LockGuard>> {
+        let _manifest = self.inner.manifest.lock();
+        self.inner.closed.store(true, Ordering::SeqCst);
+        for member in self.inner.topology().shards.values() {
+            member.shard.shut();
+        }
+        self.inner.lock.lock().take()
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("path", &self.inner.path)
+            .field("read_only", &self.inner.read_only)
+            .finish_non_exhaustive()
+    }
+}
+
+impl StreamInner {
+    fn writable(&self) -> Result<()> {
+        if self.read_only { Err(Error::ReadOnly) } else { self.not_closed() }
+    }
+
+    fn not_closed(&self) -> Result<()> {
+        if self.closed.load(Ordering::SeqCst) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&self.topology.read())
+    }
+
+    fn member(&self, shard_id: ShardId) -> Result<Member> {
+        let topology = self.topology();
+        topology.shards.get(&shard_id).cloned().ok_or(Error::ShardNotFound(shard_id))
+    }
+
+    /// What readers of this stream are shown unless they ask for more.
+    fn visibility(&self) -> Visibility {
+        match self.context.options.durability {
+            Durability::Buffered => Visibility::Written,
+            Durability::Synced => Visibility::Durable,
+        }
+    }
+
+    fn sync_shards(&self) -> Result<()> {
+        let mut outcome = Ok(());
+        for member in self.topology().shards.values() {
+            let shard = &member.shard;
+            if shard.has_unsynced() {
+                let result = shard.sync().map_err(Error::of_shard(shard.id()));
+                outcome = outcome.and(result);
+            }
+        }
+        outcome
+    }
+
+    /// Puts the shards of `state` in force for producers and readers. Logs of shards that stay are kept.
+    fn publish(&self, state: &ManifestState, made: Vec<Arc<Shard>>) {
+        let mut topology = self.topology.write();
+        let mut made: BTreeMap<_, _> = made.into_iter().map(|shard| (shard.id(), shard)).collect();
+        let shards = state.shards.iter().filter_map(|entry| {
+            let known = topology.shards.get(&entry.id).map(|member| Arc::clone(&member.shard));
+            let shard = known.or_else(|| made.remove(&entry.id))?;
+            let entry = entry.clone();
+            Some((entry.id, Member { shard, entry }))
+        });
+        let next = Topology {
+            shards: shards.collect(),
+            // A manifest whose open shards do not tile the space is never put in force.
+            routes: manifest::routes(state).unwrap_or_default(),
+        };
+        *topology = Arc::new(next);
+        drop(topology);
+        self.context.tail.ring();
+    }
+
+    fn close(&self) -> Result<()> {
+        let mut manifest = self.manifest.lock();
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let outcome = if self.read_only { Ok(()) } else { self.close_shards(&mut manifest) };
+        for member in self.topology().shards.values() {
+            member.shard.shut();
+        }
+        *self.lock.lock() = None;
+        outcome
+    }
+
+    fn close_shards(&self, manifest: &mut Manifest) -> Result<()> {
+        let mut state = manifest.state().clone();
+        let mut outcome = Ok(());
+        for member in self.topology().shards.values().filter(|member| member.entry.is_open()) {
+            let shard = &member.shard;
+            match (shard.freeze(), state.shard_mut(shard.id())) {
+                (Ok((next, last_arrival)), Some(entry)) => {
+                    entry.next = next;
+                    entry.last_arrival = last_arrival;
+                }
+                (Err(error), _) => outcome = outcome.and(Err(Error::of_shard(shard.id())(error))),
+                (Ok(_), None) => {}
+            }
+        }
+        outcome?; // without every exact end it is no clean close
+        state.clean = true;
+        manifest.replace(state).map_err(|error| error.into_fault().into())
+    }
+}
+
+impl Drop for StreamInner {
+    fn drop(&mut self) {
+        // Nobody is left to tell; what was acknowledged is durable at its level without this.
+        let _ = self.close();
+    }
+}
+
+impl Topology {
+    fn shard_of(&self, key: HashKey) -> Option<&Arc<Shard>> {
+        let id = self.routes.shard_of(key);
+        self.shards.get(&id).map(|member| &member.shard)
+    }
+}

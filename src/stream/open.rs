@@ -1,0 +1,374 @@
+//! Creating a stream's directory, and opening one: lock, manifest, recovery of each shard.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::builder::StreamBuilder;
+use super::retention::DeletionClock;
+use super::{Background, Member, RecoveryReport, Stream, StreamInner, Topology, TornTail};
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, Result};
+use crate::format::{ManifestState, ShardEntry};
+use crate::manifest::{self, MANIFEST_FILE, MANIFEST_NEW_FILE, Manifest};
+use crate::shard::{Counters, FlushRequest, Shard, ShardContext, Signal, WATERMARK_FILE, Watermarks};
+use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Storage};
+use crate::types::{HashKeyRange, SequenceNumber, ShardId, StreamId, Timestamp};
+
+/// The directory of the shards' directories, in the stream's.
+pub(super) const SHARDS_DIRECTORY: &str = "shards";
+/// The writer's lock, in the stream's directory.
+pub(crate) const LOCK_FILE: &str = "LOCK";
+
+/// One attempt to create or open.
+pub(super) struct Opening {
+    pub(super) path: PathBuf,
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    builder: StreamBuilder,
+}
+
+impl Opening {
+    pub(super) fn new(builder: StreamBuilder, path: &Path) -> Result<Self> {
+        if let Some((option, reason)) = builder.options().fault() {
+            return Err(Error::invalid(option, reason));
+        }
+        Ok(Self {
+            path: path.to_path_buf(),
+            storage: builder.storage.clone().unwrap_or_else(|| Arc::new(Disk)),
+            clock: builder.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new())),
+            builder,
+        })
+    }
+
+    fn storage(&self) -> &dyn Storage {
+        self.storage.as_ref()
+    }
+
+    pub(super) fn load_manifest(&self) -> Result<Option<ManifestState>> {
+        Ok(manifest::load(self.storage(), &self.path)?)
+    }
+
+    pub(super) fn expect_directory(&self) -> Result<()> {
+        match self.storage.list(&self.path) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::StreamNotFound(self.path.clone())),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                Err(self.not_a_stream("it is not a directory"))
+            }
+            Err(error) => Err(Fault::io("list", &self.path)(error).into()),
+        }
+    }
+
+    pub(super) fn no_manifest(&self) -> Error {
+        self.not_a_stream("the directory has no MANIFEST")
+    }
+
+    fn not_a_stream(&self, reason: impl Into<String>) -> Error {
+        Error::NotAStream { path: self.path.clone(), reason: reason.into() }
+    }
+
+    /// Takes the writer's lock, making the directory if there is none.
+    pub(super) fn lock(&self) -> Result<Box<dyn LockGuard>> {
+        make_directories(self.storage(), &self.path)?;
+        self.expect_own_directory()?;
+        let path = self.path.join(LOCK_FILE);
+        let guard = self.storage.lock(&path).map_err(Fault::io("lock", &path))?;
+        guard.ok_or_else(|| Error::Locked(self.path.clone()))
+    }
+
+    /// A directory with anything but a stream in it is left alone.
+    fn expect_own_directory(&self) -> Result<()> {
+        const OWN: [&str; 5] = [LOCK_FILE, MANIFEST_FILE, MANIFEST_NEW_FILE, WATERMARK_FILE, SHARDS_DIRECTORY];
+        let entries = match self.storage.list(&self.path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return Err(self.not_a_stream("it is not a directory"));
+            }
+            Err(error) => return Err(Fault::io("list", &self.path)(error).into()),
+        };
+        let is_stream = entries.iter().any(|entry| entry.name == MANIFEST_FILE);
+        match entries.iter().find(|entry| !OWN.contains(&entry.name.as_str())) {
+            Some(foreign) if !is_stream => {
+                Err(self.not_a_stream(format!("the directory has no MANIFEST, and holds {:?}", foreign.name)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn create(self, lock: Box<dyn LockGuard>) -> Result<Stream> {
+        let now = self.clock.now();
+        let mut state = ManifestState {
+            generation: 0,
+            stream_id: draw_stream_id(now, &self.path),
+            created: now,
+            incarnation: 1,
+            clean: false,
+            options: self.builder.options(),
+            next_shard_id: ShardId::new(self.builder.options().initial_shards),
+            shards: Vec::new(),
+        };
+        let ranges = HashKeyRange::partition(state.options.initial_shards);
+        state.shards = (0..)
+            .zip(ranges)
+            .map(|(id, range)| ShardEntry::new(ShardId::new(id), Vec::new(), range, SequenceNumber::ZERO, now))
+            .collect();
+
+        let watermarks = self.make_layout(&state)?;
+        let background = self.background()?;
+        let context = self.context(&state, watermarks, background.as_ref());
+        let shards = state.shards.iter().map(|entry| {
+            let shard = Shard::new(Arc::clone(&context), self.shard_directory(entry.id), entry);
+            (entry.id, Arc::new(shard))
+        });
+        let shards = shards.collect();
+        let mut manifest = Manifest::new(Arc::clone(&self.storage), self.path.clone(), state.clone());
+        manifest.replace(state).map_err(|error| Error::from(error.into_fault()))?;
+        let recovery = RecoveryReport { was_clean: true, ..Default::default() };
+        Ok(self.assemble(context, manifest, &shards, Some(lock), recovery, background))
+    }
+
+    /// Makes all that the manifest will name, durably. What an interrupted creation left is taken up if it is empty.
+    fn make_layout(&self, state: &ManifestState) -> Result<Watermarks> {
+        let storage = self.storage();
+        let shards = self.path.join(SHARDS_DIRECTORY);
+        self.refuse_records(&shards)?;
+        make_empty_directory(storage, &shards)?;
+        for entry in &state.shards {
+            make_empty_directory(storage, &self.shard_directory(entry.id))?;
+        }
+        storage.sync_dir(&shards).map_err(Fault::io("sync", &shards))?;
+        let watermark = self.path.join(WATERMARK_FILE);
+        remove_if_there(storage, &watermark)?;
+        let watermarks = Watermarks::create(storage, &self.path, state.stream_id)?;
+        storage.sync_dir(&self.path).map_err(Fault::io("sync", &self.path))?;
+        Ok(watermarks)
+    }
+
+    /// Segments without a manifest are not the leftover of a creation: somebody lost the manifest.
+    fn refuse_records(&self, shards: &Path) -> Result<()> {
+        for directory in list_if_there(self.storage(), shards)? {
+            let inside = list_if_there(self.storage(), &shards.join(&directory))?;
+            if !inside.is_empty() {
+                return Err(self
+                    .not_a_stream(format!("the directory has no MANIFEST, but shards/{directory} holds files")));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn open(self, mut state: ManifestState, lock: Box<dyn LockGuard>) -> Result<Stream> {
+        self.builder.check_against(&state.options)?;
+        let was_clean = state.clean;
+        state.incarnation += 1;
+        state.clean = false;
+        let watermarks = self.open_watermarks(&state, Access::Write)?;
+        let background = self.background()?;
+        let context = self.context(&state, watermarks, background.as_ref());
+        self.remove_unlisted(&state)?;
+
+        let mut recovery = RecoveryReport { was_clean, ..Default::default() };
+        let mut shards = BTreeMap::new();
+        for entry in &mut state.shards {
+            let exact = was_clean || !entry.is_open();
+            let directory = self.shard_directory(entry.id);
+            let found = Shard::recover(Arc::clone(&context), directory, entry, exact)?;
+            entry.next = found.next;
+            entry.last_arrival = found.last_arrival;
+            recovery.shards_recovered += u64::from(found.records > 0);
+            recovery.records_recovered += found.records;
+            recovery.torn_tails.extend(found.torn.map(|torn| TornTail {
+                shard_id: torn.shard_id,
+                next_sequence_number: torn.next,
+                path: torn.path,
+                offset: torn.offset,
+            }));
+            shards.insert(entry.id, Arc::new(found.shard));
+        }
+        // The incarnation, and what recovery found, are durable before the first append and the first read.
+        let mut manifest = Manifest::new(Arc::clone(&self.storage), self.path.clone(), state.clone());
+        manifest.replace(state).map_err(|error| Error::from(error.into_fault()))?;
+        Ok(self.assemble(context, manifest, &shards, Some(lock), recovery, background))
+    }
+
+    fn open_watermarks(&self, state: &ManifestState, access: Access) -> Result<Watermarks> {
+        let opened = Watermarks::open(self.storage(), &self.path, state.stream_id, access);
+        Ok(opened.map_err(|fault| match fault {
+            Fault::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Corruption::new(&path, 0, "the file is missing").into()
+            }
+            other => other,
+        })?)
+    }
+
+    /// Removes directories that no manifest names: children of a reshard that did not happen, shards that expired.
+    fn remove_unlisted(&self, state: &ManifestState) -> Result<(), Fault> {
+        let storage = self.storage();
+        let shards = self.path.join(SHARDS_DIRECTORY);
+        for name in list_if_there(storage, &shards)? {
+            let Some(id) = ShardId::from_directory(&name).filter(|id| state.shard(*id).is_none()) else {
+                continue;
+            };
+            let directory = shards.join(&name);
+            let files = list_if_there(storage, &directory)?;
+            if id >= state.next_shard_id && !files.is_empty() {
+                return Err(Corruption::new(
+                    &directory,
+                    0,
+                    "the shard holds files, but is newer than the manifest",
+                )
+                .of_shard(id)
+                .into());
+            }
+            for file in files {
+                remove_if_there(storage, &directory.join(file))?;
+            }
+            storage.remove_dir(&directory).map_err(Fault::io("remove", &directory))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn open_read_only(self, state: ManifestState) -> Result<Stream> {
+        self.builder.check_against(&state.options)?;
+        let watermarks = self.open_watermarks(&state, Access::Read)?;
+        let context = self.context(&state, watermarks, None);
+        let mut shards = BTreeMap::new();
+        for entry in &state.shards {
+            let shard = Shard::follow(Arc::clone(&context), self.shard_directory(entry.id), entry)?;
+            shard.refresh_end(entry);
+            shards.insert(entry.id, Arc::new(shard));
+        }
+        let recovery = RecoveryReport { was_clean: state.clean, ..Default::default() };
+        let manifest = Manifest::new(Arc::clone(&self.storage), self.path.clone(), state);
+        Ok(self.assemble(context, manifest, &shards, None, recovery, None))
+    }
+
+    fn background(&self) -> Result<Option<Background>> {
+        if self.builder.no_background {
+            return Ok(None);
+        }
+        match &self.builder.background {
+            Some(background) => Ok(Some(background.clone())),
+            None => Ok(Some(Background::start().map_err(Fault::io("start a thread for", &self.path))?)),
+        }
+    }
+
+    fn context(
+        &self,
+        state: &ManifestState,
+        watermarks: Watermarks,
+        background: Option<&Background>,
+    ) -> Arc<ShardContext> {
+        Arc::new(ShardContext {
+            storage: Arc::clone(&self.storage),
+            clock: Arc::clone(&self.clock),
+            stream_id: state.stream_id,
+            incarnation: state.incarnation,
+            options: state.options,
+            retention: AtomicU64::new(state.options.retention.as_millis().unwrap_or(u64::MAX)),
+            watermarks,
+            counters: Counters::default(),
+            tail: Signal::default(),
+            flush: background.map_or_else(|| Arc::new(FlushRequest::default()), Background::wake),
+            has_background: background.is_some(),
+        })
+    }
+
+    fn shard_directory(&self, id: ShardId) -> PathBuf {
+        self.path.join(SHARDS_DIRECTORY).join(id.directory())
+    }
+
+    fn assemble(
+        self,
+        context: Arc<ShardContext>,
+        manifest: Manifest,
+        shards: &BTreeMap<ShardId, Arc<Shard>>,
+        lock: Option<Box<dyn LockGuard>>,
+        recovery: RecoveryReport,
+        background: Option<Background>,
+    ) -> Stream {
+        let state = manifest.state();
+        let members = state.shards.iter().filter_map(|entry| {
+            let shard = Arc::clone(shards.get(&entry.id)?);
+            let entry = entry.clone();
+            Some((entry.id, Member { shard, entry }))
+        });
+        let topology = Topology { shards: members.collect(), routes: manifest::routes(state).unwrap_or_default() };
+        let inner = Arc::new(StreamInner {
+            read_only: lock.is_none(),
+            deletion_clock: Mutex::new(DeletionClock::new(context.clock.as_ref())),
+            path: self.path,
+            context,
+            topology: RwLock::new(Arc::new(topology)),
+            manifest: Mutex::new(manifest),
+            lock: Mutex::new(lock),
+            closed: AtomicBool::new(false),
+            recovery,
+            background,
+        });
+        if let Some(background) = &inner.background {
+            background.serve(&inner);
+        }
+        Stream { inner }
+    }
+}
+
+/// Makes a directory and all that lead to it; each new name is durable in its parent.
+pub(crate) fn make_directories(storage: &dyn Storage, path: &Path) -> Result<(), Fault> {
+    match storage.create_dir(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = parent_of(path).ok_or_else(|| Fault::io("create", path)(error))?;
+            make_directories(storage, parent)?;
+            storage.create_dir(path).map_err(Fault::io("create", path))?;
+        }
+        Err(error) => return Err(Fault::io("create", path)(error)),
+    }
+    match parent_of(path) {
+        Some(parent) => storage.sync_dir(parent).map_err(Fault::io("sync", parent)),
+        None => Ok(()),
+    }
+}
+
+fn parent_of(path: &Path) -> Option<&Path> {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Some(Path::new(".")),
+        parent => parent,
+    }
+}
+
+/// Makes a directory, or takes one that is there and empty of files.
+pub(super) fn make_empty_directory(storage: &dyn Storage, path: &Path) -> Result<(), Fault> {
+    match storage.create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Fault::io("create", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn list_if_there(storage: &dyn Storage, path: &Path) -> Result<Vec<String>, Fault> {
+    match storage.list(path) {
+        Ok(entries) => Ok(entries.into_iter().map(|entry| entry.name).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Fault::io("list", path)(error)),
+    }
+}
+
+fn remove_if_there(storage: &dyn Storage, path: &Path) -> Result<(), Fault> {
+    match storage.remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// A number that no other stream has: from the operating system's randomness, which seeds the standard library's hash
+/// maps, with time and path mixed in.
+fn draw_stream_id(now: Timestamp, path: &Path) -> StreamId {
+    use std::hash::{BuildHasher, RandomState};
+    let half = || u128::from(RandomState::new().hash_one((now, path)));
+    StreamId::new(half() << 64 | half())
+}

@@ -1,0 +1,311 @@
+//! Writing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Stream, StreamInner};
+use crate::error::{Error, Result};
+use crate::limits::MAX_PARTITION_KEY_CHARS;
+use crate::routing;
+use crate::shard::{AppendEntry, Shard, ShardError};
+use crate::types::{Durability, HashKey, SequenceNumber, ShardId, Timestamp};
+
+/// Where a record went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct PutReceipt {
+    /// The shard that took it.
+    pub shard_id: ShardId,
+    /// Its place in the shard.
+    pub sequence_number: SequenceNumber,
+    /// Its arrival time.
+    pub arrival: Timestamp,
+}
+
+/// How one record is put: see [`Stream::put_with`].
+///
+/// ```
+/// use anabranch::{Durability, HashKey, PutOptions};
+/// let options = PutOptions::new().explicit_hash_key(HashKey::new(7)).durability(Durability::Synced);
+/// # let _ = options;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub struct PutOptions {
+    /// Routes the record by this hash key instead of its partition key's. The partition key is stored all the same.
+    pub explicit_hash_key: Option<HashKey>,
+    /// The durability of this put, where it is stronger than the stream's. A weaker one changes nothing.
+    pub durability: Option<Durability>,
+    /// Appends only if this is the next sequence number of the shard that the key routes to; else
+    /// [`Error::SequenceNumberMismatch`] says what it is. The record that won may not be durable, and so not visible, yet.
+    pub expect_next: Option<SequenceNumber>,
+}
+
+impl PutOptions {
+    /// Nothing special.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`explicit_hash_key`](Self::explicit_hash_key).
+    #[must_use]
+    pub fn explicit_hash_key(mut self, key: HashKey) -> Self {
+        self.explicit_hash_key = Some(key);
+        self
+    }
+
+    /// Sets [`durability`](Self::durability).
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// Sets [`expect_next`](Self::expect_next).
+    #[must_use]
+    pub fn expect_next(mut self, next: SequenceNumber) -> Self {
+        self.expect_next = Some(next);
+        self
+    }
+}
+
+/// One record of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PutEntry<'a> {
+    /// The key to route it by: 1 to 256 characters.
+    pub partition_key: &'a str,
+    /// Its bytes.
+    pub data: &'a [u8],
+    /// Routes it by this hash key instead of its partition key's.
+    pub explicit_hash_key: Option<HashKey>,
+}
+
+impl<'a> PutEntry<'a> {
+    /// A record that is routed by its partition key.
+    pub const fn new(partition_key: &'a str, data: &'a [u8]) -> Self {
+        Self { partition_key, data, explicit_hash_key: None }
+    }
+}
+
+impl<'a> From<&PutEntry<'a>> for AppendEntry<'a> {
+    fn from(entry: &PutEntry<'a>) -> Self {
+        Self { partition_key: entry.partition_key, data: entry.data, explicit_hash_key: entry.explicit_hash_key }
+    }
+}
+
+impl Stream {
+    /// Puts a record under a partition key, at the stream's durability.
+    ///
+    /// On a `Synced` stream (the default) the record survives power loss when this returns; puts of other threads to the
+    /// same shard share the sync. `data` may be empty.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] for a key of no or more than 256 characters, [`Error::DataTooLarge`]: nothing was written.
+    /// [`Error::Io`] of kind [`StorageFull`](crate::ErrorKind::StorageFull) when no new segment could be
+    /// made: nothing was written, and the shard goes on after room is made. [`Error::ShardFailed`] after a failed write or sync: the outcome
+    /// of this put is unknown.
+    pub fn put(&self, partition_key: impl AsRef<str>, data: impl AsRef<[u8]>) -> Result<PutReceipt> {
+        self.put_with(partition_key, data, PutOptions::default())
+    }
+
+    /// Puts a record with an explicit hash key, a stronger durability, or a condition.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put), and [`Error::SequenceNumberMismatch`] when the condition does not hold.
+    pub fn put_with(
+        &self,
+        partition_key: impl AsRef<str>,
+        data: impl AsRef<[u8]>,
+        options: PutOptions,
+    ) -> Result<PutReceipt> {
+        let entry = PutEntry {
+            partition_key: partition_key.as_ref(),
+            data: data.as_ref(),
+            explicit_hash_key: options.explicit_hash_key,
+        };
+        self.inner.put(&entry, options)
+    }
+
+    /// Puts many records at the stream's durability: each shard is taken once and synced once.
+    ///
+    /// The batch is validated whole before anything is written. After a crash, the records that went to one shard are there all or not at all;
+    /// between shards there is no such tie. Receipts come in the order of the entries, and within a shard the
+    /// numbers rise in that order. An empty batch gives no receipts.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put), and [`Error::BatchTooLarge`]. After an error that is not a refusal, some shards may
+    /// have taken their part.
+    pub fn put_batch(&self, entries: &[PutEntry<'_>]) -> Result<Vec<PutReceipt>> {
+        self.put_batch_with(entries, Durability::Buffered)
+    }
+
+    /// Puts many records at `durability`, or the stream's if that is stronger; else as [`put_batch`](Self::put_batch).
+    pub fn put_batch_with(&self, entries: &[PutEntry<'_>], durability: Durability) -> Result<Vec<PutReceipt>> {
+        self.inner.put_batch(entries, durability)
+    }
+
+    /// The hash key that this stream computes for a partition key.
+    pub fn hash_key(&self, partition_key: impl AsRef<str>) -> Result<HashKey> {
+        let partition_key = partition_key.as_ref();
+        check_key(partition_key)?;
+        Ok(self.inner.hash_key(partition_key, None))
+    }
+
+    /// The open shard that takes a partition key now. A reshard may change it at any time.
+    pub fn route(&self, partition_key: impl AsRef<str>) -> Result<ShardId> {
+        let key = self.hash_key(partition_key)?;
+        Ok(self.inner.topology().routes.shard_of(key))
+    }
+}
+
+impl StreamInner {
+    fn put(&self, entry: &PutEntry<'_>, options: PutOptions) -> Result<PutReceipt> {
+        self.writable()?;
+        self.check(entry)?;
+        let durability = self.effective(options.durability.unwrap_or(Durability::Buffered));
+        let key = self.hash_key(entry.partition_key, entry.explicit_hash_key);
+        loop {
+            let shard = self.shard_for(key)?;
+            let appended = match shard.append(std::iter::once(entry.into()), durability, options.expect_next) {
+                Err(ShardError::NotOpen) => {
+                    self.wait_for_reshard()?;
+                    continue;
+                }
+                other => other.map_err(Error::of_shard(shard.id()))?,
+            };
+            if durability == Durability::Synced {
+                shard.commit(appended.first.next()).map_err(Error::of_shard(shard.id()))?;
+            }
+            return Ok(PutReceipt {
+                shard_id: shard.id(),
+                sequence_number: appended.first,
+                arrival: appended.arrival,
+            });
+        }
+    }
+
+    fn put_batch(&self, entries: &[PutEntry<'_>], durability: Durability) -> Result<Vec<PutReceipt>> {
+        self.writable()?;
+        self.check_batch(entries)?;
+        let durability = self.effective(durability);
+        let mut receipts = vec![None; entries.len()];
+        let mut appended = Vec::new();
+        let mut waiting: Vec<usize> = (0..entries.len()).collect();
+        let mut outcome = Ok(());
+        while !waiting.is_empty() && outcome.is_ok() {
+            let groups = self.group(entries, &waiting)?;
+            waiting.clear();
+            for (shard, indices) in groups.into_values() {
+                match append_group(&shard, entries, &indices, durability, &mut receipts) {
+                    Ok(next) => appended.push((shard, next)),
+                    Err(ShardError::NotOpen) => waiting.extend(indices),
+                    Err(error) => outcome = outcome.and(Err(Error::of_shard(shard.id())(error))),
+                }
+            }
+            if !waiting.is_empty() && outcome.is_ok() {
+                outcome = self.wait_for_reshard();
+            }
+        }
+        if durability == Durability::Synced {
+            // Also after an error elsewhere: what was appended must not stay staged for ever.
+            for (shard, next) in appended {
+                outcome = outcome.and(shard.commit(next).map_err(Error::of_shard(shard.id())));
+            }
+        }
+        outcome?;
+        Ok(receipts.into_iter().flatten().collect())
+    }
+
+    /// The entries by the shard that takes them now.
+    fn group(&self, entries: &[PutEntry<'_>], indices: &[usize]) -> Result<Groups> {
+        let topology = self.topology();
+        let mut groups = Groups::new();
+        for index in indices.iter().copied() {
+            let Some(entry) = entries.get(index) else { continue };
+            let key = self.hash_key(entry.partition_key, entry.explicit_hash_key);
+            let shard = topology.shard_of(key).ok_or(Error::Closed)?;
+            let group = groups.entry(shard.id()).or_insert_with(|| (Arc::clone(shard), Vec::new()));
+            group.1.push(index);
+        }
+        Ok(groups)
+    }
+
+    /// A put asks for at least what the stream promises.
+    fn effective(&self, durability: Durability) -> Durability {
+        durability.max(self.context.options.durability)
+    }
+
+    fn hash_key(&self, partition_key: &str, explicit: Option<HashKey>) -> HashKey {
+        explicit.unwrap_or_else(|| routing::hash_key(self.context.options.partition_hash, partition_key))
+    }
+
+    fn shard_for(&self, key: HashKey) -> Result<Arc<Shard>> {
+        let topology = self.topology.read();
+        topology.shard_of(key).cloned().ok_or(Error::Closed)
+    }
+
+    /// A shard refused because it is being split, merged or closed: waits until that is decided.
+    fn wait_for_reshard(&self) -> Result<()> {
+        drop(self.manifest.lock());
+        self.not_closed()
+    }
+
+    fn check_batch(&self, entries: &[PutEntry<'_>]) -> Result<()> {
+        let limits = self.context.options.limits;
+        let bytes = entries.iter().map(|entry| entry.partition_key.len() + entry.data.len()).sum::<usize>();
+        if entries.len() > limits.max_batch_records as usize || bytes > limits.max_batch_bytes as usize {
+            let records = entries.len();
+            return Err(Error::BatchTooLarge { records, bytes, limits });
+        }
+        entries.iter().try_for_each(|entry| self.check(entry))
+    }
+
+    fn check(&self, entry: &PutEntry<'_>) -> Result<()> {
+        check_key(entry.partition_key)?;
+        let limit = self.context.options.limits.max_data_bytes;
+        if entry.data.len() > limit as usize {
+            let bytes = entry.data.len();
+            return Err(Error::DataTooLarge { bytes, limit });
+        }
+        Ok(())
+    }
+}
+
+/// The shards that take a batch, and the places of their entries in it.
+type Groups = BTreeMap<ShardId, (Arc<Shard>, Vec<usize>)>;
+
+/// Appends a shard's part of a batch and fills in its receipts; gives the number behind it.
+fn append_group(
+    shard: &Shard,
+    entries: &[PutEntry<'_>],
+    indices: &[usize],
+    durability: Durability,
+    receipts: &mut [Option<PutReceipt>],
+) -> Result<SequenceNumber, ShardError> {
+    let group = indices.iter().map(|index| AppendEntry::from(&entries[*index]));
+    let appended = shard.append(group, durability, None)?;
+    let mut next = appended.first;
+    for index in indices {
+        receipts[*index] =
+            Some(PutReceipt { shard_id: shard.id(), sequence_number: next, arrival: appended.arrival });
+        next = next.next();
+    }
+    Ok(next)
+}
+
+fn check_key(partition_key: &str) -> Result<()> {
+    // A key of at most 256 bytes has at most as many characters: the usual case is not counted.
+    let chars = match partition_key.len() {
+        0 => 0,
+        bytes if bytes <= MAX_PARTITION_KEY_CHARS => 1,
+        _ => partition_key.chars().count(),
+    };
+    if (1..=MAX_PARTITION_KEY_CHARS).contains(&chars) {
+        return Ok(());
+    }
+    let reason = format!("{chars} characters; it has 1 to {MAX_PARTITION_KEY_CHARS}");
+    Err(Error::invalid("partition_key", reason))
+}

@@ -1,0 +1,270 @@
+//! Reading one shard.
+
+use std::fmt;
+use std::iter::FusedIterator;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Stream, StreamInner};
+use crate::error::{Error, ErrorKind, Result};
+use crate::segment::{Record, RecordBatch, Visibility};
+use crate::shard::{Cursor, Progress};
+use crate::types::{HashKeyRange, SequenceNumber, ShardId, ShardIteratorType};
+
+/// How long a wait lasts before a look at whether the stream was closed.
+const WAIT_STEP: Duration = Duration::from_millis(500);
+/// How often a read-only stream looks for what the other process wrote.
+const FOLLOW_STEP: Duration = Duration::from_millis(1);
+
+/// A place in one shard, from which records are read in order.
+///
+/// The **batch form**, [`next_batch`](Self::next_batch), borrows records from the map and allocates nothing. The **iterator form**,
+/// [`available`](Self::available) and [`follow`](Self::follow), gives records that own their share of the map.
+/// Both verify every checksum.
+///
+/// A reader is shown a prefix of its shard: no gaps, no torn record. On a `Synced` stream it is shown
+/// only what no crash can take back; see [`include_unsynced`](Self::include_unsynced).
+///
+/// An iterator that fell behind retention reads the segment it holds to its end; then it gives [`Error::Trimmed`] with the
+/// earliest number left, every time: where to go on is its owner's decision.
+pub struct ShardIterator {
+    stream: Arc<StreamInner>,
+    cursor: Cursor,
+}
+
+/// A shard that continues one that was read to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChildShard {
+    /// The child.
+    pub shard_id: ShardId,
+    /// Its parents: one after a split, two after a merge. Read all of them to their end before the child.
+    pub parents: Vec<ShardId>,
+    /// The hash keys it takes.
+    pub hash_key_range: HashKeyRange,
+}
+
+impl Stream {
+    /// A reader of one shard, open or closed, that starts at the place `kind` names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShardNotFound`]; [`Error::Trimmed`] for a sequence number below the trim horizon; [`Error::BeyondTail`] for one that was
+    /// never written and is not the next.
+    pub fn shard_iterator(&self, shard_id: ShardId, kind: ShardIteratorType) -> Result<ShardIterator> {
+        self.inner.not_closed()?;
+        self.inner.refresh()?;
+        let cursor = self.inner.cursor(shard_id, kind)?;
+        Ok(ShardIterator { stream: Arc::clone(&self.inner), cursor })
+    }
+
+    /// One record by its sequence number.
+    ///
+    /// # Errors
+    ///
+    /// As [`shard_iterator`](Self::shard_iterator); [`Error::BeyondTail`] for every number that is not readable yet.
+    pub fn get(&self, shard_id: ShardId, sequence_number: SequenceNumber) -> Result<Record> {
+        let mut iterator = self.shard_iterator(shard_id, ShardIteratorType::AtSequenceNumber(sequence_number))?;
+        let next = iterator.cursor.shard().next(iterator.cursor.visibility());
+        match iterator.cursor.next_batch(1).map_err(Error::of_shard(shard_id))?.0.next() {
+            Some(record) => Ok(record.to_record()),
+            None => Err(Error::BeyondTail { shard_id, requested: sequence_number, next }),
+        }
+    }
+}
+
+impl StreamInner {
+    pub(super) fn cursor(&self, shard_id: ShardId, kind: ShardIteratorType) -> Result<Cursor> {
+        let shard = self.member(shard_id)?.shard;
+        Cursor::new(shard, kind, self.visibility()).map_err(Error::of_shard(shard_id))
+    }
+
+    /// The shards that continue this one, lowest range first. Those that expired since are left out.
+    pub(super) fn children(&self, shard_id: ShardId) -> Vec<ChildShard> {
+        let topology = self.topology();
+        let entries = topology.shards.values().map(|member| &member.entry);
+        let mut children: Vec<_> = entries
+            .filter(|entry| entry.parents.contains(&shard_id))
+            .map(|entry| ChildShard {
+                shard_id: entry.id,
+                parents: entry.parents.clone(),
+                hash_key_range: entry.range,
+            })
+            .collect();
+        children.sort_unstable_by_key(|child| child.hash_key_range);
+        children
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.not_closed().is_err()
+    }
+}
+
+impl ShardIterator {
+    /// The shard it reads.
+    pub fn shard_id(&self) -> ShardId {
+        self.cursor.shard().id()
+    }
+
+    /// The sequence number that it will return next, or pass over to.
+    pub fn next_sequence_number(&self) -> SequenceNumber {
+        self.cursor.next()
+    }
+
+    /// Shows, or stops showing, the **unsynced tail**: records that are written but not yet durable. A power cut can make them
+    /// vanish, and their numbers be given to others of a higher [incarnation](Record::incarnation). A `Buffered` stream shows it from the start.
+    #[must_use]
+    pub fn include_unsynced(mut self, yes: bool) -> Self {
+        let visibility = if yes { Visibility::Written } else { Visibility::Durable };
+        self.cursor.set_visibility(visibility);
+        self
+    }
+
+    /// The records that follow and are there now, borrowed from the map: at most 256 KiB of them, and at least one if
+    /// there is any. An empty batch means the tail, or the [end of the shard](Self::end_of_shard).
+    pub fn next_batch(&mut self) -> Result<RecordBatch<'_>> {
+        self.step(usize::MAX)
+    }
+
+    /// As [`next_batch`](Self::next_batch), but waits up to `timeout` for a first record.
+    pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<RecordBatch<'_>> {
+        self.wait(timeout)?;
+        self.next_batch()
+    }
+
+    /// Iterates over the records that are there now and stops at the tail. Calling it again later gives what came since.
+    pub fn available(&mut self) -> Available<'_> {
+        Available { iterator: self }
+    }
+
+    /// Iterates over the records as they come, waiting at the tail. Ends at the end of a closed shard, or, when the stream
+    /// is closed, behind the last record that is there.
+    pub fn follow(&mut self) -> Follow<'_> {
+        Follow { iterator: self }
+    }
+
+    /// The next record, waiting up to `timeout` for it; nothing if none came, or none ever will.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Record>> {
+        self.wait(timeout)?;
+        self.next_record()
+    }
+
+    /// The shards to read next, once this one is closed and read to its end; nothing before. Empty if they expired.
+    pub fn end_of_shard(&self) -> Option<Vec<ChildShard>> {
+        let shard = self.cursor.shard();
+        let at_end = shard.end().is_some_and(|end| self.cursor.next() >= end);
+        at_end.then(|| self.stream.children(shard.id()))
+    }
+
+    /// Milliseconds from the arrival of the next record to that of the shard's newest: 0 at the tail, and at least 1
+    /// where there is anything to read.
+    pub fn millis_behind_latest(&mut self) -> Result<u64> {
+        let shard_id = self.shard_id();
+        self.cursor.millis_behind().map_err(Error::of_shard(shard_id))
+    }
+
+    /// How many records there are to read until the tail.
+    pub fn records_behind(&self) -> u64 {
+        self.cursor.records_behind()
+    }
+
+    fn next_record(&mut self) -> Result<Option<Record>> {
+        Ok(self.step(1)?.next().map(|record| record.to_record()))
+    }
+
+    fn step(&mut self, records: usize) -> Result<RecordBatch<'_>> {
+        self.poll()?;
+        let shard_id = self.shard_id();
+        let (batch, _) = self.cursor.next_batch(records).map_err(Error::of_shard(shard_id))?;
+        Ok(batch)
+    }
+
+    /// Looks whether there are records; a read-only stream looks at the files for them.
+    fn poll(&mut self) -> Result<Progress> {
+        self.stream.poll_cursor(&mut self.cursor)
+    }
+
+    /// Waits for records, the end of the shard, the closing of the stream, or `timeout`.
+    fn wait(&mut self, timeout: Duration) -> Result<Progress> {
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            let progress = self.poll()?;
+            let left = deadline.map_or(WAIT_STEP, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if progress != Progress::Tail || left.is_zero() || self.stream.is_closed() {
+                return Ok(progress);
+            }
+            if self.stream.read_only {
+                std::thread::sleep(left.min(FOLLOW_STEP));
+            } else {
+                let cursor = &self.cursor;
+                cursor.shard().wait(cursor.next(), cursor.visibility(), left.min(WAIT_STEP));
+            }
+        }
+    }
+}
+
+impl StreamInner {
+    pub(super) fn poll_cursor(&self, cursor: &mut Cursor) -> Result<Progress> {
+        let shard_id = cursor.shard().id();
+        let outcome = cursor.poll().map_err(Error::of_shard(shard_id));
+        // Beside a live writer, the tail may have moved, and a file may have gone since it was listed.
+        let look_again = match &outcome {
+            Ok(progress) => *progress == Progress::Tail,
+            Err(Error::Io { source, .. }) => source.kind() == std::io::ErrorKind::NotFound,
+            Err(error) => error.kind() == ErrorKind::Corrupt,
+        };
+        if !self.read_only || !look_again {
+            return outcome;
+        }
+        self.refresh()?;
+        self.refresh_shard(cursor.shard())?;
+        cursor.poll().map_err(Error::of_shard(shard_id))
+    }
+}
+
+impl fmt::Debug for ShardIterator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardIterator")
+            .field("shard_id", &self.shard_id())
+            .field("next_sequence_number", &self.next_sequence_number())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The records that are there now; made by [`ShardIterator::available`].
+#[derive(Debug)]
+pub struct Available<'a> {
+    iterator: &'a mut ShardIterator,
+}
+
+impl Iterator for Available<'_> {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.iterator.next_record().transpose()
+    }
+}
+
+/// The records as they come; made by [`ShardIterator::follow`].
+#[derive(Debug)]
+pub struct Follow<'a> {
+    iterator: &'a mut ShardIterator,
+}
+
+impl Iterator for Follow<'_> {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.iterator.wait(WAIT_STEP) {
+                Ok(Progress::Records) => return self.iterator.next_record().transpose(),
+                Ok(Progress::End) => return None,
+                Ok(Progress::Tail) if self.iterator.stream.is_closed() => return None,
+                Ok(Progress::Tail) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+impl FusedIterator for Follow<'_> {}

@@ -1,0 +1,251 @@
+//! Reading a whole stream through its splits and merges.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Stream, StreamInner};
+use crate::error::{Error, Result};
+use crate::segment::{Record, RecordBatch};
+use crate::shard::{Cursor, Progress};
+use crate::types::{ShardId, ShardIteratorType, Timestamp};
+
+/// How long a wait lasts before a look at whether the stream was closed.
+const WAIT_STEP: Duration = Duration::from_millis(500);
+/// How often a read-only stream looks for what the other process wrote.
+const FOLLOW_STEP: Duration = Duration::from_millis(1);
+
+/// Where [`Stream::records`] starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RecordsStart {
+    /// At the oldest records within retention.
+    TrimHorizon,
+    /// Behind the newest records of the shards that are open now.
+    Latest,
+    /// At the records that arrived at this time or later.
+    AtTimestamp(Timestamp),
+}
+
+/// A reader of the whole stream. A child shard is begun when all its parents were read to their end, so for each
+/// partition key records come in the exact order in which they were put, through every split and merge. Between shards that are
+/// read at the same time there is no order.
+pub struct Records {
+    stream: Arc<StreamInner>,
+    start: RecordsStart,
+    /// The shards being read.
+    active: BTreeMap<ShardId, Cursor>,
+    /// The shards read to their end, or not to be read.
+    finished: BTreeSet<ShardId>,
+    /// The shard that gave the last records: when its turn is over, its neighbour is asked first.
+    last: ShardId,
+    /// How many single records it may still give in a row.
+    turn: usize,
+}
+
+/// How many single records one shard gives before the next is asked.
+const TURN_RECORDS: usize = 256;
+
+impl Stream {
+    /// A reader of the whole stream.
+    pub fn records(&self, start: RecordsStart) -> Result<Records> {
+        self.inner.not_closed()?;
+        self.inner.refresh()?;
+        let mut records = Records {
+            stream: Arc::clone(&self.inner),
+            start,
+            active: BTreeMap::new(),
+            finished: BTreeSet::new(),
+            last: ShardId::default(),
+            turn: 0,
+        };
+        records.begin()?;
+        Ok(records)
+    }
+}
+
+impl Records {
+    fn begin(&mut self) -> Result<()> {
+        if self.start == RecordsStart::Latest {
+            let topology = self.stream.topology();
+            for (id, member) in &topology.shards {
+                if member.entry.is_open() {
+                    self.active.insert(*id, self.stream.cursor(*id, ShardIteratorType::Latest)?);
+                } else {
+                    self.finished.insert(*id);
+                }
+            }
+        }
+        self.discover()
+    }
+
+    /// Begins the shards whose parents are all read, or no longer listed.
+    fn discover(&mut self) -> Result<()> {
+        let topology = self.stream.topology();
+        for (id, member) in &topology.shards {
+            let known = self.active.contains_key(id) || self.finished.contains(id);
+            let waits_for = |parent: &ShardId| {
+                let listed = topology.shards.contains_key(parent) || self.active.contains_key(parent);
+                listed && !self.finished.contains(parent)
+            };
+            if known || member.entry.parents.iter().any(waits_for) {
+                continue;
+            }
+            let kind = match self.start {
+                RecordsStart::TrimHorizon | RecordsStart::Latest => ShardIteratorType::TrimHorizon,
+                RecordsStart::AtTimestamp(time) => ShardIteratorType::AtTimestamp(time),
+            };
+            match self.stream.cursor(*id, kind) {
+                Ok(cursor) => drop(self.active.insert(*id, cursor)),
+                Err(Error::ShardNotFound(_)) => {} // expired since
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Records of one shard that are there now, borrowed from the map, the shards taking turns. An empty batch means that
+    /// all shards are read to their tails.
+    pub fn next_batch(&mut self) -> Result<RecordBatch<'_>> {
+        self.turn = 0; // a batch is a turn
+        self.step(usize::MAX)
+    }
+
+    /// Iterates over the records that are there now, and stops when every shard is read to its tail.
+    pub fn available(&mut self) -> RecordsAvailable<'_> {
+        RecordsAvailable { records: self }
+    }
+
+    /// Iterates over the records as they come, waiting when all are read. Ends, when the stream is closed, behind the last
+    /// record that is there.
+    pub fn follow(&mut self) -> RecordsFollow<'_> {
+        RecordsFollow { records: self }
+    }
+
+    /// The next record, waiting up to `timeout` for it; nothing if none came.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Record>> {
+        self.wait(timeout)?;
+        self.next_record()
+    }
+
+    fn next_record(&mut self) -> Result<Option<Record>> {
+        Ok(self.step(1)?.next().map(|record| record.to_record()))
+    }
+
+    fn step(&mut self, records: usize) -> Result<RecordBatch<'_>> {
+        let Some(ready) = self.take_turn()? else {
+            return Ok(RecordBatch::default());
+        };
+        match self.active.get_mut(&ready) {
+            Some(cursor) => Ok(cursor.next_batch(records).map_err(Error::of_shard(ready))?.0),
+            None => Ok(RecordBatch::default()),
+        }
+    }
+
+    /// The shard that gives next: the last one, if it has records and its turn is not over.
+    fn take_turn(&mut self) -> Result<Option<ShardId>> {
+        if self.goes_on()? {
+            self.turn -= 1;
+            return Ok(Some(self.last));
+        }
+        let ready = self.find_ready()?;
+        if let Some(id) = ready {
+            (self.last, self.turn) = (id, TURN_RECORDS);
+        }
+        Ok(ready)
+    }
+
+    fn goes_on(&mut self) -> Result<bool> {
+        match self.active.get_mut(&self.last) {
+            Some(cursor) if self.turn > 0 => Ok(self.stream.poll_cursor(cursor)? == Progress::Records),
+            _ => Ok(false),
+        }
+    }
+
+    /// A shard that has records to give.
+    fn find_ready(&mut self) -> Result<Option<ShardId>> {
+        loop {
+            let mut ended = false;
+            let after = self.active.range(self.last.successor()..).map(|(id, _)| *id);
+            let turns: Vec<_> = after.chain(self.active.range(..=self.last).map(|(id, _)| *id)).collect();
+            for id in turns {
+                let Some(cursor) = self.active.get_mut(&id) else { continue };
+                match self.stream.poll_cursor(cursor)? {
+                    Progress::Records => return Ok(Some(id)),
+                    Progress::End => {
+                        self.active.remove(&id);
+                        self.finished.insert(id);
+                        self.discover()?;
+                        ended = true;
+                    }
+                    Progress::Tail => {}
+                }
+            }
+            if !ended {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn wait(&mut self, timeout: Duration) -> Result<bool> {
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            let ready = self.goes_on()? || self.find_ready()?.is_some();
+            let left = deadline.map_or(WAIT_STEP, |deadline| deadline.saturating_duration_since(Instant::now()));
+            if ready || left.is_zero() || self.stream.is_closed() {
+                return Ok(ready);
+            }
+            if self.stream.read_only {
+                std::thread::sleep(left.min(FOLLOW_STEP));
+            } else {
+                let tail = &self.stream.context.tail;
+                tail.wait_unless(left.min(WAIT_STEP), || self.active.values().any(Cursor::has_news));
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Records")
+            .field("start", &self.start)
+            .field("active", &self.active.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The records that are there now; made by [`Records::available`].
+#[derive(Debug)]
+pub struct RecordsAvailable<'a> {
+    records: &'a mut Records,
+}
+
+impl Iterator for RecordsAvailable<'_> {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.records.next_record().transpose()
+    }
+}
+
+/// The records as they come; made by [`Records::follow`].
+#[derive(Debug)]
+pub struct RecordsFollow<'a> {
+    records: &'a mut Records,
+}
+
+impl Iterator for RecordsFollow<'_> {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.records.wait(WAIT_STEP) {
+                Ok(true) => return self.records.next_record().transpose(),
+                Ok(false) if self.records.stream.is_closed() => return None,
+                Ok(false) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}

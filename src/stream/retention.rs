@@ -1,0 +1,380 @@
+//! What expires: by age, by bytes, by request.
+//!
+//! Whole segments go, from the old end of a shard. The manifest records it first, durably; then the files are removed. A reader
+//! that holds a segment reads it to its end.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{Member, Stream, StreamInner};
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::format::ManifestState;
+use crate::manifest::Manifest;
+use crate::segment::Visibility;
+use crate::shard::Removal;
+use crate::storage::Fault;
+use crate::types::{RetentionPeriod, SequenceNumber, ShardId, Timestamp};
+
+/// What a round of retention removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TrimReport {
+    /// Segment files.
+    pub segments_removed: u64,
+    /// Their bytes on the disk.
+    pub bytes_removed: u64,
+    /// Their records.
+    pub records_removed: u64,
+    /// Closed shards whose last record expired: they are no longer listed.
+    pub shards_removed: Vec<ShardId>,
+}
+
+/// Tells when the wall clock may be believed as far as deleting goes.
+///
+/// A clock that leaps forward would expire everything at once. So a step that is further than the monotonic clock
+/// accounts for deletes nothing until a second reading, taken later by the monotonic clock, agrees with it.
+#[derive(Debug)]
+pub(super) struct DeletionClock {
+    /// The last reading that was believed.
+    believed: Reading,
+    /// The first reading beyond a leap.
+    suspect: Option<Reading>,
+}
+
+/// The wall clock and the monotonic one, read together.
+type Reading = (Timestamp, Duration);
+
+/// How far the two clocks may drift apart between two looks.
+const TOLERANCE_MS: u64 = 60_000;
+/// How much later a second reading has to be.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+impl DeletionClock {
+    pub(super) fn new(clock: &dyn Clock) -> Self {
+        Self { believed: (clock.now(), clock.monotonic()), suspect: None }
+    }
+
+    /// The time, if it is believed.
+    fn now(&mut self, clock: &dyn Clock) -> Option<Timestamp> {
+        let reading = (clock.now(), clock.monotonic());
+        if leapt(self.believed, reading) && !self.agrees(reading) {
+            return None;
+        }
+        self.suspect = None;
+        self.believed = reading;
+        Some(reading.0)
+    }
+
+    /// Whether an earlier reading beyond the leap confirms this one; else this one is kept to be confirmed.
+    fn agrees(&mut self, reading: Reading) -> bool {
+        if let Some(suspect) = self.suspect.filter(|suspect| reading.0 >= suspect.0 && !leapt(*suspect, reading)) {
+            return reading.1 >= suspect.1 + SECOND_LOOK;
+        }
+        self.suspect = Some(reading);
+        false
+    }
+}
+
+fn leapt(before: Reading, after: Reading) -> bool {
+    let passed = u64::try_from(after.1.saturating_sub(before.1).as_millis()).unwrap_or(u64::MAX);
+    after.0.millis_since(before.0) > passed.saturating_add(TOLERANCE_MS)
+}
+
+impl Stream {
+    /// The retention period as it is now.
+    pub fn retention(&self) -> RetentionPeriod {
+        match self.inner.context.retention.load(Ordering::Relaxed) {
+            u64::MAX => RetentionPeriod::Unlimited,
+            millis => RetentionPeriod::Millis(millis),
+        }
+    }
+
+    /// Lengthens the retention period. What was trimmed does not come back. The present value is accepted and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] for a period that is shorter than the present one, or out of its range.
+    pub fn increase_retention(&self, period: impl Into<RetentionPeriod>) -> Result<()> {
+        let period = period.into();
+        self.inner.change_retention(period, |present| period < present, "shorter", "decrease_retention")
+    }
+
+    /// Shortens the retention period: records older than it are out of reach for new readers at once. The present value is accepted and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] for a period that is longer than the present one, or out of its range.
+    pub fn decrease_retention(&self, period: impl Into<RetentionPeriod>) -> Result<()> {
+        let period = period.into();
+        self.inner.change_retention(period, |present| period > present, "longer", "increase_retention")
+    }
+
+    /// Sets the byte budget of the whole stream; none removes it. The oldest sealed segments go until the files of the
+    /// rest fit.
+    pub fn set_retention_bytes(&self, bytes: Option<u64>) -> Result<()> {
+        self.inner.change(|state| state.options.retention_bytes = bytes)
+    }
+
+    /// Removes what has expired by age and what is above the byte budget, now. The background thread does so
+    /// every few seconds.
+    pub fn enforce_retention(&self) -> Result<TrimReport> {
+        self.inner.writable()?;
+        self.inner.enforce_retention()
+    }
+
+    /// Moves a shard's trim horizon up to `before`: new readers find nothing below it, and segments that lie wholly below are removed.
+    /// A `before` below the present horizon changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShardNotFound`]; [`Error::BeyondTail`] for a number above the next one.
+    pub fn trim_shard(&self, shard_id: ShardId, before: SequenceNumber) -> Result<TrimReport> {
+        self.inner.writable()?;
+        let mut manifest = self.inner.manifest.lock();
+        let member = self.inner.member(shard_id)?;
+        let next = member.shard.next(Visibility::Durable);
+        if before > next {
+            return Err(Error::BeyondTail { shard_id, requested: before, next });
+        }
+        let mut trim = Trim { horizon: Some((shard_id, before)), ..Default::default() };
+        trim.remove(&member, member.shard.removal(|segment| segment.next <= before)?);
+        let mut report = TrimReport::default();
+        self.inner.trim(&mut manifest, &trim, &mut report)?;
+        Ok(report)
+    }
+}
+
+impl StreamInner {
+    fn change_retention(
+        &self,
+        period: RetentionPeriod,
+        is_wrong: impl FnOnce(RetentionPeriod) -> bool,
+        comparison: &str,
+        other: &str,
+    ) -> Result<()> {
+        if !period.is_valid() {
+            return Err(Error::invalid(
+                "retention",
+                format!("{period} is not within 1 ms..=8760 h, nor unlimited"),
+            ));
+        }
+        self.writable()?;
+        let mut manifest = self.manifest.lock();
+        let present = manifest.state().options.retention;
+        if is_wrong(present) {
+            let reason = format!("{period} is {comparison} than the present {present}: use {other}");
+            return Err(Error::invalid("retention", reason));
+        }
+        self.change_locked(&mut manifest, |state| state.options.retention = period)?;
+        self.context.retention.store(period.as_millis().unwrap_or(u64::MAX), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut ManifestState)) -> Result<()> {
+        self.writable()?;
+        self.change_locked(&mut self.manifest.lock(), change)
+    }
+
+    fn change_locked(&self, manifest: &mut Manifest, change: impl FnOnce(&mut ManifestState)) -> Result<()> {
+        self.writable()?; // may have been closed while this waited
+        let mut state = manifest.state().clone();
+        change(&mut state);
+        if let Some((option, reason)) = state.options.fault() {
+            return Err(Error::invalid(option, reason));
+        }
+        manifest.replace(state).map_err(|error| error.into_fault().into())
+    }
+
+    pub(super) fn enforce_retention(&self) -> Result<TrimReport> {
+        let mut manifest = self.manifest.lock();
+        self.writable()?;
+        let mut report = TrimReport::default();
+        if let Some(now) = self.deletion_clock.lock().now(self.context.clock.as_ref()) {
+            self.trim_by_age(&mut manifest, now, &mut report)?;
+        }
+        if let Some(budget) = manifest.state().options.retention_bytes {
+            self.trim_by_bytes(&mut manifest, budget, &mut report)?;
+        }
+        Ok(report)
+    }
+
+    fn trim_by_age(&self, manifest: &mut Manifest, now: Timestamp, report: &mut TrimReport) -> Result<()> {
+        let Some(period) = manifest.state().options.retention.as_millis() else {
+            return Ok(());
+        };
+        let cutoff = now.minus_millis(period);
+        let mut trim = Trim::default();
+        for (id, member) in &self.topology().shards {
+            member.shard.retire_expired(cutoff).map_err(Error::of_shard(*id))?;
+            let removal = member.shard.removal(|segment| segment.last_arrival < cutoff)?;
+            let is_empty = removal.first >= member.entry.next;
+            if is_empty && member.entry.closed.is_some_and(|closed| closed.at < cutoff) {
+                trim.expired.push(member.clone());
+            }
+            trim.remove(member, removal);
+        }
+        self.trim(manifest, &trim, report)
+    }
+
+    /// Removes the oldest sealed segments of the stream until the others' files fit the budget.
+    fn trim_by_bytes(&self, manifest: &mut Manifest, budget: u64, report: &mut TrimReport) -> Result<()> {
+        let topology = self.topology();
+        let mut sealed = Vec::new();
+        let mut total = 0_u64;
+        for member in topology.shards.values() {
+            for segment in member.shard.segment_summaries()? {
+                total += segment.disk_bytes;
+                if segment.sealed {
+                    sealed.push((segment.last_arrival, member.shard.id(), segment));
+                }
+            }
+        }
+        // Within a shard, arrival times do not fall: the oldest first is also the front first.
+        sealed.sort_by_key(|(arrival, id, segment)| (*arrival, *id, segment.first));
+        let mut ends = BTreeMap::new();
+        for (_, id, segment) in sealed {
+            if total <= budget {
+                break;
+            }
+            total -= segment.disk_bytes;
+            ends.insert(id, segment.next);
+        }
+        let mut trim = Trim::default();
+        for (id, end) in ends {
+            let Some(member) = topology.shards.get(&id) else { continue };
+            let removal = member.shard.removal(|segment| segment.next <= end)?;
+            if !member.entry.is_open() && removal.first >= member.entry.next {
+                trim.expired.push(member.clone());
+            }
+            trim.remove(member, removal);
+        }
+        self.trim(manifest, &trim, report)
+    }
+
+    /// Records what is to go in the manifest, then removes it.
+    fn trim(&self, manifest: &mut Manifest, trim: &Trim, report: &mut TrimReport) -> Result<()> {
+        if trim.is_empty() {
+            return Ok(());
+        }
+        let topology = self.topology();
+        let mut state = manifest.state().clone();
+        trim.record(&mut state);
+        for entry in state.shards.iter_mut().filter(|entry| entry.is_open()) {
+            if let Some(member) = topology.shards.get(&entry.id) {
+                entry.next = entry.next.max(member.shard.next(Visibility::Durable));
+            }
+        }
+        manifest.replace(state).map_err(|error| Error::from(error.into_fault()))?;
+        self.publish(manifest.state(), Vec::new());
+        for entry in &manifest.state().shards {
+            if let Some(member) = topology.shards.get(&entry.id) {
+                member.shard.raise_horizon(entry.horizon);
+            }
+        }
+        for (member, removal) in &trim.removals {
+            member.shard.remove(removal)?;
+            report.add(removal);
+        }
+        for member in &trim.expired {
+            let directory = member.shard.directory();
+            let storage = &self.context.storage;
+            storage.remove_dir(directory).map_err(Fault::io("remove", directory))?;
+            report.shards_removed.push(member.shard.id());
+        }
+        Ok(())
+    }
+}
+
+/// What is to go.
+#[derive(Default)]
+struct Trim {
+    /// Segments from the front of shards.
+    removals: Vec<(Member, Removal)>,
+    /// Closed shards that hold nothing any more.
+    expired: Vec<Member>,
+    /// A shard's new trim horizon.
+    horizon: Option<(ShardId, SequenceNumber)>,
+}
+
+impl Trim {
+    fn is_empty(&self) -> bool {
+        self.removals.is_empty() && self.expired.is_empty() && self.horizon.is_none()
+    }
+
+    fn remove(&mut self, member: &Member, removal: Removal) {
+        if !removal.is_empty() {
+            self.removals.push((member.clone(), removal));
+        }
+    }
+
+    /// Takes it out of the manifest.
+    fn record(&self, state: &mut ManifestState) {
+        for (member, removal) in &self.removals {
+            if let Some(entry) = state.shard_mut(member.shard.id()) {
+                entry.first = removal.first;
+                entry.horizon = entry.horizon.max(removal.first);
+                entry.next = entry.next.max(removal.first); // sealed, and so durable
+            }
+        }
+        if let Some((id, before)) = self.horizon
+            && let Some(entry) = state.shard_mut(id)
+        {
+            entry.horizon = entry.horizon.max(before);
+            entry.next = entry.next.max(before); // below the durable end, as was checked
+        }
+        state.shards.retain(|entry| self.expired.iter().all(|member| member.shard.id() != entry.id));
+    }
+}
+
+impl TrimReport {
+    fn add(&mut self, removal: &Removal) {
+        for segment in &removal.segments {
+            self.segments_removed += 1;
+            self.bytes_removed += segment.disk_bytes;
+            self.records_removed += segment.next.since(segment.first);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    #[test]
+    fn time_that_really_passed_is_believed() {
+        let clock = ManualClock::default();
+        let mut deletion = DeletionClock::new(&clock);
+        clock.advance(400 * DAY);
+        assert_eq!(deletion.now(&clock), Some(clock.now()));
+    }
+
+    #[test]
+    fn a_leap_is_believed_at_the_second_look_only() {
+        let clock = ManualClock::default();
+        let mut deletion = DeletionClock::new(&clock);
+        clock.set(Timestamp::from_millis(clock.now().as_millis() + 86_400_000 * 365));
+        assert_eq!(deletion.now(&clock), None);
+        assert_eq!(deletion.now(&clock), None, "no time has passed since the first look");
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(deletion.now(&clock), Some(clock.now()));
+    }
+
+    #[test]
+    fn a_leap_that_is_taken_back_deletes_nothing() {
+        let clock = ManualClock::default();
+        let before = clock.now();
+        let mut deletion = DeletionClock::new(&clock);
+        clock.set(Timestamp::from_millis(i64::MAX));
+        assert_eq!(deletion.now(&clock), None);
+        clock.set(before);
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(deletion.now(&clock), Some(clock.now()));
+        clock.set(Timestamp::from_millis(i64::MAX));
+        assert_eq!(deletion.now(&clock), None, "the first leap's suspicion is forgotten");
+    }
+}

@@ -1,0 +1,409 @@
+//! Checking a stream directory: every checksum, every cross-reference, nothing changed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::TornTail;
+use super::open::SHARDS_DIRECTORY;
+use crate::error::{Error, Result};
+use crate::format::{
+    Footer, ManifestState, SealKind, SegmentHeader, ShardEntry, index_bytes, parse_segment_name, segment_name,
+};
+use crate::manifest;
+use crate::segment::{Scan, advance, read_footer, read_header, scan};
+use crate::shard::Watermarks;
+use crate::storage::{Access, Corruption, Disk, Fault, Storage, StorageFile};
+use crate::types::SequenceNumber;
+
+/// How [`verify`] looks.
+#[derive(Default)]
+pub struct VerifyOptions<'a> {
+    /// Where the files are; the machine's file systems by default.
+    pub storage: Option<Arc<dyn Storage>>,
+    /// Called after each segment.
+    pub progress: Option<&'a mut dyn FnMut(VerifyProgress)>,
+}
+
+impl std::fmt::Debug for VerifyOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VerifyOptions").field("storage", &self.storage).finish_non_exhaustive()
+    }
+}
+
+/// How far a verification is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyProgress {
+    /// Bytes of segment files that were looked at.
+    pub bytes_done: u64,
+    /// Bytes of segment files in all, as far as they were listed at the start.
+    pub bytes_total: u64,
+    /// Records that were read.
+    pub records: u64,
+}
+
+/// What [`verify`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Shards in the manifest.
+    pub shards: u64,
+    /// Segment files that were read.
+    pub segments: u64,
+    /// Records whose checksums hold.
+    pub records: u64,
+    /// Bytes of the segment files.
+    pub bytes: u64,
+    /// Whether the stream was closed cleanly. If not, a writer has it open, or died.
+    pub clean_close: bool,
+    /// Writes that were cut short: no damage, the next opening cuts them off.
+    pub torn_tails: Vec<TornTail>,
+    /// Damage.
+    pub damage: Vec<Corruption>,
+}
+
+impl VerifyReport {
+    /// Whether no damage was found.
+    pub fn is_sound(&self) -> bool {
+        self.damage.is_empty()
+    }
+}
+
+/// Reads every file of the stream at `path` and checks every checksum, every index against the records, and every
+/// file against its neighbours and the manifest. Changes nothing and takes no lock; beside a live writer it checks what is
+/// written so far.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("clicks");
+/// let stream = anabranch::Stream::builder().create(&path)?;
+/// stream.put("user-42", b"GET /cart")?;
+/// stream.close()?;
+///
+/// let report = anabranch::verify(&path, Default::default())?;
+/// assert!(report.is_sound() && report.clean_close);
+/// assert_eq!(report.records, 1);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+///
+/// Damage is not an error but part of the report. [`Error::StreamNotFound`], [`Error::NotAStream`], [`Error::UnsupportedVersion`], and
+/// [`Error::Io`] where the system refuses to read.
+pub fn verify(path: impl AsRef<Path>, options: VerifyOptions<'_>) -> Result<VerifyReport> {
+    let storage = options.storage.unwrap_or_else(|| Arc::new(Disk));
+    let path = path.as_ref();
+    let mut report = VerifyReport::default();
+    let state = match manifest::load(storage.as_ref(), path) {
+        Ok(Some(state)) => state,
+        Ok(None) => return Err(no_stream(storage.as_ref(), path)),
+        Err(Fault::Corrupt(damage)) => {
+            report.damage.push(*damage);
+            return Ok(report);
+        }
+        Err(fault) => return Err(fault.into()),
+    };
+    report.clean_close = state.clean;
+    report.shards = state.shards.len() as u64;
+    let mut verification = Verification {
+        storage: storage.as_ref(),
+        path,
+        state: &state,
+        watermarks: None,
+        report,
+        seen: VerifyProgress::default(),
+        progress: options.progress,
+    };
+    verification.run()?;
+    Ok(verification.report)
+}
+
+fn no_stream(storage: &dyn Storage, path: &Path) -> Error {
+    match storage.list(path) {
+        Ok(_) => {
+            Error::NotAStream { path: path.to_path_buf(), reason: "the directory has no MANIFEST".to_owned() }
+        }
+        Err(_) => Error::StreamNotFound(path.to_path_buf()),
+    }
+}
+
+struct Verification<'a, 'p> {
+    storage: &'a dyn Storage,
+    path: &'a Path,
+    state: &'a ManifestState,
+    watermarks: Option<Watermarks>,
+    report: VerifyReport,
+    seen: VerifyProgress,
+    progress: Option<&'p mut (dyn FnMut(VerifyProgress) + 'p)>,
+}
+
+/// A shard's segment files, by their first numbers.
+struct Listing<'a> {
+    entry: &'a ShardEntry,
+    directory: PathBuf,
+    firsts: Vec<SequenceNumber>,
+}
+
+impl Verification<'_, '_> {
+    fn run(&mut self) -> Result<(), Fault> {
+        self.open_watermarks()?;
+        let state = self.state;
+        let mut listings = Vec::new();
+        for entry in &state.shards {
+            let listed = self.list(entry);
+            listings.extend(self.keep(listed)?);
+        }
+        for listing in &listings {
+            for first in &listing.firsts {
+                self.seen.bytes_total += self.length(&listing.directory.join(segment_name(*first)))?;
+            }
+        }
+        listings.iter().try_for_each(|listing| self.check_shard(listing))
+    }
+
+    /// Notes damage and goes on; passes other failures on.
+    fn keep<T>(&mut self, outcome: Result<T, Fault>) -> Result<Option<T>, Fault> {
+        match outcome {
+            Ok(value) => Ok(Some(value)),
+            Err(Fault::Corrupt(damage)) => {
+                self.report.damage.push(*damage);
+                Ok(None)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn open_watermarks(&mut self) -> Result<(), Fault> {
+        match Watermarks::open(self.storage, self.path, self.state.stream_id, Access::Read) {
+            Ok(watermarks) => {
+                for entry in &self.state.shards {
+                    self.report.damage.extend(watermarks.damage(entry.id)?);
+                }
+                self.watermarks = Some(watermarks);
+                Ok(())
+            }
+            Err(Fault::Io { path, source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                self.report.damage.push(Corruption::new(&path, 0, "the file is missing"));
+                Ok(())
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn list<'e>(&self, entry: &'e ShardEntry) -> Result<Listing<'e>, Fault> {
+        let directory = self.path.join(SHARDS_DIRECTORY).join(entry.id.directory());
+        let names = match self.storage.list(&directory) {
+            Ok(names) => names,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(damage_of(&directory, entry, "the shard's directory is missing").into());
+            }
+            Err(error) => return Err(Fault::io("list", &directory)(error)),
+        };
+        let mut firsts: Vec<_> = names.iter().filter_map(|entry| parse_segment_name(&entry.name)).collect();
+        firsts.retain(|first| *first >= entry.first); // what is below is removed by the next opening
+        firsts.sort_unstable();
+        Ok(Listing { entry, directory, firsts })
+    }
+
+    fn length(&self, path: &Path) -> Result<u64, Fault> {
+        match self.storage.open_file(path, Access::Read) {
+            Ok(file) => file.len().map_err(Fault::io("read the length of", path)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0), // removed since
+            Err(error) => Err(Fault::io("open", path)(error)),
+        }
+    }
+
+    fn check_shard(&mut self, listing: &Listing<'_>) -> Result<(), Fault> {
+        let entry = listing.entry;
+        let mut next = Some(entry.first);
+        for (index, first) in listing.firsts.iter().enumerate() {
+            if next.is_some_and(|next| next != *first) {
+                let reason = format!("no segment holds the records before {first}");
+                self.report.damage.push(
+                    Corruption::new(&listing.directory, 0, reason)
+                        .of_shard(entry.id)
+                        .of_records(next.unwrap_or_default(), first.previous()),
+                );
+            }
+            let newest = index + 1 == listing.firsts.len();
+            let outcome = self.check_segment(listing, *first, newest);
+            next = self.keep(outcome)?;
+            if let Some(progress) = &mut self.progress {
+                progress(self.seen);
+            }
+        }
+        if let Some(end) = next {
+            self.check_end(listing, end)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the number behind the segment's last record.
+    fn check_segment(
+        &mut self,
+        listing: &Listing<'_>,
+        first: SequenceNumber,
+        newest: bool,
+    ) -> Result<SequenceNumber, Fault> {
+        let entry = listing.entry;
+        let path = listing.directory.join(segment_name(first));
+        let file = self.storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
+        let length = file.len().map_err(Fault::io("read the length of", &path))?;
+        self.report.segments += 1;
+        self.report.bytes += length;
+        self.seen.bytes_done += length;
+        let header = match read_header(file.as_ref(), &path, self.state.stream_id, entry.id, first) {
+            Ok(header) => header,
+            // Its creation may be under way, or have been cut short; nothing durable may lie in it then.
+            Err(Fault::Corrupt(_)) if newest && self.may_grow(entry) && self.known_durable(entry)? <= first => {
+                return Ok(first);
+            }
+            Err(fault) => return Err(fault),
+        };
+        if header.incarnation > self.state.incarnation {
+            return Err(damage_of(&path, entry, "the segment is newer than the manifest").into());
+        }
+        let found = match read_footer(file.as_ref(), &path, &header)? {
+            Some(footer) => check_sealed(file.as_ref(), &path, &header, &footer, newest)?,
+            None => self.check_unsealed(listing, file.as_ref(), &path, &header, newest)?,
+        };
+        self.report.records += found.starts.len() as u64;
+        self.seen.records = self.report.records;
+        Ok(found.next)
+    }
+
+    fn check_unsealed(
+        &mut self,
+        listing: &Listing<'_>,
+        file: &dyn StorageFile,
+        path: &Path,
+        header: &SegmentHeader,
+        newest: bool,
+    ) -> Result<Scan, Fault> {
+        let entry = listing.entry;
+        let successor_is_empty = !newest && self.is_interrupted_roll(listing, header)?;
+        if !self.may_grow(entry) || !(newest || successor_is_empty) {
+            return Err(Corruption::new(
+                path,
+                header.footer_position(),
+                "the footer of a sealed segment is not sound",
+            )
+            .of_shard(entry.id)
+            .of_records(header.first, None)
+            .into());
+        }
+        let found = scan(file, path, header, Scan::start(header), self.known_durable(entry)?)?;
+        if found.torn {
+            self.report.torn_tails.push(TornTail {
+                shard_id: entry.id,
+                next_sequence_number: found.next,
+                path: path.to_path_buf(),
+                offset: found.end,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Whether this segment's successor is the newest and holds nothing: a roll is under way, or was cut short.
+    fn is_interrupted_roll(&self, listing: &Listing<'_>, header: &SegmentHeader) -> Result<bool, Fault> {
+        let [.., second_newest, newest] = listing.firsts[..] else {
+            return Ok(false);
+        };
+        if second_newest != header.first {
+            return Ok(false);
+        }
+        let path = listing.directory.join(segment_name(newest));
+        let file = self.storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
+        match read_header(file.as_ref(), &path, self.state.stream_id, listing.entry.id, newest) {
+            Ok(header) => {
+                let found = scan(file.as_ref(), &path, &header, Scan::start(&header), SequenceNumber::ZERO)?;
+                Ok(found.starts.is_empty() && !found.torn)
+            }
+            Err(Fault::Corrupt(_)) => Ok(true),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Whether the manifest leaves the end of the shard open.
+    fn may_grow(&self, entry: &ShardEntry) -> bool {
+        entry.is_open() && !self.state.clean
+    }
+
+    fn known_durable(&self, entry: &ShardEntry) -> Result<SequenceNumber, Fault> {
+        let noted = self.watermarks.as_ref().map(|watermarks| watermarks.load(entry.id)).transpose()?;
+        Ok(entry.next.max(noted.unwrap_or_default()))
+    }
+
+    fn check_end(&mut self, listing: &Listing<'_>, end: SequenceNumber) -> Result<(), Fault> {
+        let entry = listing.entry;
+        let end = if listing.firsts.is_empty() { entry.first } else { end };
+        let durable = self.known_durable(entry)?;
+        if end < durable || (!self.may_grow(entry) && end != entry.next) {
+            let reason = format!("the shard ends at {end} instead of {}", durable.max(entry.next));
+            self.report.damage.push(
+                Corruption::new(&listing.directory, 0, reason)
+                    .of_shard(entry.id)
+                    .of_records(end.min(entry.next), durable.max(end).previous()),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Compares a sealed segment's records with its footer and its index.
+fn check_sealed(
+    file: &dyn StorageFile,
+    path: &Path,
+    header: &SegmentHeader,
+    footer: &Footer,
+    newest: bool,
+) -> Result<Scan, Fault> {
+    let mut found = Scan::start(header);
+    advance(file, path, header, &mut found)?;
+    let at = |offset, reason: &str| {
+        Corruption::new(path, offset, reason)
+            .of_shard(header.shard_id)
+            .of_records(found.next.min(footer.next()), footer.next().previous())
+    };
+    if found.next < footer.next() {
+        return Err(at(found.end, "a record does not decode").into());
+    }
+    let agrees = found.next == footer.next()
+        && found.end == footer.frames_end
+        && found.first_arrival == Some(footer.first_arrival)
+        && found.last_arrival == footer.last_arrival
+        && found.bytes == footer.bytes;
+    if !agrees {
+        return Err(at(header.footer_position(), "the footer does not describe the records").into());
+    }
+    if !index_agrees(file, path, header, footer, &found)? {
+        return Err(at(footer.index_position, "the index does not point at the records").into());
+    }
+    if newest && footer.kind == SealKind::Rolled {
+        return Err(at(header.footer_position(), "the segment that follows is missing").into());
+    }
+    Ok(found)
+}
+
+fn index_agrees(
+    file: &dyn StorageFile,
+    path: &Path,
+    header: &SegmentHeader,
+    footer: &Footer,
+    found: &Scan,
+) -> Result<bool, Fault> {
+    // As long as the records that were just read, whatever the footer says.
+    let mut index = vec![0; index_bytes(found.starts.len())];
+    let read = file.read_at(&mut index, footer.index_position).map_err(Fault::io("read", path))?;
+    let units = index.chunks_exact(4).zip(&found.starts);
+    let mut points = units.map(|(unit, start)| unit == start.to_le_bytes());
+    Ok(read == index.len()
+        && header.seed().checksum(&index) == footer.index_checksum
+        && points.all(|points| points))
+}
+
+/// Damage that hides all of a shard's records, for what is known.
+fn damage_of(path: &Path, entry: &ShardEntry, reason: &str) -> Corruption {
+    Corruption::new(path, 0, reason).of_shard(entry.id).of_records(entry.first, entry.next.previous())
+}
