@@ -1,0 +1,140 @@
+//! The command `anabranch`: arguments and dispatch. Each command has a file; see `exit` for how they end.
+
+mod batch;
+mod bench;
+mod exit;
+mod get;
+mod interrupt;
+mod keys;
+mod lines;
+mod open;
+mod output;
+mod progress;
+mod put;
+mod retention;
+mod shards;
+mod start;
+mod stream;
+mod tally;
+mod units;
+mod verify;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use exit::{EXIT_CODES, Exit, Failure};
+use output::Output;
+
+/// Streams of records in one directory: shards, hash-key routing, splits and merges.
+#[derive(Debug, Parser)]
+#[command(name = "anabranch", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Write results as JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// No summaries, notes and progress on standard error
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a new stream
+    Create(stream::CreateArgs),
+    /// Put lines of files or standard input into a stream, one record each
+    ///
+    /// Lines are bytes; a record is a line without its \n, and a last line without one counts. Unless a
+    /// key option says otherwise, the partition key is a hash of the line (64-bit FNV-1a, 16 hexadecimal
+    /// digits): lines spread over the shards, and order holds only within a shard. Keys are text, so bytes
+    /// of a line that are no UTF-8 become U+FFFD in a key taken from it; its data keeps them.
+    ///
+    /// Where a line is refused, the message names it, and all lines before it are in the stream. Ctrl-C
+    /// lets the current batch finish. The summary on standard error says how many records were
+    /// acknowledged; with --json it is an object on standard output, behind the receipts.
+    Put(put::PutArgs),
+    /// Read records
+    ///
+    /// Data is written as it is, with a newline behind each record. With --json a record is a line
+    /// {"shardId", "sequenceNumber", "arrival", "partitionKey", "data"}, with "dataBase64" in place of
+    /// "data" where the bytes are no UTF-8. Reading needs no lock: it works beside a writer.
+    Get(get::GetArgs),
+    /// List the shards with their lineage and contents
+    Shards(open::StreamArg),
+    /// Split a shard in two
+    Split(shards::SplitArgs),
+    /// Merge two adjacent shards into one
+    Merge(shards::MergeArgs),
+    /// Split and merge until there are so many open shards
+    Scale(shards::ScaleArgs),
+    /// Show a stream's options and contents
+    Describe(open::StreamArg),
+    /// Show or change how long records stay
+    Retention(retention::RetentionArgs),
+    /// Remove what retention no longer covers now, or everything before a sequence number
+    Trim(retention::TrimArgs),
+    /// Check every checksum and cross-reference; changes nothing
+    Verify(verify::VerifyArgs),
+    /// Measure writing and reading on this machine, in a stream that is removed afterwards
+    Bench(bench::BenchArgs),
+    /// Print the completion script of a shell
+    Completions {
+        /// Whose script
+        shell: Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Output::new(cli.json, cli.quiet);
+    let outcome = run(&cli.command, &mut out);
+    exit::report(flushed(outcome, &mut out))
+}
+
+fn run(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
+    match command {
+        Command::Create(args) => stream::create(args, out),
+        Command::Put(args) => put::run(args, out),
+        Command::Get(args) => get::run(args, out),
+        Command::Shards(args) => shards::list(args, out),
+        Command::Split(args) => shards::split(args, out),
+        Command::Merge(args) => shards::merge(args, out),
+        Command::Scale(args) => shards::scale(args, out),
+        Command::Describe(args) => stream::describe(args, out),
+        Command::Retention(args) => retention::run(args, out),
+        Command::Trim(args) => retention::trim(args, out),
+        Command::Verify(args) => verify::run(args, out),
+        Command::Bench(args) => bench::run(args, out),
+        Command::Completions { shell } => completions(*shell, out),
+    }
+}
+
+/// What was written before a failure is the reader's all the same; the first failure is the one told.
+fn flushed(outcome: Result<Exit, Failure>, out: &mut Output) -> Result<Exit, Failure> {
+    let written = out.flush();
+    let exit = outcome?;
+    written.map(|()| exit)
+}
+
+fn completions(shell: Shell, out: &mut Output) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "anabranch", &mut script);
+    out.bytes(&script)?;
+    Ok(Exit::Fine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,10 @@
+//! The command as a user meets it: the binary, on temporary directories.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so by panicking")]
+
+mod process;
+mod put;
+mod stream;
+mod support;
+mod usage;
