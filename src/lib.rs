@@ -101,6 +101,7 @@ mod shard;
 pub mod storage;
 mod store;
 mod stream;
+mod trace;
 mod types;
 
 pub use clock::{Clock, ManualClock, SystemClock};

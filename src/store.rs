@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::limits::MAX_STREAM_NAME_CHARS;
+use crate::shard::OpenFiles;
 use crate::storage::{Disk, Fault, Storage};
 use crate::stream::{Background, Stream, StreamBuilder, StreamInner, make_directories};
 
@@ -42,6 +43,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     storage: Arc<dyn Storage>,
     background: Option<Background>,
+    files: Arc<OpenFiles>,
     /// Held while a stream is created, opened or deleted, so that these exclude each other.
     open: Mutex<BTreeMap<String, Weak<StreamInner>>>,
 }
@@ -93,6 +95,7 @@ impl StoreBuilder {
                 clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
                 storage,
                 background,
+                files: Arc::default(),
                 open: Mutex::default(),
             }),
         };
@@ -205,7 +208,12 @@ fn live(open: &BTreeMap<String, Weak<StreamInner>>, name: &str) -> Option<Stream
 
 impl Inner {
     fn adopt(&self, builder: StreamBuilder) -> StreamBuilder {
-        builder.within_store(Arc::clone(&self.clock), Arc::clone(&self.storage), self.background.clone())
+        builder.within_store(
+            Arc::clone(&self.clock),
+            Arc::clone(&self.storage),
+            self.background.clone(),
+            Arc::clone(&self.files),
+        )
     }
 
     fn stream_path(&self, name: &str) -> Result<PathBuf> {

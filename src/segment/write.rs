@@ -13,11 +13,16 @@ use crate::format::{
 use crate::storage::{Access, Fault, Storage, StorageFile};
 use crate::types::{SequenceNumber, Timestamp};
 
+/// The staging buffer gives back what a large group made it grow beyond this.
+const KEPT_STAGING_BYTES: usize = 1 << 20;
+
 /// Appends frames to a segment: staged in memory, written as a group, then made durable.
 #[derive(Debug)]
 pub(crate) struct SegmentWriter {
     segment: Arc<Segment>,
-    file: Arc<dyn StorageFile>,
+    storage: Arc<dyn Storage>,
+    /// Open for writing, unless it was parked.
+    file: Option<Arc<dyn StorageFile>>,
     /// Where the next group goes; everything before is written.
     written_end: u64,
     /// Everything before is durable.
@@ -35,11 +40,15 @@ pub(crate) struct SegmentWriter {
 impl SegmentWriter {
     /// Creates a segment: when this returns, its room is reserved and its name and header are durable. On
     /// failure nothing is left behind but, at worst, a file without records, which the next opening removes.
-    pub(crate) fn create(storage: &dyn Storage, directory: &Path, header: SegmentHeader) -> Result<Self, Fault> {
+    pub(crate) fn create(
+        storage: &Arc<dyn Storage>,
+        directory: &Path,
+        header: SegmentHeader,
+    ) -> Result<Self, Fault> {
         let path = directory.join(segment_name(header.first));
         let file = storage.create_file(&path).map_err(Fault::io("create", &path))?;
-        match Self::prepare(storage, directory, &path, file.as_ref(), &header) {
-            Ok(segment) => Ok(Self::new(Arc::new(segment), file)),
+        match Self::prepare(storage.as_ref(), directory, &path, file.as_ref(), &header) {
+            Ok(segment) => Ok(Self::new(Arc::clone(storage), Arc::new(segment), file)),
             Err(fault) => {
                 // Room for others; should it fail as well, recovery removes the file.
                 let _ = storage.remove_file(&path);
@@ -63,10 +72,11 @@ impl SegmentWriter {
         Ok(Segment::live(path.to_path_buf(), *header, map))
     }
 
-    fn new(segment: Arc<Segment>, file: Arc<dyn StorageFile>) -> Self {
+    fn new(storage: Arc<dyn Storage>, segment: Arc<Segment>, file: Arc<dyn StorageFile>) -> Self {
         Self {
             segment,
-            file,
+            storage,
+            file: Some(file),
             written_end: SEGMENT_HEADER_BYTES as u64,
             durable_end: SEGMENT_HEADER_BYTES as u64,
             staged: Vec::new(),
@@ -84,7 +94,7 @@ impl SegmentWriter {
     /// What is not known durable, from the record `durable` on, is read and written again: if the sync of a dead writer had failed, the
     /// kernel may hold these pages as clean, and a sync of ours would "succeed" without them.
     pub(crate) fn recover(
-        storage: &dyn Storage,
+        storage: &Arc<dyn Storage>,
         path: &Path,
         header: SegmentHeader,
         found: &Scan,
@@ -96,7 +106,7 @@ impl SegmentWriter {
         rewrite(file.as_ref(), path, from..found.end)?;
         let segment = Segment::follow(path, header, file.as_ref())?;
         segment.publish(&found.starts, found.end);
-        let mut writer = Self::new(Arc::new(segment), file);
+        let mut writer = Self::new(Arc::clone(storage), Arc::new(segment), file);
         writer.written_end = found.end;
         writer.records = found.starts.len() as u64;
         writer.bytes = found.bytes;
@@ -109,9 +119,27 @@ impl SegmentWriter {
         &self.segment
     }
 
-    /// The open file, for a sync outside the shard's lock.
-    pub(crate) fn file(&self) -> Arc<dyn StorageFile> {
-        Arc::clone(&self.file)
+    /// The open file; opened again if it was parked.
+    pub(crate) fn file(&mut self) -> Result<Arc<dyn StorageFile>, Fault> {
+        if let Some(file) = &self.file {
+            return Ok(Arc::clone(file));
+        }
+        let path = self.segment.path();
+        let file = self.storage.open_file(path, Access::Write).map_err(Fault::io("open", path))?;
+        self.file = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    pub(crate) fn is_parked(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// Makes everything durable and closes the file until the next write. A clean file only: a failed sync is told
+    /// to those who had the file open at the time.
+    pub(crate) fn park(&mut self) -> Result<(), Fault> {
+        self.sync()?;
+        self.file = None;
+        Ok(())
     }
 
     /// The number behind the last record, staged ones included.
@@ -181,12 +209,14 @@ impl SegmentWriter {
         if self.staged.is_empty() {
             return Ok(());
         }
+        let file = self.file()?;
         let path = self.segment.path();
-        self.file.write_at(&self.staged, self.written_end).map_err(Fault::io("write", path))?;
+        file.write_at(&self.staged, self.written_end).map_err(Fault::io("write", path))?;
         self.written_end += self.staged.len() as u64;
         self.segment.publish(&self.staged_starts, self.written_end);
         self.staged.clear();
         self.staged_starts.clear();
+        self.staged.shrink_to(KEPT_STAGING_BYTES);
         Ok(())
     }
 
@@ -200,7 +230,7 @@ impl SegmentWriter {
     pub(crate) fn sync(&mut self) -> Result<(), Fault> {
         self.write_staged()?;
         if self.durable_end < self.written_end {
-            self.file.sync().map_err(Fault::io("sync", self.segment.path()))?;
+            self.file()?.sync().map_err(Fault::io("sync", self.segment.path()))?;
             self.note_durable(self.written_end);
         }
         Ok(())
@@ -211,16 +241,17 @@ impl SegmentWriter {
     pub(crate) fn seal(&mut self, kind: SealKind) -> Result<Footer, Fault> {
         // In two steps: one sync for frames and footer could, cut short, leave a footer that vouches for frames that are not there.
         self.sync()?;
-        let footer = self.write_footer(kind)?;
-        self.file.sync().map_err(Fault::io("sync", self.segment.path()))?;
+        let file = self.file()?;
+        let footer = self.write_footer(file.as_ref(), kind)?;
+        file.sync().map_err(Fault::io("sync", self.segment.path()))?;
         let index_end = footer.index_position + index_bytes(usize::try_from(footer.records).unwrap_or(0)) as u64;
         // A hint: where the file system cannot, the room stays taken until the segment expires.
-        let _ = self.file.release(index_end..self.segment.header().footer_position());
+        let _ = file.release(index_end..self.segment.header().footer_position());
         self.segment.publish_footer(footer);
         Ok(footer)
     }
 
-    fn write_footer(&self, kind: SealKind) -> Result<Footer, Fault> {
+    fn write_footer(&self, file: &dyn StorageFile, kind: SealKind) -> Result<Footer, Fault> {
         let path = self.segment.path();
         let starts = self.segment.live_positions();
         let mut index = Vec::with_capacity(index_bytes(starts.len()));
@@ -239,18 +270,16 @@ impl SegmentWriter {
             bytes: self.bytes,
             index_checksum: self.segment.seed().checksum(&index),
         };
-        self.file.write_at(&index, footer.index_position).map_err(Fault::io("write", path))?;
+        file.write_at(&index, footer.index_position).map_err(Fault::io("write", path))?;
         let footer_bytes = footer.encode(self.segment.seed());
-        self.file
-            .write_at(&footer_bytes, self.segment.header().footer_position())
-            .map_err(Fault::io("write", path))?;
+        file.write_at(&footer_bytes, self.segment.header().footer_position()).map_err(Fault::io("write", path))?;
         Ok(footer)
     }
 
     /// Removes a segment that never got a record, so that its successor can have its name.
-    pub(crate) fn remove_empty(self, storage: &dyn Storage) -> Result<(), Fault> {
+    pub(crate) fn remove_empty(self) -> Result<(), Fault> {
         let path = self.segment.path();
-        storage.remove_file(path).map_err(Fault::io("remove", path))
+        self.storage.remove_file(path).map_err(Fault::io("remove", path))
     }
 }
 

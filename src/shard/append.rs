@@ -9,6 +9,7 @@ use crate::format::{FrameInput, SealKind, SegmentHeader, frame_bytes};
 use crate::limits::{MAX_PENDING_BYTES, SEGMENT_GROWTH, UNSYNCED_FACTOR};
 use crate::segment::SegmentWriter;
 use crate::storage::Fault;
+use crate::trace::event;
 use crate::types::{Durability, HashKey, SequenceNumber, Timestamp};
 
 /// A record to append; validated before it gets here.
@@ -24,6 +25,8 @@ pub(crate) struct AppendEntry<'a> {
 pub(crate) struct Appended {
     pub(crate) first: SequenceNumber,
     pub(crate) arrival: Timestamp,
+    /// Whether the shard opened a file for it: the caller tells [`OpenFiles`](super::OpenFiles).
+    pub(crate) opened_file: bool,
 }
 
 impl Shard {
@@ -46,12 +49,14 @@ impl Shard {
             .map(|entry| frame_bytes(entry.explicit_hash_key, entry.partition_key, entry.data) as u64)
             .sum();
         let mut state = self.append.lock();
+        let was_closed = state.writer.as_ref().is_none_or(SegmentWriter::is_parked);
         self.make_room(&mut state, bytes, count)?;
         if let Some(expected) = expect_next.filter(|expected| *expected != state.next) {
             let actual = state.next;
             return Err(ShardError::Mismatch { expected, actual });
         }
-        let appended = self.stage(&mut state, entries)?;
+        let mut appended = self.stage(&mut state, entries)?;
+        appended.opened_file = was_closed;
         if durability == Durability::Buffered {
             self.write_staged(&mut state)?;
             self.limit_unsynced(&mut state)?;
@@ -91,7 +96,7 @@ impl Shard {
         Counters::add(&counters.puts, 1);
         Counters::add(&counters.records_in, state.next.since(first));
         Counters::add(&counters.bytes_in, bytes as u64);
-        Ok(Appended { first, arrival })
+        Ok(Appended { first, arrival, opened_file: false })
     }
 
     /// Waits until all records below `target` are durable, and leads the commit if nobody else does.
@@ -121,10 +126,14 @@ impl Shard {
 
     fn lead_commit(&self, state: &mut MutexGuard<'_, AppendState>) -> Result<(), ShardError> {
         self.write_staged(state)?;
-        let Some(writer) = state.writer.as_ref() else {
+        let Some(writer) = state.writer.as_mut() else {
             return Err(ShardError::NotOpen); // nothing undurable without a writer
         };
-        let (file, end, next) = (writer.file(), writer.written_end(), writer.next());
+        let file = match writer.file() {
+            Ok(file) => file,
+            Err(fault) => return Err(self.fail(state, fault)),
+        };
+        let (end, next) = (writer.written_end(), writer.next());
         let segment = Arc::clone(writer.segment());
         state.committing = true;
         let outcome = MutexGuard::unlocked(state, || {
@@ -195,6 +204,8 @@ impl Shard {
             let has_room = state.writer.as_ref().is_some_and(|writer| writer.has_room(bytes, records));
             let staged = state.writer.as_ref().map_or(0, SegmentWriter::staged_bytes);
             if has_room && staged < MAX_PENDING_BYTES {
+                // Opened before anything is staged, so that a failure to open is only a refusal.
+                state.writer.as_mut().map(SegmentWriter::file).transpose()?;
                 return Ok(());
             }
             if state.committing {
@@ -223,10 +234,10 @@ impl Shard {
             created: context.clock.now(),
             file_bytes: file_bytes.next_multiple_of(8),
         };
-        let successor = SegmentWriter::create(context.storage.as_ref(), &self.directory, header)?;
+        let successor = SegmentWriter::create(&context.storage, &self.directory, header)?;
         if let Err(error) = self.seal_rolled(state) {
             // Recovery would remove it too: behind an unsealed segment, a successor is empty.
-            let _ = successor.remove_empty(context.storage.as_ref());
+            let _ = successor.remove_empty();
             return Err(error);
         }
         self.segments.write().push_live(Arc::clone(successor.segment()));
@@ -248,6 +259,7 @@ impl Shard {
                 self.segments.write().seal(first);
                 self.note_durable(next);
                 Counters::add(&self.context.counters.segments_rolled, 1);
+                event!(debug, shard = %self.id, %first, %next, "segment rolled");
                 self.committed.notify_all();
                 self.announce();
                 Ok(())

@@ -22,6 +22,7 @@
 
 mod append;
 mod cursor;
+mod files;
 mod follow;
 mod recover;
 mod retain;
@@ -40,10 +41,13 @@ use crate::clock::Clock;
 use crate::format::{SealKind, ShardEntry, StreamOptions};
 use crate::segment::{SegmentWriter, Visibility};
 use crate::storage::{Fault, Storage};
+use crate::trace::event;
 use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
 
 pub(crate) use append::AppendEntry;
 pub(crate) use cursor::{Cursor, Progress};
+pub(crate) use files::{OpenFiles, RecentSegments};
+pub(crate) use recover::Torn;
 pub(crate) use retain::Removal;
 pub(crate) use watermark::{WATERMARK_FILE, Watermarks};
 
@@ -67,6 +71,8 @@ pub(crate) struct ShardContext {
     pub(crate) tail: Signal,
     /// Rung when a shard has gathered enough unsynced bytes to want a sync.
     pub(crate) flush: Arc<FlushRequest>,
+    /// The segments opened last, which stay mapped for the next point read.
+    pub(crate) recent: RecentSegments,
     /// Whether somebody listens to `flush`.
     pub(crate) has_background: bool,
 }
@@ -330,7 +336,7 @@ impl Shard {
         let first = writer.segment().first();
         if writer.is_empty() {
             self.segments.write().remove(first);
-            return Ok(writer.remove_empty(self.context.storage.as_ref())?);
+            return Ok(writer.remove_empty()?);
         }
         match writer.seal(SealKind::Closed) {
             Ok(_) => {
@@ -384,6 +390,31 @@ impl Shard {
         self.announce();
     }
 
+    /// Makes everything durable and closes the active segment's file until the next append; whether that could be done now.
+    pub(crate) fn park(&self) -> bool {
+        let mut state = self.append.lock();
+        if state.committing || state.failure.is_some() {
+            return false;
+        }
+        let Some(writer) = state.writer.as_mut() else {
+            return true;
+        };
+        let had_unsynced = writer.staged_bytes() > 0 || writer.unsynced_bytes() > 0;
+        let outcome = writer.park();
+        let next = writer.next();
+        match outcome {
+            Ok(()) if had_unsynced => {
+                self.note_written(next);
+                self.note_durable(next);
+                self.committed.notify_all();
+                self.announce();
+            }
+            Ok(()) => {}
+            Err(fault) => drop(self.fail(&mut state, fault)), // told to the next one who appends
+        }
+        true
+    }
+
     fn note_written(&self, next: SequenceNumber) {
         self.written.fetch_max(next.get(), Ordering::SeqCst);
     }
@@ -405,6 +436,7 @@ impl Shard {
             }
             other => return ShardError::Fault(other),
         };
+        event!(error, shard = %self.id, error = %failure, "shard failed: it takes no more records until the stream is opened again");
         state.failure = Some(Arc::clone(&failure));
         self.committed.notify_all();
         ShardError::Failed(failure)

@@ -255,7 +255,7 @@ impl Opening<'_> {
             return Ok(Tail { torn, ..tail });
         }
         let records = found.starts.len() as u64;
-        let mut writer = SegmentWriter::recover(self.context.storage.as_ref(), &path, *header, &found, durable)?;
+        let mut writer = SegmentWriter::recover(&self.context.storage, &path, *header, &found, durable)?;
         let footer = writer.seal(SealKind::Closed)?;
         firsts.push(newest);
         Ok(Tail {

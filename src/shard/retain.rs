@@ -124,6 +124,7 @@ impl Shard {
     pub(crate) fn remove(&self, removal: &Removal) -> Result<(), Fault> {
         for summary in &removal.segments {
             self.segments.write().remove(summary.first);
+            self.context.recent.forget(self.id, summary.first);
             let path = self.directory.join(segment_name(summary.first));
             self.context.storage.remove_file(&path).map_err(Fault::io("remove", &path))?;
             Counters::add(&self.context.counters.segments_trimmed, 1);

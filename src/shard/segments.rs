@@ -112,6 +112,7 @@ impl Slot {
         }
         let segment = Arc::new(segment);
         *open = Arc::downgrade(&segment);
+        context.recent.keep(&segment);
         Ok(segment)
     }
 

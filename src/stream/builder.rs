@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::format::StreamOptions;
 use crate::limits::Limits;
+use crate::shard::OpenFiles;
 use crate::storage::Storage;
 use crate::types::{Durability, PartitionHash, RetentionPeriod};
 
@@ -50,6 +51,8 @@ pub struct StreamBuilder {
     pub(super) no_background: bool,
     /// A store's thread, in place of one of the stream's own.
     pub(super) background: Option<Background>,
+    /// A store's bound on open files, in place of one of the stream's own.
+    pub(super) files: Option<Arc<OpenFiles>>,
 }
 
 /// An option that was set, or was not.
@@ -138,7 +141,9 @@ impl StreamBuilder {
         clock: Arc<dyn Clock>,
         storage: Arc<dyn Storage>,
         background: Option<Background>,
+        files: Arc<OpenFiles>,
     ) -> Self {
+        self.files = Some(files);
         self.clock = Some(clock);
         self.storage = Some(storage);
         self.no_background = background.is_none();

@@ -152,6 +152,16 @@ impl Stream {
         self.inner.describe()
     }
 
+    /// The bounds of this stream's records and batches.
+    pub fn limits(&self) -> Limits {
+        self.inner.context.options.limits
+    }
+
+    /// What an acknowledged put survives, unless it asks for more.
+    pub fn durability(&self) -> Durability {
+        self.inner.context.options.durability
+    }
+
     /// The listed shards, by id, with their lineage: no file is looked at.
     pub fn shards(&self) -> Vec<ShardSummary> {
         let _ = self.inner.refresh(); // a read-only stream that cannot look shows what it knew

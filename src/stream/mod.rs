@@ -25,7 +25,7 @@ use crate::format::{ManifestState, ShardEntry};
 use crate::manifest::{self, Manifest};
 use crate::routing::Routes;
 use crate::segment::Visibility;
-use crate::shard::{Shard, ShardContext};
+use crate::shard::{OpenFiles, Shard, ShardContext};
 use crate::storage::LockGuard;
 use crate::types::{Durability, HashKey, ShardId};
 
@@ -65,6 +65,7 @@ pub(crate) struct StreamInner {
     recovery: RecoveryReport,
     deletion_clock: Mutex<DeletionClock>,
     background: Option<Background>,
+    files: Arc<OpenFiles>,
 }
 
 /// The shards as they are between two reshards.

@@ -15,8 +15,11 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::format::{ManifestState, ShardEntry};
 use crate::manifest::{self, MANIFEST_FILE, MANIFEST_NEW_FILE, Manifest};
-use crate::shard::{Counters, FlushRequest, Shard, ShardContext, Signal, WATERMARK_FILE, Watermarks};
+use crate::shard::{
+    Counters, FlushRequest, RecentSegments, Shard, ShardContext, Signal, Torn, WATERMARK_FILE, Watermarks,
+};
 use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Storage};
+use crate::trace::event;
 use crate::types::{HashKeyRange, SequenceNumber, ShardId, StreamId, Timestamp};
 
 /// The directory of the shards' directories, in the stream's.
@@ -181,14 +184,20 @@ impl Opening {
             entry.last_arrival = found.last_arrival;
             recovery.shards_recovered += u64::from(found.records > 0);
             recovery.records_recovered += found.records;
-            recovery.torn_tails.extend(found.torn.map(|torn| TornTail {
-                shard_id: torn.shard_id,
-                next_sequence_number: torn.next,
-                path: torn.path,
-                offset: torn.offset,
-            }));
+            if let Some(torn) = found.torn {
+                event!(warn, shard = %torn.shard_id, next = %torn.next, offset = torn.offset, "torn tail cut off");
+                recovery.torn_tails.push(torn.into());
+            }
             shards.insert(entry.id, Arc::new(found.shard));
         }
+        event!(
+            info,
+            path = %self.path.display(),
+            incarnation = state.incarnation,
+            clean = was_clean,
+            recovered = recovery.records_recovered,
+            "stream opened"
+        );
         // The incarnation, and what recovery found, are durable before the first append and the first read.
         let mut manifest = Manifest::new(Arc::clone(&self.storage), self.path.clone(), state.clone());
         manifest.replace(state).map_err(|error| Error::from(error.into_fault()))?;
@@ -273,6 +282,7 @@ impl Opening {
             watermarks,
             counters: Counters::default(),
             tail: Signal::default(),
+            recent: RecentSegments::default(),
             flush: background.map_or_else(|| Arc::new(FlushRequest::default()), Background::wake),
             has_background: background.is_some(),
         })
@@ -309,6 +319,7 @@ impl Opening {
             closed: AtomicBool::new(false),
             recovery,
             background,
+            files: self.builder.files.unwrap_or_default(),
         });
         if let Some(background) = &inner.background {
             background.serve(&inner);
@@ -371,4 +382,10 @@ fn draw_stream_id(now: Timestamp, path: &Path) -> StreamId {
     use std::hash::{BuildHasher, RandomState};
     let half = || u128::from(RandomState::new().hash_one((now, path)));
     StreamId::new(half() << 64 | half())
+}
+
+impl From<Torn> for TornTail {
+    fn from(torn: Torn) -> Self {
+        Self { shard_id: torn.shard_id, next_sequence_number: torn.next, path: torn.path, offset: torn.offset }
+    }
 }

@@ -176,6 +176,9 @@ impl StreamInner {
                 }
                 other => other.map_err(Error::of_shard(shard.id()))?,
             };
+            if appended.opened_file {
+                self.files.opened(&shard);
+            }
             if durability == Durability::Synced {
                 shard.commit(appended.first.next()).map_err(Error::of_shard(shard.id()))?;
             }
@@ -200,7 +203,12 @@ impl StreamInner {
             waiting.clear();
             for (shard, indices) in groups.into_values() {
                 match append_group(&shard, entries, &indices, durability, &mut receipts) {
-                    Ok(next) => appended.push((shard, next)),
+                    Ok((next, opened_file)) => {
+                        if opened_file {
+                            self.files.opened(&shard);
+                        }
+                        appended.push((shard, next));
+                    }
                     Err(ShardError::NotOpen) => waiting.extend(indices),
                     Err(error) => outcome = outcome.and(Err(Error::of_shard(shard.id())(error))),
                 }
@@ -277,14 +285,14 @@ impl StreamInner {
 /// The shards that take a batch, and the places of their entries in it.
 type Groups = BTreeMap<ShardId, (Arc<Shard>, Vec<usize>)>;
 
-/// Appends a shard's part of a batch and fills in its receipts; gives the number behind it.
+/// Appends a shard's part of a batch and fills in its receipts; gives the number behind it, and whether a file was opened.
 fn append_group(
     shard: &Shard,
     entries: &[PutEntry<'_>],
     indices: &[usize],
     durability: Durability,
     receipts: &mut [Option<PutReceipt>],
-) -> Result<SequenceNumber, ShardError> {
+) -> Result<(SequenceNumber, bool), ShardError> {
     let group = indices.iter().map(|index| AppendEntry::from(&entries[*index]));
     let appended = shard.append(group, durability, None)?;
     let mut next = appended.first;
@@ -293,7 +301,7 @@ fn append_group(
             Some(PutReceipt { shard_id: shard.id(), sequence_number: next, arrival: appended.arrival });
         next = next.next();
     }
-    Ok(next)
+    Ok((next, appended.opened_file))
 }
 
 fn check_key(partition_key: &str) -> Result<()> {

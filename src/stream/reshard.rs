@@ -17,6 +17,7 @@ use crate::manifest::{self, Manifest, ReplaceError};
 use crate::routing::{self, Step};
 use crate::shard::{Counters, Shard};
 use crate::storage::Fault;
+use crate::trace::event;
 use crate::types::{HashKey, HashKeyRange, SequenceNumber, ShardId, Timestamp};
 
 impl Stream {
@@ -164,6 +165,7 @@ impl StreamInner {
             parent.shard.close();
         }
         Counters::add(&self.context.counters.reshards, 1);
+        event!(info, children = children.len(), %starting, "stream resharded");
         Ok(children.iter().map(|entry| entry.id).collect())
     }
 

@@ -15,6 +15,7 @@ use crate::manifest::Manifest;
 use crate::segment::Visibility;
 use crate::shard::Removal;
 use crate::storage::Fault;
+use crate::trace::event;
 use crate::types::{RetentionPeriod, SequenceNumber, ShardId, Timestamp};
 
 /// What a round of retention removed.
@@ -276,6 +277,7 @@ impl StreamInner {
         for (member, removal) in &trim.removals {
             member.shard.remove(removal)?;
             report.add(removal);
+            event!(debug, shard = %member.shard.id(), first = %removal.first, "segments removed");
         }
         for member in &trim.expired {
             let directory = member.shard.directory();

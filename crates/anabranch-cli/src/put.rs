@@ -66,7 +66,7 @@ pub(crate) struct PutArgs {
 pub(crate) fn run(args: &PutArgs, out: &mut Output) -> Result<Exit, Failure> {
     let interrupt = Interrupt::install()?;
     let stream = open_stream(args, out)?;
-    let limits = stream.describe()?.limits;
+    let limits = stream.limits();
     let progress = progress(args, out.is_quiet());
     let mut session = Session {
         stream: &stream,
