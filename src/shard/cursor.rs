@@ -1,6 +1,7 @@
 //! Reading a shard in order.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Counters, Shard, ShardError};
 use crate::format::SEGMENT_HEADER_BYTES;
@@ -247,7 +248,7 @@ impl Cursor {
 impl Shard {
     /// The oldest record that retention keeps.
     pub(crate) fn trim_horizon(&self) -> Result<SequenceNumber, ShardError> {
-        let trimmed = SequenceNumber::new(self.horizon.load(std::sync::atomic::Ordering::SeqCst));
+        let trimmed = SequenceNumber::new(self.horizon.load(Ordering::SeqCst));
         let first = self.segments.read().first().unwrap_or(trimmed);
         let by_age = match self.cutoff() {
             Some(cutoff) => self.first_at_or_next(cutoff)?,
@@ -293,18 +294,36 @@ impl Shard {
         requested: SequenceNumber,
     ) -> Result<SequenceNumber, ShardError> {
         let tail = self.next(Visibility::Written);
-        let earliest = self.trim_horizon()?;
         if next > tail {
-            Err(ShardError::BeyondTail { requested, next: tail })
-        } else if next < earliest {
-            Err(self.trimmed(requested, earliest))
-        } else {
-            Ok(next)
+            return Err(ShardError::BeyondTail { requested, next: tail });
         }
+        if next == tail || self.is_kept(next)? {
+            return Ok(next);
+        }
+        let earliest = self.trim_horizon()?;
+        if next < earliest { Err(self.trimmed(requested, earliest)) } else { Ok(next) }
+    }
+
+    /// Whether a record is certainly above the trim horizon: one look at it, where finding the horizon is a search.
+    fn is_kept(&self, number: SequenceNumber) -> Result<bool, Fault> {
+        if number < SequenceNumber::new(self.horizon.load(Ordering::SeqCst)) {
+            return Ok(false);
+        }
+        let Some(slot) = self.segments.read().holding(number) else {
+            return Ok(false);
+        };
+        let Some(cutoff) = self.cutoff() else {
+            return Ok(true);
+        };
+        let segment = slot.segment(&self.context, self.id, &self.directory)?;
+        let Some(position) = segment.position(number, Visibility::Written)? else {
+            return Ok(false);
+        };
+        Ok(segment.frame(position, segment.end(Visibility::Written), number)?.arrival >= cutoff)
     }
 
     fn trimmed(&self, requested: SequenceNumber, earliest: SequenceNumber) -> ShardError {
-        let horizon = SequenceNumber::new(self.horizon.load(std::sync::atomic::Ordering::SeqCst));
+        let horizon = SequenceNumber::new(self.horizon.load(Ordering::SeqCst));
         ShardError::Trimmed { requested, earliest: earliest.max(horizon) }
     }
 }

@@ -384,9 +384,17 @@ impl Shard {
         self.announce();
     }
 
-    /// Refuses appends from now on, and wakes the readers; what is written stays as it is. For a stream that is closed.
+    /// Refuses appends and commits from now on, and wakes the readers; what is written stays as it is. For a stream that
+    /// is closed: when this returns, nothing of this shard is written any more.
     pub(crate) fn shut(&self) {
-        self.append.lock().phase = Phase::Closed;
+        let mut state = self.append.lock();
+        while state.committing {
+            self.committed.wait(&mut state);
+        }
+        state.phase = Phase::Closed;
+        state.writer = None;
+        drop(state);
+        self.committed.notify_all();
         self.announce();
     }
 

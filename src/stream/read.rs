@@ -76,6 +76,7 @@ impl Stream {
 impl StreamInner {
     pub(super) fn cursor(&self, shard_id: ShardId, kind: ShardIteratorType) -> Result<Cursor> {
         let shard = self.member(shard_id)?.shard;
+        self.refresh_shard(&shard)?;
         Cursor::new(shard, kind, self.visibility()).map_err(Error::of_shard(shard_id))
     }
 
