@@ -51,7 +51,8 @@ impl SegmentWriter {
             Ok(segment) => Ok(Self::new(Arc::clone(storage), Arc::new(segment), file)),
             Err(fault) => {
                 // Room for others; should it fail as well, recovery removes the file.
-                let _ = storage.remove_file(&path);
+                let _ = storage.remove_file(&path).and_then(|()| storage.sync_dir(directory));
+                let _ = storage.sync_dir(directory); // or it could come back
                 Err(fault)
             }
         }
@@ -239,10 +240,14 @@ impl SegmentWriter {
     /// Seals the segment: all frames durable first, then index and footer, durable too. An empty segment
     /// must not be sealed; see [`remove_empty`](Self::remove_empty).
     pub(crate) fn seal(&mut self, kind: SealKind) -> Result<Footer, Fault> {
-        // In two steps: one sync for frames and footer could, cut short, leave a footer that vouches for frames that are not there.
-        self.sync()?;
+        // In two steps: one sync for all could, cut short, leave a footer that vouches for frames or an index that are
+        // not there.
+        self.write_staged()?;
         let file = self.file()?;
-        let footer = self.write_footer(file.as_ref(), kind)?;
+        let index_checksum = self.write_index(file.as_ref())?;
+        file.sync().map_err(Fault::io("sync", self.segment.path()))?;
+        self.note_durable(self.written_end);
+        let footer = self.write_footer(file.as_ref(), kind, index_checksum)?;
         file.sync().map_err(Fault::io("sync", self.segment.path()))?;
         let index_end = footer.index_position + index_bytes(usize::try_from(footer.records).unwrap_or(0)) as u64;
         // A hint: where the file system cannot, the room stays taken until the segment expires.
@@ -251,14 +256,19 @@ impl SegmentWriter {
         Ok(footer)
     }
 
-    fn write_footer(&self, file: &dyn StorageFile, kind: SealKind) -> Result<Footer, Fault> {
-        let path = self.segment.path();
+    fn write_index(&self, file: &dyn StorageFile) -> Result<u32, Fault> {
         let starts = self.segment.live_positions();
         let mut index = Vec::with_capacity(index_bytes(starts.len()));
         for start in &starts {
             index.extend_from_slice(&start.to_le_bytes());
         }
         index.resize(index_bytes(starts.len()), 0);
+        file.write_at(&index, self.written_end).map_err(Fault::io("write", self.segment.path()))?;
+        Ok(self.segment.seed().checksum(&index))
+    }
+
+    fn write_footer(&self, file: &dyn StorageFile, kind: SealKind, index_checksum: u32) -> Result<Footer, Fault> {
+        let path = self.segment.path();
         let footer = Footer {
             kind,
             first: self.segment.first(),
@@ -268,9 +278,8 @@ impl SegmentWriter {
             first_arrival: self.first_arrival.unwrap_or(self.last_arrival),
             last_arrival: self.last_arrival,
             bytes: self.bytes,
-            index_checksum: self.segment.seed().checksum(&index),
+            index_checksum,
         };
-        file.write_at(&index, footer.index_position).map_err(Fault::io("write", path))?;
         let footer_bytes = footer.encode(self.segment.seed());
         file.write_at(&footer_bytes, self.segment.header().footer_position()).map_err(Fault::io("write", path))?;
         Ok(footer)

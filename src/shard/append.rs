@@ -50,11 +50,7 @@ impl Shard {
             .sum();
         let mut state = self.append.lock();
         let was_closed = state.writer.as_ref().is_none_or(SegmentWriter::is_parked);
-        self.make_room(&mut state, bytes, count)?;
-        if let Some(expected) = expect_next.filter(|expected| *expected != state.next) {
-            let actual = state.next;
-            return Err(ShardError::Mismatch { expected, actual });
-        }
+        self.make_room(&mut state, bytes, count, expect_next)?;
         let mut appended = self.stage(&mut state, entries)?;
         appended.opened_file = was_closed;
         if durability == Durability::Buffered {
@@ -193,6 +189,7 @@ impl Shard {
         state: &mut MutexGuard<'_, AppendState>,
         bytes: u64,
         records: u64,
+        expect_next: Option<SequenceNumber>,
     ) -> Result<(), ShardError> {
         loop {
             if let Some(failure) = &state.failure {
@@ -200,6 +197,10 @@ impl Shard {
             }
             if state.phase != Phase::Open {
                 return Err(ShardError::NotOpen);
+            }
+            // Before a roll: a segment that is made gets a record at once.
+            if let Some(expected) = expect_next.filter(|expected| *expected != state.next) {
+                return Err(ShardError::Mismatch { expected, actual: state.next });
             }
             let has_room = state.writer.as_ref().is_some_and(|writer| writer.has_room(bytes, records));
             let staged = state.writer.as_ref().map_or(0, SegmentWriter::staged_bytes);
@@ -235,11 +236,8 @@ impl Shard {
             file_bytes: file_bytes.next_multiple_of(8),
         };
         let successor = SegmentWriter::create(&context.storage, &self.directory, header)?;
-        if let Err(error) = self.seal_rolled(state) {
-            // Recovery would remove it too: behind an unsealed segment, a successor is empty.
-            let _ = successor.remove_empty();
-            return Err(error);
-        }
+        // Should it fail, the successor stays: the footer may be on the disk, and says that there is one.
+        self.seal_rolled(state)?;
         self.segments.write().push_live(Arc::clone(successor.segment()));
         state.writer = Some(successor);
         state.next_file_bytes = file_bytes

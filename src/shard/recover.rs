@@ -53,7 +53,7 @@ impl Shard {
         entry: &ShardEntry,
         exact: bool,
     ) -> Result<Recovered, Fault> {
-        let opening = Opening { context: &context, directory: &directory, entry };
+        let opening = Opening { exact, context: &context, directory: &directory, entry };
         let mut firsts = opening.list()?;
         opening.remove_trimmed(&mut firsts)?;
         let tail = opening.find_tail(&mut firsts)?;
@@ -101,6 +101,8 @@ pub(super) fn list_segments(
 }
 
 struct Opening<'a> {
+    /// The manifest knows the shard's end.
+    exact: bool,
     context: &'a ShardContext,
     directory: &'a Path,
     entry: &'a ShardEntry,
@@ -183,7 +185,14 @@ impl Opening<'_> {
         newest: SequenceNumber,
         previous: Option<Footer>,
     ) -> Result<Tail, Fault> {
+        if let (Some(footer), Some(first)) = (previous, firsts.last()) {
+            let path = self.path(*first);
+            let file = self.open(&path)?;
+            // Before its successor is gone: a segment sealed as rolled must have one.
+            self.reseal(&path, &self.header(file.as_ref(), &path, *first)?, footer)?;
+        }
         self.remove(newest)?;
+        self.context.storage.sync_dir(self.directory).map_err(Fault::io("sync", self.directory))?;
         if previous.is_none() && !firsts.is_empty() {
             return self.find_tail(firsts); // unsealed before it: an interrupted roll
         }
@@ -215,6 +224,16 @@ impl Opening<'_> {
             .into())
     }
 
+    /// Writes the footer of the newest segment again, as a closed one's, and makes it durable: the last writer may have died
+    /// before it was. What it vouches for was durable before it was written.
+    fn reseal(&self, path: &Path, header: &SegmentHeader, footer: Footer) -> Result<(), Fault> {
+        let file = self.context.storage.open_file(path, Access::Write).map_err(Fault::io("open", path))?;
+        let footer = Footer { kind: SealKind::Closed, ..footer };
+        let bytes = footer.encode(header.seed());
+        file.write_at(&bytes, header.footer_position()).map_err(Fault::io("write", path))?;
+        file.sync().map_err(Fault::io("sync", path))
+    }
+
     fn sealed_tail(&self, path: &Path, header: &SegmentHeader, footer: Footer) -> Result<Tail, Fault> {
         if footer.kind == SealKind::Rolled {
             let reason = format!("the segment that follows {} is missing", path.display());
@@ -222,6 +241,9 @@ impl Opening<'_> {
                 .of_shard(self.entry.id)
                 .of_records(footer.next(), None)
                 .into());
+        }
+        if !self.exact && header.incarnation + 1 == self.context.incarnation {
+            self.reseal(path, header, footer)?;
         }
         Ok(Tail {
             next: footer.next(),

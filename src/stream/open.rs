@@ -149,6 +149,7 @@ impl Opening {
         remove_if_there(storage, &watermark)?;
         let watermarks = Watermarks::create(storage, &self.path, state.stream_id)?;
         storage.sync_dir(&self.path).map_err(Fault::io("sync", &self.path))?;
+        sync_ancestors(storage, &self.path)?;
         Ok(watermarks)
     }
 
@@ -328,22 +329,35 @@ impl Opening {
     }
 }
 
-/// Makes a directory and all that lead to it; each new name is durable in its parent.
+/// Makes a directory and all that lead to it.
 pub(crate) fn make_directories(storage: &dyn Storage, path: &Path) -> Result<(), Fault> {
     match storage.create_dir(path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let parent = parent_of(path).ok_or_else(|| Fault::io("create", path)(error))?;
             make_directories(storage, parent)?;
-            storage.create_dir(path).map_err(Fault::io("create", path))?;
+            storage.create_dir(path).map_err(Fault::io("create", path))
         }
-        Err(error) => return Err(Fault::io("create", path)(error)),
+        Err(error) => Err(Fault::io("create", path)(error)),
     }
-    match parent_of(path) {
-        Some(parent) => storage.sync_dir(parent).map_err(Fault::io("sync", parent)),
-        None => Ok(()),
+}
+
+/// Makes the names that lead to `path` durable. Also those that were there before: whoever made them may have died
+/// before they were. A directory that may not be read was not made by a creation of ours.
+fn sync_ancestors(storage: &dyn Storage, path: &Path) -> Result<(), Fault> {
+    let mut child = path;
+    while let Some(parent) = parent_of(child) {
+        match storage.sync_dir(parent) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && child != path => break,
+            other => other.map_err(Fault::io("sync", parent))?,
+        }
+        if parent == Path::new(".") {
+            break;
+        }
+        child = parent;
     }
+    Ok(())
 }
 
 fn parent_of(path: &Path) -> Option<&Path> {

@@ -218,6 +218,10 @@ impl Verification<'_, '_> {
         let entry = listing.entry;
         let mut next = Some(entry.first);
         for (index, first) in listing.firsts.iter().enumerate() {
+            let newest = index + 1 == listing.firsts.len();
+            if newest && index > 0 && next.is_some_and(|next| next < *first) && self.is_cut_roll(listing)? {
+                break; // the tail before it was lost: the next opening removes it
+            }
             if next.is_some_and(|next| next != *first) {
                 let reason = format!("no segment holds the records before {first}");
                 self.report.damage.push(
@@ -226,7 +230,6 @@ impl Verification<'_, '_> {
                         .of_records(next.unwrap_or_default(), first.previous()),
                 );
             }
-            let newest = index + 1 == listing.firsts.len();
             let outcome = self.check_segment(listing, *first, newest);
             next = self.keep(outcome)?;
             if let Some(progress) = &mut self.progress {
@@ -303,6 +306,17 @@ impl Verification<'_, '_> {
             });
         }
         Ok(found)
+    }
+
+    /// Whether the newest segment is the empty successor of an unsealed one.
+    fn is_cut_roll(&mut self, listing: &Listing<'_>) -> Result<bool, Fault> {
+        let [.., before, _] = listing.firsts[..] else { return Ok(false) };
+        let path = listing.directory.join(segment_name(before));
+        let file = self.storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
+        let header = read_header(file.as_ref(), &path, self.state.stream_id, listing.entry.id, before);
+        let Some(header) = self.keep(header)? else { return Ok(false) };
+        let unsealed = self.may_grow(listing.entry) && read_footer(file.as_ref(), &path, &header)?.is_none();
+        Ok(unsealed && self.is_interrupted_roll(listing, &header)?)
     }
 
     /// Whether this segment's successor is the newest and holds nothing: a roll is under way, or was cut short.

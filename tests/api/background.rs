@@ -1,0 +1,138 @@
+//! The one thread that flushes and trims. These tests alone have it running, and take turns.
+
+use std::fs;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anabranch::{Durability, Store, Stream};
+
+use crate::support::{S0, eventually, fill_large, place, put_to};
+
+/// Two tests that count threads must not run at the same time.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many threads of this process the library has named; nothing where the system does not tell.
+fn threads() -> Option<usize> {
+    let tasks = fs::read_dir("/proc/self/task").ok()?;
+    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    Some(names.filter(|name| name.trim() == "anabranch").count())
+}
+
+/// A thread that was joined may be listed for a moment longer.
+fn expect_threads(count: usize) {
+    if threads().is_none() {
+        eprintln!("skipped in part: no list of threads on this system");
+        return;
+    }
+    eventually(&format!("{count} background threads"), || threads() == Some(count));
+}
+
+fn buffered() -> anabranch::StreamBuilder {
+    Stream::builder().durability(Durability::Buffered).flush_interval(Duration::from_millis(5))
+}
+
+#[test]
+fn a_buffered_stream_is_flushed_in_its_interval() {
+    let _turn = turn();
+    let (_directory, path) = place();
+    let stream = buffered().shards(3).create(path).unwrap();
+    for round in 1..5 {
+        for shard in stream.shards() {
+            put_to(&stream, shard.shard_id, "key", b"data");
+        }
+        eventually("the thread syncs", || stream.metrics().unsynced_records == 0);
+        assert_eq!(stream.metrics().records_synced, 3 * round);
+    }
+}
+
+#[test]
+fn many_unsynced_bytes_are_flushed_before_the_interval_is_over() {
+    let _turn = turn();
+    let (_directory, path) = place();
+    let hours = Duration::from_secs(20 * 3_600);
+    let options = Stream::builder().durability(Durability::Buffered).flush_interval(hours).flush_bytes(10_000);
+    let stream = options.create(path).unwrap();
+    fill_large(&stream, S0, 2);
+    let before = stream.metrics().syncs;
+    fill_large(&stream, S0, 30);
+    eventually("the thread syncs", || stream.metrics().syncs > before);
+}
+
+#[test]
+fn a_stream_has_one_thread_and_takes_it_along() {
+    let _turn = turn();
+    expect_threads(0);
+    let (_directory, path) = place();
+    let stream = buffered().create(&path).unwrap();
+    let other = stream.clone();
+    expect_threads(1);
+    drop(stream);
+    expect_threads(1);
+    drop(other);
+    expect_threads(0);
+
+    let stream = buffered().open(&path).unwrap();
+    let reader = buffered().open_read_only(&path).unwrap();
+    expect_threads(1); // a reader needs none
+    drop((stream, reader));
+    expect_threads(0);
+
+    Stream::builder().background(false).open(&path).unwrap();
+    expect_threads(0);
+    let error = buffered().create(&path).expect_err("exists");
+    assert!(matches!(error, anabranch::Error::StreamExists(_)), "{error:?}");
+    expect_threads(0); // a failed opening leaves none
+}
+
+#[test]
+fn a_closed_stream_is_left_alone_by_the_thread() {
+    let _turn = turn();
+    let (_directory, path) = place();
+    for _ in 0..20 {
+        let stream = buffered().open(&path).unwrap();
+        let kept = stream.clone();
+        put_to(&stream, S0, "key", b"data");
+        stream.close().unwrap();
+        let again = buffered().open(&path).unwrap(); // the first handle's thread is still there
+        put_to(&again, S0, "key", b"data");
+        again.close().unwrap();
+        drop(kept);
+    }
+    expect_threads(0);
+    assert!(anabranch::verify(&path, anabranch::VerifyOptions::default()).unwrap().is_sound());
+}
+
+#[test]
+fn many_streams_of_a_store_share_one_thread() {
+    let _turn = turn();
+    expect_threads(0);
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let options = || Stream::builder().durability(Durability::Buffered).flush_interval(Duration::from_millis(5));
+    let streams: Vec<_> =
+        (0..40).map(|index| store.create(&format!("stream-{index}"), options()).unwrap()).collect();
+    expect_threads(1);
+    for stream in &streams {
+        put_to(stream, S0, "key", b"data");
+    }
+    eventually("all of them are flushed", || streams.iter().all(|stream| stream.metrics().unsynced_records == 0));
+
+    // Streams with intervals of their own keep them, whatever the others'.
+    let hours = Duration::from_secs(20 * 3_600);
+    let slow = store.create("slow", options().flush_interval(hours)).unwrap();
+    put_to(&slow, S0, "key", b"data");
+    put_to(&streams[0], S0, "key", b"data");
+    eventually("the quick one is flushed", || streams[0].metrics().unsynced_records == 0);
+    assert_eq!(slow.metrics().unsynced_records, 1);
+
+    store.delete("stream-7").unwrap();
+    drop(streams);
+    drop(store);
+    expect_threads(1); // of the stream that outlives the store
+    put_to(&slow, S0, "key", b"data");
+    drop(slow);
+    expect_threads(0);
+}

@@ -1,0 +1,325 @@
+//! Reading beside a live writer, through files alone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anabranch::storage::Operation;
+use anabranch::{
+    Durability, Error, ErrorKind, ManualClock, PutEntry, RecordsStart, RetentionPeriod, ShardIteratorType,
+    SimulatedDisk, Stream,
+};
+
+use crate::support::{
+    DEADLINE, HORIZON, S0, S1, builder, drain, eventually, fill, fill_large, number, numbers, numbers_from, place,
+    read_all, read_stream, snapshot, stream,
+};
+
+fn reader_of(writer: &Stream) -> Stream {
+    builder().open_read_only(writer.path()).unwrap()
+}
+
+#[test]
+fn a_reader_refuses_to_write() {
+    let (_directory, writer) = stream(builder().shards(2));
+    fill(&writer, 3);
+    let reader = reader_of(&writer);
+    assert!(reader.is_read_only() && !writer.is_read_only());
+    let before = snapshot(writer.path());
+    let refused = |outcome: anabranch::Result<()>| {
+        let error = outcome.expect_err("it is read-only");
+        assert!(matches!(error, Error::ReadOnly), "{error:?}");
+        assert_eq!(error.kind(), ErrorKind::ReadOnly);
+    };
+    refused(reader.put("key", b"data").map(drop));
+    refused(reader.put("", b"data").map(drop));
+    refused(reader.put_batch(&[PutEntry::new("key", b"data")]).map(drop));
+    refused(reader.put_batch(&[]).map(drop));
+    refused(reader.sync());
+    refused(reader.maintain());
+    refused(reader.split_shard(S0, None).map(drop));
+    refused(reader.merge_shards(S0, S1).map(drop));
+    refused(reader.update_shard_count(4).map(drop));
+    refused(reader.trim_shard(S0, number(1)).map(drop));
+    refused(reader.enforce_retention().map(drop));
+    refused(reader.set_retention_bytes(None));
+    refused(reader.increase_retention(RetentionPeriod::Unlimited));
+    refused(reader.decrease_retention(RetentionPeriod::hours(1)));
+    assert_eq!(snapshot(writer.path()), before);
+    // What only asks is answered.
+    assert_eq!(reader.route("key").unwrap(), writer.route("key").unwrap());
+    assert_eq!(reader.hash_key("key").unwrap(), writer.hash_key("key").unwrap());
+    assert_eq!(reader.retention(), writer.retention());
+    reader.clone().close().unwrap();
+    let error = reader.describe().expect_err("closed");
+    assert!(matches!(error, Error::Closed), "{error:?}");
+    fill(&writer, 1);
+}
+
+#[test]
+fn a_reader_takes_no_lock_and_changes_nothing() {
+    let (_directory, path) = place();
+    let writer = builder().create(&path).unwrap();
+    fill(&writer, 3);
+    writer.close().unwrap();
+    let before = snapshot(&path);
+    let readers: Vec<_> = (0..4).map(|_| builder().open_read_only(&path).unwrap()).collect();
+    for reader in &readers {
+        assert!(reader.recovery().was_clean);
+        assert_eq!(numbers_from(reader, S0, HORIZON), [0, 1, 2]);
+        assert_eq!(reader.describe().unwrap().shards[0].records, 3);
+    }
+    assert_eq!(snapshot(&path), before);
+    fill(&builder().open(&path).unwrap(), 1); // no reader keeps a writer out
+}
+
+#[test]
+fn a_reader_sees_a_put_as_soon_as_it_is_acknowledged() {
+    for durability in [Durability::Synced, Durability::Buffered] {
+        let (_directory, writer) = stream(builder().durability(durability));
+        let reader = reader_of(&writer);
+        let mut iterator = reader.shard_iterator(S0, HORIZON).unwrap();
+        for expected in 0..30 {
+            assert_eq!(numbers(&mut iterator), [0; 0]);
+            fill(&writer, 1);
+            assert_eq!(numbers(&mut iterator), [expected], "{durability:?}");
+        }
+        assert_eq!(reader.describe().unwrap().shards[0].records, 30);
+    }
+}
+
+#[test]
+fn a_reader_of_a_synced_stream_sees_durable_records_only() {
+    let disk: Arc<SimulatedDisk> = Arc::default();
+    let options = || builder().storage(disk.clone()).clock(Arc::new(ManualClock::default()));
+    let writer = options().create("stream").unwrap();
+    fill(&writer, 2);
+    let reader = options().open_read_only("stream").unwrap();
+    disk.stall_syncs(true);
+    let syncs = disk.operations_of(Operation::Sync);
+    let putting = thread::spawn({
+        let writer = writer.clone();
+        move || writer.put("key", b"in flight").unwrap()
+    });
+    eventually("the put waits for its sync", || disk.operations_of(Operation::Sync) > syncs);
+
+    let mut iterator = reader.shard_iterator(S0, HORIZON).unwrap();
+    let mut unsynced = reader.shard_iterator(S0, HORIZON).unwrap().include_unsynced(true);
+    assert_eq!(numbers(&mut iterator), [0, 1], "the third could still be taken back");
+    assert_eq!(numbers(&mut unsynced), [0, 1, 2]);
+    assert_eq!(reader.describe().unwrap().shards[0].records, 2);
+    disk.stall_syncs(false);
+    putting.join().unwrap();
+    assert_eq!(numbers(&mut iterator), [2]);
+    assert_eq!(numbers(&mut unsynced), [0; 0]);
+}
+
+#[test]
+fn a_reader_of_a_buffered_stream_sees_everything() {
+    let disk: Arc<SimulatedDisk> = Arc::default();
+    let options = || builder().storage(disk.clone()).clock(Arc::new(ManualClock::default()));
+    let writer = options().durability(Durability::Buffered).create("stream").unwrap();
+    let reader = options().open_read_only("stream").unwrap();
+    fill(&writer, 5);
+    assert_eq!(writer.metrics().syncs, 0);
+    assert_eq!(read_all(&reader, S0).len(), 5);
+    let mut durable = reader.shard_iterator(S0, HORIZON).unwrap().include_unsynced(false);
+    assert_eq!(numbers(&mut durable), [0; 0]);
+    writer.sync().unwrap();
+    assert_eq!(numbers(&mut durable), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_reader_follows_through_rolls() {
+    let (_directory, writer) = stream(builder().segment_bytes(4 << 10));
+    let reader = reader_of(&writer);
+    let mut iterator = reader.shard_iterator(S0, HORIZON).unwrap();
+    let mut next = 0;
+    for round in 0..40 {
+        let count = round % 9;
+        fill_large(&writer, S0, count);
+        assert_eq!(numbers(&mut iterator), (next..next + count).collect::<Vec<_>>());
+        next += count;
+    }
+    assert!(writer.metrics().segments_rolled > 15);
+    let (ours, theirs) = (reader.describe().unwrap(), writer.describe().unwrap());
+    assert_eq!(ours.shards[0].records, theirs.shards[0].records);
+    assert_eq!(ours.shards[0].segments, theirs.shards[0].segments);
+    assert_eq!((ours.stream_id, ours.incarnation), (theirs.stream_id, theirs.incarnation));
+    assert_eq!(read_all(&reader, S0).len() as u64, next);
+}
+
+#[test]
+fn a_reader_follows_through_splits_and_merges() {
+    let (_directory, writer) = stream(builder().shards(2));
+    let reader = reader_of(&writer);
+    let mut records = reader.records(RecordsStart::TrimHorizon).unwrap();
+    let mut iterator = reader.shard_iterator(S0, HORIZON).unwrap();
+    let mut count = 0_u64;
+    let mut put = |writer: &Stream| {
+        writer.put("one key", count.to_string()).unwrap();
+        let seen: Vec<_> = records.available().map(|record| record.unwrap().data().to_vec()).collect();
+        assert_eq!(seen, [count.to_string().into_bytes()]);
+        count += 1;
+    };
+    put(&writer);
+    for _ in 0..4 {
+        let owner = writer.route("one key").unwrap();
+        let (lower, upper) = writer.split_shard(owner, None).unwrap();
+        put(&writer);
+        assert_eq!(reader.open_shards(), writer.open_shards());
+        writer.merge_shards(lower, upper).unwrap();
+        put(&writer);
+        assert_eq!(reader.shards(), writer.shards());
+        put(&writer);
+    }
+    writer.update_shard_count(1).unwrap();
+    put(&writer);
+    drain(&mut iterator);
+    let children = iterator.end_of_shard().unwrap();
+    assert!(children.iter().all(|child| child.parents.contains(&S0)));
+    assert_eq!(read_stream(&reader).len() as u64, count);
+}
+
+#[test]
+fn a_reader_follows_the_trim_horizon_and_the_retention_period() {
+    let (_directory, writer) = stream(builder().segment_bytes(4 << 10));
+    fill_large(&writer, S0, 30);
+    let reader = reader_of(&writer);
+    let mut iterator = reader.shard_iterator(S0, HORIZON).unwrap();
+    assert_eq!(iterator.available().take(3).count(), 3); // of the six in its first segment
+    writer.trim_shard(S0, number(20)).unwrap();
+    assert_eq!(numbers_from(&reader, S0, HORIZON), (20..30).collect::<Vec<_>>());
+    let error = reader.get(S0, number(5)).expect_err("trimmed");
+    assert!(matches!(error, Error::Trimmed { earliest, .. } if earliest == number(20)), "{error:?}");
+    // The one that held a segment reads it to its end, then is told.
+    let outcomes: Vec<_> = iterator.available().take(4).collect();
+    assert!(outcomes[..3].iter().all(Result::is_ok), "{outcomes:?}");
+    assert!(matches!(outcomes[3], Err(Error::Trimmed { .. })), "{:?}", outcomes[3]);
+
+    writer.increase_retention(RetentionPeriod::hours(99)).unwrap();
+    assert_eq!(reader.describe().unwrap().retention, RetentionPeriod::hours(99));
+    assert_eq!(reader.retention(), RetentionPeriod::hours(99));
+}
+
+#[test]
+fn a_reader_survives_the_writers_close_and_reopening() {
+    let (_directory, path) = place();
+    let mut writer = builder().segment_bytes(4 << 10).create(&path).unwrap();
+    let reader = builder().open_read_only(&path).unwrap();
+    let mut iterator = reader.shard_iterator(S0, HORIZON).unwrap();
+    let mut next = 0;
+    for incarnation in 1..=4 {
+        fill_large(&writer, S0, 9);
+        assert_eq!(numbers(&mut iterator), (next..next + 9).collect::<Vec<_>>());
+        next += 9;
+        fill_large(&writer, S0, 2);
+        writer.close().unwrap();
+        let records = drain(&mut iterator);
+        assert_eq!(records.len(), 2, "what came last before the close");
+        assert!(records.iter().all(|record| record.incarnation() == incarnation));
+        next += 2;
+        assert_eq!(numbers(&mut iterator), [0; 0]);
+        assert_eq!(iterator.end_of_shard(), None, "the stream may be opened again");
+        writer = builder().open(&path).unwrap();
+    }
+    assert_eq!(reader.describe().unwrap().incarnation, 5);
+    assert_eq!(numbers_from(&reader, S0, HORIZON), (0..next).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_reader_in_a_thread_waits_for_the_writer() {
+    let (_directory, writer) = stream(builder().shards(2));
+    let reader = reader_of(&writer);
+    let total = 200_u64;
+    let mut records = reader.records(RecordsStart::TrimHorizon).unwrap();
+    let mut iterator = reader.shard_iterator(S0, HORIZON).unwrap();
+    let whole = thread::spawn(move || {
+        let read = (0..total).map(|_| records.next_timeout(DEADLINE).unwrap().unwrap().data().to_vec());
+        read.collect::<Vec<_>>()
+    });
+    let shard = thread::spawn(move || iterator.follow().map(Result::unwrap).count());
+    for index in 0..total {
+        writer.put("one key", index.to_string()).unwrap();
+        if index % 50 == 49 {
+            let owner = writer.route("one key").unwrap();
+            writer.split_shard(owner, None).unwrap();
+        }
+    }
+    let expected: Vec<_> = (0..total).map(|index| index.to_string().into_bytes()).collect();
+    assert_eq!(whole.join().unwrap(), expected);
+    if writer.shards()[0].closed.is_none() {
+        writer.split_shard(S0, None).unwrap();
+    }
+    assert_eq!(shard.join().unwrap(), read_all(&writer, S0).len(), "it ends at the end of the shard");
+}
+
+#[test]
+fn a_reader_keeps_up_with_rolls_splits_and_trims_at_full_speed() {
+    let (_directory, writer) = stream(builder().shards(2).segment_bytes(4 << 10));
+    let reader = reader_of(&writer);
+    let done = Arc::new(AtomicBool::new(false));
+    let watching = thread::spawn({
+        let done = Arc::clone(&done);
+        move || {
+            let mut looks = 0_u64;
+            loop {
+                let last_look = done.load(Ordering::SeqCst);
+                for shard in reader.shards() {
+                    let iterator = match reader.shard_iterator(shard.shard_id, HORIZON) {
+                        Err(Error::ShardNotFound(_)) => continue, // expired since
+                        outcome => outcome,
+                    };
+                    let mut before = None;
+                    for record in iterator.unwrap().available() {
+                        match record {
+                            Ok(record) => {
+                                let number = record.sequence_number().get();
+                                assert!(before.is_none_or(|before| before + 1 == number), "a gap at {number}");
+                                before = Some(number);
+                            }
+                            Err(Error::Trimmed { .. }) => break, // overtaken
+                            Err(error) => panic!("{error:?}"),
+                        }
+                    }
+                }
+                looks += 1;
+                if last_look {
+                    return looks;
+                }
+            }
+        }
+    });
+    for round in 0..30 {
+        for shard_id in writer.open_shards() {
+            fill_large(&writer, shard_id, 12);
+        }
+        let open = writer.open_shards();
+        if round % 3 == 2 {
+            writer.merge_shards(open[0], open[1]).unwrap();
+        } else if round % 3 == 1 {
+            writer.split_shard(open[0], None).unwrap();
+        }
+        for shard in writer.describe().unwrap().shards {
+            let before = number(shard.next_sequence_number.get().saturating_sub(5));
+            writer.trim_shard(shard.summary.shard_id, before).unwrap();
+        }
+        if writer.open_shards().len() == 1 {
+            writer.update_shard_count(2).unwrap();
+        }
+    }
+    done.store(true, Ordering::SeqCst);
+    assert!(watching.join().unwrap() > 0);
+}
+
+#[test]
+fn a_reader_gives_up_its_wait_when_it_is_closed() {
+    let (_directory, writer) = stream(builder());
+    let reader = reader_of(&writer);
+    let mut iterator = reader.shard_iterator(S0, ShardIteratorType::Latest).unwrap();
+    let waiter = thread::spawn(move || iterator.next_timeout(Duration::MAX).unwrap().is_none());
+    reader.close().unwrap();
+    assert!(waiter.join().unwrap());
+    fill(&writer, 1);
+}

@@ -1,0 +1,164 @@
+//! What the tests share: directories, clocks, fillers, and polling with a deadline.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anabranch::{
+    HashKey, ManualClock, PutOptions, PutReceipt, Record, RecordsStart, SequenceNumber, ShardId, ShardIterator,
+    ShardIteratorType, SimulatedDisk, Stream, StreamBuilder,
+};
+use tempfile::TempDir;
+
+/// Far above what anything here takes.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+/// The start of every shard.
+pub(crate) const HORIZON: ShardIteratorType = ShardIteratorType::TrimHorizon;
+/// How many records of [`fill_large`] a segment of 4 KiB holds.
+pub(crate) const LARGE_PER_SEGMENT: u64 = 6;
+/// The first shard of a stream.
+pub(crate) const S0: ShardId = ShardId::new(0);
+/// The second one.
+pub(crate) const S1: ShardId = ShardId::new(1);
+
+/// A stream's description without a thread: what a test does not ask for does not happen.
+pub(crate) fn builder() -> StreamBuilder {
+    Stream::builder().background(false)
+}
+
+/// A directory that goes away, and a path in it at which nothing is.
+pub(crate) fn place() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("stream");
+    (directory, path)
+}
+
+/// A new stream in a directory that goes away.
+pub(crate) fn stream(options: StreamBuilder) -> (TempDir, Stream) {
+    let (directory, path) = place();
+    let stream = options.create(path).unwrap();
+    (directory, stream)
+}
+
+/// A new stream on a simulated disk, with a clock that stands still.
+pub(crate) fn simulated(options: StreamBuilder) -> (SimulatedDisk, Arc<ManualClock>, Stream) {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+    let stream = options.storage(Arc::new(disk.clone())).clock(clock.clone()).create("stream").unwrap();
+    (disk, clock, stream)
+}
+
+pub(crate) const fn number(value: u64) -> SequenceNumber {
+    SequenceNumber::new(value)
+}
+
+/// Looks again and again until `done`.
+pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !done() {
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Puts a record by a hash key that lies in the range of `shard_id`.
+pub(crate) fn put_to(stream: &Stream, shard_id: ShardId, key: &str, data: &[u8]) -> PutReceipt {
+    let shards = stream.shards();
+    let range = shards.iter().find(|shard| shard.shard_id == shard_id).unwrap().hash_key_range;
+    let receipt = put_at(stream, range.start(), key, data);
+    assert_eq!(receipt.shard_id, shard_id);
+    receipt
+}
+
+/// Puts a record by an explicit hash key.
+pub(crate) fn put_at(stream: &Stream, at: HashKey, key: &str, data: &[u8]) -> PutReceipt {
+    stream.put_with(key, data, PutOptions::new().explicit_hash_key(at)).unwrap()
+}
+
+/// Puts `count` records to a stream's first shard, whose data are their numbers.
+pub(crate) fn fill(stream: &Stream, count: u64) {
+    for _ in 0..count {
+        let next = stream.describe().unwrap().shards[0].next_sequence_number;
+        let receipt = put_to(stream, S0, "key", next.to_string().as_bytes());
+        assert_eq!(receipt.sequence_number, next);
+    }
+}
+
+/// Puts `count` records of 500 bytes to a shard: [`LARGE_PER_SEGMENT`] of them fit a segment of 4 KiB.
+pub(crate) fn fill_large(stream: &Stream, shard_id: ShardId, count: u64) {
+    for _ in 0..count {
+        put_to(stream, shard_id, "key", &[b'x'; 500]);
+    }
+}
+
+/// All that is there, from the trim horizon on.
+pub(crate) fn read_all(stream: &Stream, shard_id: ShardId) -> Vec<Record> {
+    drain(&mut stream.shard_iterator(shard_id, HORIZON).unwrap())
+}
+
+/// All that an iterator has to give now.
+pub(crate) fn drain(iterator: &mut ShardIterator) -> Vec<Record> {
+    iterator.available().collect::<anabranch::Result<_>>().unwrap()
+}
+
+/// The sequence numbers that an iterator has to give now.
+pub(crate) fn numbers(iterator: &mut ShardIterator) -> Vec<u64> {
+    drain(iterator).iter().map(|record| record.sequence_number().get()).collect()
+}
+
+/// The sequence numbers from a place on.
+pub(crate) fn numbers_from(stream: &Stream, shard_id: ShardId, kind: ShardIteratorType) -> Vec<u64> {
+    numbers(&mut stream.shard_iterator(shard_id, kind).unwrap())
+}
+
+/// Every record of the stream, parents before children.
+pub(crate) fn read_stream(stream: &Stream) -> Vec<Record> {
+    let mut records = stream.records(RecordsStart::TrimHorizon).unwrap();
+    records.available().collect::<anabranch::Result<_>>().unwrap()
+}
+
+/// The segment files of a shard, oldest first.
+pub(crate) fn segments(stream: &Path, shard_id: ShardId) -> Vec<PathBuf> {
+    let directory = stream.join("shards").join(format!("{:012}", shard_id.get()));
+    let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+/// Every file below a directory with its bytes, and every directory.
+pub(crate) fn snapshot(directory: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(snapshot(&path));
+            found.push((path, None));
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            found.push((path, Some(bytes)));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// What a fast generator of numbers gives: for tests that want variety and the same one at every run.
+#[derive(Debug)]
+pub(crate) struct Mixer(pub(crate) u64);
+
+impl Mixer {
+    /// One of two.
+    pub(crate) fn coin(&mut self) -> bool {
+        self.next().is_multiple_of(2)
+    }
+
+    /// The next number (`SplitMix64`).
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}

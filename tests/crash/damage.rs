@@ -1,0 +1,351 @@
+//! Stored bytes change: every file of a stream, field by field. The answer is the right data or a typed error.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anabranch::storage::Storage;
+use anabranch::{
+    Crash, Durability, ErrorKind, HashKey, ManualClock, PutOptions, RecordsStart, RetentionPeriod, SequenceNumber,
+    ShardId, ShardIteratorType, SimulatedDisk, Stream, VerifyOptions, verify,
+};
+
+use crate::history::{PATH, builder};
+
+const HEADER: usize = 128;
+const FOOTER: usize = 128;
+
+/// What every shard holds, by number.
+type Contents = BTreeMap<(ShardId, u64), Vec<u8>>;
+
+/// What became of a damaged stream.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// All of the right data.
+    Right,
+    /// Refused by an error of a kind that damage may have.
+    Refused,
+}
+
+struct Sample {
+    disk: SimulatedDisk,
+    clock: Arc<ManualClock>,
+    contents: Contents,
+}
+
+/// Several shards, some closed, with several segments each.
+fn sample(durability: Durability) -> (SimulatedDisk, Arc<ManualClock>, Stream, Contents) {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+    let made = builder(&disk, &clock).shards(2).segment_bytes(4096).durability(durability);
+    let stream = made.retention(RetentionPeriod::Unlimited).create(PATH).unwrap();
+    let mut contents = Contents::new();
+    let mut put = |stream: &Stream, key: u128, bytes: usize| {
+        let data = vec![u8::try_from(contents.len() % 251).unwrap(); bytes];
+        let options = PutOptions::new().explicit_hash_key(HashKey::new(key));
+        let receipt = stream.put_with("partition", &data, options).unwrap();
+        contents.insert((receipt.shard_id, receipt.sequence_number.get()), data);
+    };
+    for round in 0..14 {
+        put(&stream, 1, 400 + round * 20);
+        put(&stream, u128::MAX, 300);
+    }
+    stream.split_shard(ShardId::new(0), None).unwrap();
+    for _ in 0..12 {
+        put(&stream, 1, 500);
+    }
+    (disk, clock, stream, contents)
+}
+
+impl Sample {
+    fn closed() -> Self {
+        let (disk, clock, stream, contents) = sample(Durability::Synced);
+        stream.close().unwrap();
+        Self { disk, clock, contents }
+    }
+
+    fn killed() -> Self {
+        let (disk, clock, stream, contents) = sample(Durability::Synced);
+        let disk = disk.crash(Crash::ProcessKilled);
+        drop(stream);
+        Self { disk, clock, contents }
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut pending = vec![PathBuf::from(PATH)];
+        while let Some(directory) = pending.pop() {
+            for entry in self.disk.list(&directory).unwrap() {
+                let path = directory.join(entry.name);
+                if entry.is_dir { pending.push(path) } else { found.push(path) }
+            }
+        }
+        found.retain(|path| !path.ends_with("LOCK")); // has no bytes
+        found.sort();
+        found
+    }
+
+    fn segments(&self) -> Vec<PathBuf> {
+        self.files().into_iter().filter(|path| path.extension().is_some()).collect()
+    }
+
+    fn copy(&self) -> SimulatedDisk {
+        self.disk.fork(Crash::ProcessKilled)
+    }
+
+    /// Opens a damaged copy and reads all of it, in every way.
+    fn read(&self, disk: &SimulatedDisk, case: &str) -> Outcome {
+        let stream = match builder(disk, &self.clock).open_existing(PATH) {
+            Ok(stream) => stream,
+            Err(error) => return refused(&error, case),
+        };
+        let mut refusals = 0;
+        for shard in stream.shards() {
+            let id = shard.shard_id;
+            let expected = self.contents.range((id, 0)..=(id, u64::MAX));
+            let expected: Vec<_> = expected.map(|((_, number), data)| (*number, data)).collect();
+            let mut read = 0;
+            let mut ended = true;
+            match stream.shard_iterator(id, ShardIteratorType::TrimHorizon) {
+                Ok(mut iterator) => {
+                    for record in iterator.available() {
+                        match record {
+                            Ok(record) => {
+                                let found = (record.sequence_number().get(), &record.data().to_vec());
+                                assert_eq!(found, expected[read], "{case}: wrong data from {id}");
+                                read += 1;
+                            }
+                            Err(error) => {
+                                refused(&error, case);
+                                ended = false;
+                                break;
+                            }
+                        }
+                    }
+                }
+                Err(error) => {
+                    refused(&error, case);
+                    ended = false;
+                }
+            }
+            assert!(!ended || read == expected.len(), "{case}: {id} ends silently after {read} records");
+            refusals += u64::from(!ended);
+            for (number, data) in expected {
+                match stream.get(id, SequenceNumber::new(number)) {
+                    Ok(record) => assert_eq!(record.data(), data, "{case}: wrong data at {id} {number}"),
+                    Err(error) => {
+                        refused(&error, case);
+                        refusals += 1;
+                    }
+                }
+            }
+        }
+        let records = stream.records(RecordsStart::TrimHorizon);
+        let all: Result<Vec<_>, _> = records.and_then(|mut records| records.available().collect());
+        match all {
+            Ok(all) => assert_eq!(all.len(), self.contents.len(), "{case}: a silent shortfall"),
+            Err(error) => {
+                refused(&error, case);
+                refusals += 1;
+            }
+        }
+        if refusals == 0 { Outcome::Right } else { Outcome::Refused }
+    }
+
+    /// Damages a copy of one file; gives whether reading was refused, and whether `verify` found it.
+    fn damage(&self, path: &Path, case: &str, change: impl FnOnce(&mut Vec<u8>)) -> (Outcome, bool) {
+        let disk = self.copy();
+        disk.damage(path, change).unwrap();
+        (self.read(&disk.fork(Crash::ProcessKilled), case), finds_damage(&disk, case))
+    }
+}
+
+fn refused(error: &anabranch::Error, case: &str) -> Outcome {
+    let typed = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::NotFound);
+    assert!(typed, "{case}: the wrong kind of error: {error:?}");
+    Outcome::Refused
+}
+
+fn finds_damage(disk: &SimulatedDisk, case: &str) -> bool {
+    let options = VerifyOptions { storage: Some(Arc::new(disk.clone())), progress: None };
+    match verify(PATH, options) {
+        Ok(report) => !report.is_sound(),
+        Err(error) => refused(&error, case) == Outcome::Refused,
+    }
+}
+
+/// Where a sealed segment has bytes that say nothing: behind the index, up to the footer. They were allocated for records that never
+/// came, nothing points there, and no later record will be stored there.
+fn slack(bytes: &[u8]) -> std::ops::Range<usize> {
+    let footer = &bytes[bytes.len() - FOOTER..];
+    let field = |at: usize| u64::from_le_bytes(footer[at..at + 8].try_into().unwrap());
+    let (records, index) = (field(24), field(40));
+    let end = index + (records * 4).next_multiple_of(8);
+    usize::try_from(end).unwrap()..bytes.len() - FOOTER
+}
+
+#[test]
+fn every_changed_byte_of_a_closed_stream_is_right_or_refused() {
+    let sample = Sample::closed();
+    let mut unseen: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+    for path in sample.files() {
+        let bytes = sample.disk.read_file(&path).unwrap();
+        let is_segment = path.extension().is_some();
+        let slack = if is_segment { slack(&bytes) } else { 0..0 };
+        // Each byte of header, footer and index, of MANIFEST and WATERMARK; of the frames and the slack, some.
+        let index = if is_segment { slack.start - 64..slack.start } else { 0..0 };
+        for at in 0..bytes.len() {
+            let sampled = !is_segment
+                || at < HEADER + 64
+                || at >= bytes.len() - FOOTER
+                || index.contains(&at)
+                || at % 61 == 0;
+            if !sampled {
+                continue;
+            }
+            let case = format!("{} byte {at}", path.display());
+            let bit = 1 << (at % 8);
+            let (outcome, found) = sample.damage(&path, &case, |bytes| bytes[at] ^= bit);
+            if !found {
+                unseen.entry(path.display().to_string()).or_default().insert(at);
+                assert_eq!(outcome, Outcome::Right, "{case}: refused, but verify finds nothing");
+                assert!(slack.contains(&at), "{case}: not seen by verify");
+            }
+        }
+    }
+    assert!(!unseen.is_empty(), "the slack was tried too");
+}
+
+#[test]
+fn files_of_another_length_or_place_are_right_or_refused() {
+    let sample = Sample::closed();
+    for path in sample.files() {
+        let bytes = sample.disk.read_file(&path).unwrap();
+        let name = path.display();
+        for len in [0, 1, 8, bytes.len() / 2, bytes.len() - FOOTER.min(bytes.len()), bytes.len() - 1] {
+            let case = format!("{name} cut to {len}");
+            let (outcome, found) = sample.damage(&path, &case, |bytes| bytes.truncate(len));
+            // WATERMARK is a witness: what it does not say is not missed after a clean close.
+            assert!(found || path.ends_with("WATERMARK"), "{case}: not seen by verify");
+            assert!(outcome == Outcome::Refused || path.ends_with("WATERMARK"), "{case}: not refused");
+        }
+        for more in [1, 8, 4096] {
+            let case = format!("{name} with {more} more bytes");
+            let (outcome, found) = sample.damage(&path, &case, |bytes| bytes.extend(vec![7; more]));
+            assert!(found || path.ends_with("WATERMARK"), "{case}: not seen by verify");
+            assert!(outcome == Outcome::Refused || path.ends_with("WATERMARK"), "{case}: not refused");
+        }
+        let disk = sample.copy();
+        disk.remove_file(&path).unwrap();
+        let case = format!("{name} is gone");
+        assert!(finds_damage(&disk, &case), "{case}: not seen by verify");
+        assert_eq!(sample.read(&disk, &case), Outcome::Refused, "{case}");
+    }
+}
+
+#[test]
+fn segments_in_each_others_place_are_refused() {
+    let sample = Sample::closed();
+    let segments = sample.segments();
+    assert!(segments.len() >= 6, "several segments of several shards");
+    for (index, one) in segments.iter().enumerate() {
+        for other in &segments[index + 1..] {
+            let case = format!("{} and {} swapped", one.display(), other.display());
+            let (one_bytes, other_bytes) =
+                (sample.disk.read_file(one).unwrap(), sample.disk.read_file(other).unwrap());
+            let disk = sample.copy();
+            disk.damage(one, |bytes| *bytes = other_bytes).unwrap();
+            disk.damage(other, |bytes| *bytes = one_bytes).unwrap();
+            assert!(finds_damage(&disk, &case), "{case}: not seen by verify");
+            assert_eq!(sample.read(&disk, &case), Outcome::Refused, "{case}");
+        }
+    }
+}
+
+/// A restored copy of one file beside the others as they are now.
+#[test]
+fn an_older_version_of_a_file_is_refused() {
+    let (disk, clock, stream, contents) = sample(Durability::Synced);
+    stream.close().unwrap();
+    let old =
+        Sample { disk: disk.fork(Crash::ProcessKilled), clock: Arc::clone(&clock), contents: contents.clone() };
+    let mut sample = Sample { disk, clock, contents };
+    let stream = builder(&sample.disk, &sample.clock).open_existing(PATH).unwrap();
+    for key in [1, u128::MAX] {
+        let options = PutOptions::new().explicit_hash_key(HashKey::new(key));
+        let receipt = stream.put_with("partition", b"later", options).unwrap();
+        sample.contents.insert((receipt.shard_id, receipt.sequence_number.get()), b"later".to_vec());
+    }
+    stream.split_shard(ShardId::new(1), None).unwrap();
+    stream.close().unwrap();
+    let case = "an older MANIFEST";
+    let path = Path::new(PATH).join("MANIFEST");
+    let older = old.disk.read_file(&path).unwrap();
+    let (outcome, found) = sample.damage(&path, case, |bytes| *bytes = older);
+    assert!(found, "{case}: not seen by verify");
+    assert_eq!(outcome, Outcome::Refused, "{case}");
+    let path = Path::new(PATH).join("WATERMARK");
+    let older = old.disk.read_file(&path).unwrap();
+    let (outcome, _) = sample.damage(&path, "an older WATERMARK", |bytes| *bytes = older);
+    assert_eq!(outcome, Outcome::Right, "it claims less, and the manifest knows the rest");
+}
+
+/// Where the records of an unsealed segment start: found by their lengths.
+fn frames(bytes: &[u8]) -> Vec<usize> {
+    let mut starts = Vec::new();
+    let mut at = HEADER;
+    loop {
+        let length = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+        if length == 0 {
+            return starts;
+        }
+        starts.push(at);
+        at += length.next_multiple_of(8);
+    }
+}
+
+#[test]
+fn damage_to_what_was_durable_is_refused_after_a_crash_too() {
+    let sample = Sample::killed();
+    assert_eq!(sample.read(&sample.copy(), "no damage"), Outcome::Right);
+    let mut unsealed = 0;
+    for path in sample.segments() {
+        let bytes = sample.disk.read_file(&path).unwrap();
+        if bytes[bytes.len() - FOOTER..].starts_with(b"ANABREND") {
+            continue;
+        }
+        let starts = frames(&bytes);
+        unsealed += 1;
+        assert!(!starts.is_empty(), "an active segment with records");
+        for (index, start) in starts.iter().enumerate() {
+            let is_last = index + 1 == starts.len();
+            for offset in [0, 4, 8, 16, 24, 32, 36, 38, 39, 40, 60, 200] {
+                let case = format!("{} byte {offset} of the record at {start}", path.display());
+                let disk = sample.copy();
+                disk.damage(&path, |bytes| bytes[start + offset] ^= 0x10).unwrap();
+                assert!(finds_damage(&disk, &case), "{case}: not seen by verify");
+                assert_eq!(sample.read(&disk, &case), Outcome::Refused, "{case}");
+                // Without the witness, the later records still tell of all but the last.
+                let disk = sample.copy();
+                disk.damage(&Path::new(PATH).join("WATERMARK"), |bytes| bytes.fill(0)).unwrap();
+                disk.damage(&path, |bytes| bytes[start + offset] ^= 0x10).unwrap();
+                if !is_last {
+                    assert!(finds_damage(&disk, &case), "{case}, no WATERMARK: not seen by verify");
+                    assert_eq!(sample.read(&disk, &case), Outcome::Refused, "{case}, no WATERMARK");
+                }
+            }
+        }
+    }
+    assert!(unsealed >= 2, "two shards were being written");
+}
+
+#[test]
+fn a_missing_segment_is_refused_after_a_crash_too() {
+    let sample = Sample::killed();
+    for path in sample.segments() {
+        let case = format!("{} is gone", path.display());
+        let disk = sample.copy();
+        disk.remove_file(&path).unwrap();
+        assert!(finds_damage(&disk, &case), "{case}: not seen by verify");
+        assert_eq!(sample.read(&disk, &case), Outcome::Refused, "{case}");
+    }
+}

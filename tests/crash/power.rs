@@ -1,0 +1,271 @@
+//! The power is cut at every operation of a history, of the creation of a stream, and of recovery.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anabranch::storage::Storage;
+use anabranch::{Crash, DiskFault, Durability, Error, ManualClock, SimulatedDisk, Stream};
+
+use crate::history::{PATH, World, assert_sound, builder, probe};
+use crate::ledger::{Survives, Visited};
+use crate::{Case, Random, is_single, only_at, seeds};
+
+const STEPS: u64 = 48;
+
+#[test]
+fn synced_streams_survive_a_cut_at_every_operation() {
+    cut_everywhere("synced_streams_survive", Durability::Synced, 3);
+}
+
+#[test]
+fn buffered_streams_survive_a_cut_at_every_operation() {
+    cut_everywhere("buffered_streams_survive", Durability::Buffered, 3);
+}
+
+fn cut_everywhere(test: &'static str, durability: Durability, quick: u64) {
+    let mut visited = Visited::default();
+    let mut states = 0;
+    for seed in seeds(quick) {
+        let mut case = Case { test, seed, at: u64::MAX, detail: "without a cut".to_owned() };
+        let mut whole = World::new(seed, durability, None);
+        whole.run(STEPS, true).expect("a history without faults");
+        let operations = whole.operations();
+        drop(whole);
+        for at in (0..operations).filter(|at| only_at().is_none_or(|only| only == *at)) {
+            case.at = at;
+            "the history".clone_into(&mut case.detail);
+            let mut world = World::new(seed, durability, Some((at, DiskFault::PowerCut)));
+            let outcome = world.run(STEPS, true);
+            assert!(outcome.is_err() || world.power_is_cut(), "operation {at} was reached");
+            let cut = Cut { world: &world, seed };
+            states += cut.explore(at, &mut visited, &mut case);
+            for (what, count) in std::mem::take(&mut world.visited.0) {
+                *visited.0.entry(what).or_default() += count;
+            }
+        }
+    }
+    println!("{states} states");
+    if !is_single() {
+        if durability == Durability::Synced {
+            visited.0.remove("buffered tail lost"); // there is none to lose, but for puts that nobody was told of
+        }
+        visited.demand_all();
+    }
+}
+
+/// A history that was cut: what may be found afterwards.
+struct Cut<'a> {
+    world: &'a World,
+    seed: u64,
+}
+
+impl Cut<'_> {
+    fn explore(&self, at: u64, visited: &mut Visited, case: &mut Case) -> u64 {
+        let mut random = Random::new(self.seed << 32 | at);
+        let killed = self.world.disk.fork(Crash::ProcessKilled);
+        let mut states = 0;
+        for _ in 0..2 {
+            let seed = random.next();
+            case.detail = format!("power lost, seed {seed}");
+            let disk = killed.fork(Crash::PowerLost { seed });
+            compare_listings(&killed, &disk, visited);
+            self.survive(&disk, Survives::Durable, &mut random, visited, case);
+            states += 1;
+        }
+        "process killed".clone_into(&mut case.detail);
+        self.survive(&killed.fork(Crash::ProcessKilled), Survives::Written, &mut random, visited, case);
+        states += 1;
+        let everything = random.one_in(60);
+        for (crash, survives) in [
+            (Crash::ProcessKilled, Survives::Written),
+            (Crash::PowerLost { seed: random.next() }, Survives::Durable),
+        ] {
+            case.detail = format!("{crash:?}, then cut in recovery");
+            states += self.cut_recovery(&killed.fork(crash), survives, everything, &mut random, visited, case);
+        }
+        states
+    }
+
+    /// Opens a disk after a crash, checks it, uses it, and lets it crash or close again.
+    fn survive(
+        &self,
+        disk: &SimulatedDisk,
+        survives: Survives,
+        random: &mut Random,
+        visited: &mut Visited,
+        case: &mut Case,
+    ) {
+        let clock = &self.world.clock;
+        let mut ledger = self.world.ledger.clone();
+        look(disk, visited);
+        let stream = self.open(disk, visited);
+        ledger.settle(&stream, clock, survives, visited);
+        note(disk, &stream, visited);
+        let before = format!("{}, ", case.detail);
+        match random.below(4) {
+            0 => {
+                case.detail = before + "closed";
+                stream.close().expect("a clean close");
+                assert_sound(disk, "after a clean close");
+                let stream = builder(disk, clock).open_existing(PATH).expect("opening after a clean close");
+                assert!(stream.recovery().was_clean, "a clean close");
+                ledger.settle(&stream, clock, Survives::Written, visited);
+                visited.count("clean close", true);
+            }
+            1 => {
+                case.detail = before + "killed at once";
+                let disk = disk.crash(Crash::ProcessKilled);
+                drop(stream);
+                ledger.settle(&reopen(&disk, clock), clock, Survives::Written, visited);
+            }
+            2 => {
+                // What was shown after a recovery must survive what comes next.
+                let seed = random.next();
+                case.detail = before + &format!("power lost at once, seed {seed}");
+                let disk = disk.crash(Crash::PowerLost { seed });
+                drop(stream);
+                ledger.settle(&reopen(&disk, clock), clock, Survives::Durable, visited);
+            }
+            _ => {
+                let seed = random.next();
+                case.detail = before + &format!("used, power lost, seed {seed}");
+                probe(&stream, &mut ledger, "first");
+                let disk = disk.crash(Crash::PowerLost { seed });
+                drop(stream);
+                assert_sound(&disk, "after two crashes");
+                let stream = reopen(&disk, clock);
+                ledger.settle(&stream, clock, Survives::Durable, visited);
+                probe(&stream, &mut ledger, "second");
+                let disk = disk.crash(Crash::ProcessKilled);
+                drop(stream);
+                ledger.settle(&reopen(&disk, clock), clock, Survives::Written, visited);
+            }
+        }
+    }
+
+    /// Cuts the power at operations of the recovery itself, and recovers again.
+    fn cut_recovery(
+        &self,
+        crashed: &SimulatedDisk,
+        survives: Survives,
+        everything: bool,
+        random: &mut Random,
+        visited: &mut Visited,
+        case: &mut Case,
+    ) -> u64 {
+        let clock = &self.world.clock;
+        let whole = crashed.fork(Crash::ProcessKilled);
+        drop(self.try_open(&whole).expect("a recovery"));
+        // Dropping closed it, which is no part of the recovery; cuts in there do no harm.
+        let operations = whole.operations();
+        let chosen: Vec<_> = if everything { (0..operations).collect() } else { vec![random.below(operations)] };
+        for at in &chosen {
+            let disk = crashed.fork(Crash::ProcessKilled);
+            disk.fail_at(*at, DiskFault::PowerCut);
+            let outcome = self.try_open(&disk);
+            visited.count("cut during recovery", outcome.is_err());
+            let seed = random.next();
+            let crash = if random.one_in(3) { Crash::ProcessKilled } else { Crash::PowerLost { seed } };
+            let detail = std::mem::take(&mut case.detail);
+            case.detail = format!("{detail} at {at}, {crash:?}");
+            let again = disk.fork(crash);
+            drop(outcome);
+            let mut ledger = self.world.ledger.clone();
+            let stream = self.open(&again, visited);
+            let survives = if crash == Crash::ProcessKilled { survives } else { Survives::Durable };
+            ledger.settle(&stream, clock, survives, visited);
+            probe(&stream, &mut ledger, "after a cut recovery");
+            let last = again.crash(Crash::PowerLost { seed: !seed });
+            drop(stream);
+            ledger.settle(&reopen(&last, clock), clock, Survives::Durable, visited);
+            case.detail = detail;
+        }
+        chosen.len() as u64
+    }
+
+    fn try_open(&self, disk: &SimulatedDisk) -> Result<Stream, Error> {
+        match &self.world.stream {
+            // Nobody was told that the stream exists.
+            None if self.world.ledger.incarnation == 0 => {
+                let builder = builder(disk, &self.world.clock).shards(crate::history::SHARDS);
+                let builder = builder.durability(self.world.durability).segment_bytes(self.world.segment_bytes);
+                builder.retention(std::time::Duration::from_secs(60)).open(PATH)
+            }
+            _ => builder(disk, &self.world.clock).open_existing(PATH),
+        }
+    }
+
+    fn open(&self, disk: &SimulatedDisk, visited: &mut Visited) -> Stream {
+        let exists = disk.read_file(&Path::new(PATH).join("MANIFEST")).is_ok();
+        if self.world.ledger.incarnation == 0 {
+            visited.count("creation cut short, created again", !exists);
+            visited.count("creation cut short, opened", exists);
+        }
+        if exists {
+            assert_sound(disk, "after a crash");
+        }
+        self.try_open(disk).expect("an opening after a crash")
+    }
+}
+
+fn reopen(disk: &SimulatedDisk, clock: &Arc<ManualClock>) -> Stream {
+    assert_sound(disk, "before the next opening");
+    builder(disk, clock).open_existing(PATH).expect("opening again")
+}
+
+/// All files and directories below the stream's directory.
+fn files(disk: &SimulatedDisk) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut pending = vec![PathBuf::from(PATH)];
+    while let Some(directory) = pending.pop() {
+        for entry in disk.list(&directory).unwrap_or_default() {
+            let path = directory.join(entry.name);
+            if entry.is_dir {
+                pending.push(path.clone());
+            }
+            found.insert(path);
+        }
+    }
+    found
+}
+
+/// Notes what a crash left, before anybody mends it.
+fn look(disk: &SimulatedDisk, visited: &mut Visited) {
+    const FOOTER: usize = 128;
+    let mut interrupted_roll = false;
+    let mut unfinished = false;
+    let mut last: Option<(PathBuf, bool)> = None;
+    for path in files(disk) {
+        if path.extension().is_none_or(|extension| extension != "seg") {
+            continue;
+        }
+        let bytes = disk.read_file(&path).expect("a file");
+        unfinished |= !bytes.starts_with(b"ANABRSEG");
+        let is_sealed = bytes.len() > FOOTER && bytes[bytes.len() - FOOTER..].starts_with(b"ANABREND");
+        if let Some((before, before_is_sealed)) = &last {
+            interrupted_roll |= before.parent() == path.parent() && !is_sealed && !before_is_sealed;
+        }
+        last = Some((path, is_sealed));
+    }
+    visited.count("roll cut short before the seal", interrupted_roll);
+    visited.count("segment without a header", unfinished);
+    let leftover = disk.read_file(&Path::new(PATH).join("MANIFEST.new")).is_ok();
+    visited.count("leftover of a manifest's replacement", leftover);
+}
+
+/// Notes what an opening mended.
+fn note(disk: &SimulatedDisk, stream: &Stream, visited: &mut Visited) {
+    let recovery = stream.recovery();
+    visited.count("torn tail cut off", !recovery.torn_tails.is_empty());
+    visited.count("unsealed segment recovered", recovery.shards_recovered > 0);
+    let directories = disk.list(&Path::new(PATH).join("shards")).expect("a directory");
+    assert_eq!(directories.len(), stream.shards().len(), "a directory for each shard and no other");
+}
+
+/// What the power cut took of the names.
+fn compare_listings(killed: &SimulatedDisk, after: &SimulatedDisk, visited: &mut Visited) {
+    let (before, after) = (files(killed), files(after));
+    visited.count("unsynced name lost", before.difference(&after).next().is_some());
+    visited.count("unsynced removal undone", after.difference(&before).next().is_some());
+}
