@@ -124,11 +124,13 @@ pub(crate) fn routes(state: &ManifestState) -> Option<Routes> {
     Routes::new(open.map(|shard| (shard.range, shard.id)).collect())
 }
 
-/// Whether the manifest on disk is another than the one of `generation`: a look that is cheap enough to poll.
-pub(crate) fn changed(storage: &dyn Storage, directory: &Path, generation: u64) -> Result<bool, Fault> {
+/// Whether the manifest on disk is another than `state`: a look that is cheap enough to poll.
+pub(crate) fn changed(storage: &dyn Storage, directory: &Path, state: &ManifestState) -> Result<bool, Fault> {
     let path = directory.join(MANIFEST_FILE);
     let file = storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
-    let mut front = [0; 20];
+    let mut front = [0; 36];
     let read = file.read_at(&mut front, 0).map_err(Fault::io("read", &path))?;
-    Ok(read < front.len() || front.last_chunk() != Some(&generation.to_le_bytes()))
+    let generation = front.get(12..20) == Some(&state.generation.to_le_bytes());
+    let stream = front.get(20..36) == Some(&state.stream_id.get().to_le_bytes());
+    Ok(read < front.len() || !generation || !stream)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::limits::MAX_STREAM_NAME_CHARS;
 use crate::shard::OpenFiles;
 use crate::storage::{Disk, Fault, Storage};
-use crate::stream::{Background, Stream, StreamBuilder, StreamInner, make_directories};
+use crate::stream::{Background, Stream, StreamBuilder, WeakStream, make_directories};
 
 /// Streams by name, in the directories of one directory: one background thread flushes and trims for all of them.
 ///
@@ -45,7 +45,7 @@ struct Inner {
     background: Option<Background>,
     files: Arc<OpenFiles>,
     /// Held while a stream is created, opened or deleted, so that these exclude each other.
-    open: Mutex<BTreeMap<String, Weak<StreamInner>>>,
+    open: Mutex<BTreeMap<String, WeakStream>>,
 }
 
 /// Describes a store to open: made by [`Store::builder`].
@@ -202,8 +202,8 @@ impl Store {
     }
 }
 
-fn live(open: &BTreeMap<String, Weak<StreamInner>>, name: &str) -> Option<Stream> {
-    open.get(name).and_then(Stream::upgrade)
+fn live(open: &BTreeMap<String, WeakStream>, name: &str) -> Option<Stream> {
+    open.get(name).and_then(WeakStream::upgrade)
 }
 
 impl Inner {

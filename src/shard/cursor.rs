@@ -230,7 +230,6 @@ impl Cursor {
 
     /// Milliseconds from the next record's arrival to the newest one's; zero at the tail.
     pub(crate) fn millis_behind(&mut self) -> Result<u64, ShardError> {
-        let newest = self.shard.last_arrival();
         match self.poll()? {
             Progress::Records => {}
             Progress::Tail | Progress::End => return Ok(0),
@@ -241,7 +240,7 @@ impl Cursor {
         let visible = place.segment.end(self.visibility);
         let frame = place.segment.frame(place.position, visible, self.next)?;
         // Behind by something, even if it arrived in the same millisecond: clients stop draining at zero.
-        Ok(newest.millis_since(frame.arrival).max(1))
+        Ok(self.shard.last_arrival().millis_since(frame.arrival).max(1))
     }
 }
 

@@ -84,9 +84,19 @@ impl Shard {
         }
     }
 
+    /// The shard is no longer listed: all its records expired. Readers are at its end, or are told that they fell behind.
+    pub(crate) fn expire(&self) {
+        let end = self.next(Visibility::Written);
+        self.durable.fetch_max(end.get(), Ordering::SeqCst);
+        self.raise_horizon(end);
+        *self.segments.write() = Segments::default();
+        self.end.store(end.get(), Ordering::SeqCst);
+        self.announce();
+    }
+
     /// Looks for what the writer has added.
     pub(crate) fn refresh(&self) -> Result<(), Fault> {
-        let Some(follow) = &self.follow else {
+        let Some(follow) = self.follow.as_ref().filter(|_| self.end().is_none()) else {
             return Ok(());
         };
         let mut state = follow.lock();

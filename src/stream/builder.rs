@@ -159,6 +159,9 @@ impl StreamBuilder {
     /// of its range.
     pub fn create(self, path: impl AsRef<Path>) -> Result<Stream> {
         let opening = Opening::new(self, path.as_ref())?;
+        if matches!(opening.load_manifest(), Ok(Some(_))) {
+            return Err(Error::StreamExists(opening.path)); // also where a writer has it open
+        }
         let lock = opening.lock()?;
         match opening.load_manifest()? {
             Some(_) => Err(Error::StreamExists(opening.path)),

@@ -148,8 +148,10 @@ impl Stream {
     /// [`shards`](Self::shards) is cheaper.
     pub fn describe(&self) -> Result<StreamDescription> {
         self.inner.not_closed()?;
-        self.inner.refresh_all()?;
-        self.inner.describe()
+        self.inner.look(|| {
+            self.inner.refresh_all()?;
+            self.inner.describe()
+        })
     }
 
     /// The bounds of this stream's records and batches.

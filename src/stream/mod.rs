@@ -14,6 +14,7 @@ mod verify;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -44,12 +45,30 @@ use retention::DeletionClock;
 /// A stream, open for writing or read-only. A handle: clones share it, in any number of threads.
 ///
 /// The last handle that is dropped closes the stream, as [`close`](Self::close) does, but has nobody to tell
-/// if that fails; what was acknowledged is safe either way.
+/// if that fails; what was acknowledged is safe either way. Iterators are no handles: they read on in what is there.
 ///
 /// See the [crate's documentation](crate) for an example.
 #[derive(Clone)]
 pub struct Stream {
-    inner: Arc<StreamInner>,
+    inner: Arc<Handle>,
+}
+
+/// What all clones of a handle share: the last of them closes the stream.
+pub(crate) struct Handle(Arc<StreamInner>);
+
+impl Deref for Handle {
+    type Target = StreamInner;
+
+    fn deref(&self) -> &StreamInner {
+        &self.0
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Nobody is left to tell; what was acknowledged is durable at its level without this.
+        let _ = self.0.close();
+    }
 }
 
 pub(crate) struct StreamInner {
@@ -61,10 +80,13 @@ pub(crate) struct StreamInner {
     /// Taken only by a writer; dropping it lets the next one in.
     lock: Mutex<Option<Box<dyn LockGuard>>>,
     read_only: bool,
+    /// Refuses operations.
+    closing: AtomicBool,
+    /// Everything that was acknowledged is sealed: readers that are at the tail may end.
     closed: AtomicBool,
     recovery: RecoveryReport,
     deletion_clock: Mutex<DeletionClock>,
-    background: Option<Background>,
+    background: Mutex<Option<Background>>,
     files: Arc<OpenFiles>,
 }
 
@@ -160,24 +182,38 @@ impl Stream {
     }
 
     /// For a store, which remembers its open streams without keeping them open.
-    pub(crate) fn downgrade(&self) -> Weak<StreamInner> {
-        Arc::downgrade(&self.inner)
-    }
-
-    /// The stream again, if it is still open.
-    pub(crate) fn upgrade(inner: &Weak<StreamInner>) -> Option<Self> {
-        let inner = inner.upgrade()?;
-        (!inner.is_closed()).then_some(Self { inner })
+    pub(crate) fn downgrade(&self) -> WeakStream {
+        WeakStream { handle: Arc::downgrade(&self.inner), inner: Arc::downgrade(&self.inner.0) }
     }
 
     /// Closes the stream without a trace, since its files are to go; gives its lock.
     pub(crate) fn close_for_deletion(&self) -> Option<Box<dyn LockGuard>> {
-        let _manifest = self.inner.manifest.lock();
-        self.inner.closed.store(true, Ordering::SeqCst);
-        for member in self.inner.topology().shards.values() {
-            member.shard.shut();
+        let manifest = self.inner.manifest.lock();
+        self.inner.closing.store(true, Ordering::SeqCst);
+        self.inner.shut_shards();
+        let lock = self.inner.lock.lock().take();
+        drop(manifest);
+        self.inner.stop_background();
+        lock
+    }
+}
+
+/// A stream that may be closed by now.
+pub(crate) struct WeakStream {
+    handle: Weak<Handle>,
+    inner: Weak<StreamInner>,
+}
+
+impl WeakStream {
+    /// The stream, if it is open. If its last handle is just being dropped, waits until it is closed.
+    pub(crate) fn upgrade(&self) -> Option<Stream> {
+        if let Some(inner) = self.handle.upgrade().filter(|inner| inner.not_closed().is_ok()) {
+            return Some(Stream { inner });
         }
-        self.inner.lock.lock().take()
+        if let Some(inner) = self.inner.upgrade() {
+            let _ = inner.close(); // whoever dropped the handle has nobody to tell either
+        }
+        None
     }
 }
 
@@ -196,7 +232,7 @@ impl StreamInner {
     }
 
     fn not_closed(&self) -> Result<()> {
-        if self.closed.load(Ordering::SeqCst) { Err(Error::Closed) } else { Ok(()) }
+        if self.closing.load(Ordering::SeqCst) { Err(Error::Closed) } else { Ok(()) }
     }
 
     fn topology(&self) -> Arc<Topology> {
@@ -250,15 +286,28 @@ impl StreamInner {
 
     fn close(&self) -> Result<()> {
         let mut manifest = self.manifest.lock();
-        if self.closed.swap(true, Ordering::SeqCst) {
-            return Ok(());
+        if self.closing.swap(true, Ordering::SeqCst) {
+            return Ok(()); // and it is closed, since whoever closed it held the manifest
         }
         let outcome = if self.read_only { Ok(()) } else { self.close_shards(&mut manifest) };
+        self.shut_shards();
+        *self.lock.lock() = None;
+        drop(manifest);
+        self.stop_background();
+        outcome
+    }
+
+    /// Ends all writing, and lets waiting readers end.
+    fn shut_shards(&self) {
+        self.closed.store(true, Ordering::SeqCst);
         for member in self.topology().shards.values() {
             member.shard.shut();
         }
-        *self.lock.lock() = None;
-        outcome
+    }
+
+    /// Not under the manifest's lock: the thread may be waiting for it.
+    fn stop_background(&self) {
+        drop(self.background.lock().take());
     }
 
     fn close_shards(&self, manifest: &mut Manifest) -> Result<()> {
@@ -278,13 +327,6 @@ impl StreamInner {
         outcome?; // without every exact end it is no clean close
         state.clean = true;
         manifest.replace(state).map_err(|error| error.into_fault().into())
-    }
-}
-
-impl Drop for StreamInner {
-    fn drop(&mut self) {
-        // Nobody is left to tell; what was acknowledged is durable at its level without this.
-        let _ = self.close();
     }
 }
 

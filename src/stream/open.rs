@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::builder::StreamBuilder;
 use super::retention::DeletionClock;
-use super::{Background, Member, RecoveryReport, Stream, StreamInner, Topology, TornTail};
+use super::{Background, Handle, Member, RecoveryReport, Stream, StreamInner, Topology, TornTail};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::format::{ManifestState, ShardEntry};
@@ -26,6 +26,12 @@ use crate::types::{HashKeyRange, SequenceNumber, ShardId, StreamId, Timestamp};
 pub(super) const SHARDS_DIRECTORY: &str = "shards";
 /// The writer's lock, in the stream's directory.
 pub(crate) const LOCK_FILE: &str = "LOCK";
+
+/// The logs of a stream's shards.
+type Shards = BTreeMap<ShardId, Arc<Shard>>;
+
+/// How often a read-only stream looks again after the writer changed what it was looking at.
+pub(super) const READ_ONLY_ATTEMPTS: u32 = 10;
 
 /// One attempt to create or open.
 pub(super) struct Opening {
@@ -132,7 +138,7 @@ impl Opening {
         let mut manifest = Manifest::new(Arc::clone(&self.storage), self.path.clone(), state.clone());
         manifest.replace(state).map_err(|error| Error::from(error.into_fault()))?;
         let recovery = RecoveryReport { was_clean: true, ..Default::default() };
-        Ok(self.assemble(context, manifest, &shards, Some(lock), recovery, background))
+        Ok(self.assemble(context, manifest, &shards, Some(lock), recovery, background.as_ref()))
     }
 
     /// Makes all that the manifest will name, durably. What an interrupted creation left is taken up if it is empty.
@@ -176,7 +182,7 @@ impl Opening {
         self.remove_unlisted(&state)?;
 
         let mut recovery = RecoveryReport { was_clean, ..Default::default() };
-        let mut shards = BTreeMap::new();
+        let mut shards = Shards::new();
         for entry in &mut state.shards {
             let exact = was_clean || !entry.is_open();
             let directory = self.shard_directory(entry.id);
@@ -202,17 +208,17 @@ impl Opening {
         // The incarnation, and what recovery found, are durable before the first append and the first read.
         let mut manifest = Manifest::new(Arc::clone(&self.storage), self.path.clone(), state.clone());
         manifest.replace(state).map_err(|error| Error::from(error.into_fault()))?;
-        Ok(self.assemble(context, manifest, &shards, Some(lock), recovery, background))
+        Ok(self.assemble(context, manifest, &shards, Some(lock), recovery, background.as_ref()))
     }
 
-    fn open_watermarks(&self, state: &ManifestState, access: Access) -> Result<Watermarks> {
+    fn open_watermarks(&self, state: &ManifestState, access: Access) -> Result<Watermarks, Fault> {
         let opened = Watermarks::open(self.storage(), &self.path, state.stream_id, access);
-        Ok(opened.map_err(|fault| match fault {
+        opened.map_err(|fault| match fault {
             Fault::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Corruption::new(&path, 0, "the file is missing").into()
             }
             other => other,
-        })?)
+        })
     }
 
     /// Removes directories that no manifest names: children of a reshard that did not happen, shards that expired.
@@ -242,19 +248,39 @@ impl Opening {
         Ok(())
     }
 
-    pub(super) fn open_read_only(self, state: ManifestState) -> Result<Stream> {
+    /// Beside a live writer, files that the manifest named may be gone by now: then it is read again.
+    pub(super) fn open_read_only(self, mut state: ManifestState) -> Result<Stream> {
         self.builder.check_against(&state.options)?;
-        let watermarks = self.open_watermarks(&state, Access::Read)?;
-        let context = self.context(&state, watermarks, None);
-        let mut shards = BTreeMap::new();
+        for _ in 1..READ_ONLY_ATTEMPTS {
+            let fault = match self.follow(&state) {
+                Ok((context, shards)) => return Ok(self.assemble_read_only(context, state, &shards)),
+                Err(fault) => fault,
+            };
+            match self.load_manifest()? {
+                Some(newer) if newer.generation != state.generation => state = newer,
+                _ => return Err(fault.into()),
+            }
+        }
+        let (context, shards) = self.follow(&state)?;
+        Ok(self.assemble_read_only(context, state, &shards))
+    }
+
+    fn follow(&self, state: &ManifestState) -> Result<(Arc<ShardContext>, Shards), Fault> {
+        let watermarks = self.open_watermarks(state, Access::Read)?;
+        let context = self.context(state, watermarks, None);
+        let mut shards = Shards::new();
         for entry in &state.shards {
             let shard = Shard::follow(Arc::clone(&context), self.shard_directory(entry.id), entry)?;
             shard.refresh_end(entry);
             shards.insert(entry.id, Arc::new(shard));
         }
+        Ok((context, shards))
+    }
+
+    fn assemble_read_only(self, context: Arc<ShardContext>, state: ManifestState, shards: &Shards) -> Stream {
         let recovery = RecoveryReport { was_clean: state.clean, ..Default::default() };
         let manifest = Manifest::new(Arc::clone(&self.storage), self.path.clone(), state);
-        Ok(self.assemble(context, manifest, &shards, None, recovery, None))
+        self.assemble(context, manifest, shards, None, recovery, None)
     }
 
     fn background(&self) -> Result<Option<Background>> {
@@ -297,10 +323,10 @@ impl Opening {
         self,
         context: Arc<ShardContext>,
         manifest: Manifest,
-        shards: &BTreeMap<ShardId, Arc<Shard>>,
+        shards: &Shards,
         lock: Option<Box<dyn LockGuard>>,
         recovery: RecoveryReport,
-        background: Option<Background>,
+        background: Option<&Background>,
     ) -> Stream {
         let state = manifest.state();
         let members = state.shards.iter().filter_map(|entry| {
@@ -317,15 +343,16 @@ impl Opening {
             topology: RwLock::new(Arc::new(topology)),
             manifest: Mutex::new(manifest),
             lock: Mutex::new(lock),
+            closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             recovery,
-            background,
+            background: Mutex::new(background.cloned()),
             files: self.builder.files.unwrap_or_default(),
         });
-        if let Some(background) = &inner.background {
+        if let Some(background) = background {
             background.serve(&inner);
         }
-        Stream { inner }
+        Stream { inner: Arc::new(Handle(inner)) }
     }
 }
 

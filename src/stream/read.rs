@@ -3,10 +3,11 @@
 use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Stream, StreamInner};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::segment::{Record, RecordBatch, Visibility};
 use crate::shard::{Cursor, Progress};
 use crate::types::{HashKeyRange, SequenceNumber, ShardId, ShardIteratorType};
@@ -55,7 +56,7 @@ impl Stream {
         self.inner.not_closed()?;
         self.inner.refresh()?;
         let cursor = self.inner.cursor(shard_id, kind)?;
-        Ok(ShardIterator { stream: Arc::clone(&self.inner), cursor })
+        Ok(ShardIterator { stream: Arc::clone(&self.inner.0), cursor })
     }
 
     /// One record by its sequence number.
@@ -75,9 +76,11 @@ impl Stream {
 
 impl StreamInner {
     pub(super) fn cursor(&self, shard_id: ShardId, kind: ShardIteratorType) -> Result<Cursor> {
-        let shard = self.member(shard_id)?.shard;
-        self.refresh_shard(&shard)?;
-        Cursor::new(shard, kind, self.visibility()).map_err(Error::of_shard(shard_id))
+        self.look(|| {
+            let shard = self.member(shard_id)?.shard;
+            self.refresh_shard(&shard)?;
+            Cursor::new(shard, kind, self.visibility()).map_err(Error::of_shard(shard_id))
+        })
     }
 
     /// The shards that continue this one, lowest range first. Those that expired since are left out.
@@ -96,8 +99,9 @@ impl StreamInner {
         children
     }
 
+    /// Whether everything that was acknowledged is there to be read, and nothing will be added.
     pub(super) fn is_closed(&self) -> bool {
-        self.not_closed().is_err()
+        self.closed.load(Ordering::SeqCst)
     }
 }
 
@@ -165,7 +169,10 @@ impl ShardIterator {
     }
 
     /// How many records there are to read until the tail.
+    ///
+    /// With [`ShardIteratorType::AtTimestamp`], records that arrived before the time are counted until the first later one came.
     pub fn records_behind(&self) -> u64 {
+        let _ = self.stream.refresh_shard(self.cursor.shard()); // what cannot be looked at is not counted
         self.cursor.records_behind()
     }
 
@@ -185,13 +192,17 @@ impl ShardIterator {
         self.stream.poll_cursor(&mut self.cursor)
     }
 
-    /// Waits for records, the end of the shard, the closing of the stream, or `timeout`.
+    /// Waits for records, for the end of the shard or the closing of the stream (both are an end), or for `timeout`.
     fn wait(&mut self, timeout: Duration) -> Result<Progress> {
         let deadline = Instant::now().checked_add(timeout);
         loop {
+            let closed = self.stream.is_closed(); // looked at first: what was added before is found
             let progress = self.poll()?;
             let left = deadline.map_or(WAIT_STEP, |deadline| deadline.saturating_duration_since(Instant::now()));
-            if progress != Progress::Tail || left.is_zero() || self.stream.is_closed() {
+            if progress == Progress::Tail && closed {
+                return Ok(Progress::End);
+            }
+            if progress != Progress::Tail || left.is_zero() {
                 return Ok(progress);
             }
             if self.stream.read_only {
@@ -207,19 +218,17 @@ impl ShardIterator {
 impl StreamInner {
     pub(super) fn poll_cursor(&self, cursor: &mut Cursor) -> Result<Progress> {
         let shard_id = cursor.shard().id();
-        let outcome = cursor.poll().map_err(Error::of_shard(shard_id));
-        // Beside a live writer, the tail may have moved, and a file may have gone since it was listed.
-        let look_again = match &outcome {
-            Ok(progress) => *progress == Progress::Tail,
-            Err(Error::Io { source, .. }) => source.kind() == std::io::ErrorKind::NotFound,
-            Err(error) => error.kind() == ErrorKind::Corrupt,
-        };
-        if !self.read_only || !look_again {
-            return outcome;
+        let mut poll = || cursor.poll().map_err(Error::of_shard(shard_id));
+        let progress = self.look(&mut poll)?;
+        if progress != Progress::Tail || !self.read_only {
+            return Ok(progress);
         }
+        // The tail may have moved since the files were looked at.
         self.refresh()?;
-        self.refresh_shard(cursor.shard())?;
-        cursor.poll().map_err(Error::of_shard(shard_id))
+        self.look(|| {
+            self.refresh_shard(cursor.shard())?;
+            cursor.poll().map_err(Error::of_shard(shard_id))
+        })
     }
 }
 
@@ -260,7 +269,6 @@ impl Iterator for Follow<'_> {
             match self.iterator.wait(WAIT_STEP) {
                 Ok(Progress::Records) => return self.iterator.next_record().transpose(),
                 Ok(Progress::End) => return None,
-                Ok(Progress::Tail) if self.iterator.stream.is_closed() => return None,
                 Ok(Progress::Tail) => {}
                 Err(error) => return Some(Err(error)),
             }

@@ -53,7 +53,7 @@ impl Stream {
         self.inner.not_closed()?;
         self.inner.refresh()?;
         let mut records = Records {
-            stream: Arc::clone(&self.inner),
+            stream: Arc::clone(&self.inner.0),
             start,
             active: BTreeMap::new(),
             finished: BTreeSet::new(),
@@ -188,13 +188,21 @@ impl Records {
         }
     }
 
-    fn wait(&mut self, timeout: Duration) -> Result<bool> {
+    /// Waits for records, for the closing of the stream, or for `timeout`.
+    fn wait(&mut self, timeout: Duration) -> Result<Progress> {
         let deadline = Instant::now().checked_add(timeout);
         loop {
+            let closed = self.stream.is_closed(); // looked at first: what was added before is found
             let ready = self.goes_on()? || self.find_ready()?.is_some();
             let left = deadline.map_or(WAIT_STEP, |deadline| deadline.saturating_duration_since(Instant::now()));
-            if ready || left.is_zero() || self.stream.is_closed() {
-                return Ok(ready);
+            if ready {
+                return Ok(Progress::Records);
+            }
+            if closed {
+                return Ok(Progress::End);
+            }
+            if left.is_zero() {
+                return Ok(Progress::Tail);
             }
             if self.stream.read_only {
                 std::thread::sleep(left.min(FOLLOW_STEP));
@@ -241,9 +249,9 @@ impl Iterator for RecordsFollow<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             match self.records.wait(WAIT_STEP) {
-                Ok(true) => return self.records.next_record().transpose(),
-                Ok(false) if self.records.stream.is_closed() => return None,
-                Ok(false) => {}
+                Ok(Progress::Records) => return self.records.next_record().transpose(),
+                Ok(Progress::End) => return None,
+                Ok(Progress::Tail) => {}
                 Err(error) => return Some(Err(error)),
             }
         }

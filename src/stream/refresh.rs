@@ -1,13 +1,15 @@
 //! Keeping a read-only stream up with the process that writes it.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::StreamInner;
-use super::open::SHARDS_DIRECTORY;
-use crate::error::{Error, Result};
+use super::open::{READ_ONLY_ATTEMPTS, SHARDS_DIRECTORY};
+use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{self, Manifest};
 use crate::shard::Shard;
+use crate::storage::Fault;
 
 impl StreamInner {
     /// In a read-only stream: takes over what the writer changed in the manifest.
@@ -17,14 +19,15 @@ impl StreamInner {
         }
         let mut manifest = self.manifest.lock();
         let storage = self.context.storage.as_ref();
-        if !manifest::changed(storage, &self.path, manifest.state().generation)? {
+        let changed = manifest::changed(storage, &self.path, manifest.state());
+        if !changed.map_err(|fault| self.or_deleted(fault))? {
             return Ok(());
         }
         let Some(state) = manifest::load(storage, &self.path)? else {
             return Err(Error::StreamNotFound(self.path.clone()));
         };
         if state.stream_id != self.context.stream_id {
-            return Err(Error::Closed); // deleted, and another stream made in its place
+            return Err(Error::StreamNotFound(self.path.clone())); // deleted, and another one made in its place
         }
         let known = self.topology();
         let mut made = Vec::new();
@@ -36,10 +39,25 @@ impl StreamInner {
                 made.push(Arc::new(Shard::follow(Arc::clone(&self.context), directory, entry)?));
             }
         }
+        for (id, member) in &known.shards {
+            if state.shard(*id).is_none() {
+                member.shard.expire();
+            }
+        }
         self.context.retention.store(state.options.retention.as_millis().unwrap_or(u64::MAX), Ordering::Relaxed);
         self.publish(&state, made);
         *manifest = Manifest::new(Arc::clone(&self.context.storage), self.path.clone(), state);
         Ok(())
+    }
+
+    /// A manifest that is gone means that the stream was deleted.
+    fn or_deleted(&self, fault: Fault) -> Error {
+        match fault {
+            Fault::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Error::StreamNotFound(self.path.clone())
+            }
+            other => other.into(),
+        }
     }
 
     /// In a read-only stream: looks for what the writer added to a shard.
@@ -54,6 +72,17 @@ impl StreamInner {
         Ok(())
     }
 
+    /// Looks at files. Beside a live writer, one may have gone since it was listed: then again, by what is listed now.
+    pub(super) fn look<T>(&self, mut look: impl FnMut() -> Result<T>) -> Result<T> {
+        for _ in 1..READ_ONLY_ATTEMPTS {
+            match look() {
+                Err(error) if self.read_only && may_be_stale(&error) => self.refresh()?,
+                other => return other,
+            }
+        }
+        look()
+    }
+
     pub(super) fn refresh_all(&self) -> Result<()> {
         self.refresh()?;
         if self.read_only {
@@ -62,5 +91,13 @@ impl StreamInner {
             }
         }
         Ok(())
+    }
+}
+
+/// What a file that the writer removed meanwhile looks like.
+fn may_be_stale(error: &Error) -> bool {
+    match error {
+        Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+        other => other.kind() == ErrorKind::Corrupt,
     }
 }

@@ -134,7 +134,9 @@ impl Stream {
     pub fn trim_shard(&self, shard_id: ShardId, before: SequenceNumber) -> Result<TrimReport> {
         self.inner.writable()?;
         let mut manifest = self.inner.manifest.lock();
+        self.inner.writable()?; // may have been closed while this waited
         let member = self.inner.member(shard_id)?;
+        member.shard.sync().map_err(Error::of_shard(shard_id))?; // the horizon is kept: it must not be ahead of the records
         let next = member.shard.next(Visibility::Durable);
         if before > next {
             return Err(Error::BeyondTail { shard_id, requested: before, next });
@@ -168,9 +170,31 @@ impl StreamInner {
             let reason = format!("{period} is {comparison} than the present {present}: use {other}");
             return Err(Error::invalid("retention", reason));
         }
-        self.change_locked(&mut manifest, |state| state.options.retention = period)?;
+        let hidden = if period > present { self.hide_expired()? } else { Vec::new() };
+        self.change_locked(&mut manifest, |state| {
+            state.options.retention = period;
+            for (id, horizon) in &hidden {
+                if let Some(entry) = state.shard_mut(*id) {
+                    entry.next = entry.next.max(*horizon);
+                    entry.horizon = entry.horizon.max(*horizon);
+                }
+            }
+        })?;
         self.context.retention.store(period.as_millis().unwrap_or(u64::MAX), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Raises each shard's horizon to what retention shows now: a longer period brings nothing back.
+    fn hide_expired(&self) -> Result<Vec<(ShardId, SequenceNumber)>> {
+        let mut horizons = Vec::new();
+        for (id, member) in &self.topology().shards {
+            let shard = &member.shard;
+            let durable = shard.next(Visibility::Durable);
+            let horizon = shard.trim_horizon().map_err(Error::of_shard(*id))?.min(durable);
+            shard.raise_horizon(horizon);
+            horizons.push((*id, horizon));
+        }
+        Ok(horizons)
     }
 
     fn change(&self, change: impl FnOnce(&mut ManifestState)) -> Result<()> {

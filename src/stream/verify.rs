@@ -94,30 +94,32 @@ impl VerifyReport {
 pub fn verify(path: impl AsRef<Path>, options: VerifyOptions<'_>) -> Result<VerifyReport> {
     let storage = options.storage.unwrap_or_else(|| Arc::new(Disk));
     let path = path.as_ref();
-    let mut report = VerifyReport::default();
-    let state = match manifest::load(storage.as_ref(), path) {
-        Ok(Some(state)) => state,
-        Ok(None) => return Err(no_stream(storage.as_ref(), path)),
-        Err(Fault::Corrupt(damage)) => {
-            report.damage.push(*damage);
-            return Ok(report);
+    let mut progress = options.progress;
+    let mut attempts = 1;
+    loop {
+        let state = match manifest::load(storage.as_ref(), path) {
+            Ok(Some(state)) => state,
+            Ok(None) => return Err(no_stream(storage.as_ref(), path)),
+            Err(Fault::Corrupt(damage)) => {
+                return Ok(VerifyReport { damage: vec![*damage], ..Default::default() });
+            }
+            Err(fault) => return Err(fault.into()),
+        };
+        let mut verification = Verification::new(storage.as_ref(), path, &state, progress.take());
+        let outcome = verification.run();
+        let is_sound = outcome.is_ok() && verification.report.is_sound();
+        // Beside a live writer, files that the manifest named may be gone by now: another look, by what it names then.
+        if is_sound || attempts == ATTEMPTS || !manifest::changed(storage.as_ref(), path, &state)? {
+            outcome?;
+            return Ok(verification.report);
         }
-        Err(fault) => return Err(fault.into()),
-    };
-    report.clean_close = state.clean;
-    report.shards = state.shards.len() as u64;
-    let mut verification = Verification {
-        storage: storage.as_ref(),
-        path,
-        state: &state,
-        watermarks: None,
-        report,
-        seen: VerifyProgress::default(),
-        progress: options.progress,
-    };
-    verification.run()?;
-    Ok(verification.report)
+        progress = verification.progress.take();
+        attempts += 1;
+    }
 }
+
+/// How often a look is repeated before what it saw is believed: what a live writer changes meanwhile passes, damage stays.
+const ATTEMPTS: u32 = 5;
 
 fn no_stream(storage: &dyn Storage, path: &Path) -> Error {
     match storage.list(path) {
@@ -132,7 +134,6 @@ struct Verification<'a, 'p> {
     storage: &'a dyn Storage,
     path: &'a Path,
     state: &'a ManifestState,
-    watermarks: Option<Watermarks>,
     report: VerifyReport,
     seen: VerifyProgress,
     progress: Option<&'p mut (dyn FnMut(VerifyProgress) + 'p)>,
@@ -143,15 +144,31 @@ struct Listing<'a> {
     entry: &'a ShardEntry,
     directory: PathBuf,
     firsts: Vec<SequenceNumber>,
+    /// Below it, all records were durable before the files were looked at.
+    durable: SequenceNumber,
 }
 
-impl Verification<'_, '_> {
+impl<'a, 'p> Verification<'a, 'p> {
+    fn new(
+        storage: &'a dyn Storage,
+        path: &'a Path,
+        state: &'a ManifestState,
+        progress: Option<&'p mut (dyn FnMut(VerifyProgress) + 'p)>,
+    ) -> Self {
+        let (shards, clean_close) = (state.shards.len() as u64, state.clean);
+        let report = VerifyReport { shards, clean_close, ..Default::default() };
+        Self { storage, path, state, report, seen: VerifyProgress::default(), progress }
+    }
+
     fn run(&mut self) -> Result<(), Fault> {
-        self.open_watermarks()?;
+        let watermarks = self.open_watermarks()?;
         let state = self.state;
         let mut listings = Vec::new();
         for entry in &state.shards {
-            let listed = self.list(entry);
+            // Noted first: what it vouches for is in the files that are listed and read next.
+            let noted = watermarks.as_ref().map(|watermarks| watermarks.load(entry.id)).transpose()?;
+            let durable = entry.next.max(noted.unwrap_or_default());
+            let listed = self.list(entry, durable);
             listings.extend(self.keep(listed)?);
         }
         for listing in &listings {
@@ -174,24 +191,24 @@ impl Verification<'_, '_> {
         }
     }
 
-    fn open_watermarks(&mut self) -> Result<(), Fault> {
-        match Watermarks::open(self.storage, self.path, self.state.stream_id, Access::Read) {
+    fn open_watermarks(&mut self) -> Result<Option<Watermarks>, Fault> {
+        let opened = Watermarks::open(self.storage, self.path, self.state.stream_id, Access::Read);
+        match opened {
             Ok(watermarks) => {
                 for entry in &self.state.shards {
                     self.report.damage.extend(watermarks.damage(entry.id)?);
                 }
-                self.watermarks = Some(watermarks);
-                Ok(())
+                Ok(Some(watermarks))
             }
             Err(Fault::Io { path, source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 self.report.damage.push(Corruption::new(&path, 0, "the file is missing"));
-                Ok(())
+                Ok(None)
             }
             Err(fault) => Err(fault),
         }
     }
 
-    fn list<'e>(&self, entry: &'e ShardEntry) -> Result<Listing<'e>, Fault> {
+    fn list<'e>(&self, entry: &'e ShardEntry, durable: SequenceNumber) -> Result<Listing<'e>, Fault> {
         let directory = self.path.join(SHARDS_DIRECTORY).join(entry.id.directory());
         let names = match self.storage.list(&directory) {
             Ok(names) => names,
@@ -203,7 +220,7 @@ impl Verification<'_, '_> {
         let mut firsts: Vec<_> = names.iter().filter_map(|entry| parse_segment_name(&entry.name)).collect();
         firsts.retain(|first| *first >= entry.first); // what is below is removed by the next opening
         firsts.sort_unstable();
-        Ok(Listing { entry, directory, firsts })
+        Ok(Listing { entry, directory, firsts, durable })
     }
 
     fn length(&self, path: &Path) -> Result<u64, Fault> {
@@ -230,16 +247,33 @@ impl Verification<'_, '_> {
                         .of_records(next.unwrap_or_default(), first.previous()),
                 );
             }
-            let outcome = self.check_segment(listing, *first, newest);
-            next = self.keep(outcome)?;
+            next = self.check_segment_at_rest(listing, *first, newest)?;
             if let Some(progress) = &mut self.progress {
                 progress(self.seen);
             }
         }
         if let Some(end) = next {
-            self.check_end(listing, end)?;
+            self.check_end(listing, end);
         }
         Ok(())
+    }
+
+    /// Checks a segment, again if it looked damaged: a writer may have been at it.
+    fn check_segment_at_rest(
+        &mut self,
+        listing: &Listing<'_>,
+        first: SequenceNumber,
+        newest: bool,
+    ) -> Result<Option<SequenceNumber>, Fault> {
+        let before = (self.report.clone(), self.seen);
+        let mut outcome = self.check_segment(listing, first, newest);
+        for _ in 1..ATTEMPTS {
+            if self.may_grow(listing.entry) && matches!(outcome, Err(Fault::Corrupt(_))) {
+                (self.report, self.seen) = before.clone();
+                outcome = self.check_segment(listing, first, newest);
+            }
+        }
+        self.keep(outcome)
     }
 
     /// Gives the number behind the segment's last record.
@@ -259,7 +293,7 @@ impl Verification<'_, '_> {
         let header = match read_header(file.as_ref(), &path, self.state.stream_id, entry.id, first) {
             Ok(header) => header,
             // Its creation may be under way, or have been cut short; nothing durable may lie in it then.
-            Err(Fault::Corrupt(_)) if newest && self.may_grow(entry) && self.known_durable(entry)? <= first => {
+            Err(Fault::Corrupt(_)) if newest && self.may_grow(entry) && listing.durable <= first => {
                 return Ok(first);
             }
             Err(fault) => return Err(fault),
@@ -268,12 +302,33 @@ impl Verification<'_, '_> {
             return Err(damage_of(&path, entry, "the segment is newer than the manifest").into());
         }
         let found = match read_footer(file.as_ref(), &path, &header)? {
-            Some(footer) => check_sealed(file.as_ref(), &path, &header, &footer, newest)?,
+            Some(footer) => {
+                let found = check_sealed(file.as_ref(), &path, &header, &footer)?;
+                if newest && footer.kind == SealKind::Rolled {
+                    self.expect_successor(listing, &footer)?;
+                }
+                found
+            }
             None => self.check_unsealed(listing, file.as_ref(), &path, &header, newest)?,
         };
         self.report.records += found.starts.len() as u64;
         self.seen.records = self.report.records;
         Ok(found.next)
+    }
+
+    /// The newest segment that was listed was full: by now there must be another.
+    fn expect_successor(&self, listing: &Listing<'_>, footer: &Footer) -> Result<(), Fault> {
+        let path = listing.directory.join(segment_name(footer.next()));
+        match self.storage.open_file(&path, Access::Read) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(Corruption::new(&path, 0, "the segment that follows is missing")
+                    .of_shard(listing.entry.id)
+                    .of_records(footer.next(), None)
+                    .into())
+            }
+            Err(error) => Err(Fault::io("open", &path)(error)),
+        }
     }
 
     fn check_unsealed(
@@ -296,7 +351,7 @@ impl Verification<'_, '_> {
             .of_records(header.first, None)
             .into());
         }
-        let found = scan(file, path, header, Scan::start(header), self.known_durable(entry)?)?;
+        let found = scan(file, path, header, Scan::start(header), listing.durable)?;
         if found.torn {
             self.report.torn_tails.push(TornTail {
                 shard_id: entry.id,
@@ -344,15 +399,10 @@ impl Verification<'_, '_> {
         entry.is_open() && !self.state.clean
     }
 
-    fn known_durable(&self, entry: &ShardEntry) -> Result<SequenceNumber, Fault> {
-        let noted = self.watermarks.as_ref().map(|watermarks| watermarks.load(entry.id)).transpose()?;
-        Ok(entry.next.max(noted.unwrap_or_default()))
-    }
-
-    fn check_end(&mut self, listing: &Listing<'_>, end: SequenceNumber) -> Result<(), Fault> {
+    fn check_end(&mut self, listing: &Listing<'_>, end: SequenceNumber) {
         let entry = listing.entry;
         let end = if listing.firsts.is_empty() { entry.first } else { end };
-        let durable = self.known_durable(entry)?;
+        let durable = listing.durable;
         if end < durable || (!self.may_grow(entry) && end != entry.next) {
             let reason = format!("the shard ends at {end} instead of {}", durable.max(entry.next));
             self.report.damage.push(
@@ -361,7 +411,6 @@ impl Verification<'_, '_> {
                     .of_records(end.min(entry.next), durable.max(end).previous()),
             );
         }
-        Ok(())
     }
 }
 
@@ -371,7 +420,6 @@ fn check_sealed(
     path: &Path,
     header: &SegmentHeader,
     footer: &Footer,
-    newest: bool,
 ) -> Result<Scan, Fault> {
     let mut found = Scan::start(header);
     advance(file, path, header, &mut found)?;
@@ -393,9 +441,6 @@ fn check_sealed(
     }
     if !index_agrees(file, path, header, footer, &found)? {
         return Err(at(footer.index_position, "the index does not point at the records").into());
-    }
-    if newest && footer.kind == SealKind::Rolled {
-        return Err(at(header.footer_position(), "the segment that follows is missing").into());
     }
     Ok(found)
 }

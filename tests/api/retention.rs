@@ -159,7 +159,7 @@ fn a_longer_period_does_not_bring_back_and_a_shorter_one_hides_at_once() {
     stream.decrease_retention(RetentionPeriod::hours(12)).unwrap();
     assert_eq!(first(), 36);
     stream.increase_retention(RetentionPeriod::hours(24)).unwrap();
-    assert_eq!(first(), 24, "what was only hidden is shown again");
+    assert_eq!(first(), 36, "what was hidden stays hidden, as in Kinesis");
     stream.increase_retention(RetentionPeriod::Unlimited).unwrap();
     stream.decrease_retention(Duration::from_millis(1)).unwrap();
     assert_eq!(numbers_from(&stream, S0, HORIZON), [0; 0]);

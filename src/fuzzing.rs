@@ -1,0 +1,212 @@
+//! The bodies of the fuzz targets: for the fuzzers in `fuzz/`, and for the test that runs the bodies over their
+//! corpora. Not part of the library's interface.
+//!
+//! Each body takes the fuzzer's bytes and panics where a promise does not hold. They are here because they need
+//! the decoders themselves; what they find in the public interface they find through it.
+#![allow(clippy::missing_panics_doc, reason = "that is what they do")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a body is a test")]
+
+mod input;
+mod operations;
+mod recover;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::format::{
+    FOOTER_BYTES, Footer, Frame, FrameInput, ManifestState, SEGMENT_HEADER_BYTES, SegmentHeader,
+    WATERMARK_SLOT_BYTES, decode_slot, encode, encode_slot,
+};
+use crate::storage::{Crash, SimulatedDisk, Storage};
+use crate::stream::Stream;
+use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
+
+pub use operations::operations;
+pub use recover::recover_segment;
+
+/// The stream that all bytes given to the decoders are said to be of.
+const STREAM_ID: StreamId = StreamId::new(0x5eed);
+const SHARD_ID: ShardId = ShardId::new(0);
+
+/// Arbitrary bytes to each decoder: none panics, and what decodes is encoded to the same bytes again.
+///
+/// The first byte selects the decoder, and whether the checksum is put right before.
+pub fn decode(input: &[u8]) {
+    let Some((selector, bytes)) = input.split_first() else {
+        return;
+    };
+    let mut bytes = bytes.to_vec();
+    let mend = selector & 0x80 != 0;
+    match selector & 0x7f {
+        0 => decode_frame(&mut bytes, mend),
+        1 => decode_header(&mut bytes, mend),
+        2 => decode_footer(&mut bytes, mend),
+        3 => decode_manifest(&mut bytes, mend),
+        _ => decode_watermark(&mut bytes, mend),
+    }
+}
+
+fn header() -> SegmentHeader {
+    SegmentHeader {
+        stream_id: STREAM_ID,
+        shard_id: SHARD_ID,
+        incarnation: 3,
+        first: SequenceNumber::ZERO,
+        created: Timestamp::from_millis(1_000),
+        file_bytes: 4_096,
+    }
+}
+
+fn decode_frame(bytes: &mut [u8], mend: bool) {
+    let seed = header().seed();
+    if mend {
+        if let Some(frame) = Frame::size_at(bytes).ok().and_then(|size| bytes.get_mut(..size)) {
+            let checksum = seed.checksum(&frame[4..]);
+            frame[..4].copy_from_slice(&checksum.to_le_bytes());
+        }
+    }
+    let _ = Frame::claimed_sequence_number(bytes);
+    let _ = Frame::decode_checked(bytes);
+    let Ok(frame) = Frame::decode(bytes, seed) else {
+        return;
+    };
+    let mut again = Vec::new();
+    encode(
+        &mut again,
+        seed,
+        &FrameInput {
+            sequence_number: frame.sequence_number,
+            arrival: frame.arrival,
+            durable: frame.durable,
+            batch_remaining: frame.batch_remaining,
+            explicit_hash_key: frame.explicit_hash_key,
+            producer: frame.producer,
+            partition_key: frame.partition_key,
+            data: frame.data,
+        },
+    );
+    assert_eq!(bytes.get(..frame.size), Some(&again[..]), "{frame:?}");
+    assert_eq!(Frame::decode_checked(bytes), Ok(frame));
+}
+
+/// Puts a checksum right that stands in the last four bytes of `bytes`.
+fn mend_tail(bytes: &mut [u8], checksum: impl Fn(&[u8]) -> u32) {
+    if let Some((checked, tail)) = bytes.split_last_chunk_mut::<4>() {
+        *tail = checksum(checked).to_le_bytes();
+    }
+}
+
+fn decode_header(bytes: &mut [u8], mend: bool) {
+    let Some(bytes) = bytes.first_chunk_mut::<SEGMENT_HEADER_BYTES>() else {
+        return;
+    };
+    if mend {
+        mend_tail(bytes, crc32fast::hash);
+    }
+    if let Ok(header) = SegmentHeader::decode(bytes) {
+        assert_eq!(header.encode(), *bytes, "{header:?}");
+    }
+}
+
+fn decode_footer(bytes: &mut [u8], mend: bool) {
+    let Some(bytes) = bytes.first_chunk_mut::<FOOTER_BYTES>() else {
+        return;
+    };
+    let header = header();
+    if mend {
+        mend_tail(bytes, |checked| header.seed().checksum(checked));
+    }
+    if let Some(footer) = Footer::decode(bytes, &header) {
+        assert_eq!(footer.encode(header.seed()), *bytes, "{footer:?}");
+        assert!(footer.next() > footer.first);
+    }
+}
+
+fn decode_watermark(bytes: &mut [u8], mend: bool) {
+    let Some(slot) = bytes.first_chunk_mut::<WATERMARK_SLOT_BYTES>() else {
+        return;
+    };
+    if mend {
+        let durable = slot.first_chunk().copied().map_or(0, u64::from_le_bytes);
+        let whole = encode_slot(STREAM_ID, SHARD_ID, SequenceNumber::new(durable));
+        slot[8..12].copy_from_slice(&whole[8..12]);
+    }
+    if let Some(durable) = decode_slot(slot, STREAM_ID, SHARD_ID) {
+        assert_eq!(encode_slot(STREAM_ID, SHARD_ID, durable), *slot);
+    }
+}
+
+fn decode_manifest(bytes: &mut [u8], mend: bool) {
+    if mend {
+        mend_tail(bytes, crc32fast::hash);
+    }
+    if let Ok(state) = ManifestState::decode(bytes) {
+        assert_eq!(state.encode(), bytes, "{state:?}");
+        open_manifest(&state, bytes);
+    }
+}
+
+/// A manifest that decodes may still promise what is not there: opening gives a stream that works, or a typed error.
+fn open_manifest(state: &ManifestState, bytes: &[u8]) {
+    let disk = SimulatedDisk::new();
+    write_file(&disk, "MANIFEST", bytes);
+    write_file(&disk, "WATERMARK", &[]);
+    disk.create_dir(Path::new("shards")).unwrap();
+    for shard in state.shards.iter().take(8) {
+        disk.create_dir(&Path::new("shards").join(shard.id.directory())).unwrap();
+    }
+    disk.sync_dir(Path::new("shards")).unwrap();
+    disk.sync_dir(Path::new("/")).unwrap();
+    let beside = disk.fork(Crash::ProcessKilled);
+    if let Ok(stream) = builder(&beside).open_read_only("/") {
+        let _ = stream.describe();
+    }
+    if let Ok(stream) = builder(&disk).open_existing("/") {
+        let _ = stream.put("key", b"data");
+        let _ = stream.describe();
+        let _ = stream.close();
+    }
+}
+
+/// A stream on this disk that does the same at every run.
+fn builder(disk: &SimulatedDisk) -> crate::stream::StreamBuilder {
+    Stream::builder()
+        .storage(Arc::new(disk.clone()))
+        .clock(Arc::new(crate::clock::ManualClock::default()))
+        .background(false)
+}
+
+fn write_file(disk: &SimulatedDisk, path: &str, bytes: &[u8]) {
+    let file = disk.create_file(Path::new(path)).unwrap();
+    file.write_at(bytes, 0).unwrap();
+    file.sync().unwrap();
+}
+
+/// A record as the bodies compare it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Seen {
+    number: u64,
+    key: String,
+    data: Vec<u8>,
+}
+
+/// All that a reader of the shard is shown from its trim horizon on, and what stopped it if it was not the tail.
+fn read_shard(stream: &Stream, shard_id: ShardId) -> (Vec<Seen>, Option<Error>) {
+    let mut seen = Vec::new();
+    let mut iterator = match stream.shard_iterator(shard_id, crate::ShardIteratorType::TrimHorizon) {
+        Ok(iterator) => iterator,
+        Err(error) => return (seen, Some(error)),
+    };
+    loop {
+        match iterator.next_batch() {
+            Ok(batch) if batch.is_empty() => return (seen, None),
+            Ok(batch) => seen.extend(batch.map(|record| Seen {
+                number: record.sequence_number().get(),
+                key: record.partition_key().to_owned(),
+                data: record.data().to_vec(),
+            })),
+            Err(error) => return (seen, Some(error)),
+        }
+    }
+}
