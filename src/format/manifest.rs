@@ -201,7 +201,7 @@ impl ManifestState {
             return Err(ManifestError::Magic);
         }
         let version = reader.u32().ok_or(ManifestError::Fields)?;
-        if version != FORMAT_VERSION {
+        if version != FORMAT_VERSION && version != 0 {
             return Err(ManifestError::Version(version));
         }
         let body = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or(ManifestError::Fields)?;

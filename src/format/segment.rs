@@ -84,7 +84,8 @@ impl SegmentHeader {
         let sound = tail.u32() == Some(crc32fast::hash(&bytes[..CHECKED_BYTES]));
         // A later version may keep its checksum elsewhere, so the version is looked at first; a version
         // that is only a flipped bit is then reported as unknown, which refuses the file all the same.
-        if version != FORMAT_VERSION {
+        // Version 0 was never written: it is a header that a crash tore.
+        if version != FORMAT_VERSION && version != 0 {
             return Err(HeaderError::Version(version));
         }
         if !sound {

@@ -1,28 +1,212 @@
-//! Short stories of crashes that a random history reaches rarely.
+//! Short stories of crashes and faults: each was, or could be, told of a store like this one, and is reached rarely by a
+//! random history.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use anabranch::storage::Storage;
-use anabranch::{Crash, ManualClock, SequenceNumber, ShardId, SimulatedDisk, Stream};
+use anabranch::storage::{Operation, Storage};
+use anabranch::{
+    Crash, DiskFault, Durability, Error, ManualClock, PutOptions, SequenceNumber, ShardId, SimulatedDisk, Stream,
+};
 
-use crate::history::builder;
+use crate::history::{PATH, assert_sound, builder};
+
+const SHARD: ShardId = ShardId::new(0);
+/// Two of them do not fit one segment.
+const LARGE: [u8; 3_000] = [1; 3_000];
+
+struct Story {
+    disk: SimulatedDisk,
+    clock: Arc<ManualClock>,
+}
+
+impl Story {
+    fn begin(durability: Durability) -> (Self, Stream) {
+        let story = Self { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+        let made = story.builder().segment_bytes(4096).durability(durability);
+        let stream = made.create(PATH).unwrap();
+        (story, stream)
+    }
+
+    fn builder(&self) -> anabranch::StreamBuilder {
+        builder(&self.disk, &self.clock)
+    }
+
+    fn crash(&mut self, crash: Crash, stream: Stream) {
+        self.disk = self.disk.crash(crash);
+        drop(stream);
+    }
+
+    /// Verifies, opens, and reads the first records by their numbers: through the index.
+    fn reopen(&self, records: u64) -> Stream {
+        assert_sound(&self.disk, "before an opening");
+        let stream = self.builder().open_existing(PATH).unwrap();
+        for number in 0..records {
+            assert_eq!(stream.get(SHARD, number.into()).unwrap().sequence_number().get(), number);
+        }
+        stream
+    }
+}
 
 /// A directory that a killed process made and did not live to sync is made durable by the next one.
 #[test]
 fn a_directory_left_unsynced_by_a_killed_process_is_synced_by_the_next() {
     for made in ["data", "data/clicks"] {
         for seed in 0..32 {
-            let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
-            disk.create_dir(Path::new("data")).unwrap();
-            if made == "data/clicks" {
-                disk.create_dir(Path::new(made)).unwrap();
+            let mut story = Story { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+            story.disk.create_dir(Path::new("data")).unwrap();
+            if made == PATH {
+                story.disk.create_dir(Path::new(made)).unwrap();
             }
-            let stream: Stream = builder(&disk, &clock).create("data/clicks").unwrap();
+            let stream = story.builder().create(PATH).unwrap();
             stream.put("key", b"acknowledged").unwrap();
-            let disk = disk.crash(Crash::PowerLost { seed });
-            let stream = builder(&disk, &clock).open_existing("data/clicks").unwrap();
-            assert_eq!(stream.get(ShardId::new(0), SequenceNumber::ZERO).unwrap().data(), b"acknowledged");
+            story.crash(Crash::PowerLost { seed }, stream);
+            assert_eq!(story.reopen(1).get(SHARD, SequenceNumber::ZERO).unwrap().data(), b"acknowledged");
         }
+    }
+}
+
+/// A condition that does not hold makes no segment that then stays empty behind one that is sealed as rolled.
+#[test]
+fn a_condition_that_fails_where_a_roll_was_due_leaves_no_gap() {
+    let (story, stream) = Story::begin(Durability::Synced);
+    stream.put("key", LARGE).unwrap();
+    let wrong = PutOptions::new().expect_next(SequenceNumber::new(77));
+    let refusal = stream.put_with("key", LARGE, wrong).unwrap_err();
+    assert!(matches!(refusal, Error::SequenceNumberMismatch { .. }), "{refusal:?}");
+    stream.close().unwrap();
+    story.reopen(1).put("key", LARGE).unwrap();
+}
+
+/// The successor of a rolled segment got no record: recovery removes it, and the opening after that misses nothing.
+#[test]
+fn a_cut_between_a_roll_and_its_first_record_leaves_no_gap() {
+    let mut cuts = 0;
+    for nth in 0.. {
+        let (mut story, stream) = Story::begin(Durability::Synced);
+        stream.put("key", LARGE).unwrap();
+        story.disk.fail_on(Operation::Write, nth, DiskFault::PowerCut);
+        let is_cut = stream.put("key", LARGE).is_err();
+        cuts += u64::from(is_cut);
+        story.crash(Crash::ProcessKilled, stream);
+        let stream = story.reopen(1);
+        story.crash(Crash::ProcessKilled, stream);
+        story.reopen(1).close().unwrap();
+        story.reopen(1);
+        if !is_cut {
+            break;
+        }
+    }
+    assert!(cuts >= 4, "header, index, footer and frame are written: {cuts}");
+}
+
+/// The sync of a rolled segment's footer failed; the footer can be read all the same, so its successor has to be there.
+#[test]
+fn a_failed_seal_leaves_a_stream_that_opens() {
+    let mut failures = 0;
+    for operation in [Operation::Sync, Operation::Write] {
+        for nth in 0..5 {
+            let (mut story, stream) = Story::begin(Durability::Synced);
+            stream.put("key", LARGE).unwrap();
+            story.disk.fail_on(operation, nth, DiskFault::Error(io::ErrorKind::Other));
+            failures += u64::from(stream.put("key", LARGE).is_err());
+            story.disk.clear_faults();
+            drop(stream);
+            let stream = story.reopen(1);
+            let next = stream.put("key", LARGE).unwrap().sequence_number.get();
+            story.crash(Crash::PowerLost { seed: nth }, stream);
+            story.reopen(next + 1);
+        }
+    }
+    assert!(failures >= 6, "{failures}");
+}
+
+/// The process died between writing a footer and syncing it; the next one goes on behind it, and the power goes.
+#[test]
+fn a_footer_that_was_never_synced_is_made_durable_by_the_next_opening() {
+    let mut cuts = 0;
+    for nth in 0..4 {
+        for seed in 0..40 {
+            let (mut story, stream) = Story::begin(Durability::Synced);
+            stream.put("key", b"first").unwrap();
+            story.disk.fail_on(Operation::Sync, nth, DiskFault::PowerCut);
+            cuts += u64::from(stream.close().is_err());
+            story.disk = story.disk.crash(Crash::ProcessKilled);
+            let stream = story.reopen(1);
+            stream.put("key", b"second").unwrap();
+            story.crash(Crash::PowerLost { seed }, stream);
+            story.reopen(2);
+        }
+    }
+    assert!(cuts >= 80, "{cuts}");
+}
+
+/// A footer never outlives the index it vouches for.
+#[test]
+fn a_cut_while_sealing_leaves_no_footer_without_its_index() {
+    let mut cuts = 0;
+    for nth in 0..2 {
+        for seed in 0..200 {
+            let (mut story, stream) = Story::begin(Durability::Synced);
+            for _ in 0..8 {
+                stream.put("key", [1; 300]).unwrap();
+            }
+            story.disk.fail_on(Operation::Sync, nth, DiskFault::PowerCut);
+            cuts += u64::from(stream.close().is_err());
+            story.disk = story.disk.crash(Crash::PowerLost { seed });
+            story.reopen(8);
+        }
+    }
+    assert_eq!(cuts, 400);
+}
+
+/// A roll was cut short, and the power took the buffered tail in front of the new segment: no damage, and no gap.
+#[test]
+fn a_roll_cut_short_behind_a_lost_tail_is_no_damage() {
+    for seed in 0..100 {
+        let (mut story, stream) = Story::begin(Durability::Buffered);
+        stream.put("key", LARGE).unwrap();
+        // The successor's own sync is the first; the next one begins the seal.
+        story.disk.fail_on(Operation::Sync, 1, DiskFault::PowerCut);
+        stream.put("key", LARGE).unwrap_err();
+        story.crash(Crash::PowerLost { seed }, stream);
+        let stream = story.reopen(0);
+        let next = stream.put("key", LARGE).unwrap().sequence_number.get();
+        assert!(next <= 1, "{next}");
+        story.crash(Crash::ProcessKilled, stream);
+        story.reopen(next + 1);
+    }
+}
+
+/// A segment whose creation failed was removed; a power cut must not bring it back in front of later records.
+#[test]
+fn a_segment_whose_creation_failed_does_not_come_back() {
+    for operation in [Operation::Allocate, Operation::Write, Operation::Sync, Operation::SyncDir, Operation::Map] {
+        for seed in 0..40 {
+            let (mut story, stream) = Story::begin(Durability::Synced);
+            stream.put("key", LARGE).unwrap();
+            story.disk.fail_on(operation, 0, DiskFault::Error(io::ErrorKind::Other));
+            stream.put("key", LARGE).unwrap_err();
+            assert_eq!(stream.put("key", b"small").unwrap().sequence_number.get(), 1, "{operation:?}");
+            stream.close().unwrap();
+            story.disk = story.disk.crash(Crash::PowerLost { seed });
+            let stream = story.reopen(2);
+            assert_eq!(stream.put("key", LARGE).unwrap().sequence_number.get(), 2);
+        }
+    }
+}
+
+/// The header of a new segment was torn anywhere: nothing was appended to it, and nothing is damaged.
+#[test]
+fn a_header_torn_at_any_place_is_no_damage() {
+    for kept in (0..=128).step_by(8) {
+        let (mut story, stream) = Story::begin(Durability::Synced);
+        story.disk.fail_on(Operation::Sync, 0, DiskFault::PowerCut);
+        stream.put("key", b"never acknowledged").unwrap_err();
+        story.crash(Crash::ProcessKilled, stream);
+        let segment = Path::new(PATH).join("shards/000000000000/00000000000000000000.seg");
+        story.disk.damage(&segment, |bytes| bytes[kept..].fill(0)).unwrap();
+        assert_eq!(story.reopen(0).put("key", b"first").unwrap().sequence_number, SequenceNumber::ZERO);
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use anabranch::{
-    Clock, HashKey, HashKeyRange, ManualClock, PutReceipt, Record, RecordsStart, SequenceNumber, ShardDescription,
-    ShardId, ShardIteratorType, ShardState, Stream, Timestamp,
+    Clock, Error, HashKey, HashKeyRange, ManualClock, PutReceipt, Record, RecordsStart, SequenceNumber,
+    ShardDescription, ShardId, ShardIteratorType, ShardState, Stream, Timestamp,
 };
 
 /// What a crash has to spare.
@@ -224,8 +224,18 @@ impl Ledger {
     pub(crate) fn absorb_before(&mut self, stream: &Stream, id: ShardId, number: u64) {
         while self.shard(id).next() < number {
             let place = SequenceNumber::new(self.shard(id).next());
-            let record = stream.get(id, place).expect("a record below an acknowledged one");
-            assert!(self.shard(id).absorb(&record), "{record:?} was never put");
+            match stream.get(id, place) {
+                Ok(record) => assert!(self.shard(id).absorb(&record), "{record:?} was never put"),
+                // Expired before anybody looked: some attempt was there, and nothing more is to be known of it.
+                Err(Error::Trimmed { .. }) => {
+                    let shard = self.shard(id);
+                    let room = usize::try_from(number - place.get()).unwrap();
+                    let fits = shard.attempts.iter().position(|attempt| attempt.len() <= room);
+                    let attempt = shard.attempts.remove(fits.expect("an attempt of this many records"));
+                    shard.entries.extend(attempt);
+                }
+                Err(error) => panic!("a record below an acknowledged one: {error:?}"),
+            }
         }
     }
 
