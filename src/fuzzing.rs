@@ -60,11 +60,9 @@ fn header() -> SegmentHeader {
 
 fn decode_frame(bytes: &mut [u8], mend: bool) {
     let seed = header().seed();
-    if mend {
-        if let Some(frame) = Frame::size_at(bytes).ok().and_then(|size| bytes.get_mut(..size)) {
-            let checksum = seed.checksum(&frame[4..]);
-            frame[..4].copy_from_slice(&checksum.to_le_bytes());
-        }
+    if mend && let Some(frame) = Frame::size_at(bytes).ok().and_then(|size| bytes.get_mut(..size)) {
+        let checksum = seed.checksum(&frame[4..]);
+        frame[..4].copy_from_slice(&checksum.to_le_bytes());
     }
     let _ = Frame::claimed_sequence_number(bytes);
     let _ = Frame::decode_checked(bytes);

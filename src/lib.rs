@@ -93,6 +93,8 @@ struct Readme;
 mod clock;
 mod error;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 mod manifest;
 mod routing;

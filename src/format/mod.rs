@@ -89,7 +89,7 @@
 //!
 //! # WATERMARK
 //!
-//! One slot of 16 bytes for each shard id, written (not synced) after each sync of a shard:
+//! One slot of 16 bytes for each shard id, written after each sync of a shard, and synced only by a clean close:
 //!
 //! ```text
 //!   0  8  all sequence numbers below this one are durable

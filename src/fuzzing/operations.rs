@@ -8,7 +8,9 @@ use super::input::Input;
 use super::{Seen, builder, read_shard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{Crash, DiskFault, SimulatedDisk};
-use crate::stream::{PutEntry, PutOptions, PutReceipt, RecordsStart, ShardSummary, Stream, VerifyOptions, verify};
+use crate::stream::{
+    PutEntry, PutOptions, PutReceipt, RecordsStart, ShardDescription, ShardSummary, Stream, VerifyOptions, verify,
+};
 use crate::types::{Durability, RetentionPeriod, SequenceNumber, ShardId};
 
 const PATH: &str = "/stream";
@@ -276,9 +278,10 @@ impl World {
         }
         self.logs.retain(|shard_id, log| listed.contains(shard_id) || !log.may_be_gone);
         for (shard_id, log) in &mut self.logs {
-            let shard = described.as_ref().ok().and_then(|stream| {
-                stream.shards.iter().find(|shard| shard.summary.shard_id == *shard_id)
-            });
+            let shard = described
+                .as_ref()
+                .ok()
+                .and_then(|stream| stream.shards.iter().find(|shard| shard.summary.shard_id == *shard_id));
             match (&trimmed, shard) {
                 (Ok(()), Some(shard)) => {
                     let horizon = shard.first_sequence_number.unwrap_or(shard.next_sequence_number).get();
@@ -344,11 +347,14 @@ impl World {
         let listed: Vec<_> = shards.iter().map(|shard| shard.shard_id).collect();
         self.logs.retain(|shard_id, log| listed.contains(shard_id) || !log.may_be_gone);
         assert_eq!(shards.len(), self.logs.len(), "shards are missing");
-        for shard_id in shards.iter().map(|shard| shard.shard_id) {
-            let (seen, stopped) = read_shard(stream, shard_id);
+        let Ok(described) = stream.describe().map_err(assert_plausible) else {
+            return; // the disk: it is looked at after the next crash
+        };
+        for shard in described.shards {
+            let (seen, stopped) = read_shard(stream, shard.summary.shard_id);
             match stopped {
-                None => self.adopt_shard(stream, shard_id, &seen),
-                Some(error) => assert_plausible(error), // the disk: this shard is looked at after the next crash
+                None => self.adopt_shard(&shard, &seen),
+                Some(error) => assert_plausible(error),
             }
         }
     }
@@ -364,14 +370,8 @@ impl World {
         self.logs.insert(shard.shard_id, log);
     }
 
-    fn adopt_shard(&mut self, stream: &Stream, shard_id: ShardId, seen: &[Seen]) {
-        let power_lost = self.power_lost;
-        let described = stream.describe().map_err(assert_plausible).ok();
-        let Some(shard) =
-            described.and_then(|stream| stream.shards.into_iter().find(|shard| shard.summary.shard_id == shard_id))
-        else {
-            return;
-        };
+    fn adopt_shard(&mut self, shard: &ShardDescription, seen: &[Seen]) {
+        let (shard_id, power_lost) = (shard.summary.shard_id, self.power_lost);
         let log = self.log(shard_id);
         let end = shard.next_sequence_number.get();
         if log.records.is_empty() && log.failed.is_empty() {
@@ -448,6 +448,7 @@ fn trim_bytes(stream: &Stream, budget: u64) -> Result<()> {
 }
 
 /// Operations that are meant well fail only when the disk does; never for damage.
+#[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn assert_plausible(error: Error) {
     let planned = matches!(error.kind(), ErrorKind::Io | ErrorKind::StorageFull | ErrorKind::Reopen);
     let narrow = matches!(&error, Error::InvalidArgument { argument: "shard_id", .. });

@@ -130,9 +130,12 @@ impl Cursor {
                 return Ok(Progress::Records);
             }
             // A sealed segment is durable to its end, so being there means that it was read.
-            let finished = place.segment.footer().is_some_and(|footer| place.position >= footer.frames_end);
-            if !finished {
+            let Some(footer) = place.segment.footer().filter(|footer| place.position >= footer.frames_end) else {
                 return Ok(Progress::Tail);
+            };
+            if self.next != footer.next() {
+                let reason = "the frames end before the records that the footer counts";
+                return Err(Fault::from(place.segment.damaged_from(place.position, self.next, reason)).into());
             }
             self.place = None;
             self.place = self.find()?;

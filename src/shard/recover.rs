@@ -56,8 +56,11 @@ impl Shard {
         let opening = Opening { exact, context: &context, directory: &directory, entry };
         let mut firsts = opening.list()?;
         opening.remove_trimmed(&mut firsts)?;
+        if let Some(first) = firsts.first() {
+            opening.check_front(*first)?; // before anything is changed
+        }
         let tail = opening.find_tail(&mut firsts)?;
-        opening.check_front(&firsts, tail.next)?;
+        opening.check_front(firsts.first().copied().unwrap_or(tail.next))?;
         opening.check_end(tail.next, exact)?;
 
         let mut segments = Segments::default();
@@ -276,6 +279,13 @@ impl Opening<'_> {
             let tail = self.without_newest(firsts, newest, previous)?;
             return Ok(Tail { torn, ..tail });
         }
+        if self.exact {
+            let reason = "the footer of a sealed segment is not sound";
+            return Err(Corruption::new(&path, header.footer_position(), reason)
+                .of_shard(self.entry.id)
+                .of_records(newest, found.next.previous())
+                .into());
+        }
         let records = found.starts.len() as u64;
         let mut writer = SegmentWriter::recover(&self.context.storage, &path, *header, &found, durable)?;
         let footer = writer.seal(SealKind::Closed)?;
@@ -295,8 +305,7 @@ impl Opening<'_> {
         Ok(self.entry.next.max(self.context.watermarks.load(self.entry.id)?))
     }
 
-    fn check_front(&self, firsts: &[SequenceNumber], next: SequenceNumber) -> Result<(), Fault> {
-        let starts_at = firsts.first().copied().unwrap_or(next);
+    fn check_front(&self, starts_at: SequenceNumber) -> Result<(), Fault> {
         if starts_at == self.entry.first {
             return Ok(());
         }

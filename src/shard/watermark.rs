@@ -46,6 +46,11 @@ impl Watermarks {
         }
     }
 
+    /// Makes all notes durable.
+    pub(crate) fn sync(&self) -> Result<(), Fault> {
+        self.file.sync().map_err(Fault::io("sync", &self.path))
+    }
+
     /// What was noted last; zero where nothing was, or where the slot is not whole.
     pub(crate) fn load(&self, shard_id: ShardId) -> Result<SequenceNumber, Fault> {
         let mut slot = [0; WATERMARK_SLOT_BYTES];

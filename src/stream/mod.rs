@@ -325,6 +325,11 @@ impl StreamInner {
             }
         }
         outcome?; // without every exact end it is no clean close
+        // Written anew before the sync, since an earlier one may have failed: a clean stream has nothing unsynced.
+        for entry in &state.shards {
+            self.context.watermarks.store(entry.id, entry.next);
+        }
+        self.context.watermarks.sync()?;
         state.clean = true;
         manifest.replace(state).map_err(|error| error.into_fault().into())
     }

@@ -179,6 +179,8 @@ impl Opening {
         let watermarks = self.open_watermarks(&state, Access::Write)?;
         let background = self.background()?;
         let context = self.context(&state, watermarks, background.as_ref());
+        // The manifest may be one whose rename the last writer did not live to make durable; files are removed on its word.
+        self.storage().sync_dir(&self.path).map_err(Fault::io("sync", &self.path))?;
         self.remove_unlisted(&state)?;
 
         let mut recovery = RecoveryReport { was_clean, ..Default::default() };

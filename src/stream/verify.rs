@@ -195,7 +195,8 @@ impl<'a, 'p> Verification<'a, 'p> {
         let opened = Watermarks::open(self.storage, self.path, self.state.stream_id, Access::Read);
         match opened {
             Ok(watermarks) => {
-                for entry in &self.state.shards {
+                // Only a clean close syncs the file: after a crash, a slot that is not whole just claims nothing.
+                for entry in self.state.shards.iter().filter(|_| self.state.clean) {
                     self.report.damage.extend(watermarks.damage(entry.id)?);
                 }
                 Ok(Some(watermarks))
@@ -293,8 +294,9 @@ impl<'a, 'p> Verification<'a, 'p> {
         let header = match read_header(file.as_ref(), &path, self.state.stream_id, entry.id, first) {
             Ok(header) => header,
             // Its creation may be under way, or have been cut short; nothing durable may lie in it then.
-            Err(Fault::Corrupt(_)) if newest && self.may_grow(entry) && listing.durable <= first => {
-                return Ok(first);
+            Err(Fault::Corrupt(damage)) => {
+                let unfinished = newest && listing.durable <= first && self.may_be_unfinished(listing)?;
+                return if unfinished { Ok(first) } else { Err(Fault::Corrupt(damage)) };
             }
             Err(fault) => return Err(fault),
         };
@@ -340,8 +342,13 @@ impl<'a, 'p> Verification<'a, 'p> {
         newest: bool,
     ) -> Result<Scan, Fault> {
         let entry = listing.entry;
-        let successor_is_empty = !newest && self.is_interrupted_roll(listing, header)?;
-        if !self.may_grow(entry) || !(newest || successor_is_empty) {
+        let found = scan(file, path, header, Scan::start(header), listing.durable)?;
+        let may_be_unsealed = if newest {
+            self.may_grow(entry) || found.starts.is_empty() // the next opening removes one that never got a record
+        } else {
+            self.may_grow(entry) && self.is_interrupted_roll(listing, header)?
+        };
+        if !may_be_unsealed {
             return Err(Corruption::new(
                 path,
                 header.footer_position(),
@@ -351,7 +358,6 @@ impl<'a, 'p> Verification<'a, 'p> {
             .of_records(header.first, None)
             .into());
         }
-        let found = scan(file, path, header, Scan::start(header), listing.durable)?;
         if found.torn {
             self.report.torn_tails.push(TornTail {
                 shard_id: entry.id,
@@ -392,6 +398,19 @@ impl<'a, 'p> Verification<'a, 'p> {
             Err(Fault::Corrupt(_)) => Ok(true),
             Err(fault) => Err(fault),
         }
+    }
+
+    /// Whether the newest segment can be one whose creation is under way or was cut short: not if the one before was sealed
+    /// because it had a successor.
+    fn may_be_unfinished(&self, listing: &Listing<'_>) -> Result<bool, Fault> {
+        let [.., previous, _] = listing.firsts[..] else {
+            return Ok(true);
+        };
+        let path = listing.directory.join(segment_name(previous));
+        let file = self.storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
+        let header = read_header(file.as_ref(), &path, self.state.stream_id, listing.entry.id, previous)?;
+        let footer = read_footer(file.as_ref(), &path, &header)?;
+        Ok(footer.is_none_or(|footer| footer.kind == SealKind::Closed))
     }
 
     /// Whether the manifest leaves the end of the shard open.

@@ -210,3 +210,31 @@ fn a_header_torn_at_any_place_is_no_damage() {
         assert_eq!(story.reopen(0).put("key", b"first").unwrap().sequence_number, SequenceNumber::ZERO);
     }
 }
+
+/// The writer died before a manifest's name was durable: nothing is removed on that manifest's word until it is.
+#[test]
+fn segments_are_not_removed_on_the_word_of_a_manifest_that_may_be_lost() {
+    let mut cuts = 0;
+    for seed in 0..60 {
+        for at in 0.. {
+            let (mut story, stream) = Story::begin(Durability::Synced);
+            for _ in 0..3 {
+                stream.put("key", LARGE).unwrap();
+            }
+            story.disk.fail_on(Operation::SyncDir, 0, DiskFault::PowerCut);
+            stream.trim_shard(SHARD, SequenceNumber::new(2)).unwrap_err();
+            story.crash(Crash::ProcessKilled, stream);
+            story.disk.fail_at(at, DiskFault::PowerCut);
+            let opened = story.builder().open_existing(PATH);
+            let is_cut = opened.is_err();
+            story.disk = story.disk.crash(Crash::PowerLost { seed });
+            drop(opened);
+            assert_eq!(story.reopen(0).get(SHARD, SequenceNumber::new(2)).unwrap().data(), LARGE);
+            if !is_cut {
+                break;
+            }
+            cuts += 1;
+        }
+    }
+    assert!(cuts > 600, "{cuts}");
+}

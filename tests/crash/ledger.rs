@@ -36,6 +36,11 @@ pub(crate) struct Stamp {
 }
 
 impl Entry {
+    /// Stands for a record that nobody was told of and nobody can read any more.
+    fn unknown() -> Self {
+        Self { key: String::new(), data: Rc::from([]), hash_key: None, batch_left: 0, stamp: None }
+    }
+
     fn is(&self, record: &Record) -> bool {
         record.partition_key() == self.key
             && record.data() == &*self.data
@@ -111,14 +116,16 @@ impl ShardLedger {
         self.starting + self.entries.partition_point(expired) as u64
     }
 
-    /// Takes over an attempt that turned up at the end.
+    /// Takes over an attempt that turned up at the end. Its front may have expired before anybody looked.
     fn absorb(&mut self, record: &Record) -> bool {
-        let found = self.attempts.iter().position(|attempt| attempt.first().is_some_and(|entry| entry.is(record)));
-        if let Some(found) = found {
-            let attempt = self.attempts.remove(found);
-            self.entries.extend(attempt);
+        for index in 0..self.attempts.len() {
+            if let Some(front) = self.attempts[index].iter().position(|entry| entry.is(record)) {
+                let attempt = self.attempts.remove(index);
+                self.entries.extend(attempt.into_iter().skip(front));
+                return true;
+            }
         }
-        found.is_some()
+        false
     }
 }
 
@@ -226,16 +233,19 @@ impl Ledger {
             let place = SequenceNumber::new(self.shard(id).next());
             match stream.get(id, place) {
                 Ok(record) => assert!(self.shard(id).absorb(&record), "{record:?} was never put"),
-                // Expired before anybody looked: some attempt was there, and nothing more is to be known of it.
-                Err(Error::Trimmed { .. }) => {
-                    let shard = self.shard(id);
-                    let room = usize::try_from(number - place.get()).unwrap();
-                    let fits = shard.attempts.iter().position(|attempt| attempt.len() <= room);
-                    let attempt = shard.attempts.remove(fits.expect("an attempt of this many records"));
-                    shard.entries.extend(attempt);
-                }
+                // Expired before anybody looked: something was there, and nothing more is to be known of it.
+                Err(Error::Trimmed { .. }) => self.shard(id).entries.push(Entry::unknown()),
                 Err(error) => panic!("a record below an acknowledged one: {error:?}"),
             }
+        }
+    }
+
+    /// Readers start at `number`: attempts that were there and expired before anybody looked stay unknown.
+    pub(crate) fn starts_at(&mut self, id: ShardId, number: u64) {
+        let shard = self.shard(id);
+        while shard.next() < number {
+            assert!(!shard.attempts.is_empty(), "{id} starts at {number}, behind all that was put");
+            shard.entries.push(Entry::unknown());
         }
     }
 
@@ -360,6 +370,7 @@ impl Ledger {
         let from = iterator.next_sequence_number().get();
         let records = iterator.available().collect::<Result<Vec<_>, _>>().expect("sound records");
         let end = from + records.len() as u64;
+        self.starts_at(id, from);
         assert_eq!(description.next_sequence_number.get(), end, "where {id} ends");
         assert_eq!(description.records, records.len() as u64, "the records of {id}");
         for (number, record) in (from..).zip(&records) {
