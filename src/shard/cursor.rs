@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Counters, Shard, ShardError};
-use crate::format::SEGMENT_HEADER_BYTES;
 use crate::limits::READ_BATCH_BYTES;
 use crate::segment::{RecordBatch, Segment, Visibility};
 use crate::storage::{Corruption, Fault};
@@ -163,11 +162,8 @@ impl Cursor {
         if let Some(footer) = segment.footer().filter(|footer| footer.next() <= self.next) {
             return if self.next < known { Err(self.missing(&segment, footer.next()).into()) } else { Ok(None) };
         }
-        let position = if self.next == segment.first() {
-            Some(SEGMENT_HEADER_BYTES as u64)
-        } else {
-            segment.position(self.next, Visibility::Written)?
-        };
+        // Not before the record is there: a segment without records may yet be replaced by another.
+        let position = segment.position(self.next, Visibility::Written)?;
         Ok(position.map(|position| Place { segment, position }))
     }
 

@@ -102,6 +102,11 @@ impl Shard {
         let mut state = follow.lock();
         loop {
             let durable = self.context.watermarks.load(self.id)?;
+            // A segment that never got a record is removed when its writer died, and another one may have its name.
+            let first = state.next;
+            if state.live.take_if(|followed| followed.found.next == first).is_some() {
+                self.segments.write().remove(first);
+            }
             if state.live.is_none() {
                 state.live = self.open_next(state.next)?;
             }
