@@ -197,6 +197,8 @@ pub(crate) struct Shard {
     /// The number behind the last record there will ever be; all ones while the shard is open.
     end: AtomicU64,
     tail: Signal,
+    /// Set by [`shut`](Self::shut): nothing more will come.
+    is_shut: AtomicBool,
     /// In a read-only stream: how far the other process' segment was followed.
     follow: Option<Mutex<FollowState>>,
 }
@@ -258,6 +260,7 @@ impl Shard {
             horizon: AtomicU64::new(entry.horizon.get()),
             end: AtomicU64::new(if entry.is_open() { STILL_OPEN } else { next.get() }),
             tail: Signal::default(),
+            is_shut: AtomicBool::new(false),
             follow: None,
         }
     }
@@ -302,7 +305,11 @@ impl Shard {
 
     /// Sleeps until there may be records at `next` or the end of the shard, or for `timeout`.
     pub(crate) fn wait(&self, next: SequenceNumber, visibility: Visibility, timeout: Duration) {
-        self.tail.wait_unless(timeout, || self.next(visibility) > next || self.end().is_some());
+        self.tail.wait_unless(timeout, || self.next(visibility) > next || self.end().is_some() || self.is_shut());
+    }
+
+    pub(crate) fn is_shut(&self) -> bool {
+        self.is_shut.load(Ordering::SeqCst)
     }
 
     /// Wakes everyone who waits for this shard's tail.
@@ -394,6 +401,7 @@ impl Shard {
         state.phase = Phase::Closed;
         state.writer = None;
         drop(state);
+        self.is_shut.store(true, Ordering::SeqCst);
         self.committed.notify_all();
         self.announce();
     }

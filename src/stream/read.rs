@@ -13,9 +13,9 @@ use crate::shard::{Cursor, Progress};
 use crate::types::{HashKeyRange, SequenceNumber, ShardId, ShardIteratorType};
 
 /// How long a wait lasts before a look at whether the stream was closed.
-const WAIT_STEP: Duration = Duration::from_millis(500);
+pub(super) const WAIT_STEP: Duration = Duration::from_millis(500);
 /// How often a read-only stream looks for what the other process wrote.
-const FOLLOW_STEP: Duration = Duration::from_millis(1);
+pub(super) const FOLLOW_STEP: Duration = Duration::from_millis(1);
 
 /// A place in one shard, from which records are read in order.
 ///

@@ -5,16 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::read::{FOLLOW_STEP, WAIT_STEP};
 use super::{Stream, StreamInner};
 use crate::error::{Error, Result};
 use crate::segment::{Record, RecordBatch};
 use crate::shard::{Cursor, Progress};
 use crate::types::{ShardId, ShardIteratorType, Timestamp};
-
-/// How long a wait lasts before a look at whether the stream was closed.
-const WAIT_STEP: Duration = Duration::from_millis(500);
-/// How often a read-only stream looks for what the other process wrote.
-const FOLLOW_STEP: Duration = Duration::from_millis(1);
 
 /// Where [`Stream::records`] starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -208,7 +204,9 @@ impl Records {
                 std::thread::sleep(left.min(FOLLOW_STEP));
             } else {
                 let tail = &self.stream.context.tail;
-                tail.wait_unless(left.min(WAIT_STEP), || self.active.values().any(Cursor::has_news));
+                tail.wait_unless(left.min(WAIT_STEP), || {
+                    self.active.values().any(|cursor| cursor.has_news() || cursor.shard().is_shut())
+                });
             }
         }
     }
