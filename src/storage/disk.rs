@@ -64,7 +64,7 @@ impl Storage for Disk {
         // The file is never deleted: two processes could each lock an inode of their own.
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(DiskLock { _file: file }))),
+            Ok(()) => Ok(Some(Box::new(DiskLock { file, process: std::process::id() }))),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
@@ -75,7 +75,18 @@ impl Storage for Disk {
 /// belongs to the open file, not to the process, so a second open in the same process meets it too.
 #[derive(Debug)]
 struct DiskLock {
-    _file: File,
+    file: File,
+    process: u32,
+}
+
+impl Drop for DiskLock {
+    /// Unlocks, not only closes: a process that another thread is just spawning holds a copy of the descriptor until it
+    /// executes, and the lock would live as long. A fork that goes on must not unlock for its parent.
+    fn drop(&mut self) {
+        if self.process == std::process::id() {
+            let _ = self.file.unlock(); // closing follows, and is as good where nobody has a copy
+        }
+    }
 }
 
 impl LockGuard for DiskLock {}
