@@ -42,7 +42,7 @@
 //! - Looking: [`describe`](Stream::describe), [`metrics`](Stream::metrics), [`recovery`](Stream::recovery), [`verify()`].
 //! - Tests of your own: a stream on a [`SimulatedDisk`] with a [`ManualClock`] lives in memory, is the same at every run, and
 //!   can lose power, fill up and fail.
-//! - The files: [`format`]; the bounds: [`limits`]; what is asked of a file system: [`storage`].
+//! - The files: [`mod@format`]; the bounds: [`limits`]; what is asked of a file system: [`storage`].
 //!
 //! # Durability
 //!
@@ -60,7 +60,7 @@
 //! A failed append has an **unknown outcome**: the record may turn up later. After a failed write or sync a shard refuses
 //! appends until the stream is opened again ([`Error::ShardFailed`]).
 //!
-//! Damage is told from a torn tail by what was known durable when later bytes were written (see [`format`]). A torn tail is cut off
+//! Damage is told from a torn tail by what was known durable when later bytes were written (see [`mod@format`]). A torn tail is cut off
 //! and reported; damage is [`Error::Corrupt`], with file, offset and sequence numbers, and changes nothing.
 //!
 //! # What is assumed
