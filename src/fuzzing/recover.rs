@@ -222,6 +222,9 @@ impl Scene {
             if frame.sequence_number.get() != number || frame.arrival < last_arrival || !fits {
                 break;
             }
+            if at + frame.size + index_bytes(whole.len() + batch.len() + 1) > room.len() {
+                break; // a writer leaves room for the index
+            }
             batch.push(seen(&frame));
             at += frame.size;
             last_arrival = frame.arrival;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::format::{Frame, FrameError, SEGMENT_HEADER_BYTES, Seed, SegmentHeader};
+use crate::format::{Frame, FrameError, SEGMENT_HEADER_BYTES, Seed, SegmentHeader, index_bytes};
 use crate::storage::{Corruption, Fault, StorageFile};
 use crate::types::{SequenceNumber, Timestamp};
 
@@ -100,6 +100,9 @@ fn read_frames(window: &mut Window<'_>, header: &SegmentHeader, found: &mut Scan
         };
         let in_order = frame.sequence_number == batch.next && frame.arrival >= batch.last_arrival;
         let in_batch = expected_remaining.is_none_or(|expected| frame.batch_remaining == expected);
+        if !leaves_room(header, &batch, frame.size) {
+            return Ok(Stop { position, reason: "a record leaves no room for the index" });
+        }
         if !(in_order && in_batch) {
             return Ok(Stop { position, reason: "a record is out of its order" });
         }
@@ -114,6 +117,13 @@ fn read_frames(window: &mut Window<'_>, header: &SegmentHeader, found: &mut Scan
             accept(found, &mut batch);
         }
     }
+}
+
+/// Whether the index over the records up to this one fits behind it: a writer never goes further.
+fn leaves_room(header: &SegmentHeader, batch: &Scan, frame_bytes: usize) -> bool {
+    let records = usize::try_from(batch.next.since(header.first)).map_or(usize::MAX / 8, |before| before + 1);
+    let end = batch.end.saturating_add((frame_bytes + index_bytes(records)) as u64);
+    end <= header.footer_position()
 }
 
 /// Takes over a whole batch.
