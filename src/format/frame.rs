@@ -180,6 +180,8 @@ impl<'a> Frame<'a> {
         let partition_key = std::str::from_utf8(reader.take(key_bytes)?).ok()?;
         let data_bytes = length.checked_sub(frame.len() - reader.remaining())?;
         let data = reader.take(data_bytes)?;
+        let padding = reader.remaining();
+        reader.zeros(padding)?;
         Some(Self {
             sequence_number,
             arrival,
@@ -190,7 +192,7 @@ impl<'a> Frame<'a> {
             partition_key,
             data,
             size: frame.len(),
-            padding: reader.remaining(),
+            padding,
         })
     }
 }
