@@ -209,6 +209,9 @@ impl ManifestState {
         if Reader::new(checksum).u32() != Some(crc32fast::hash(checked)) {
             return Err(ManifestError::Checksum);
         }
+        if version == 0 {
+            return Err(ManifestError::Fields);
+        }
         let mut fields = Reader::new(checked.get(12..).unwrap_or_default());
         let state = Self::parse(&mut fields).ok_or(ManifestError::Fields)?;
         state.is_consistent().then_some(state).ok_or(ManifestError::Fields)
@@ -236,7 +239,9 @@ impl ManifestState {
         let ascending = self.shards.windows(2).all(|pair| pair[0].id < pair[1].id);
         let issued = self.shards.iter().all(|shard| shard.id < self.next_shard_id);
         let bounded = self.next_shard_id.get() <= MAX_SHARD_ID;
-        ascending && issued && bounded && self.options.fault().is_none()
+        // Both are raised by one at every opening.
+        let counts_on = self.incarnation < u64::MAX && self.generation < u64::MAX;
+        counts_on && ascending && issued && bounded && self.options.fault().is_none()
     }
 
     /// The entry of a shard.

@@ -88,7 +88,7 @@ impl SegmentHeader {
         if version != FORMAT_VERSION && version != 0 {
             return Err(HeaderError::Version(version));
         }
-        if !sound {
+        if !sound || version == 0 {
             return Err(HeaderError::Checksum);
         }
         Self::parse(&mut reader).ok_or(HeaderError::Fields)

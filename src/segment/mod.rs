@@ -9,7 +9,7 @@ mod record;
 mod scan;
 mod write;
 
-pub(crate) use read::{Segment, Visibility, read_footer, read_header};
+pub(crate) use read::{Due, Segment, Visibility, is_unfinished, read_footer, read_header};
 pub use record::{Record, RecordBatch, RecordRef};
 pub(crate) use scan::{Scan, advance, scan};
 pub(crate) use write::SegmentWriter;

@@ -313,3 +313,31 @@ pub(crate) fn read_footer(
     let read = file.read_at(&mut bytes, header.footer_position()).map_err(Fault::io("read", path))?;
     Ok(if read == bytes.len() { Footer::decode(&bytes, header) } else { None })
 }
+
+/// Whose segment a file was to become, and the latest incarnation that can have made it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Due {
+    pub(crate) stream_id: StreamId,
+    pub(crate) shard_id: ShardId,
+    pub(crate) first: SequenceNumber,
+    pub(crate) incarnation: u64,
+}
+
+/// Whether a file is what a creation that was cut short leaves: a header that does not decode, or the due one in a file
+/// that has not its length yet; and zeros behind it, since the header is durable before the first frame is written.
+pub(crate) fn is_unfinished(file: &dyn StorageFile, path: &Path, due: &Due) -> Result<bool, Fault> {
+    let mut front = [0; SEGMENT_HEADER_BYTES + 4096];
+    let read = file.read_at(&mut front, 0).map_err(Fault::io("read", path))?;
+    let (header, frames) = front.split_at(SEGMENT_HEADER_BYTES);
+    let whole = header.first_chunk().filter(|_| read >= SEGMENT_HEADER_BYTES);
+    let of_a_creation = match whole.map(SegmentHeader::decode) {
+        None | Some(Err(_)) => true,
+        Some(Ok(header)) => {
+            let ours =
+                (header.stream_id, header.shard_id, header.first) == (due.stream_id, due.shard_id, due.first);
+            let length = file.len().map_err(Fault::io("read the length of", path))?;
+            ours && header.incarnation <= due.incarnation && length < header.file_bytes
+        }
+    };
+    Ok(of_a_creation && frames.iter().all(|byte| *byte == 0))
+}

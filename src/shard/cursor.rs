@@ -147,15 +147,14 @@ impl Cursor {
     fn find(&self) -> Result<Option<Place>, ShardError> {
         let shard = &self.shard;
         // Looked at first: what it counts is in the list of segments by now.
-        let known = shard.next(self.visibility);
+        let (known, written) = (shard.next(self.visibility), shard.next(Visibility::Written));
         let (slot, earliest) = {
             let segments = shard.segments.read();
             (segments.holding(self.next), segments.first())
         };
         let Some(slot) = slot else {
             // Below the first segment: removed while this reader was elsewhere, unless there is none yet.
-            let next = shard.next(Visibility::Written);
-            let earliest = earliest.unwrap_or(next);
+            let earliest = earliest.unwrap_or(written);
             return if self.next < earliest { Err(shard.trimmed(self.next, earliest)) } else { Ok(None) };
         };
         let segment = slot.segment(&shard.context, shard.id, &shard.directory)?;
@@ -164,6 +163,10 @@ impl Cursor {
         }
         // Not before the record is there: a segment without records may yet be replaced by another.
         let position = segment.position(self.next, Visibility::Written)?;
+        if position.is_none() && segment.footer().is_some() {
+            let reason = "the footer counts a record that the frames do not hold";
+            return Err(Fault::from(segment.damaged_from(0, self.next, reason)).into());
+        }
         Ok(position.map(|position| Place { segment, position }))
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::segments::Segments;
 use super::{Shard, ShardContext};
 use crate::format::{Footer, SealKind, SegmentHeader, ShardEntry, parse_segment_name, segment_name};
-use crate::segment::{Scan, SegmentWriter, read_footer, read_header, scan};
+use crate::segment::{Due, Scan, SegmentWriter, is_unfinished, read_footer, read_header, scan};
 use crate::storage::{Access, Corruption, Fault, StorageFile};
 use crate::types::{SequenceNumber, ShardId, Timestamp};
 
@@ -70,7 +70,10 @@ impl Shard {
         }
         segments.newest_file_bytes = tail.newest_file_bytes;
         let last_arrival = tail.last_arrival.max(entry.last_arrival);
-        context.watermarks.store(entry.id, tail.next);
+        if !exact {
+            // Where the manifest knows the end there is nothing to note, and a clean stream stays untouched.
+            context.watermarks.store(entry.id, tail.next);
+        }
         Ok(Recovered {
             next: tail.next,
             last_arrival,
@@ -152,6 +155,7 @@ impl Opening<'_> {
             Err(fault) => {
                 // A segment whose creation was cut short. Nothing was appended to it, and nothing durable can be above its number.
                 let may_be_unfinished = matches!(fault, Fault::Corrupt(_))
+                    && is_unfinished(file.as_ref(), &path, &self.due(newest))?
                     && previous.is_none_or(|footer| footer.kind == SealKind::Closed)
                     && self.known_durable()? <= newest;
                 if !may_be_unfinished {
@@ -339,6 +343,12 @@ impl Opening<'_> {
 
     fn open(&self, path: &Path) -> Result<Arc<dyn StorageFile>, Fault> {
         self.context.storage.open_file(path, Access::Read).map_err(Fault::io("open", path))
+    }
+
+    /// What a segment of the last writer would be.
+    fn due(&self, first: SequenceNumber) -> Due {
+        let incarnation = self.context.incarnation.saturating_sub(1);
+        Due { stream_id: self.context.stream_id, shard_id: self.entry.id, first, incarnation }
     }
 
     fn header(&self, file: &dyn StorageFile, path: &Path, first: SequenceNumber) -> Result<SegmentHeader, Fault> {

@@ -41,9 +41,14 @@ impl Watermarks {
     /// the records: the old value stays true.
     pub(crate) fn store(&self, shard_id: ShardId, durable: SequenceNumber) {
         if self.writable {
-            let slot = encode_slot(self.stream_id, shard_id, durable);
-            let _ = self.file.write_at(&slot, Self::position(shard_id));
+            let _ = self.try_store(shard_id, durable);
         }
+    }
+
+    /// As [`store`](Self::store), where it matters that it was written.
+    pub(crate) fn try_store(&self, shard_id: ShardId, durable: SequenceNumber) -> Result<(), Fault> {
+        let slot = encode_slot(self.stream_id, shard_id, durable);
+        self.file.write_at(&slot, Self::position(shard_id)).map_err(Fault::io("write", &self.path))
     }
 
     /// Makes all notes durable.

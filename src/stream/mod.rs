@@ -327,7 +327,7 @@ impl StreamInner {
         outcome?; // without every exact end it is no clean close
         // Written anew before the sync, since an earlier one may have failed: a clean stream has nothing unsynced.
         for entry in &state.shards {
-            self.context.watermarks.store(entry.id, entry.next);
+            self.context.watermarks.try_store(entry.id, entry.next)?;
         }
         self.context.watermarks.sync()?;
         state.clean = true;

@@ -10,7 +10,7 @@ use crate::format::{
     Footer, ManifestState, SealKind, SegmentHeader, ShardEntry, index_bytes, parse_segment_name, segment_name,
 };
 use crate::manifest;
-use crate::segment::{Scan, advance, read_footer, read_header, scan};
+use crate::segment::{Due, Scan, advance, is_unfinished, read_footer, read_header, scan};
 use crate::shard::Watermarks;
 use crate::storage::{Access, Corruption, Disk, Fault, Storage, StorageFile};
 use crate::types::SequenceNumber;
@@ -295,7 +295,12 @@ impl<'a, 'p> Verification<'a, 'p> {
             Ok(header) => header,
             // Its creation may be under way, or have been cut short; nothing durable may lie in it then.
             Err(Fault::Corrupt(damage)) => {
-                let unfinished = newest && listing.durable <= first && self.may_be_unfinished(listing)?;
+                let (stream_id, incarnation) = (self.state.stream_id, self.state.incarnation);
+                let due = Due { stream_id, shard_id: entry.id, first, incarnation };
+                let unfinished = newest
+                    && listing.durable <= first
+                    && is_unfinished(file.as_ref(), &path, &due)?
+                    && self.may_be_unfinished(listing)?;
                 return if unfinished { Ok(first) } else { Err(Fault::Corrupt(damage)) };
             }
             Err(fault) => return Err(fault),
