@@ -83,6 +83,17 @@ pub enum Error {
         /// Where reading can start.
         earliest: SequenceNumber,
     },
+    /// The records were damaged, and a [`repair`](crate::repair) set what was left of them aside. An iterator says this once and
+    /// goes on behind them.
+    #[error("sequence numbers {first} to {last} of {shard_id} are lost")]
+    Lost {
+        /// The shard.
+        shard_id: ShardId,
+        /// The first one that is lost, or that was asked for.
+        first: SequenceNumber,
+        /// The last one that is lost.
+        last: SequenceNumber,
+    },
     /// The place lies behind the tail: no such record was ever written.
     #[error("sequence number {requested} of {shard_id} is beyond its tail; the next one will be {next}")]
     BeyondTail {
@@ -174,6 +185,8 @@ pub enum ErrorKind {
     Conflict,
     /// Start again from the earliest record left, which the error names.
     Trimmed,
+    /// Read on behind what is lost; the error names it.
+    Lost,
     /// Wait until the other writer is gone, or open read-only.
     Locked,
     /// Open for writing.
@@ -206,6 +219,7 @@ impl Error {
             Self::StreamExists(_) => ErrorKind::AlreadyExists,
             Self::SequenceNumberMismatch { .. } | Self::ShardClosed(_) => ErrorKind::Conflict,
             Self::Trimmed { .. } => ErrorKind::Trimmed,
+            Self::Lost { .. } => ErrorKind::Lost,
             Self::Locked(_) => ErrorKind::Locked,
             Self::ReadOnly => ErrorKind::ReadOnly,
             Self::Closed => ErrorKind::Closed,
@@ -231,6 +245,7 @@ impl Error {
                 Self::SequenceNumberMismatch { shard_id, expected, actual }
             }
             ShardError::Trimmed { requested, earliest } => Self::Trimmed { shard_id, requested, earliest },
+            ShardError::Lost { first, last } => Self::Lost { shard_id, first, last },
             ShardError::BeyondTail { requested, next } => Self::BeyondTail { shard_id, requested, next },
         }
     }

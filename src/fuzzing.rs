@@ -9,6 +9,7 @@
 mod input;
 mod operations;
 mod recover;
+mod repair;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
 
 pub use operations::operations;
 pub use recover::recover_segment;
+pub use repair::repair;
 
 /// The stream that all bytes given to the decoders are said to be of.
 const STREAM_ID: StreamId = StreamId::new(0x5eed);

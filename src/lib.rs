@@ -113,10 +113,10 @@ pub use segment::{Record, RecordBatch, RecordRef};
 pub use storage::{Corruption, Crash, DiskFault, SimulatedDisk, Storage};
 pub use store::{Store, StoreBuilder};
 pub use stream::{
-    Available, ChildShard, Follow, Metrics, PutEntry, PutOptions, PutReceipt, Records, RecordsAvailable,
-    RecordsFollow, RecordsStart, RecoveryReport, ShardDescription, ShardIterator, ShardState, ShardSummary,
-    Stream, StreamBuilder, StreamDescription, TornTail, TrimReport, VerifyOptions, VerifyProgress, VerifyReport,
-    verify,
+    Available, ChildShard, Follow, LostRange, Metrics, PutEntry, PutOptions, PutReceipt, Records,
+    RecordsAvailable, RecordsFollow, RecordsStart, RecoveryReport, RepairReport, SalvageReport, Salvaged,
+    SalvagedRecord, ShardDescription, ShardIterator, ShardState, ShardSummary, Stream, StreamBuilder,
+    StreamDescription, TornTail, TrimReport, VerifyOptions, VerifyProgress, VerifyReport, repair, salvage, verify,
 };
 pub use types::{
     Durability, HashKey, HashKeyRange, ParseShardIdError, PartitionHash, RetentionPeriod, SequenceNumber, ShardId,

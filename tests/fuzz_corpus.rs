@@ -72,3 +72,8 @@ fn recover_segment() {
 fn operations() {
     run("operations", fuzzing::operations, 600);
 }
+
+#[test]
+fn repair() {
+    run("repair", fuzzing::repair, 1_000);
+}

@@ -74,7 +74,8 @@
 //! ```text
 //!   0  8  magic "ANABREND"
 //!   8  4  format version (1)
-//!  12  4  why it was sealed: 1 = rolled, a successor exists; 2 = closed, it may be the shard's last
+//!  12  4  why it was sealed: 1 = rolled, a successor exists; 2 = closed, it may be the shard's last;
+//!        3 = lost: a repair made it to stand for records that are gone; it has neither frames nor index
 //!  16  8  first sequence number
 //!  24  8  count of records, at least 1
 //!  32  8  frames end

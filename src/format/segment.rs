@@ -137,6 +137,8 @@ pub(crate) enum SealKind {
     Rolled,
     /// The stream or the shard was closed, or recovered after a crash: nothing need follow.
     Closed,
+    /// A repair made it to stand for records that were lost: it counts them and holds none.
+    Lost,
 }
 
 /// What a sealed segment holds.
@@ -160,10 +162,21 @@ impl Footer {
         self.first.plus(self.records)
     }
 
+    /// Whether the records that it counts were lost, and a repair said so.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.kind == SealKind::Lost
+    }
+
+    /// How long the segment's index is.
+    pub(crate) fn index_bytes(&self) -> usize {
+        if self.is_lost() { 0 } else { index_bytes(usize::try_from(self.records).unwrap_or(usize::MAX / 8)) }
+    }
+
     pub(crate) fn encode(&self, seed: Seed) -> [u8; FOOTER_BYTES] {
         let kind: u32 = match self.kind {
             SealKind::Rolled => 1,
             SealKind::Closed => 2,
+            SealKind::Lost => 3,
         };
         let mut bytes = [0; FOOTER_BYTES];
         bytes[0..8].copy_from_slice(&FOOTER_MAGIC);
@@ -195,6 +208,7 @@ impl Footer {
         let kind = match reader.u32()? {
             1 => SealKind::Rolled,
             2 => SealKind::Closed,
+            3 => SealKind::Lost,
             _ => return None,
         };
         let footer = Self {
@@ -214,18 +228,19 @@ impl Footer {
 
     fn fits(&self, header: &SegmentHeader) -> bool {
         let room = header.footer_position();
-        let Ok(records) = usize::try_from(self.records) else {
-            return false;
+        let held = if self.is_lost() {
+            self.frames_end == HEADER_BYTES as u64 && self.bytes == 0
+        } else {
+            self.records <= room / super::FRAME_HEADER_BYTES as u64
         };
-        self.first == header.first
+        held && self.first == header.first
             && self.records > 0
-            && self.records <= room / super::FRAME_HEADER_BYTES as u64
             && self.first.get().checked_add(self.records).is_some()
             && self.frames_end >= HEADER_BYTES as u64
             && self.frames_end <= self.index_position
             && self.index_position.is_multiple_of(8)
             && self.index_position <= room
-            && index_bytes(records) as u64 <= room - self.index_position
+            && self.index_bytes() as u64 <= room - self.index_position
             && self.first_arrival <= self.last_arrival
     }
 }

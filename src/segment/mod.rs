@@ -2,14 +2,16 @@
 //!
 //! A [`Segment`] is the readers' side, the same for a segment that is being written and one that was sealed
 //! years ago: a map, and how far it may be read. A [`SegmentWriter`] is the one writer's side. [`scan`]
-//! finds the end of a segment whose writer died.
+//! finds the end of a segment whose writer died; a [`Survey`] finds what is sound in one that is damaged.
 
 mod read;
 mod record;
 mod scan;
+mod survey;
 mod write;
 
 pub(crate) use read::{Due, Segment, Visibility, is_unfinished, read_footer, read_header};
 pub use record::{Record, RecordBatch, RecordRef};
 pub(crate) use scan::{Scan, advance, scan};
+pub(crate) use survey::{Expected, Run, Survey, copy_readable};
 pub(crate) use write::SegmentWriter;

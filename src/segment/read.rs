@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 
 use crate::format::{
-    FOOTER_BYTES, Footer, Frame, FrameError, HeaderError, SEGMENT_HEADER_BYTES, Seed, SegmentHeader, index_bytes,
+    FOOTER_BYTES, Footer, Frame, FrameError, HeaderError, SEGMENT_HEADER_BYTES, Seed, SegmentHeader,
 };
 use crate::storage::{Access, Corruption, Fault, Map, Storage, StorageFile};
 use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
@@ -195,17 +195,17 @@ impl Segment {
         let (Some(footer), Positions::Sealed(verified)) = (self.footer.get(), &self.positions) else {
             return Ok(&[]);
         };
-        let records = usize::try_from(footer.records).unwrap_or(usize::MAX / 8);
         let start = usize::try_from(footer.index_position).unwrap_or(usize::MAX);
         let bytes = start
-            .checked_add(index_bytes(records))
+            .checked_add(footer.index_bytes())
             .and_then(|end| self.map.bytes(start..end))
             .ok_or_else(|| self.damaged(footer.index_position, "the index reaches past the file"))?;
         let sound = *verified.get_or_init(|| self.seed.checksum(bytes) == footer.index_checksum);
         if !sound {
             return Err(self.damaged(footer.index_position, "the index' checksum does not match").into());
         }
-        Ok(bytes.get(..records * 4).unwrap_or(bytes))
+        let records = usize::try_from(footer.records).unwrap_or(usize::MAX / 4);
+        Ok(bytes.get(..records.saturating_mul(4)).unwrap_or(bytes))
     }
 
     /// Decodes and checks the frame at `position`, which must lie below `end`, a published end.
@@ -236,6 +236,9 @@ impl Segment {
         time: Timestamp,
         visibility: Visibility,
     ) -> Result<Option<SequenceNumber>, Fault> {
+        if self.footer.get().is_some_and(Footer::is_lost) {
+            return Ok(Some(self.first())); // no record to compare with: from here on it may be any of them
+        }
         let end = self.end(visibility);
         let (mut low, mut high) = (0, self.records());
         // Arrival times never fall inside a shard, so the records before `time` come first.

@@ -190,11 +190,11 @@ fn look_behind(window: &mut Window<'_>, seed: Seed, from: u64, next: SequenceNum
 
 /// A piece of the file in memory. Read with positional reads, not through a map: a page that the device cannot
 /// read is then an error and not a signal.
-struct Window<'a> {
+pub(super) struct Window<'a> {
     file: &'a dyn StorageFile,
     path: &'a Path,
     /// Frames end below this position.
-    limit: u64,
+    pub(super) limit: u64,
     start: u64,
     bytes: Vec<u8>,
     /// How much is read at once: doubles from piece to piece, so that a short look stays cheap.
@@ -205,7 +205,7 @@ const FIRST_STEP: u64 = 16 << 10;
 const LAST_STEP: u64 = 1 << 20;
 
 impl<'a> Window<'a> {
-    fn new(file: &'a dyn StorageFile, path: &'a Path, header: &SegmentHeader) -> Self {
+    pub(super) fn new(file: &'a dyn StorageFile, path: &'a Path, header: &SegmentHeader) -> Self {
         Self { file, path, limit: header.footer_position(), start: 0, bytes: Vec::new(), step: FIRST_STEP }
     }
 
@@ -233,7 +233,7 @@ impl<'a> Window<'a> {
     }
 
     /// The frame at `position`, or why there is none; the outer error is one of the system's.
-    fn frame(&mut self, position: u64, seed: Seed) -> Result<Result<Frame<'_>, FrameError>, Fault> {
+    pub(super) fn frame(&mut self, position: u64, seed: Seed) -> Result<Result<Frame<'_>, FrameError>, Fault> {
         if position + 8 > self.limit {
             return Ok(Err(FrameError::Empty)); // the room is used up
         }
@@ -248,7 +248,7 @@ impl<'a> Window<'a> {
     }
 
     /// The size that a frame at `position` would have, if it could be a record from `next` on.
-    fn possible_frame(&mut self, position: u64, next: SequenceNumber) -> Result<Option<u64>, Fault> {
+    pub(super) fn possible_frame(&mut self, position: u64, next: SequenceNumber) -> Result<Option<u64>, Fault> {
         let room = self.limit - position;
         let most = next.plus(self.limit / 40);
         let bytes = self.at(position, 16)?;
@@ -258,7 +258,7 @@ impl<'a> Window<'a> {
     }
 
     /// How many zero bytes stand at `position`, in steps of 8, as far as is in memory.
-    fn zeros_at(&mut self, position: u64) -> Result<u64, Fault> {
+    pub(super) fn zeros_at(&mut self, position: u64) -> Result<u64, Fault> {
         let bytes = self.at(position, 8)?;
         let mut zeros = 0;
         for chunk in bytes.chunks(4096) {

@@ -73,6 +73,33 @@ impl SegmentWriter {
         Ok(Segment::live(path.to_path_buf(), *header, map))
     }
 
+    /// Creates a sealed segment that stands for `records` lost ones, durable but for its name.
+    pub(crate) fn create_lost(
+        storage: &Arc<dyn Storage>,
+        directory: &Path,
+        header: SegmentHeader,
+        records: u64,
+        arrival: Timestamp,
+    ) -> Result<(), Fault> {
+        let path = directory.join(segment_name(header.first));
+        let footer = Footer {
+            kind: SealKind::Lost,
+            first: header.first,
+            records,
+            frames_end: SEGMENT_HEADER_BYTES as u64,
+            index_position: SEGMENT_HEADER_BYTES as u64,
+            first_arrival: arrival,
+            last_arrival: arrival,
+            bytes: 0,
+            index_checksum: header.seed().checksum(&[]),
+        };
+        let file = storage.create_file(&path).map_err(Fault::io("create", &path))?;
+        file.write_at(&header.encode(), 0).map_err(Fault::io("write", &path))?;
+        let footer = footer.encode(header.seed());
+        file.write_at(&footer, header.footer_position()).map_err(Fault::io("write", &path))?;
+        file.sync().map_err(Fault::io("sync", &path))
+    }
+
     fn new(storage: Arc<dyn Storage>, segment: Arc<Segment>, file: Arc<dyn StorageFile>) -> Self {
         Self {
             segment,
@@ -249,7 +276,7 @@ impl SegmentWriter {
         self.note_durable(self.written_end);
         let footer = self.write_footer(file.as_ref(), kind, index_checksum)?;
         file.sync().map_err(Fault::io("sync", self.segment.path()))?;
-        let index_end = footer.index_position + index_bytes(usize::try_from(footer.records).unwrap_or(0)) as u64;
+        let index_end = footer.index_position + footer.index_bytes() as u64;
         // A hint: where the file system cannot, the room stays taken until the segment expires.
         let _ = file.release(index_end..self.segment.header().footer_position());
         self.segment.publish_footer(footer);

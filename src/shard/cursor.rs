@@ -128,6 +128,12 @@ impl Cursor {
             if place.position < place.segment.end(self.visibility) {
                 return Ok(Progress::Records);
             }
+            if let Some(lost) = place.segment.footer().filter(|footer| footer.is_lost()) {
+                let (first, next) = (self.next, lost.next());
+                self.place = None;
+                self.next = next; // said once; what follows can be read
+                return Err(ShardError::Lost { first, last: next.previous().unwrap_or(first) });
+            }
             // A sealed segment is durable to its end, so being there means that it was read.
             let Some(footer) = place.segment.footer().filter(|footer| place.position >= footer.frames_end) else {
                 return Ok(Progress::Tail);
@@ -160,6 +166,9 @@ impl Cursor {
         let segment = slot.segment(&shard.context, shard.id, &shard.directory)?;
         if let Some(footer) = segment.footer().filter(|footer| footer.next() <= self.next) {
             return if self.next < known { Err(self.missing(&segment, footer.next()).into()) } else { Ok(None) };
+        }
+        if segment.footer().is_some_and(crate::format::Footer::is_lost) {
+            return Ok(Some(Place { position: segment.end(Visibility::Durable), segment }));
         }
         // Not before the record is there: a segment without records may yet be replaced by another.
         let position = segment.position(self.next, Visibility::Written)?;

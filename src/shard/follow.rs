@@ -142,7 +142,10 @@ impl Shard {
     fn read_on(&self, followed: &mut Followed, durable: SequenceNumber) -> Result<Option<Footer>, Fault> {
         let Followed { segment, file, found } = followed;
         let footer = read_footer(file.as_ref(), segment.path(), segment.header())?;
-        advance(file.as_ref(), segment.path(), segment.header(), found)?;
+        match footer.filter(Footer::is_lost) {
+            Some(lost) => found.next = lost.next(),
+            None => advance(file.as_ref(), segment.path(), segment.header(), found)?,
+        }
         segment.publish(&std::mem::take(&mut found.starts), found.end);
         let expected = footer.map_or(durable, |footer| footer.next());
         if found.next < expected {

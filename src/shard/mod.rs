@@ -146,6 +146,9 @@ pub(crate) enum ShardError {
     Mismatch { expected: SequenceNumber, actual: SequenceNumber },
     #[error("trimmed")]
     Trimmed { requested: SequenceNumber, earliest: SequenceNumber },
+    /// A repair found that these records are lost.
+    #[error("lost")]
+    Lost { first: SequenceNumber, last: SequenceNumber },
     #[error("beyond the tail")]
     BeyondTail { requested: SequenceNumber, next: SequenceNumber },
 }

@@ -156,7 +156,7 @@ impl Opening<'_> {
                 // A segment whose creation was cut short. Nothing was appended to it, and nothing durable can be above its number.
                 let may_be_unfinished = matches!(fault, Fault::Corrupt(_))
                     && is_unfinished(file.as_ref(), &path, &self.due(newest))?
-                    && previous.is_none_or(|footer| footer.kind == SealKind::Closed)
+                    && previous.is_none_or(|footer| footer.kind != SealKind::Rolled)
                     && self.known_durable()? <= newest;
                 if !may_be_unfinished {
                     return Err(fault);
@@ -235,7 +235,8 @@ impl Opening<'_> {
     /// before it was. What it vouches for was durable before it was written.
     fn reseal(&self, path: &Path, header: &SegmentHeader, footer: Footer) -> Result<(), Fault> {
         let file = self.context.storage.open_file(path, Access::Write).map_err(Fault::io("open", path))?;
-        let footer = Footer { kind: SealKind::Closed, ..footer };
+        let kind = if footer.is_lost() { footer.kind } else { SealKind::Closed };
+        let footer = Footer { kind, ..footer };
         let bytes = footer.encode(header.seed());
         file.write_at(&bytes, header.footer_position()).map_err(Fault::io("write", path))?;
         file.sync().map_err(Fault::io("sync", path))

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{Counters, Shard, ShardError};
-use crate::format::{FOOTER_BYTES, Footer, index_bytes, segment_name};
+use crate::format::{FOOTER_BYTES, Footer, segment_name};
 use crate::segment::{SegmentWriter, Visibility};
 use crate::storage::Fault;
 use crate::types::{SequenceNumber, Timestamp};
@@ -21,6 +21,8 @@ pub(crate) struct SegmentSummary {
     pub(crate) disk_bytes: u64,
     /// Whether it is sealed: only then can it be removed.
     pub(crate) sealed: bool,
+    /// Whether it stands for records that are lost.
+    pub(crate) lost: bool,
 }
 
 /// Segments to remove from the front of a shard.
@@ -85,6 +87,7 @@ impl Shard {
             bytes,
             disk_bytes: segment.header().file_bytes,
             sealed: false,
+            lost: false,
         }))
     }
 
@@ -139,14 +142,14 @@ impl Shard {
 }
 
 fn sealed_summary(footer: &Footer) -> SegmentSummary {
-    let records = usize::try_from(footer.records).unwrap_or(usize::MAX / 8);
     SegmentSummary {
         first: footer.first,
         next: footer.next(),
         first_arrival: footer.first_arrival,
         last_arrival: footer.last_arrival,
         bytes: footer.bytes,
-        disk_bytes: footer.index_position + (index_bytes(records) + FOOTER_BYTES) as u64,
+        disk_bytes: footer.index_position + (footer.index_bytes() + FOOTER_BYTES) as u64,
         sealed: true,
+        lost: footer.is_lost(),
     }
 }

@@ -93,8 +93,10 @@ pub struct ShardDescription {
     pub last_sequence_number: Option<SequenceNumber>,
     /// The number of the next record; for a closed shard, the one behind its last.
     pub next_sequence_number: SequenceNumber,
-    /// Records from the first to the last.
+    /// Records from the first to the last, without the lost ones.
     pub records: u64,
+    /// Records among them that a [`repair`](crate::repair) found lost.
+    pub lost_records: u64,
     /// Bytes of keys and data in its segments, records included that expired but share a segment with later ones.
     pub bytes: u64,
     /// Bytes that its segment files take on the disk.
@@ -230,14 +232,17 @@ impl StreamInner {
         let segments = shard.segment_summaries()?;
         let next = shard.next(self.visibility());
         let first = shard.trim_horizon().map_err(Error::of_shard(shard.id()))?;
-        let records = next.since(first);
+        let numbers = next.since(first);
+        let lost = segments.iter().filter(|segment| segment.lost);
+        let lost_records = lost.map(|segment| segment.next.since(segment.first.max(first))).sum();
         Ok(ShardDescription {
             summary: summary(&member.entry),
             starting_sequence_number: member.entry.starting,
-            first_sequence_number: (records > 0).then_some(first),
-            last_sequence_number: next.previous().filter(|_| records > 0),
+            first_sequence_number: (numbers > 0).then_some(first),
+            last_sequence_number: next.previous().filter(|_| numbers > 0),
             next_sequence_number: next,
-            records,
+            records: numbers.saturating_sub(lost_records),
+            lost_records,
             bytes: segments.iter().map(|segment| segment.bytes).sum(),
             disk_bytes: segments.iter().map(|segment| segment.disk_bytes).sum(),
             segments: segments.len() as u64,

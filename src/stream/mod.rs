@@ -8,8 +8,10 @@ mod put;
 mod read;
 mod records;
 mod refresh;
+mod repair;
 mod reshard;
 mod retention;
+mod salvage;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -37,7 +39,9 @@ pub(crate) use open::{LOCK_FILE, make_directories};
 pub use put::{PutEntry, PutOptions, PutReceipt};
 pub use read::{Available, ChildShard, Follow, ShardIterator};
 pub use records::{Records, RecordsAvailable, RecordsFollow, RecordsStart};
+pub use repair::{RepairReport, repair};
 pub use retention::TrimReport;
+pub use salvage::{LostRange, SalvageReport, Salvaged, SalvagedRecord, salvage};
 pub use verify::{VerifyOptions, VerifyProgress, VerifyReport, verify};
 
 use retention::DeletionClock;

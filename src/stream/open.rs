@@ -412,7 +412,7 @@ fn list_if_there(storage: &dyn Storage, path: &Path) -> Result<Vec<String>, Faul
     }
 }
 
-fn remove_if_there(storage: &dyn Storage, path: &Path) -> Result<(), Fault> {
+pub(super) fn remove_if_there(storage: &dyn Storage, path: &Path) -> Result<(), Fault> {
     match storage.remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::io("remove", path)(error)),
         _ => Ok(()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::TornTail;
 use super::open::SHARDS_DIRECTORY;
+use super::salvage::{LostRange, lost_range, shard_directories};
 use crate::error::{Error, Result};
 use crate::format::{
     Footer, ManifestState, SealKind, SegmentHeader, ShardEntry, index_bytes, parse_segment_name, segment_name,
@@ -58,6 +59,8 @@ pub struct VerifyReport {
     pub clean_close: bool,
     /// Writes that were cut short: no damage, the next opening cuts them off.
     pub torn_tails: Vec<TornTail>,
+    /// Records that an earlier [`repair`](crate::repair) found lost: no new damage.
+    pub lost: Vec<LostRange>,
     /// Damage.
     pub damage: Vec<Corruption>,
 }
@@ -121,7 +124,7 @@ pub fn verify(path: impl AsRef<Path>, options: VerifyOptions<'_>) -> Result<Veri
 /// How often a look is repeated before what it saw is believed: what a live writer changes meanwhile passes, damage stays.
 const ATTEMPTS: u32 = 5;
 
-fn no_stream(storage: &dyn Storage, path: &Path) -> Error {
+pub(super) fn no_stream(storage: &dyn Storage, path: &Path) -> Error {
     match storage.list(path) {
         Ok(_) => {
             Error::NotAStream { path: path.to_path_buf(), reason: "the directory has no MANIFEST".to_owned() }
@@ -163,6 +166,7 @@ impl<'a, 'p> Verification<'a, 'p> {
     fn run(&mut self) -> Result<(), Fault> {
         let watermarks = self.open_watermarks()?;
         let state = self.state;
+        self.check_newer_shards()?;
         let mut listings = Vec::new();
         for entry in &state.shards {
             // Noted first: what it vouches for is in the files that are listed and read next.
@@ -207,6 +211,26 @@ impl<'a, 'p> Verification<'a, 'p> {
             }
             Err(fault) => Err(fault),
         }
+    }
+
+    /// Directories that the manifest does not name are leftovers, unless they are newer than it and hold files.
+    fn check_newer_shards(&mut self) -> Result<(), Fault> {
+        for id in shard_directories(self.storage, self.path)? {
+            if id < self.state.next_shard_id {
+                continue;
+            }
+            let directory = self.path.join(SHARDS_DIRECTORY).join(id.directory());
+            match self.storage.list(&directory) {
+                Ok(files) if files.is_empty() => {}
+                Ok(_) => {
+                    let reason = "the shard holds files, but is newer than the manifest";
+                    self.report.damage.push(Corruption::new(&directory, 0, reason).of_shard(id));
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {} // removed since
+                Err(error) => return Err(Fault::io("list", &directory)(error)),
+            }
+        }
+        Ok(())
     }
 
     fn list<'e>(&self, entry: &'e ShardEntry, durable: SequenceNumber) -> Result<Listing<'e>, Fault> {
@@ -309,6 +333,10 @@ impl<'a, 'p> Verification<'a, 'p> {
             return Err(damage_of(&path, entry, "the segment is newer than the manifest").into());
         }
         let found = match read_footer(file.as_ref(), &path, &header)? {
+            Some(footer) if footer.is_lost() => {
+                self.report.lost.push(lost_range(entry.id, footer.first, footer.next()));
+                return Ok(footer.next());
+            }
             Some(footer) => {
                 let found = check_sealed(file.as_ref(), &path, &header, &footer)?;
                 if newest && footer.kind == SealKind::Rolled {
@@ -415,7 +443,7 @@ impl<'a, 'p> Verification<'a, 'p> {
         let file = self.storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
         let header = read_header(file.as_ref(), &path, self.state.stream_id, listing.entry.id, previous)?;
         let footer = read_footer(file.as_ref(), &path, &header)?;
-        Ok(footer.is_none_or(|footer| footer.kind == SealKind::Closed))
+        Ok(footer.is_none_or(|footer| footer.kind != SealKind::Rolled))
     }
 
     /// Whether the manifest leaves the end of the shard open.

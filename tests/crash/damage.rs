@@ -12,11 +12,11 @@ use anabranch::{
 
 use crate::history::{PATH, builder};
 
-const HEADER: usize = 128;
-const FOOTER: usize = 128;
+pub(crate) const HEADER: usize = 128;
+pub(crate) const FOOTER: usize = 128;
 
 /// What every shard holds, by number.
-type Contents = BTreeMap<(ShardId, u64), Vec<u8>>;
+pub(crate) type Contents = BTreeMap<(ShardId, u64), Vec<u8>>;
 
 /// What became of a damaged stream.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,14 +27,14 @@ enum Outcome {
     Refused,
 }
 
-struct Sample {
-    disk: SimulatedDisk,
-    clock: Arc<ManualClock>,
-    contents: Contents,
+pub(crate) struct Sample {
+    pub(crate) disk: SimulatedDisk,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) contents: Contents,
 }
 
 /// Several shards, some closed, with several segments each.
-fn sample(durability: Durability) -> (SimulatedDisk, Arc<ManualClock>, Stream, Contents) {
+pub(crate) fn sample(durability: Durability) -> (SimulatedDisk, Arc<ManualClock>, Stream, Contents) {
     let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
     let made = builder(&disk, &clock).shards(2).segment_bytes(4096).durability(durability);
     let stream = made.retention(RetentionPeriod::Unlimited).create(PATH).unwrap();
@@ -57,20 +57,20 @@ fn sample(durability: Durability) -> (SimulatedDisk, Arc<ManualClock>, Stream, C
 }
 
 impl Sample {
-    fn closed() -> Self {
+    pub(crate) fn closed() -> Self {
         let (disk, clock, stream, contents) = sample(Durability::Synced);
         stream.close().unwrap();
         Self { disk, clock, contents }
     }
 
-    fn killed() -> Self {
+    pub(crate) fn killed() -> Self {
         let (disk, clock, stream, contents) = sample(Durability::Synced);
         let disk = disk.crash(Crash::ProcessKilled);
         drop(stream);
         Self { disk, clock, contents }
     }
 
-    fn files(&self) -> Vec<PathBuf> {
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut pending = vec![PathBuf::from(PATH)];
         while let Some(directory) = pending.pop() {
@@ -84,11 +84,11 @@ impl Sample {
         found
     }
 
-    fn segments(&self) -> Vec<PathBuf> {
+    pub(crate) fn segments(&self) -> Vec<PathBuf> {
         self.files().into_iter().filter(|path| path.extension().is_some()).collect()
     }
 
-    fn copy(&self) -> SimulatedDisk {
+    pub(crate) fn copy(&self) -> SimulatedDisk {
         self.disk.fork(Crash::ProcessKilled)
     }
 
@@ -289,13 +289,16 @@ fn an_older_version_of_a_file_is_refused() {
     assert_eq!(outcome, Outcome::Right, "it claims less, and the manifest knows the rest");
 }
 
-/// Where the records of an unsealed segment start: found by their lengths.
-fn frames(bytes: &[u8]) -> Vec<usize> {
+/// Where the records of a segment start: found by their lengths.
+pub(crate) fn frames(bytes: &[u8]) -> Vec<usize> {
     let mut starts = Vec::new();
     let mut at = HEADER;
+    let footer = &bytes[bytes.len() - FOOTER..];
+    let end = u64::from_le_bytes(footer[32..40].try_into().unwrap());
+    let end = if footer.starts_with(b"ANABREND") { usize::try_from(end).unwrap() } else { bytes.len() - FOOTER };
     loop {
         let length = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
-        if length == 0 {
+        if length == 0 || at >= end {
             return starts;
         }
         starts.push(at);

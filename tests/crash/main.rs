@@ -4,6 +4,8 @@
 //!   checks what the next opening finds against a ledger of everything that was acknowledged and shown.
 //! - `faults` lets every operation fail once, fills the disk up, and checks the same.
 //! - `damage` changes stored bytes, field by field, and demands the right data or a typed error.
+//! - `repair` mends what was damaged: what is sound stays, what is lost is said, the rest is set aside; the power is cut
+//!   in the middle of it, too.
 //! - `history` makes and runs the histories; `ledger` is the memory of what was promised; `directed` holds the short
 //!   stories of states that a random history reaches rarely.
 //!
@@ -26,6 +28,7 @@ mod faults;
 mod history;
 mod ledger;
 mod power;
+mod repair;
 
 use std::ops::Range;
 

@@ -141,7 +141,9 @@ fn kind_hint(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::Locked => {
             Some("another process writes to this stream; get, shards, describe and verify work beside it")
         }
-        ErrorKind::Corrupt => Some("`anabranch verify DIR` lists everything that is damaged"),
+        ErrorKind::Corrupt => Some(
+            "`anabranch verify DIR` lists everything that is damaged, and mends it with --repair; `anabranch salvage DIR` reads what is sound",
+        ),
         ErrorKind::StorageFull => {
             Some("free some space, or let go of records with `anabranch trim` or `retention --decrease`")
         }

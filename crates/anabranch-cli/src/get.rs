@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use anabranch::{Record, RecordRef, SequenceNumber, ShardId, ShardIterator, Stream, Timestamp};
+use anabranch::{
+    Error, Record, RecordRef, SalvagedRecord, SequenceNumber, ShardId, ShardIterator, Stream, Timestamp,
+};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
@@ -74,15 +76,26 @@ impl Reading<'_> {
                 if self.is_done() {
                     return Ok(());
                 }
-                self.show(&Shown::from(&record?))?;
+                self.show_or_note(record)?;
             }
             if !self.is_following || self.is_done() {
                 return Ok(());
             }
             self.pause()?;
-            if let Some(record) = records.next_timeout(PATIENCE)? {
-                self.show(&Shown::from(&record))?;
+            if let Some(record) = records.next_timeout(PATIENCE).transpose() {
+                self.show_or_note(record)?;
             }
+        }
+    }
+
+    /// What is lost is said once by the library; what follows can be read.
+    fn show_or_note(&mut self, record: Result<Record, Error>) -> Result<(), Failure> {
+        match record {
+            Err(error @ Error::Lost { .. }) => {
+                self.out.note(format_args!("anabranch: {error}"));
+                Ok(())
+            }
+            other => self.show(&Shown::from(&other?)),
         }
     }
 
@@ -125,8 +138,14 @@ impl Reading<'_> {
 
     /// Shows the next records of a shard; false if there are none yet.
     fn batch(&mut self, iterator: &mut ShardIterator, timeout: Duration) -> Result<bool, Failure> {
-        let batch =
-            if timeout.is_zero() { iterator.next_batch()? } else { iterator.next_batch_timeout(timeout)? };
+        let outcome = if timeout.is_zero() { iterator.next_batch() } else { iterator.next_batch_timeout(timeout) };
+        let batch = match outcome {
+            Err(error @ Error::Lost { .. }) => {
+                self.out.note(format_args!("anabranch: {error}"));
+                return Ok(true);
+            }
+            other => other?,
+        };
         let is_some = !batch.is_empty();
         for record in batch {
             if self.is_done() {
@@ -140,11 +159,7 @@ impl Reading<'_> {
     fn show(&mut self, record: &Shown<'_>) -> Result<(), Failure> {
         self.interrupt.check()?;
         self.left -= 1;
-        if self.out.is_json() {
-            return self.out.value(&RecordView::from(record));
-        }
-        self.out.bytes(record.data)?;
-        self.out.bytes(b"\n")
+        record.write(self.out)
     }
 
     fn is_done(&self) -> bool {
@@ -159,12 +174,35 @@ impl Reading<'_> {
 }
 
 /// A record, owned or borrowed by the library.
-struct Shown<'a> {
+pub(crate) struct Shown<'a> {
     shard_id: ShardId,
     sequence_number: SequenceNumber,
     arrival: Timestamp,
     partition_key: &'a str,
     data: &'a [u8],
+}
+
+impl Shown<'_> {
+    /// Writes the record: its data and a newline, or a line of JSON.
+    pub(crate) fn write(&self, out: &mut Output) -> Result<(), Failure> {
+        if out.is_json() {
+            return out.value(&RecordView::from(self));
+        }
+        out.bytes(self.data)?;
+        out.bytes(b"\n")
+    }
+}
+
+impl<'a> From<SalvagedRecord<'a>> for Shown<'a> {
+    fn from(record: SalvagedRecord<'a>) -> Self {
+        Self {
+            shard_id: record.shard_id,
+            sequence_number: record.sequence_number,
+            arrival: record.arrival,
+            partition_key: record.partition_key,
+            data: record.data,
+        }
+    }
 }
 
 impl<'a> From<&'a Record> for Shown<'a> {

@@ -12,6 +12,7 @@ mod output;
 mod progress;
 mod put;
 mod retention;
+mod salvage;
 mod shards;
 mod start;
 mod stream;
@@ -79,8 +80,13 @@ enum Command {
     Retention(retention::RetentionArgs),
     /// Remove what retention no longer covers now, or everything before a sequence number
     Trim(retention::TrimArgs),
-    /// Check every checksum and cross-reference; changes nothing
+    /// Check every checksum and cross-reference; changes nothing but with --repair
     Verify(verify::VerifyArgs),
+    /// Read every sound record of a damaged stream, behind damage and without a manifest too; changes nothing
+    ///
+    /// Records are written as `get` writes them, shard by shard. What is lost is told on standard error, and
+    /// the exit code is 1 if anything is.
+    Salvage(open::StreamArg),
     /// Measure writing and reading on this machine, in a stream that is removed afterwards
     Bench(bench::BenchArgs),
     /// Print the completion script of a shell
@@ -110,6 +116,7 @@ fn run(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Retention(args) => retention::run(args, out),
         Command::Trim(args) => retention::trim(args, out),
         Command::Verify(args) => verify::run(args, out),
+        Command::Salvage(args) => salvage::run(args, out),
         Command::Bench(args) => bench::run(args, out),
         Command::Completions { shell } => completions(*shell, out),
     }

@@ -4,14 +4,38 @@
 //! readers cannot hold 128 bits; times are RFC 3339.
 
 use anabranch::{
-    Corruption, Durability, HashKeyRange, PartitionHash, PutReceipt, ShardDescription, ShardId, ShardState,
-    StreamDescription, Timestamp, TornTail, TrimReport,
+    Corruption, Durability, HashKeyRange, LostRange, PartitionHash, PutReceipt, ShardDescription, ShardId,
+    ShardState, StreamDescription, Timestamp, TornTail, TrimReport,
 };
 use serde::Serialize;
 
 use crate::exit::Failure;
 use crate::output::{Align, Output, Table};
 use crate::units::{show_bytes, show_count, show_millis, show_retention};
+
+/// Records that are lost.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct LostView {
+    shard_id: String,
+    first_sequence_number: u64,
+    last_sequence_number: u64,
+}
+
+impl From<&LostRange> for LostView {
+    fn from(lost: &LostRange) -> Self {
+        Self {
+            shard_id: lost.shard_id.to_string(),
+            first_sequence_number: lost.first.get(),
+            last_sequence_number: lost.last.get(),
+        }
+    }
+}
+
+/// Records that are lost, for people.
+pub(crate) fn lost_text(lost: &LostRange) -> String {
+    format!("lost: sequence numbers {} to {} of {}", lost.first, lost.last, lost.shard_id)
+}
 
 /// One acknowledged record.
 #[derive(Debug, Serialize)]
@@ -60,6 +84,7 @@ struct ShardView {
     last_sequence_number: Option<u64>,
     next_sequence_number: u64,
     records: u64,
+    lost_records: u64,
     bytes: u64,
     disk_bytes: u64,
     segments: u64,
@@ -82,6 +107,7 @@ impl From<&ShardDescription> for ShardView {
             last_sequence_number: shard.last_sequence_number.map(anabranch::SequenceNumber::get),
             next_sequence_number: shard.next_sequence_number.get(),
             records: shard.records,
+            lost_records: shard.lost_records,
             bytes: shard.bytes,
             disk_bytes: shard.disk_bytes,
             segments: shard.segments,

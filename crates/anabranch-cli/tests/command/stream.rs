@@ -138,6 +138,27 @@ fn verify_tells_damage_by_its_exit_code() {
     assert!(read.is_code(1) && read.stderr.contains("hint: `anabranch verify DIR`"), "{read:?}");
 }
 
+#[test]
+fn damage_is_salvaged_and_repaired() {
+    let home = Home::with_stream(&[]);
+    home.ok_with(&["put", "s"], &lines(0..1_000));
+    assert_eq!(home.ok(&["salvage", "s"]).stdout, lines(0..1_000));
+    home.flip_a_byte_of_a_segment();
+    let salvaged = home.run(&["salvage", "s"]);
+    assert!(salvaged.is_code(1) && salvaged.stderr.contains("lost: sequence numbers "), "{salvaged:?}");
+
+    let repaired = home.ok(&["verify", "s", "--repair"]);
+    let text = String::from_utf8_lossy(&repaired.stdout).into_owned();
+    assert!(text.contains("set aside: ") && text.contains("repaired: "), "{text}");
+    assert!(home.path("s/damaged/1").is_dir());
+    let read = home.ok(&["get", "s"]);
+    assert_eq!(read.stdout, salvaged.stdout, "what was sound is there");
+    assert!(read.stderr.contains("are lost"), "and what is not, is told: {read:?}");
+    let again: Value = serde_json::from_slice(&home.ok(&["verify", "s", "--repair", "--json"]).stdout).unwrap();
+    assert_eq!((&again["sound"], &again["repair"]), (&Value::Bool(true), &Value::Null));
+    assert_eq!(again["lost"][0]["shardId"], "shardId-000000000000");
+}
+
 /// `keyK N` with ten keys in turn.
 fn keyed(range: Range<u32>) -> Vec<u8> {
     range.flat_map(|number| format!("key{} {number}\n", number % 10).into_bytes()).collect()

@@ -1,0 +1,303 @@
+//! What is still sound in a segment that is damaged: for salvage and repair, which want every record that passes its
+//! checksum, where recovery wants to know whether anything is wrong.
+
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::scan::Window;
+use crate::format::{FOOTER_BYTES, Footer, Frame, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::storage::{Fault, StorageFile};
+use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
+
+/// How many incarnations are tried where a damaged header does not tell its own.
+const MAX_GUESSES: u64 = 1 << 16;
+/// What a device is asked for at once where it could not give more: the sectors around a bad one are still read.
+const SECTOR_GROUP: usize = 4096;
+
+/// Whose segment a file should be.
+#[derive(Debug, Clone)]
+pub(crate) struct Expected {
+    pub(crate) stream_id: StreamId,
+    pub(crate) shard_id: ShardId,
+    pub(crate) first: SequenceNumber,
+    /// Which openings can have written it.
+    pub(crate) incarnations: RangeInclusive<u64>,
+}
+
+/// What was found in one segment file.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    pub(crate) header: SegmentHeader,
+    /// The footer, if it is sound.
+    pub(crate) footer: Option<Footer>,
+    /// The records that pass their checksums, ascending.
+    pub(crate) runs: Vec<Run>,
+    /// The highest number below which a record says that all was durable.
+    pub(crate) durable: SequenceNumber,
+}
+
+/// Records that follow each other without a gap, in number and in place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run {
+    pub(crate) first: SequenceNumber,
+    pub(crate) next: SequenceNumber,
+    /// The number behind its last whole batch.
+    pub(crate) whole: SequenceNumber,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) last_arrival: Timestamp,
+}
+
+impl Survey {
+    /// Surveys a file; nothing if it cannot be told to be the expected segment.
+    pub(crate) fn of(
+        file: &Arc<dyn StorageFile>,
+        path: &Path,
+        expected: &Expected,
+    ) -> Result<Option<Self>, Fault> {
+        let file = Tolerant(Arc::clone(file));
+        let Some(header) = find_header(&file, path, expected)? else {
+            return Ok(None);
+        };
+        let footer = footer_at_end(&file, path, &header)?;
+        let mut survey = Self { header, footer, runs: Vec::new(), durable: SequenceNumber::ZERO };
+        survey.walk(&mut Window::new(&file, path, &header), footer)?;
+        Ok(Some(survey))
+    }
+
+    /// Drops what a crash may have left behind the end of the log: of an unsealed segment count, behind its first run, only records
+    /// below `durable`; and in front of them only whole batches.
+    pub(crate) fn cut_torn_tail(&mut self, durable: SequenceNumber) {
+        let durable = durable.max(self.durable);
+        let first = self.header.first;
+        self.runs.retain_mut(|run| {
+            let most = if run.first == first { durable.max(run.whole) } else { durable };
+            run.next = run.next.min(most);
+            run.first < run.next
+        });
+    }
+
+    /// Drops what is not below `next`.
+    pub(crate) fn cut_at(&mut self, next: SequenceNumber) {
+        self.runs.retain_mut(|run| {
+            run.next = run.next.min(next);
+            run.first < run.next
+        });
+    }
+
+    /// Calls `visit` with each record of a run, until it answers `false`; whether it never did.
+    pub(crate) fn visit(
+        &self,
+        file: &Arc<dyn StorageFile>,
+        path: &Path,
+        run: &Run,
+        mut visit: impl FnMut(&Frame<'_>) -> Result<bool, Fault>,
+    ) -> Result<bool, Fault> {
+        let file = Tolerant(Arc::clone(file));
+        let mut window = Window::new(&file, path, &self.header);
+        let (mut position, mut number) = (run.start, run.first);
+        while number < run.next {
+            let Ok(frame) = window.frame(position, self.header.seed())? else {
+                break; // was sound a moment ago: the device changed its mind
+            };
+            position += frame.size as u64;
+            number = number.next();
+            if !visit(&frame)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Finds the runs. As in recovery's look behind a torn tail, a place is worth a checksum only if it claims a length and a
+    /// number that are possible there, and the work is bounded: past the budget, the rest counts as lost.
+    fn walk(&mut self, window: &mut Window<'_>, footer: Option<Footer>) -> Result<(), Fault> {
+        let seed = self.header.seed();
+        let limit = footer.map_or(window.limit, |footer| footer.frames_end);
+        let mut budget = 4 * limit + (64 << 20);
+        let mut position = SEGMENT_HEADER_BYTES as u64;
+        let mut next = self.header.first;
+        while position + 8 <= limit && budget > 0 {
+            let zeros = window.zeros_at(position)?;
+            if zeros > 0 {
+                position += zeros;
+                continue;
+            }
+            if let Some(size) = window.possible_frame(position, next)? {
+                budget = budget.saturating_sub(size);
+                if let Ok(frame) = window.frame(position, seed)?
+                    && self.add(&frame, position)
+                {
+                    position += frame.size as u64;
+                    next = frame.sequence_number.next();
+                    continue;
+                }
+            }
+            position += 8;
+        }
+        Ok(())
+    }
+
+    /// Whether the frame can stand where it does.
+    fn add(&mut self, frame: &Frame<'_>, position: u64) -> bool {
+        let number = frame.sequence_number;
+        let end = position + frame.size as u64;
+        let last = self.runs.last().map_or(Timestamp::MIN, |run| run.last_arrival);
+        if frame.arrival < last || number.next() == number {
+            return false;
+        }
+        self.durable = self.durable.max(frame.durable.min(number));
+        let whole = frame.batch_remaining == 0;
+        match self.runs.last_mut().filter(|run| run.next == number && run.end == position) {
+            Some(run) => {
+                run.next = number.next();
+                run.end = end;
+                run.last_arrival = frame.arrival;
+                if whole {
+                    run.whole = run.next;
+                }
+            }
+            None => self.runs.push(Run {
+                first: number,
+                next: number.next(),
+                whole: if whole { number.next() } else { number },
+                start: position,
+                end,
+                last_arrival: frame.arrival,
+            }),
+        }
+        true
+    }
+}
+
+/// The segment's header, or one that fits what else is in the file.
+fn find_header(file: &Tolerant, path: &Path, expected: &Expected) -> Result<Option<SegmentHeader>, Fault> {
+    let length = file.len().map_err(Fault::io("read the length of", path))?;
+    let mut bytes = [0; SEGMENT_HEADER_BYTES];
+    let read = file.read_at(&mut bytes, 0).map_err(Fault::io("read", path))?;
+    let decoded = if read == bytes.len() { SegmentHeader::decode(&bytes).ok() } else { None };
+    if let Some(header) = decoded {
+        let same = (header.stream_id, header.shard_id, header.first)
+            == (expected.stream_id, expected.shard_id, expected.first);
+        return Ok(same.then(|| sized(header, length)));
+    }
+    guess_header(file, path, expected, length)
+}
+
+/// A header gives its file's length; where the file has another one, frames may stand up to its very end.
+fn sized(header: SegmentHeader, length: u64) -> SegmentHeader {
+    if header.file_bytes == length {
+        return header;
+    }
+    SegmentHeader { file_bytes: (length + FOOTER_BYTES as u64).next_multiple_of(8), ..header }
+}
+
+/// Of a damaged header only the incarnation is not known from elsewhere: the right one is that with which the footer or the
+/// first frame passes its checksum.
+fn guess_header(
+    file: &Tolerant,
+    path: &Path,
+    expected: &Expected,
+    length: u64,
+) -> Result<Option<SegmentHeader>, Fault> {
+    if length < (SEGMENT_HEADER_BYTES + FOOTER_BYTES) as u64 || !length.is_multiple_of(8) {
+        return Ok(None);
+    }
+    let (from, to) = (*expected.incarnations.start(), *expected.incarnations.end());
+    for incarnation in (from..=to).rev().take(usize::try_from(MAX_GUESSES).unwrap_or(usize::MAX)) {
+        let header = SegmentHeader {
+            stream_id: expected.stream_id,
+            shard_id: expected.shard_id,
+            incarnation,
+            first: expected.first,
+            created: Timestamp::MIN,
+            file_bytes: length,
+        };
+        let mut window = Window::new(file, path, &header);
+        let first = window.frame(SEGMENT_HEADER_BYTES as u64, header.seed())?;
+        let starts_with = first.is_ok_and(|frame| frame.sequence_number == expected.first);
+        if starts_with || footer_at_end(file, path, &header)?.is_some() {
+            return Ok(Some(header));
+        }
+    }
+    Ok(None)
+}
+
+fn footer_at_end(file: &Tolerant, path: &Path, header: &SegmentHeader) -> Result<Option<Footer>, Fault> {
+    super::read_footer(file, path, header)
+}
+
+/// Copies a file's bytes, sectors that cannot be read as zeros.
+pub(crate) fn copy_readable(from: &Arc<dyn StorageFile>, to: &dyn StorageFile, length: u64) -> io::Result<()> {
+    let from = Tolerant(Arc::clone(from));
+    let mut piece = vec![0; 1 << 20];
+    let mut position = 0;
+    while position < length {
+        let read = from.read_at(&mut piece, position)?;
+        if read == 0 {
+            break;
+        }
+        to.write_at(piece.get(..read).unwrap_or_default(), position)?;
+        position += read as u64;
+    }
+    Ok(())
+}
+
+/// A file whose unreadable sectors read as zeros: no record stands in zeros, so they are lost and nothing else is.
+#[derive(Debug)]
+struct Tolerant(Arc<dyn StorageFile>);
+
+impl StorageFile for Tolerant {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        match self.0.read_at(buffer, position) {
+            Err(_) => self.read_piecewise(buffer, position),
+            other => other,
+        }
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn allocate(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn release(&self, _: std::ops::Range<u64>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn map(&self, _: u64) -> io::Result<crate::storage::Map> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+impl Tolerant {
+    fn read_piecewise(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let length = self.0.len()?;
+        let count = buffer.len().min(usize::try_from(length.saturating_sub(position)).unwrap_or(usize::MAX));
+        let mut done = 0;
+        while done < count {
+            let start = position + done as u64;
+            // Up to the next whole multiple, so that pieces fall on sectors.
+            let within = usize::try_from(start % SECTOR_GROUP as u64).unwrap_or(0);
+            let end = count.min(done + SECTOR_GROUP - within);
+            let Some(piece) = buffer.get_mut(done..end) else { break };
+            if !self.0.read_at(piece, start).is_ok_and(|read| read == piece.len()) {
+                piece.fill(0);
+            }
+            done = end;
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,378 @@
+//! Making a damaged stream whole again: what is sound is kept, what is damaged is set aside, what is lost is said.
+//!
+//! # How a repair survives its own interruption
+//!
+//! First every file that is to change is *copied* into `damaged/N` and made durable there. Then the segments that take the place
+//! of a damaged one are made in a scratch directory and renamed into place one by one, the highest first, each rename durable before the
+//! next. So a damaged segment keeps its name until all that stands behind its damage is in place; cut short, a repair
+//! is simply run again, and finds in the old files or in the new ones what it found the first time.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::open::{LOCK_FILE, SHARDS_DIRECTORY, make_empty_directory, remove_if_there};
+use super::salvage::{Look, Looker, LostRange, Piece, SegmentFile, lost_range};
+use super::verify::{VerifyOptions, VerifyReport, no_stream, verify};
+use crate::error::{Error, Result};
+use crate::format::{Frame, FrameInput, ManifestState, SealKind, SegmentHeader, segment_name};
+use crate::manifest::{self, MANIFEST_FILE, Manifest, ReplaceError};
+use crate::segment::{Run, SegmentWriter};
+use crate::shard::{WATERMARK_FILE, Watermarks};
+use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Storage};
+use crate::types::{SequenceNumber, ShardId, Timestamp};
+
+/// The directory in the stream's that takes what was damaged; each repair makes one in it, named by a number.
+pub(super) const DAMAGED_DIRECTORY: &str = "damaged";
+/// Where new segments are made before they are put in place.
+const SCRATCH_DIRECTORY: &str = "repair.new";
+/// How much of a file is copied, or written, at once.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// What [`repair`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// What a verification found before. If it was sound, nothing was changed.
+    pub before: VerifyReport,
+    /// What a verification found afterwards.
+    pub after: VerifyReport,
+    /// The copies of the damaged files as they were found.
+    pub set_aside: Vec<PathBuf>,
+    /// Records of the repaired shards that are lost, by this repair's finding or an earlier one's: reading over them gives
+    /// [`Error::Lost`].
+    pub lost: Vec<LostRange>,
+    /// Records that were taken out of damaged files and written again.
+    pub records_rewritten: u64,
+}
+
+/// Makes a damaged stream one that opens and verifies, and deletes nothing: damaged files are copied to `damaged/N` in the stream's directory
+/// before they are replaced. Records that pass their checksums stay, under their own sequence numbers; the numbers of the
+/// lost ones stay lost, are never given again, and reading over them says [`Error::Lost`] once. A sound stream is left as it is.
+///
+/// It takes the writer's lock. Cut short by a crash, it can be run again.
+///
+/// What it cannot do: a damaged MANIFEST is not rebuilt, since the ranges of the shards stand nowhere else. [`salvage`](crate::salvage) reads the
+/// records all the same, to be put into a new stream.
+///
+/// # Errors
+///
+/// [`Error::Corrupt`] for a damaged MANIFEST, [`Error::Locked`], those of [`verify`], and [`Error::Io`]; after any of them, nothing is lost that was
+/// there before.
+pub fn repair(path: impl AsRef<Path>, storage: Option<Arc<dyn Storage>>) -> Result<RepairReport> {
+    let storage = storage.unwrap_or_else(|| Arc::new(Disk));
+    let path = path.as_ref();
+    let state = manifest::load(storage.as_ref(), path)?.ok_or_else(|| no_stream(storage.as_ref(), path))?;
+    let _lock = lock(storage.as_ref(), path)?;
+    let check = || verify(path, VerifyOptions { storage: Some(Arc::clone(&storage)), progress: None });
+    let before = check()?;
+    if before.is_sound() {
+        return Ok(RepairReport { after: before.clone(), before, ..Default::default() });
+    }
+    let mut repair = Repair::begin(&storage, path, state, &before)?;
+    repair.run()?;
+    let Repair { set_aside, lost, records_rewritten, .. } = repair;
+    Ok(RepairReport { after: check()?, before, set_aside, lost, records_rewritten })
+}
+
+fn lock(storage: &dyn Storage, path: &Path) -> Result<Box<dyn LockGuard>> {
+    let lock = path.join(LOCK_FILE);
+    let guard = storage.lock(&lock).map_err(Fault::io("lock", &lock))?;
+    guard.ok_or_else(|| Error::Locked(path.to_path_buf()))
+}
+
+struct Repair<'a> {
+    storage: &'a Arc<dyn Storage>,
+    path: &'a Path,
+    /// As it is to be.
+    state: ManifestState,
+    found: ManifestState,
+    damage: &'a [Corruption],
+    scratch: PathBuf,
+    aside: PathBuf,
+    set_aside: Vec<PathBuf>,
+    lost: Vec<LostRange>,
+    records_rewritten: u64,
+}
+
+impl<'a> Repair<'a> {
+    fn begin(
+        storage: &'a Arc<dyn Storage>,
+        path: &'a Path,
+        state: ManifestState,
+        before: &'a VerifyReport,
+    ) -> Result<Self> {
+        Ok(Self {
+            storage,
+            path,
+            found: state.clone(),
+            state,
+            damage: &before.damage,
+            scratch: path.join(SCRATCH_DIRECTORY),
+            aside: make_aside(storage.as_ref(), path)?,
+            set_aside: Vec::new(),
+            lost: Vec::new(),
+            records_rewritten: 0,
+        })
+    }
+
+    fn run(&mut self) -> Result<()> {
+        self.empty_scratch()?;
+        self.set_newer_shards_aside()?;
+        for id in self.damaged_shards() {
+            self.repair_shard(id)?;
+        }
+        if self.damage.iter().any(|damage| damage.path == self.path.join(WATERMARK_FILE)) {
+            self.renew_watermarks()?;
+        }
+        self.empty_scratch()?;
+        if self.state != self.found {
+            self.keep_copy(&self.path.join(MANIFEST_FILE), MANIFEST_FILE)?;
+            self.sync_dir(&self.aside.clone())?;
+            let mut manifest =
+                Manifest::new(Arc::clone(self.storage), self.path.to_path_buf(), self.found.clone());
+            manifest.replace(self.state.clone()).map_err(ReplaceError::into_fault)?;
+        }
+        Ok(())
+    }
+
+    fn damaged_shards(&self) -> BTreeSet<ShardId> {
+        let watermarks = self.path.join(WATERMARK_FILE);
+        let of_shards = self.damage.iter().filter(|damage| damage.path != watermarks);
+        of_shards.filter_map(|damage| damage.shard_id).filter(|id| self.state.shard(*id).is_some()).collect()
+    }
+
+    /// Shards that are newer than the manifest: an older copy of it was put in place. Their ranges are not known.
+    fn set_newer_shards_aside(&mut self) -> Result<()> {
+        let newer = self.damage.iter().filter_map(|damage| damage.shard_id);
+        let newer: BTreeSet<_> = newer.filter(|id| self.state.shard(*id).is_none()).collect();
+        for id in newer {
+            let directory = self.shard_directory(id);
+            let entries = self.storage.list(&directory).map_err(Fault::io("list", &directory))?;
+            for entry in &entries {
+                self.keep_copy(&directory.join(&entry.name), &format!("{}-{}", id.directory(), entry.name))?;
+            }
+            self.sync_dir(&self.aside.clone())?;
+            for entry in &entries {
+                self.remove(&directory.join(&entry.name))?;
+            }
+            self.sync_dir(&directory)?;
+            self.state.next_shard_id = self.state.next_shard_id.max(id.successor());
+        }
+        Ok(())
+    }
+
+    fn repair_shard(&mut self, id: ShardId) -> Result<()> {
+        let directory = self.shard_directory(id);
+        make_empty_directory(self.storage.as_ref(), &directory)?;
+        let parent = self.path.join(SHARDS_DIRECTORY);
+        self.sync_dir(&parent)?;
+        let look = Looker::new(self.storage.as_ref(), self.path, Some(&self.found), &[])?.look(id)?;
+        let replaced = self.replaced(&look);
+        for file in &replaced {
+            let name = format!("{}-{}", id.directory(), segment_name(file.first));
+            self.keep_copy(&file.path, &name)?;
+        }
+        self.sync_dir(&self.aside.clone())?;
+        let new = self.make_pieces(&look, &replaced)?;
+        self.put_in_place(&look, &replaced, &new)?;
+        self.note(&look);
+        Ok(())
+    }
+
+    /// The files that do not stay: those that are damaged, not usable at all, or not sealed as a shard's last segment should be.
+    fn replaced<'l>(&self, look: &'l Look) -> Vec<&'l SegmentFile> {
+        let last = look.files.iter().rposition(|file| file.survey.is_some());
+        let files = look.files.iter().enumerate();
+        let goes = |(index, file): &(usize, &SegmentFile)| {
+            let footer = file.survey.as_ref().and_then(|survey| survey.footer);
+            let sealed = footer.is_some_and(|footer| {
+                let followed = Some(*index) != last || footer.next() < look.next;
+                followed || footer.kind != SealKind::Rolled
+            });
+            let overlaps = footer.is_some_and(|footer| footer.next() > look.next);
+            // What was lost before is written down again, together with what is lost now.
+            !sealed
+                || overlaps
+                || footer.is_some_and(|footer| footer.is_lost())
+                || self.damage.iter().any(|damage| damage.path == file.path)
+        };
+        files.filter(goes).map(|(_, file)| file).collect()
+    }
+
+    /// Makes, in the scratch directory, a segment for each piece that no kept file holds; their first numbers, ascending.
+    fn make_pieces(&mut self, look: &Look, replaced: &[&SegmentFile]) -> Result<Vec<SequenceNumber>> {
+        let mut made = Vec::new();
+        let mut arrival = self.state.shard(look.shard_id).map_or(Timestamp::MIN, |entry| entry.opened);
+        for piece in &look.pieces {
+            match piece {
+                Piece::Records(index, run) => {
+                    arrival = run.last_arrival;
+                    let file = look.files.get(*index);
+                    let Some(file) = file.filter(|file| replaced.iter().any(|other| other.first == file.first))
+                    else {
+                        continue;
+                    };
+                    self.rewrite(look, *index, file, run)?;
+                    made.push(run.first);
+                }
+                Piece::Lost(first, next) => {
+                    self.lost.push(lost_range(look.shard_id, *first, *next));
+                    let header = self.header(look.shard_id, *first, self.found.incarnation, arrival);
+                    SegmentWriter::create_lost(self.storage, &self.scratch, header, next.since(*first), arrival)?;
+                    made.push(*first);
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    fn header(
+        &self,
+        shard_id: ShardId,
+        first: SequenceNumber,
+        incarnation: u64,
+        created: Timestamp,
+    ) -> SegmentHeader {
+        let file_bytes = SegmentWriter::file_bytes_for(0, 0);
+        SegmentHeader { stream_id: self.state.stream_id, shard_id, incarnation, first, created, file_bytes }
+    }
+
+    /// Writes a run of records as a segment of its own: the seed of its checksums depends on its first number.
+    fn rewrite(&mut self, look: &Look, index: usize, file: &SegmentFile, run: &Run) -> Result<()> {
+        let incarnation = file.survey.as_ref().map_or(self.found.incarnation, |survey| survey.header.incarnation);
+        let created = file.survey.as_ref().map_or(run.last_arrival, |survey| survey.header.created);
+        let count = run.next.since(run.first);
+        let header = SegmentHeader {
+            file_bytes: SegmentWriter::file_bytes_for(run.end - run.start, count).next_multiple_of(8),
+            ..self.header(look.shard_id, run.first, incarnation, created)
+        };
+        let mut writer = SegmentWriter::create(self.storage, &self.scratch, header)?;
+        look.records(index, run, |frame| {
+            writer.stage(&input_of(frame, run));
+            if writer.staged_bytes() > PIECE_BYTES {
+                writer.write_staged()?;
+            }
+            Ok(true)
+        })?;
+        if writer.next() != run.next {
+            let reason = "records that were sound a moment ago are not any more";
+            return Err(Fault::from(Corruption::new(&file.path, run.start, reason)).into());
+        }
+        writer.seal(SealKind::Closed)?;
+        self.records_rewritten += count;
+        Ok(())
+    }
+
+    /// Puts the new segments in the place of the old ones, the highest first.
+    fn put_in_place(&self, look: &Look, replaced: &[&SegmentFile], new: &[SequenceNumber]) -> Result<()> {
+        let gone = replaced.iter().map(|file| file.first).filter(|first| !new.contains(first));
+        let mut steps: Vec<_> = gone.chain(new.iter().copied()).collect();
+        steps.sort_unstable();
+        for first in steps.into_iter().rev() {
+            let name = segment_name(first);
+            let target = look.directory.join(&name);
+            if new.contains(&first) {
+                let made = self.scratch.join(&name);
+                self.storage.rename(&made, &target).map_err(Fault::io("rename", &made))?;
+            } else {
+                self.remove(&target)?;
+            }
+            self.sync_dir(&look.directory)?;
+        }
+        Ok(())
+    }
+
+    /// What the manifest has to say of the shard from now on.
+    fn note(&mut self, look: &Look) {
+        let incarnations = look.files.iter().filter_map(|file| file.survey.as_ref());
+        let newest = incarnations.map(|survey| survey.header.incarnation).max().unwrap_or(0);
+        self.state.incarnation = self.state.incarnation.max(newest);
+        if let Some(entry) = self.state.shard_mut(look.shard_id) {
+            entry.next = entry.next.max(look.next);
+            entry.last_arrival = entry.last_arrival.max(look.last_arrival);
+        }
+    }
+
+    fn renew_watermarks(&mut self) -> Result<()> {
+        let path = self.path.join(WATERMARK_FILE);
+        match self.keep_copy(&path, WATERMARK_FILE) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {} // that is the damage
+            other => other?,
+        }
+        self.sync_dir(&self.aside.clone())?;
+        let old = Watermarks::open(self.storage.as_ref(), self.path, self.state.stream_id, Access::Read).ok();
+        let new = Watermarks::create(self.storage.as_ref(), &self.scratch, self.state.stream_id)?;
+        for entry in &self.state.shards {
+            let noted = old.as_ref().and_then(|old| old.load(entry.id).ok()).unwrap_or_default();
+            new.try_store(entry.id, noted.max(entry.next))?;
+        }
+        new.sync()?;
+        self.sync_dir(&self.scratch.clone())?;
+        let made = self.scratch.join(WATERMARK_FILE);
+        self.storage.rename(&made, &path).map_err(Fault::io("rename", &made))?;
+        self.sync_dir(self.path)
+    }
+
+    /// Copies a file as it is, sectors that cannot be read as zeros.
+    fn keep_copy(&mut self, from: &Path, name: &str) -> Result<()> {
+        let source = self.storage.open_file(from, Access::Read).map_err(Fault::io("open", from))?;
+        let length = source.len().map_err(Fault::io("read the length of", from))?;
+        let to = self.aside.join(name);
+        remove_if_there(self.storage.as_ref(), &to)?;
+        let copy = self.storage.create_file(&to).map_err(Fault::io("create", &to))?;
+        crate::segment::copy_readable(&source, copy.as_ref(), length).map_err(Fault::io("copy", from))?;
+        copy.sync().map_err(Fault::io("sync", &to))?;
+        self.set_aside.push(to);
+        Ok(())
+    }
+
+    fn empty_scratch(&self) -> Result<()> {
+        make_empty_directory(self.storage.as_ref(), &self.scratch)?;
+        for entry in self.storage.list(&self.scratch).map_err(Fault::io("list", &self.scratch))? {
+            self.remove(&self.scratch.join(&entry.name))?;
+        }
+        Ok(())
+    }
+
+    fn shard_directory(&self, id: ShardId) -> PathBuf {
+        self.path.join(SHARDS_DIRECTORY).join(id.directory())
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        Ok(self.storage.remove_file(path).map_err(Fault::io("remove", path))?)
+    }
+
+    fn sync_dir(&self, path: &Path) -> Result<()> {
+        Ok(self.storage.sync_dir(path).map_err(Fault::io("sync", path))?)
+    }
+}
+
+/// The frame again, in a run that may end inside its batch.
+fn input_of<'a>(frame: &Frame<'a>, run: &Run) -> FrameInput<'a> {
+    let behind = run.next.since(frame.sequence_number).saturating_sub(1);
+    FrameInput {
+        sequence_number: frame.sequence_number,
+        arrival: frame.arrival,
+        durable: frame.durable,
+        batch_remaining: frame.batch_remaining.min(u32::try_from(behind).unwrap_or(u32::MAX)),
+        explicit_hash_key: frame.explicit_hash_key,
+        producer: frame.producer,
+        partition_key: frame.partition_key,
+        data: frame.data,
+    }
+}
+
+/// Makes the directory for what this repair sets aside: the first free number.
+fn make_aside(storage: &dyn Storage, path: &Path) -> Result<PathBuf> {
+    let all = path.join(DAMAGED_DIRECTORY);
+    make_empty_directory(storage, &all)?;
+    storage.sync_dir(path).map_err(Fault::io("sync", path))?;
+    let taken = storage.list(&all).map_err(Fault::io("list", &all))?;
+    let highest = taken.iter().filter_map(|entry| entry.name.parse::<u64>().ok()).max();
+    let aside = all.join(highest.map_or(1, |number| number.saturating_add(1)).to_string());
+    storage.create_dir(&aside).map_err(Fault::io("create", &aside))?;
+    storage.sync_dir(&all).map_err(Fault::io("sync", &all))?;
+    Ok(aside)
+}

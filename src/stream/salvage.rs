@@ -1,0 +1,387 @@
+//! Reading what is sound of a stream that is damaged.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::open::SHARDS_DIRECTORY;
+use super::verify::no_stream;
+use crate::error::Result;
+use crate::format::{
+    Footer, Frame, ManifestState, SEGMENT_HEADER_BYTES, SegmentHeader, ShardEntry, parse_segment_name,
+    segment_name,
+};
+use crate::manifest;
+use crate::segment::{Expected, Run, Survey};
+use crate::shard::Watermarks;
+use crate::storage::{Access, Corruption, Disk, Fault, Storage, StorageFile};
+use crate::types::{HashKey, SequenceNumber, ShardId, StreamId, Timestamp};
+
+/// Which incarnations are tried for a damaged segment where there is no manifest to tell how many there were.
+const UNKNOWN_INCARNATIONS: u64 = 1 << 12;
+
+/// What [`salvage`] hands over: a record, or a stretch that cannot be read.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Salvaged<'a> {
+    /// A record whose checksum holds.
+    Record(SalvagedRecord<'a>),
+    /// Records that are gone.
+    Lost(LostRange),
+}
+
+/// A record whose checksum holds, borrowed for the time of the call.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct SalvagedRecord<'a> {
+    /// The shard that it is in.
+    pub shard_id: ShardId,
+    /// Its place in the shard.
+    pub sequence_number: SequenceNumber,
+    /// When the library took it.
+    pub arrival: Timestamp,
+    /// The key that it was put under.
+    pub partition_key: &'a str,
+    /// Its bytes.
+    pub data: &'a [u8],
+    /// The hash key that was given in place of its partition key's, if one was.
+    pub explicit_hash_key: Option<HashKey>,
+}
+
+/// Records of a shard that cannot be read any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LostRange {
+    /// The shard.
+    pub shard_id: ShardId,
+    /// The first one that is lost.
+    pub first: SequenceNumber,
+    /// The last one that is lost.
+    pub last: SequenceNumber,
+}
+
+/// What [`salvage`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SalvageReport {
+    /// Shard directories that were read.
+    pub shards: u64,
+    /// Records that were handed over.
+    pub records: u64,
+    /// Records that are known to have been there and cannot be read.
+    pub lost: Vec<LostRange>,
+    /// What is wrong with the manifest, if something is. Without it, what is missing before a shard's first segment and behind its last
+    /// is not known.
+    pub manifest: Option<Corruption>,
+}
+
+/// Hands every record of a stream directory that passes its checksum to `visit`, shard by shard, in order, and names the stretches
+/// that are lost. For a stream that is damaged, where reading stops at the damage: this goes on behind it. It needs no manifest, changes
+/// nothing and takes no lock.
+///
+/// Behind a write that a crash cut short it gives nothing but what is known to have been durable, as recovery does. Sectors that the
+/// device cannot read are lost; what stands around them is not.
+///
+/// # Errors
+///
+/// [`Error::StreamNotFound`](crate::Error::StreamNotFound), [`Error::NotAStream`](crate::Error::NotAStream) where there is neither a manifest nor
+/// a shard, [`Error::UnsupportedVersion`](crate::Error::UnsupportedVersion), and [`Error::Io`](crate::Error::Io) where directories
+/// or files cannot be opened.
+pub fn salvage(
+    path: impl AsRef<Path>,
+    storage: Option<Arc<dyn Storage>>,
+    mut visit: impl FnMut(Salvaged<'_>) -> ControlFlow<()>,
+) -> Result<SalvageReport> {
+    let storage = storage.unwrap_or_else(|| Arc::new(Disk));
+    let path = path.as_ref();
+    let mut report = SalvageReport::default();
+    let state = match manifest::load(storage.as_ref(), path) {
+        Ok(state) => state,
+        Err(Fault::Corrupt(damage)) => {
+            report.manifest = Some(*damage);
+            None
+        }
+        Err(fault) => return Err(fault.into()),
+    };
+    let shards = shard_directories(storage.as_ref(), path)?;
+    if state.is_none() && shards.is_empty() {
+        return Err(no_stream(storage.as_ref(), path));
+    }
+    if state.is_none() && report.manifest.is_none() {
+        let missing = path.join(manifest::MANIFEST_FILE);
+        report.manifest = Some(Corruption::new(&missing, 0, "the file is missing"));
+    }
+    let looker = Looker::new(storage.as_ref(), path, state.as_ref(), &shards)?;
+    for id in shards {
+        let look = looker.look(id)?;
+        report.shards += 1;
+        if look.tell(&mut report, &mut visit)?.is_break() {
+            break;
+        }
+    }
+    Ok(report)
+}
+
+/// The shards that have a directory, by id.
+pub(super) fn shard_directories(storage: &dyn Storage, path: &Path) -> Result<Vec<ShardId>, Fault> {
+    let shards = path.join(SHARDS_DIRECTORY);
+    let entries = match storage.list(&shards) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(Fault::io("list", &shards)(error)),
+    };
+    let mut ids: Vec<_> = entries.iter().filter_map(|entry| ShardId::from_directory(&entry.name)).collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// Looks at shards, sound or not.
+pub(super) struct Looker<'a> {
+    storage: &'a dyn Storage,
+    path: &'a Path,
+    state: Option<&'a ManifestState>,
+    stream_id: StreamId,
+    watermarks: Option<Watermarks>,
+}
+
+/// What is left of one shard.
+pub(super) struct Look {
+    pub(super) shard_id: ShardId,
+    pub(super) directory: PathBuf,
+    /// Every segment file, ascending, the unusable ones included.
+    pub(super) files: Vec<SegmentFile>,
+    /// All of the shard from its start to its end, in order.
+    pub(super) pieces: Vec<Piece>,
+    /// The number behind the last record that is known to have been there.
+    pub(super) next: SequenceNumber,
+    pub(super) last_arrival: Timestamp,
+}
+
+pub(super) struct SegmentFile {
+    pub(super) first: SequenceNumber,
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<dyn StorageFile>,
+    /// Nothing where the file is not the segment that its name says.
+    pub(super) survey: Option<Survey>,
+}
+
+/// A stretch of a shard.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Piece {
+    /// A run of records in the file with this index.
+    Records(usize, Run),
+    /// Numbers from the first to below the second.
+    Lost(SequenceNumber, SequenceNumber),
+}
+
+impl<'a> Looker<'a> {
+    pub(super) fn new(
+        storage: &'a dyn Storage,
+        path: &'a Path,
+        state: Option<&'a ManifestState>,
+        shards: &[ShardId],
+    ) -> Result<Self, Fault> {
+        let stream_id = match state {
+            Some(state) => state.stream_id,
+            None => stream_id_of_segments(storage, path, shards)?.unwrap_or(StreamId::new(0)),
+        };
+        // Damaged or missing, it witnesses nothing.
+        let watermarks = Watermarks::open(storage, path, stream_id, Access::Read).ok();
+        Ok(Self { storage, path, state, stream_id, watermarks })
+    }
+
+    pub(super) fn look(&self, shard_id: ShardId) -> Result<Look, Fault> {
+        let directory = self.path.join(SHARDS_DIRECTORY).join(shard_id.directory());
+        let entry = self.state.and_then(|state| state.shard(shard_id));
+        let mut files = self.survey(shard_id, &directory, entry)?;
+        let exact = entry.is_some_and(|entry| !entry.is_open() || self.state.is_some_and(|state| state.clean));
+        let mut durable = entry.map_or(SequenceNumber::ZERO, |entry| entry.next);
+        if let Some(watermarks) = self.watermarks.as_ref().filter(|_| !exact) {
+            durable = durable.max(watermarks.load(shard_id).unwrap_or_default());
+        }
+        bound(&mut files, entry, exact, durable);
+        let known = files.iter().filter_map(|file| file.survey.as_ref()).map(|survey| survey.durable);
+        let durable = known.max().unwrap_or_default().max(durable);
+        Ok(assemble(shard_id, directory, files, entry.map(|entry| entry.first), durable))
+    }
+
+    fn survey(
+        &self,
+        shard_id: ShardId,
+        directory: &Path,
+        entry: Option<&ShardEntry>,
+    ) -> Result<Vec<SegmentFile>, Fault> {
+        let names = match self.storage.list(directory) {
+            Ok(names) => names,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(Fault::io("list", directory)(error)),
+        };
+        let mut firsts: Vec<_> = names.iter().filter_map(|entry| parse_segment_name(&entry.name)).collect();
+        firsts.retain(|first| entry.is_none_or(|entry| *first >= entry.first)); // the rest was trimmed
+        firsts.sort_unstable();
+        let last = self.state.map_or(UNKNOWN_INCARNATIONS, |state| state.incarnation);
+        firsts
+            .into_iter()
+            .map(|first| {
+                let path = directory.join(segment_name(first));
+                let file = self.storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
+                let expected = Expected { stream_id: self.stream_id, shard_id, first, incarnations: 1..=last };
+                let survey = Survey::of(&file, &path, &expected)?;
+                Ok(SegmentFile { first, path, file, survey })
+            })
+            .collect()
+    }
+}
+
+/// Cuts what each file holds where the next one begins, and the last one where the log ends.
+fn bound(files: &mut [SegmentFile], entry: Option<&ShardEntry>, exact: bool, durable: SequenceNumber) {
+    let mut is_last = true;
+    let mut next_first = None;
+    for file in files.iter_mut().rev() {
+        let Some(survey) = &mut file.survey else { continue };
+        if let Some(next) = next_first {
+            survey.cut_at(next);
+        } else if survey.footer.is_none() && survey.runs.is_empty() {
+            continue; // the successor that an interrupted roll left: the log ends before it
+        }
+        if is_last && survey.footer.is_none() && !exact {
+            survey.cut_torn_tail(durable);
+        }
+        if let Some(closed) = entry.filter(|entry| !entry.is_open()) {
+            survey.cut_at(closed.next); // what is above belongs to its children
+        }
+        is_last = false;
+        next_first = Some(file.first);
+    }
+}
+
+fn assemble(
+    shard_id: ShardId,
+    directory: PathBuf,
+    files: Vec<SegmentFile>,
+    first: Option<SequenceNumber>,
+    durable: SequenceNumber,
+) -> Look {
+    let usable = || files.iter().enumerate().filter_map(|(index, file)| Some((index, file.survey.as_ref()?)));
+    // Of two files that claim the same numbers the later one is right: a repair puts the later ones in place first.
+    let ends = usable().skip(1).map(|(_, survey)| survey.header.first).map(Some).chain([None]);
+    let mut pieces = Vec::new();
+    let mut next = first.or_else(|| files.first().map(|file| file.first)).unwrap_or(durable);
+    let mut last_arrival = Timestamp::MIN;
+    for ((index, survey), end) in usable().zip(ends) {
+        for run in &survey.runs {
+            if run.first < next {
+                continue; // another file holds these
+            }
+            push_lost(&mut pieces, next, run.first);
+            pieces.push(Piece::Records(index, *run));
+            next = run.next;
+            last_arrival = last_arrival.max(run.last_arrival);
+        }
+        // What the footer counts was there, and what a repair found lost stays lost.
+        if let Some(footer) = survey.footer.filter(|footer| bounded(footer, end) > next) {
+            let counted = bounded(&footer, end);
+            push_lost(&mut pieces, next, counted);
+            next = counted;
+            last_arrival = last_arrival.max(footer.last_arrival);
+        }
+    }
+    push_lost(&mut pieces, next, durable);
+    Look { shard_id, directory, files, pieces, next: next.max(durable), last_arrival }
+}
+
+/// The number behind what the footer counts, as far as no later file holds it.
+fn bounded(footer: &Footer, end: Option<SequenceNumber>) -> SequenceNumber {
+    end.map_or(footer.next(), |end| footer.next().min(end))
+}
+
+fn push_lost(pieces: &mut Vec<Piece>, from: SequenceNumber, to: SequenceNumber) {
+    if from >= to {
+        return;
+    }
+    match pieces.last_mut() {
+        Some(Piece::Lost(_, end)) if *end == from => *end = to,
+        _ => pieces.push(Piece::Lost(from, to)),
+    }
+}
+
+impl Look {
+    /// Calls `visit` with the records of a run; whether it wanted all of them.
+    pub(super) fn records(
+        &self,
+        index: usize,
+        run: &Run,
+        visit: impl FnMut(&Frame<'_>) -> Result<bool, Fault>,
+    ) -> Result<bool, Fault> {
+        match self.files.get(index) {
+            Some(SegmentFile { survey: Some(survey), file, path, .. }) => survey.visit(file, path, run, visit),
+            _ => Ok(true),
+        }
+    }
+
+    fn tell(
+        &self,
+        report: &mut SalvageReport,
+        visit: &mut impl FnMut(Salvaged<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Fault> {
+        for piece in &self.pieces {
+            let goes_on = match piece {
+                Piece::Lost(first, next) => {
+                    let lost = lost_range(self.shard_id, *first, *next);
+                    report.lost.push(lost);
+                    visit(Salvaged::Lost(lost)).is_continue()
+                }
+                Piece::Records(index, run) => self.records(*index, run, |frame| {
+                    report.records += 1;
+                    Ok(visit(Salvaged::Record(salvaged(self.shard_id, frame))).is_continue())
+                })?,
+            };
+            if !goes_on {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+pub(super) fn lost_range(shard_id: ShardId, first: SequenceNumber, next: SequenceNumber) -> LostRange {
+    LostRange { shard_id, first, last: next.previous().unwrap_or(first) }
+}
+
+fn salvaged<'a>(shard_id: ShardId, frame: &Frame<'a>) -> SalvagedRecord<'a> {
+    SalvagedRecord {
+        shard_id,
+        sequence_number: frame.sequence_number,
+        arrival: frame.arrival,
+        partition_key: frame.partition_key,
+        data: frame.data,
+        explicit_hash_key: frame.explicit_hash_key,
+    }
+}
+
+/// Whose segments they are, where no manifest says it: the first sound header's.
+fn stream_id_of_segments(
+    storage: &dyn Storage,
+    path: &Path,
+    shards: &[ShardId],
+) -> Result<Option<StreamId>, Fault> {
+    for id in shards {
+        let directory = path.join(SHARDS_DIRECTORY).join(id.directory());
+        for entry in storage.list(&directory).map_err(Fault::io("list", &directory))? {
+            let path = directory.join(&entry.name);
+            if parse_segment_name(&entry.name).is_none() {
+                continue;
+            }
+            let file = storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
+            let mut bytes = [0; SEGMENT_HEADER_BYTES];
+            let read = file.read_at(&mut bytes, 0).unwrap_or(0);
+            if let Some(header) = Some(&bytes).filter(|_| read == bytes.len())
+                && let Ok(header) = SegmentHeader::decode(header)
+                && header.shard_id == *id
+            {
+                return Ok(Some(header.stream_id));
+            }
+        }
+    }
+    Ok(None)
+}

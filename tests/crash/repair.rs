@@ -1,0 +1,336 @@
+//! Damage of every kind is mended: what was sound stays, what is gone is named, and nothing is deleted.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anabranch::storage::Storage;
+use anabranch::{
+    Crash, DiskFault, Durability, Error, ErrorKind, HashKey, LostRange, PutOptions, RecordsStart, RepairReport,
+    SalvageReport, Salvaged, ShardId, ShardIteratorType, SimulatedDisk, VerifyOptions, repair, salvage, verify,
+};
+
+use crate::Random;
+use crate::damage::{FOOTER, HEADER, Sample, frames, sample};
+use crate::history::{PATH, builder};
+
+/// A record's place.
+type Place = (ShardId, u64);
+
+#[allow(clippy::unnecessary_wraps, reason = "it is what the calls take")]
+fn storage(disk: &SimulatedDisk) -> Option<Arc<dyn Storage>> {
+    Some(Arc::new(disk.clone()))
+}
+
+fn is_in(lost: &[LostRange], (shard_id, number): Place) -> bool {
+    lost.iter().any(|range| range.shard_id == shard_id && (range.first.get()..=range.last.get()).contains(&number))
+}
+
+/// Reads what is sound: right data, each record once, in order; all else is named as lost.
+fn check_salvage(sample: &Sample, disk: &SimulatedDisk, case: &str) -> (BTreeSet<Place>, SalvageReport) {
+    let mut found = BTreeSet::new();
+    let mut last = None;
+    let report = salvage(PATH, storage(disk), |item| {
+        if let Salvaged::Record(record) = item {
+            let place = (record.shard_id, record.sequence_number.get());
+            assert_eq!(sample.contents.get(&place).map(Vec::as_slice), Some(record.data), "{case}: {place:?}");
+            assert!(last.replace(place) < Some(place), "{case}: {place:?} after {last:?}");
+            found.insert(place);
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap_or_else(|error| panic!("{case}: salvage: {error}"));
+    assert_eq!(report.records, found.len() as u64, "{case}");
+    if report.manifest.is_none() {
+        for place in sample.contents.keys() {
+            let told = found.contains(place) || is_in(&report.lost, *place);
+            assert!(told, "{case}: {place:?} is neither given nor said to be lost");
+        }
+    }
+    (found, report)
+}
+
+/// Mends a damaged disk and uses the stream; gives how many records are lost.
+fn check_repair(sample: &Sample, disk: &SimulatedDisk, case: &str) -> usize {
+    let (salvaged, _) = check_salvage(sample, disk, case);
+    let before: Vec<(PathBuf, Vec<u8>)> = existing(sample, disk);
+    let report = repair(PATH, storage(disk)).unwrap_or_else(|error| panic!("{case}: repair: {error:?}"));
+    let kept: Vec<_> = report.set_aside.iter().map(|path| disk.read_file(path).unwrap()).collect();
+    for (path, bytes) in before {
+        let stays = disk.read_file(&path).is_ok_and(|now| now == bytes);
+        assert!(stays || kept.contains(&bytes), "{case}: {} is gone", path.display());
+    }
+    check_repaired(sample, disk, &report, &salvaged, case);
+    sample.contents.len() - salvaged.len()
+}
+
+fn existing(sample: &Sample, disk: &SimulatedDisk) -> Vec<(PathBuf, Vec<u8>)> {
+    let segments = sample.segments().into_iter();
+    segments.filter_map(|path| disk.read_file(&path).ok().map(|bytes| (path, bytes))).collect()
+}
+
+fn check_repaired(
+    sample: &Sample,
+    disk: &SimulatedDisk,
+    report: &RepairReport,
+    salvaged: &BTreeSet<Place>,
+    case: &str,
+) {
+    assert!(!report.before.is_sound(), "{case}: there was damage");
+    assert!(report.after.is_sound(), "{case}: damage is left: {:?}", report.after.damage);
+    for place in sample.contents.keys().filter(|place| !salvaged.contains(place)) {
+        assert!(is_in(&report.lost, *place), "{case}: {place:?} is lost, and nobody says so");
+    }
+    let stream = builder(disk, &sample.clock).open_existing(PATH).expect("an opening after a repair");
+    let mut read = BTreeSet::new();
+    for shard in stream.shards() {
+        let id = shard.shard_id;
+        let mut iterator = stream.shard_iterator(id, ShardIteratorType::TrimHorizon).unwrap();
+        for record in iterator.available() {
+            match record {
+                Ok(record) => {
+                    let place = (id, record.sequence_number().get());
+                    assert_eq!(sample.contents[&place], record.data(), "{case}: {place:?}");
+                    assert!(read.insert(place), "{case}: {place:?} twice");
+                }
+                Err(Error::Lost { shard_id, first, last }) => {
+                    assert_eq!(shard_id, id, "{case}");
+                    let told = report.lost.iter().find(|lost| lost.shard_id == id && lost.first == first);
+                    assert_eq!(told.map(|lost| lost.last), Some(last), "{case}");
+                }
+                Err(error) => panic!("{case}: reading a repaired stream: {error:?}"),
+            }
+        }
+        let lost: u64 = report
+            .lost
+            .iter()
+            .filter(|lost| lost.shard_id == id)
+            .map(|lost| lost.last.since(lost.first) + 1)
+            .sum();
+        let description = stream.describe().unwrap();
+        let description = description.shards.iter().find(|shard| shard.summary.shard_id == id).unwrap();
+        assert_eq!(description.lost_records, lost, "{case}: {id}");
+        assert_eq!(description.records, read.range((id, 0)..=(id, u64::MAX)).count() as u64, "{case}: {id}");
+    }
+    assert_eq!(read, *salvaged, "{case}: what was sound stays");
+    for range in &report.lost {
+        let asked = stream.get(range.shard_id, range.first).unwrap_err();
+        assert_eq!(asked.kind(), ErrorKind::Lost, "{case}: {asked:?}");
+    }
+    let mut all = stream.records(RecordsStart::TrimHorizon).unwrap();
+    let all: Vec<_> = all.available().collect();
+    assert_eq!(all.iter().filter(|record| record.is_ok()).count(), read.len(), "{case}");
+
+    // No number that stood for something is given again, and what comes now is as durable as ever.
+    for (index, id) in stream.open_shards().into_iter().enumerate() {
+        let range = stream.shards().into_iter().find(|shard| shard.shard_id == id).unwrap().hash_key_range;
+        let options = PutOptions::new().explicit_hash_key(range.start());
+        let receipt = stream.put_with("later", index.to_string(), options).unwrap();
+        let highest = sample.contents.range((id, 0)..=(id, u64::MAX)).map(|((_, number), _)| *number).max();
+        assert!(Some(receipt.sequence_number.get()) > highest, "{case}: {receipt:?} names another record");
+    }
+    let disk = disk.crash(Crash::PowerLost { seed: 7 });
+    drop(stream);
+    let options = VerifyOptions { storage: storage(&disk), progress: None };
+    let verified = verify(PATH, options).unwrap();
+    assert!(verified.is_sound(), "{case}: after use and a crash: {:?}", verified.damage);
+    let stream = builder(&disk, &sample.clock).open_existing(PATH).expect("an opening after a repair and a crash");
+    stream.close().unwrap();
+}
+
+#[test]
+fn every_kind_of_damage_is_mended_and_costs_only_what_it_hit() {
+    for (name, sample) in [("closed", Sample::closed()), ("killed", Sample::killed())] {
+        for path in sample.segments() {
+            let bytes = sample.disk.read_file(&path).unwrap();
+            let sealed = bytes[bytes.len() - FOOTER..].starts_with(b"ANABREND");
+            let starts = frames(&bytes);
+            let footer = bytes.len() - FOOTER;
+            // (where, how many records stood there)
+            let mut flips = vec![(0, 0), (20, 0), (44, 0), (HEADER - 1, 0)];
+            flips.extend(starts.iter().flat_map(|start| [(start + 4, 1), (start + 41, 1)]));
+            if sealed {
+                flips.extend([(footer, 0), (footer + 30, 0), (footer + 127, 0)]);
+            }
+            for (at, lost) in flips {
+                let case = format!("{name}: {} byte {at}", path.display());
+                let disk = sample.copy();
+                disk.damage(&path, |bytes| bytes[at] ^= 0x20).unwrap();
+                assert_eq!(check_repair(&sample, &disk, &case), lost, "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sectors_of_noise_zeros_and_missing_ends_are_mended() {
+    let mut random = Random::new(3);
+    let mut lost = 0;
+    for sample in [Sample::closed(), Sample::killed()] {
+        for path in sample.segments() {
+            for round in 0..12 {
+                let disk = sample.copy();
+                let len = sample.disk.read_file(&path).unwrap().len();
+                let at = random.index(len / 512) * 512;
+                let cut = random.index(len);
+                disk.damage(&path, |bytes| match round % 4 {
+                    0 => bytes[at..(at + 512).min(len)].fill(0),
+                    1 => bytes[at..(at + 512).min(len)].fill_with(|| random.next().to_le_bytes()[0]),
+                    2 => bytes.truncate(cut),
+                    _ => bytes.extend(vec![9; 4096]),
+                })
+                .unwrap();
+                let case = format!("{} round {round} at {at}, cut {cut}", path.display());
+                let options = VerifyOptions { storage: storage(&disk), progress: None };
+                if verify(PATH, options).is_ok_and(|report| !report.is_sound()) {
+                    lost += check_repair(&sample, &disk, &case);
+                } else {
+                    check_salvage(&sample, &disk, &case);
+                }
+            }
+        }
+    }
+    assert!(lost > 0, "some of it hit records");
+}
+
+#[test]
+fn missing_and_swapped_files_are_mended() {
+    for (name, sample) in [("closed", Sample::closed()), ("killed", Sample::killed())] {
+        let segments = sample.segments();
+        for (index, path) in segments.iter().enumerate() {
+            let disk = sample.copy();
+            disk.remove_file(path).unwrap();
+            let lost = check_repair(&sample, &disk, &format!("{name}: {} is gone", path.display()));
+            assert!(lost > 0);
+
+            let other = &segments[(index + 1) % segments.len()];
+            let (one, two) = (sample.disk.read_file(path).unwrap(), sample.disk.read_file(other).unwrap());
+            let disk = sample.copy();
+            disk.damage(path, |bytes| *bytes = two).unwrap();
+            disk.damage(other, |bytes| *bytes = one).unwrap();
+            check_repair(&sample, &disk, &format!("{name}: {} swapped with the next", path.display()));
+        }
+        let disk = sample.copy();
+        disk.remove_file(&Path::new(PATH).join("WATERMARK")).unwrap();
+        assert_eq!(check_repair(&sample, &disk, "WATERMARK is gone"), 0);
+    }
+}
+
+#[test]
+fn without_a_manifest_the_records_are_salvaged_and_nothing_is_changed() {
+    let sample = Sample::closed();
+    let manifest = Path::new(PATH).join("MANIFEST");
+    for gone in [false, true] {
+        let disk = sample.copy();
+        if gone {
+            disk.remove_file(&manifest).unwrap();
+        } else {
+            disk.damage(&manifest, |bytes| bytes[40] ^= 1).unwrap();
+        }
+        let (found, report) = check_salvage(&sample, &disk, "no MANIFEST");
+        assert!(report.manifest.is_some());
+        assert_eq!(found.len(), sample.contents.len(), "all of it can be read");
+        let before = disk.operations();
+        let refusal = repair(PATH, storage(&disk)).unwrap_err();
+        assert!(matches!(refusal.kind(), ErrorKind::Corrupt | ErrorKind::NotFound), "{refusal:?}");
+        assert!(disk.operations() - before < 10, "nothing was tried");
+    }
+}
+
+/// Records that were put after the manifest was copied, in shards that it does not know.
+#[test]
+fn behind_an_older_manifest_nothing_is_deleted() {
+    let (disk, clock, stream, contents) = sample(Durability::Synced);
+    stream.close().unwrap();
+    let manifest = Path::new(PATH).join("MANIFEST");
+    let older = disk.read_file(&manifest).unwrap();
+    let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
+    let mut sample = Sample { disk, clock, contents };
+    let mut put = |stream: &anabranch::Stream, text: &[u8]| {
+        let options = PutOptions::new().explicit_hash_key(HashKey::new(u128::MAX));
+        let receipt = stream.put_with("partition", text, options).unwrap();
+        sample.contents.insert((receipt.shard_id, receipt.sequence_number.get()), text.to_vec());
+    };
+    put(&stream, b"in a shard that the manifest knows");
+    stream.split_shard(ShardId::new(1), None).unwrap();
+    put(&stream, b"in one that it does not");
+    stream.close().unwrap();
+    sample.disk.damage(&manifest, |bytes| *bytes = older).unwrap();
+
+    let disk = sample.copy();
+    let (found, _) =
+        check_salvage(&Sample { contents: sample.contents.clone(), ..sample_of(&sample) }, &disk, "older");
+    assert_eq!(found.len(), sample.contents.len(), "salvage reads the shards that the manifest does not know");
+    let report = repair(PATH, storage(&disk)).unwrap();
+    assert!(report.after.is_sound(), "{:?}", report.after.damage);
+    let stream = builder(&disk, &sample.clock).open_existing(PATH).unwrap();
+    assert_eq!(stream.records(RecordsStart::TrimHorizon).unwrap().available().count(), sample.contents.len() - 1);
+    let newer: Vec<_> = report.set_aside.iter().map(|path| disk.read_file(path).unwrap()).collect();
+    let text = b"in one that it does not";
+    assert!(newer.iter().any(|bytes| bytes.windows(text.len()).any(|window| window == text)), "set aside, whole");
+    let (left, right) = stream.split_shard(stream.open_shards()[0], None).unwrap();
+    assert!(left > ShardId::new(5) && right > left, "ids of shards that were set aside are not used again");
+}
+
+fn sample_of(sample: &Sample) -> Sample {
+    Sample { disk: sample.disk.clone(), clock: Arc::clone(&sample.clock), contents: sample.contents.clone() }
+}
+
+#[test]
+fn a_second_repair_takes_up_what_the_first_found_lost() {
+    let sample = Sample::closed();
+    let path = sample.segments()[0].clone();
+    let starts = frames(&sample.disk.read_file(&path).unwrap());
+    let disk = sample.copy();
+    disk.damage(&path, |bytes| bytes[starts[2] + 50] ^= 1).unwrap();
+    let first = repair(PATH, storage(&disk)).unwrap();
+    assert_eq!(first.lost.len(), 1);
+    let again = repair(PATH, storage(&disk)).unwrap();
+    assert!(again.before.is_sound() && again.set_aside.is_empty(), "a sound stream is left alone");
+    assert_eq!(again.before.lost, first.lost, "and still says what it has lost");
+    disk.damage(&path, |bytes| bytes[HEADER + 50] ^= 1).unwrap();
+    check_repair(&sample, &disk, "damaged a second time");
+}
+
+/// Cut at every operation, a repair can be run again and loses nothing that the first run had not lost.
+#[test]
+fn a_repair_that_is_cut_short_is_run_again() {
+    let mut states = 0;
+    for (name, sample) in [("closed", Sample::closed()), ("killed", Sample::killed())] {
+        let segments = sample.segments();
+        let path = &segments[1];
+        let starts = frames(&sample.disk.read_file(path).unwrap());
+        let damaged = sample.copy();
+        damaged
+            .damage(path, |bytes| {
+                bytes[starts[1] + 50] ^= 1;
+                bytes[starts[3] + 50] ^= 1;
+            })
+            .unwrap();
+        damaged.remove_file(&segments[2]).unwrap();
+        damaged.sync_dir(segments[2].parent().unwrap()).unwrap();
+        let (salvaged, _) = check_salvage(&sample, &damaged, name);
+        let whole = damaged.fork(Crash::ProcessKilled);
+        repair(PATH, storage(&whole)).unwrap();
+        for at in 0..whole.operations() {
+            for crash in [Crash::ProcessKilled, Crash::PowerLost { seed: at }, Crash::PowerLost { seed: !at }] {
+                let case = format!("{name}: cut at {at}, {crash:?}");
+                let disk = damaged.fork(Crash::ProcessKilled);
+                disk.fail_at(at, DiskFault::PowerCut);
+                let _ = repair(PATH, storage(&disk)); // its last operations do not matter to it
+                let disk = disk.fork(crash);
+                let (found, _) = check_salvage(&sample, &disk, &case);
+                assert_eq!(found, salvaged, "{case}: before the second run");
+                let report = repair(PATH, storage(&disk)).unwrap_or_else(|error| panic!("{case}: {error:?}"));
+                if report.before.is_sound() {
+                    assert!(!report.after.lost.is_empty(), "{case}: the first run was through");
+                } else {
+                    check_repaired(&sample, &disk, &report, &salvaged, &case);
+                }
+                states += 1;
+            }
+        }
+    }
+    println!("{states} states");
+}
