@@ -9,7 +9,7 @@ use std::time::Duration;
 use anabranch::{
     Crash, DiskFault, Durability, Error, ErrorKind, HashKey, HashKeyRange, ManualClock, PutEntry, PutOptions,
     RetentionPeriod, SequenceNumber, ShardId, ShardIteratorType, SimulatedDisk, Stream, StreamBuilder,
-    VerifyOptions, verify,
+    VerifyOptions, VerifyReport, verify,
 };
 
 use crate::Random;
@@ -19,6 +19,24 @@ use crate::ledger::{Entry, Ledger, Reshard, Survives, Visited};
 pub(crate) const PATH: &str = "data/clicks";
 pub(crate) const SHARDS: u32 = 2;
 const RETENTION_MS: u64 = 60_000;
+
+/// What a history is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Put,
+    PutLong,
+    PutBatch,
+    Sync,
+    Split,
+    Merge,
+    Trim,
+    EnforceRetention,
+    Read,
+    Conditional,
+    CloseAndReopen,
+    KillAndReopen,
+    LosePowerAndReopen,
+}
 
 /// A disk, a stream on it, and the ledger of what it promised.
 #[derive(Debug)]
@@ -118,23 +136,66 @@ impl World {
         if self.stream.is_none() {
             return self.reopen();
         }
-        match self.random.below(100) {
-            0..44 => self.put(),
-            44..56 => self.put_batch(),
-            56..60 => self.sync(),
-            60..66 => self.split(),
-            66..72 => self.merge(),
-            72..77 => self.trim(),
-            77..81 => self.enforce_retention(),
-            81..89 => self.read(),
-            89..92 => self.conditional(),
-            92..95 => self.close_and_reopen(),
-            95..98 => self.crash_and_reopen(Crash::ProcessKilled, Survives::Written),
-            _ => {
+        let step = match self.random.below(100) {
+            0..44 => Step::Put,
+            44..56 => Step::PutBatch,
+            56..60 => Step::Sync,
+            60..66 => Step::Split,
+            66..72 => Step::Merge,
+            72..77 => Step::Trim,
+            77..81 => Step::EnforceRetention,
+            81..89 => Step::Read,
+            89..92 => Step::Conditional,
+            92..95 => Step::CloseAndReopen,
+            95..98 => Step::KillAndReopen,
+            _ => Step::LosePowerAndReopen,
+        };
+        self.apply(step)
+    }
+
+    fn apply(&mut self, step: Step) -> Result<(), Error> {
+        match step {
+            Step::Put => self.put(),
+            Step::PutLong => self.put_long(),
+            Step::PutBatch => self.put_batch(),
+            Step::Sync => self.sync(),
+            Step::Split => self.split(),
+            Step::Merge => self.merge(),
+            Step::Trim => self.trim(),
+            Step::EnforceRetention => self.enforce_retention(),
+            Step::Read => self.read(),
+            Step::Conditional => self.conditional(),
+            Step::CloseAndReopen => self.close_and_reopen(),
+            Step::KillAndReopen => self.crash_and_reopen(Crash::ProcessKilled, Survives::Written),
+            Step::LosePowerAndReopen => {
                 let seed = self.random.next();
                 self.crash_and_reopen(Crash::PowerLost { seed }, Survives::Durable)
             }
         }
+    }
+
+    /// Runs these steps and no others, up to the first error.
+    pub(crate) fn run_steps(&mut self, steps: &[Step]) -> Result<(), Error> {
+        self.create()?;
+        for step in steps {
+            if self.power_is_cut() {
+                break;
+            }
+            match &self.stream {
+                Some(_) => self.apply(*step)?,
+                None => self.reopen()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Two of these do not fit into one segment.
+    fn put_long(&mut self) -> Result<(), Error> {
+        let mut entry = self.entry();
+        let mut data = entry.data.to_vec();
+        data.resize(2500, 7);
+        entry.data = Rc::from(data);
+        self.put_entry(entry, false)
     }
 
     /// A record that no other is like.
@@ -469,8 +530,9 @@ pub(crate) fn probe(stream: &Stream, ledger: &mut Ledger, tag: &str) {
 }
 
 /// No damage is found, clean close or not.
-pub(crate) fn assert_sound(disk: &SimulatedDisk, when: &str) {
+pub(crate) fn assert_sound(disk: &SimulatedDisk, when: &str) -> VerifyReport {
     let options = VerifyOptions { storage: Some(Arc::new(disk.clone())), progress: None };
     let report = verify(Path::new(PATH), options).expect("a verification");
     assert!(report.is_sound(), "damage {when}: {:?}", report.damage);
+    report
 }

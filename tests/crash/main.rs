@@ -2,6 +2,7 @@
 //!
 //! - `power` cuts the power (or kills the process) at every operation of a history and of the recovery that follows, and
 //!   checks what the next opening finds against a ledger of everything that was acknowledged and shown.
+//! - `threads` does it under several threads that put, read, split, merge and scale.
 //! - `faults` lets every operation fail once, fills the disk up, and checks the same.
 //! - `damage` changes stored bytes, field by field, and demands the right data or a typed error.
 //! - `repair` mends what was damaged: what is sound stays, what is lost is said, the rest is set aside; the power is cut
@@ -9,10 +10,10 @@
 //! - `history` makes and runs the histories; `ledger` is the memory of what was promised; `directed` holds the short
 //!   stories of states that a random history reaches rarely.
 //!
-//! The quick form runs with every `cargo test`. The long form, N histories of each kind:
+//! The quick form runs with every `cargo test`. The long form, 200 histories of each kind and all short ones of 3 steps:
 //!
 //! ```text
-//! ANABRANCH_CRASH_SEEDS=200 cargo test --release --test crash -- --nocapture
+//! ANABRANCH_CRASH_SEEDS=200 ANABRANCH_CRASH_STEPS=3 cargo test --release --test crash -- --nocapture
 //! ```
 //!
 //! A failure prints its seed and the operation at which the history was cut. To run that one alone:
@@ -29,6 +30,7 @@ mod history;
 mod ledger;
 mod power;
 mod repair;
+mod threads;
 
 use std::ops::Range;
 
@@ -69,7 +71,7 @@ impl Random {
 
 /// The seeds to run: `quick` of them, or as many (or the one) as the environment asks for.
 pub(crate) fn seeds(quick: u64) -> Range<u64> {
-    if let Some(seed) = number("ANABRANCH_CRASH_SEED") {
+    if let Some(seed) = only_seed() {
         return seed..seed + 1;
     }
     0..number("ANABRANCH_CRASH_SEEDS").unwrap_or(quick)
@@ -77,7 +79,12 @@ pub(crate) fn seeds(quick: u64) -> Range<u64> {
 
 /// Whether one case alone was asked for: then nothing can be said about coverage.
 pub(crate) fn is_single() -> bool {
-    number("ANABRANCH_CRASH_SEED").is_some()
+    only_seed().is_some()
+}
+
+/// The one history to run, if the environment names it.
+pub(crate) fn only_seed() -> Option<u64> {
+    number("ANABRANCH_CRASH_SEED")
 }
 
 /// The one operation to cut at, if the environment names it.
@@ -85,7 +92,7 @@ pub(crate) fn only_at() -> Option<u64> {
     number("ANABRANCH_CRASH_AT")
 }
 
-fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number in the environment"))
 }
 

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anabranch::storage::Storage;
-use anabranch::{Crash, DiskFault, Durability, Error, ManualClock, SimulatedDisk, Stream};
+use anabranch::{Crash, DiskFault, Durability, Error, ManualClock, ShardIteratorType, SimulatedDisk, Stream};
 
-use crate::history::{PATH, World, assert_sound, builder, probe};
+use crate::history::{PATH, Step, World, assert_sound, builder, probe};
 use crate::ledger::{Survives, Visited};
-use crate::{Case, Random, is_single, only_at, seeds};
+use crate::{Case, Random, is_single, number, only_at, only_seed, seeds};
 
 const STEPS: u64 = 48;
 
@@ -23,34 +23,110 @@ fn buffered_streams_survive_a_cut_at_every_operation() {
     cut_everywhere("buffered_streams_survive", Durability::Buffered, 3);
 }
 
+/// Every history of two steps; of as many as `ANABRANCH_CRASH_STEPS` says in the long form.
+#[test]
+fn every_short_history_survives_a_cut_at_every_operation() {
+    let mut visited = Visited::default();
+    let (mut states, mut histories) = (0, 0);
+    let length = number("ANABRANCH_CRASH_STEPS").map_or(2, |steps| u32::try_from(steps).unwrap());
+    for durability in [Durability::Synced, Durability::Buffered] {
+        for index in
+            (0..ALPHABET.len().pow(length)).filter(|index| only_seed().is_none_or(|seed| seed == *index as u64))
+        {
+            let digits = (0..length).map(|place| index / ALPHABET.len().pow(place) % ALPHABET.len());
+            let steps: Vec<_> = digits.map(|digit| ALPHABET[digit]).collect();
+            let history = History { seed: index as u64, durability, steps: Some(steps) };
+            // The creation is the same for all of them.
+            let from = if index == 0 { 0 } else { history.creation() };
+            states += history.cut_everywhere("every_short_history", from, &mut visited);
+            histories += 1;
+        }
+    }
+    println!("{states} states of {histories} histories of {length} steps");
+    demand(visited, Durability::Buffered);
+}
+
+/// What short histories are made of.
+const ALPHABET: [Step; 11] = [
+    Step::Put,
+    Step::PutLong,
+    Step::PutBatch,
+    Step::Sync,
+    Step::Split,
+    Step::Merge,
+    Step::Trim,
+    Step::EnforceRetention,
+    Step::CloseAndReopen,
+    Step::KillAndReopen,
+    Step::LosePowerAndReopen,
+];
+
 fn cut_everywhere(test: &'static str, durability: Durability, quick: u64) {
     let mut visited = Visited::default();
     let mut states = 0;
     for seed in seeds(quick) {
-        let mut case = Case { test, seed, at: u64::MAX, detail: "without a cut".to_owned() };
-        let mut whole = World::new(seed, durability, None);
-        whole.run(STEPS, true).expect("a history without faults");
+        states += History { seed, durability, steps: None }.cut_everywhere(test, 0, &mut visited);
+    }
+    println!("{states} states");
+    demand(visited, durability);
+}
+
+fn demand(mut visited: Visited, durability: Durability) {
+    if is_single() {
+        return;
+    }
+    if durability == Durability::Synced {
+        visited.0.remove("buffered tail lost"); // there is none to lose, but for puts that nobody was told of
+    }
+    visited.demand_all();
+}
+
+/// A history that can be run again and again.
+struct History {
+    seed: u64,
+    durability: Durability,
+    /// Its steps; drawn by the seed if there are none.
+    steps: Option<Vec<Step>>,
+}
+
+impl History {
+    fn run(&self, fault: Option<(u64, DiskFault)>) -> (World, Result<(), Error>) {
+        let mut world = World::new(self.seed, self.durability, fault);
+        let outcome = match &self.steps {
+            Some(steps) => world.run_steps(steps),
+            None => world.run(STEPS, true),
+        };
+        (world, outcome)
+    }
+
+    /// How many operations making the stream takes.
+    fn creation(&self) -> u64 {
+        let mut world = World::new(self.seed, self.durability, None);
+        world.create().expect("a creation without faults");
+        world.operations()
+    }
+
+    /// Cuts the power at each of its operations from `from` on; gives how many states were visited.
+    fn cut_everywhere(&self, test: &'static str, from: u64, visited: &mut Visited) -> u64 {
+        let detail = format!("without a cut, {:?}", self.steps);
+        let mut case = Case { test, seed: self.seed, at: u64::MAX, detail };
+        let (whole, outcome) = self.run(None);
+        outcome.expect("a history without faults");
         let operations = whole.operations();
         drop(whole);
-        for at in (0..operations).filter(|at| only_at().is_none_or(|only| only == *at)) {
+        let mut states = 0;
+        for at in (from..operations).filter(|at| only_at().is_none_or(|only| only == *at)) {
             case.at = at;
-            "the history".clone_into(&mut case.detail);
-            let mut world = World::new(seed, durability, Some((at, DiskFault::PowerCut)));
-            let outcome = world.run(STEPS, true);
+            case.detail = format!("the history {:?}", self.steps);
+            let (mut world, outcome) = self.run(Some((at, DiskFault::PowerCut)));
             assert!(outcome.is_err() || world.power_is_cut(), "operation {at} was reached");
-            let cut = Cut { world: &world, seed };
-            states += cut.explore(at, &mut visited, &mut case);
+            let cut = Cut { world: &world, seed: self.seed };
+            states += cut.explore(at, visited, &mut case);
             for (what, count) in std::mem::take(&mut world.visited.0) {
                 *visited.0.entry(what).or_default() += count;
             }
         }
-    }
-    println!("{states} states");
-    if !is_single() {
-        if durability == Durability::Synced {
-            visited.0.remove("buffered tail lost"); // there is none to lose, but for puts that nobody was told of
-        }
-        visited.demand_all();
+        states
     }
 }
 
@@ -99,6 +175,9 @@ impl Cut<'_> {
         let clock = &self.world.clock;
         let mut ledger = self.world.ledger.clone();
         look(disk, visited);
+        if random.one_in(3) {
+            self.follow(disk, visited);
+        }
         let stream = self.open(disk, visited);
         ledger.settle(&stream, clock, survives, visited);
         note(disk, &stream, visited);
@@ -142,6 +221,33 @@ impl Cut<'_> {
                 ledger.settle(&reopen(&disk, clock), clock, Survives::Written, visited);
             }
         }
+    }
+
+    /// A read-only opening before any writer recovers: it shows nothing that was not put, and takes no crash for damage.
+    fn follow(&self, disk: &SimulatedDisk, visited: &mut Visited) {
+        if disk.read_file(&Path::new(PATH).join("MANIFEST")).is_err() {
+            return;
+        }
+        let disk = disk.fork(Crash::ProcessKilled);
+        let stream =
+            builder(&disk, &self.world.clock).open_read_only(PATH).expect("a read-only opening after a crash");
+        let mut ledger = self.world.ledger.clone();
+        let mut shown = 0;
+        for shard in stream.shards() {
+            if !ledger.shards.contains_key(&shard.shard_id) {
+                continue; // of a reshard that was cut short: it holds nothing
+            }
+            let mut iterator = match stream.shard_iterator(shard.shard_id, ShardIteratorType::TrimHorizon) {
+                Err(Error::ShardNotFound(_)) => continue,
+                other => other.expect("an iterator of a follower"),
+            };
+            ledger.starts_at(shard.shard_id, iterator.next_sequence_number().get());
+            for record in iterator.available() {
+                ledger.shown(&record.expect("a record shown to a follower after a crash"), false);
+                shown += 1;
+            }
+        }
+        visited.count("records shown to a follower after a crash", shown > 0);
     }
 
     /// Cuts the power at operations of the recovery itself, and recovers again.
@@ -203,10 +309,25 @@ impl Cut<'_> {
             visited.count("creation cut short, opened", exists);
         }
         if exists {
-            assert_sound(disk, "after a crash");
+            for tail in assert_sound(disk, "after a crash").torn_tails {
+                let bytes = disk.read_file(&tail.path).expect("a file");
+                let behind = has_record_behind(&bytes, tail.offset, tail.next_sequence_number.get());
+                visited.count("sound record behind a torn one", behind);
+            }
         }
         self.try_open(disk).expect("an opening after a crash")
     }
+}
+
+/// Whether something behind a torn place has a later record's number and a frame's length: the sectors of one group reach
+/// the disk in any order.
+fn has_record_behind(bytes: &[u8], torn: u64, next: u64) -> bool {
+    let from = usize::try_from(torn).expect("a small file") + 8;
+    (from..bytes.len().saturating_sub(16)).step_by(8).any(|at| {
+        let length = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().expect("four bytes"));
+        let number = u64::from_le_bytes(bytes[at + 8..at + 16].try_into().expect("eight bytes"));
+        (40..8192).contains(&length) && (next + 1..next + 64).contains(&number)
+    })
 }
 
 fn reopen(disk: &SimulatedDisk, clock: &Arc<ManualClock>) -> Stream {

@@ -1,0 +1,233 @@
+//! Several threads put, read, split, merge and trim while the power is cut: which interleaving, the scheduler decides. What each thread
+//! was told, and what it was shown, is checked against what the next opening finds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use anabranch::{
+    Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, PutEntry, RecordsStart, RetentionPeriod, ShardId,
+    SimulatedDisk, Stream, Timestamp,
+};
+
+use crate::history::{PATH, assert_sound, builder};
+use crate::ledger::Visited;
+use crate::{Case, Random, is_single, only_at, only_seed, seeds};
+
+const PRODUCERS: u64 = 3;
+/// Puts of each producer, if nothing stops it.
+const ROUNDS: u64 = 24;
+
+/// What one producer knows of its own key.
+#[derive(Debug, Default)]
+struct Told {
+    /// How many records it tried to put.
+    tried: u64,
+    /// So many of them were acknowledged.
+    acknowledged: u64,
+    /// So many of them are promised to survive a power cut.
+    durable: u64,
+    /// Where they went.
+    receipts: BTreeMap<u64, Receipt>,
+    /// The last record of each batch.
+    batches: Vec<(u64, u64)>,
+}
+
+/// Where a record went, and when.
+type Receipt = (ShardId, u64, Timestamp);
+
+/// A place, and what a reader saw there.
+type Shown = BTreeMap<(ShardId, u64), Vec<u8>>;
+
+fn data(producer: u64, number: u64) -> Vec<u8> {
+    let mut data = format!("{producer}:{number}:").into_bytes();
+    data.resize(data.len() + usize::try_from((producer * 31 + number * 97) % 600).unwrap(), b'.');
+    data
+}
+
+fn produce(stream: &Stream, producer: u64, mut random: Random) -> Told {
+    let mut told = Told::default();
+    let key = format!("producer-{producer}");
+    let synced = stream.durability() == Durability::Synced;
+    for _ in 0..ROUNDS {
+        let count = if random.one_in(4) { 1 + random.below(5) } else { 1 };
+        let records: Vec<_> = (told.tried..told.tried + count).map(|number| data(producer, number)).collect();
+        told.tried += count;
+        let outcome = if count == 1 {
+            stream.put(&key, &records[0]).map(|receipt| vec![receipt])
+        } else {
+            told.batches.push((told.tried - count, told.tried));
+            stream.put_batch(&records.iter().map(|data| PutEntry::new(&key, data)).collect::<Vec<_>>())
+        };
+        let Ok(receipts) = outcome.inspect_err(check_error) else { return told };
+        let places =
+            receipts.iter().map(|receipt| (receipt.shard_id, receipt.sequence_number.get(), receipt.arrival));
+        told.receipts.extend((told.acknowledged..).zip(places));
+        told.acknowledged = told.tried;
+        if synced {
+            told.durable = told.tried;
+        } else if random.one_in(6) {
+            if stream.sync().inspect_err(check_error).is_err() {
+                return told;
+            }
+            told.durable = told.tried;
+        }
+    }
+    told
+}
+
+/// What a thread may be told while the disk dies.
+fn check_error(error: &Error) {
+    let typed = matches!(error.kind(), ErrorKind::Io | ErrorKind::Reopen | ErrorKind::Closed);
+    assert!(typed, "an error of the wrong kind: {error:?}");
+}
+
+/// Splits, merges and scales until an error or the end.
+fn reshard(stream: &Stream, mut random: Random, stop: &AtomicBool) -> u64 {
+    let mut done = 0;
+    while !stop.load(Ordering::SeqCst) {
+        let open = stream.open_shards();
+        let outcome = match random.below(3) {
+            0 => stream.split_shard(open[random.index(open.len())], None).map(drop),
+            1 if open.len() > 1 => {
+                let lower = random.index(open.len() - 1);
+                stream.merge_shards(open[lower], open[lower + 1]).map(drop)
+            }
+            _ => stream.update_shard_count(u32::try_from(random.within(1..4)).unwrap()).map(drop),
+        };
+        if let Err(error) = outcome {
+            check_error(&error);
+            return done;
+        }
+        done += 1;
+        thread::yield_now();
+    }
+    done
+}
+
+/// Reads the whole stream again and again; what it is shown on a `Synced` stream never vanishes.
+fn read(stream: &Stream, stop: &AtomicBool) -> Shown {
+    let mut shown = Shown::new();
+    while !stop.load(Ordering::SeqCst) {
+        let Ok(mut records) = stream.records(RecordsStart::TrimHorizon) else { return shown };
+        for record in records.available() {
+            let Ok(record) = record.inspect_err(check_error) else { return shown };
+            let place = (record.shard_id(), record.sequence_number().get());
+            let before = shown.insert(place, record.data().to_vec());
+            assert!(before.is_none_or(|before| before == record.data()), "{place:?} changed");
+        }
+        thread::yield_now();
+    }
+    shown
+}
+
+struct Run {
+    disk: SimulatedDisk,
+    clock: Arc<ManualClock>,
+    told: Vec<Told>,
+    shown: Shown,
+    reshards: u64,
+}
+
+fn run(seed: u64, durability: Durability, cut_at: Option<u64>) -> Run {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+    let made = builder(&disk, &clock).shards(2).segment_bytes(4096).durability(durability);
+    let stream = made.retention(RetentionPeriod::Unlimited).create(PATH).unwrap();
+    if let Some(at) = cut_at {
+        disk.fail_at(at, DiskFault::PowerCut);
+    }
+    let random = |role: u64| Random::new(seed << 8 | role);
+    let stop = AtomicBool::new(false);
+    let (told, shown, reshards) = thread::scope(|scope| {
+        let stream = &stream;
+        let producers: Vec<_> = (0..PRODUCERS)
+            .map(|producer| scope.spawn(move || produce(stream, producer, random(producer))))
+            .collect();
+        let resharder = scope.spawn(|| reshard(stream, random(100), &stop));
+        let reader = scope.spawn(|| read(stream, &stop));
+        let told = producers.into_iter().map(|producer| producer.join().unwrap()).collect();
+        stop.store(true, Ordering::SeqCst);
+        (told, reader.join().unwrap(), resharder.join().unwrap())
+    });
+    let killed = disk.fork(Crash::ProcessKilled);
+    drop(stream);
+    Run { disk: killed, clock, told, shown, reshards }
+}
+
+/// What a crash left, against what the threads know.
+fn check(run: &Run, disk: &SimulatedDisk, durability: Durability, powered: bool, visited: &mut Visited) {
+    assert_sound(disk, "after a crash");
+    let stream = builder(disk, &run.clock).open_existing(PATH).expect("an opening after a crash");
+    let mut found: Vec<Vec<Receipt>> = vec![Vec::new(); run.told.len()];
+    let mut places = Shown::new();
+    for record in stream.records(RecordsStart::TrimHorizon).unwrap().available() {
+        let record = record.expect("a sound record");
+        let place = (record.shard_id(), record.sequence_number().get());
+        assert!(places.insert(place, record.data().to_vec()).is_none(), "{place:?} twice");
+        let text = String::from_utf8_lossy(record.data()).into_owned();
+        let mut fields = text.split(':').map(|field| field.parse::<u64>().unwrap_or(u64::MAX));
+        let (producer, number) = (fields.next().unwrap(), fields.next().unwrap());
+        let of_producer = &mut found[usize::try_from(producer).unwrap()];
+        assert_eq!(record.data(), data(producer, number), "bit for bit");
+        assert_eq!(number, of_producer.len() as u64, "the order of producer {producer}");
+        of_producer.push((place.0, place.1, record.arrival()));
+    }
+    for (producer, (told, found)) in run.told.iter().zip(&found).enumerate() {
+        let held = found.len() as u64;
+        let promised = if powered { told.durable } else { told.acknowledged };
+        assert!(held >= promised, "producer {producer} lost records: {held} of {promised}");
+        assert!(held <= told.tried, "producer {producer} has more than it put");
+        for (number, receipt) in &told.receipts {
+            let there = found.get(usize::try_from(*number).unwrap());
+            assert!(there.is_none_or(|there| there == receipt), "record {number} of producer {producer} moved");
+        }
+        for (first, behind) in &told.batches {
+            assert!(held <= *first || held >= *behind, "producer {producer} ends inside a batch");
+        }
+        visited.count("acknowledged records lost as they may be", held < told.acknowledged);
+        visited.count("unacknowledged records kept", held > told.acknowledged);
+    }
+    for (place, data) in run.shown.iter().filter(|_| durability == Durability::Synced || !powered) {
+        assert_eq!(places.get(place), Some(data), "{place:?} was shown and is gone");
+    }
+    visited.count("resharded before the cut", run.reshards > 0);
+    visited.count("shown before the cut", !run.shown.is_empty());
+    stream.put("later", b"later").expect("a put after a crash");
+    stream.close().expect("a clean close");
+    assert_sound(disk, "after a clean close");
+}
+
+#[test]
+fn what_threads_were_told_survives_a_cut() {
+    let mut visited = Visited::default();
+    let mut states = 0;
+    for durability in [Durability::Synced, Durability::Buffered] {
+        for seed in seeds(2) {
+            let operations = {
+                let whole = run(seed, durability, None);
+                check(&whole, &whole.disk.fork(Crash::ProcessKilled), durability, false, &mut visited);
+                whole.disk.operations().max(400)
+            };
+            let mut random = Random::new(seed);
+            for cut in 0..150 {
+                let at = only_at().unwrap_or_else(|| random.below(operations));
+                let mut case =
+                    Case { test: "what_threads_were_told", seed, at, detail: format!("{durability:?}") };
+                let run = run(seed, durability, Some(at));
+                for crash in
+                    [Crash::ProcessKilled, Crash::PowerLost { seed: cut }, Crash::PowerLost { seed: !cut }]
+                {
+                    case.detail = format!("{durability:?}, {crash:?}; which interleaving it was is not known");
+                    let powered = crash != Crash::ProcessKilled;
+                    check(&run, &run.disk.fork(crash), durability, powered, &mut visited);
+                    states += 1;
+                }
+            }
+        }
+    }
+    println!("{states} states");
+    if only_seed().is_none() && !is_single() {
+        visited.demand_all();
+    }
+}
