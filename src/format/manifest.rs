@@ -34,6 +34,8 @@ use crate::types::{
 
 const MAGIC: [u8; 8] = *b"ANABRMAN";
 const NONE: u64 = u64::MAX;
+/// No stream is opened or changed so often; a number beyond it was never written.
+const MAX_COUNT: u64 = 1 << 62;
 const CHECKSUM_BYTES: usize = 4;
 const MAX_FLUSH_INTERVAL_S: u64 = 24 * 3_600;
 
@@ -239,8 +241,8 @@ impl ManifestState {
         let ascending = self.shards.windows(2).all(|pair| pair[0].id < pair[1].id);
         let issued = self.shards.iter().all(|shard| shard.id < self.next_shard_id);
         let bounded = self.next_shard_id.get() <= MAX_SHARD_ID;
-        // Both are raised by one at every opening.
-        let counts_on = self.incarnation < u64::MAX && self.generation < u64::MAX;
+        // Both are raised by one at every opening, and the generation by every change after it.
+        let counts_on = self.incarnation < MAX_COUNT && self.generation < MAX_COUNT;
         counts_on && ascending && issued && bounded && self.options.fault().is_none()
     }
 

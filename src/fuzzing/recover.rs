@@ -93,9 +93,13 @@ impl Scene {
         write_file(&disk, "MANIFEST", &state.encode());
         write_file(&disk, "WATERMARK", &encode_slot(STREAM_ID, SHARD_ID, SequenceNumber::new(noted)));
         // As a process leaves it that was killed before it synced. The header is on the medium, and where there is a
-        // footer, so is all that it vouches for.
+        // footer, so is all that it vouches for. What a clean manifest knows of was synced before it was written.
         let is_sealed = header.is_some_and(|header| is_sealed(&image, &header));
-        let synced = if is_sealed { image.len() - FOOTER_BYTES } else { SEGMENT_HEADER_BYTES.min(image.len()) };
+        let synced = match (state.clean, is_sealed) {
+            (true, _) => image.len(),
+            (false, true) => image.len() - FOOTER_BYTES,
+            (false, false) => SEGMENT_HEADER_BYTES.min(image.len()),
+        };
         let file = disk.create_file(&path).unwrap();
         file.allocate(image.len() as u64).unwrap();
         file.write_at(&image[..synced], 0).unwrap();

@@ -18,7 +18,7 @@ use super::verify::{VerifyOptions, VerifyReport, no_stream, verify};
 use crate::error::{Error, Result};
 use crate::format::{Frame, FrameInput, ManifestState, SealKind, SegmentHeader, segment_name};
 use crate::manifest::{self, MANIFEST_FILE, Manifest, ReplaceError};
-use crate::segment::{Run, SegmentWriter};
+use crate::segment::{Run, SegmentWriter, Survey};
 use crate::shard::{WATERMARK_FILE, Watermarks};
 use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Storage};
 use crate::types::{SequenceNumber, ShardId, Timestamp};
@@ -183,7 +183,8 @@ impl<'a> Repair<'a> {
 
     /// The files that do not stay: those that are damaged, not usable at all, or not sealed as a shard's last segment should be.
     fn replaced<'l>(&self, look: &'l Look) -> Vec<&'l SegmentFile> {
-        let last = look.files.iter().rposition(|file| file.survey.is_some());
+        let holds = |survey: &Survey| survey.footer.is_some() || !survey.runs.is_empty();
+        let last = look.files.iter().rposition(|file| file.survey.as_ref().is_some_and(holds));
         let files = look.files.iter().enumerate();
         let goes = |(index, file): &(usize, &SegmentFile)| {
             let footer = file.survey.as_ref().and_then(|survey| survey.footer);

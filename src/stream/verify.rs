@@ -319,11 +319,8 @@ impl<'a, 'p> Verification<'a, 'p> {
             Ok(header) => header,
             // Its creation may be under way, or have been cut short; nothing durable may lie in it then.
             Err(Fault::Corrupt(damage)) => {
-                let (stream_id, incarnation) = (self.state.stream_id, self.state.incarnation);
-                let due = Due { stream_id, shard_id: entry.id, first, incarnation };
                 let unfinished = newest
-                    && listing.durable <= first
-                    && is_unfinished(file.as_ref(), &path, &due)?
+                    && self.is_unfinished(listing, file.as_ref(), &path, first)?
                     && self.may_be_unfinished(listing)?;
                 return if unfinished { Ok(first) } else { Err(Fault::Corrupt(damage)) };
             }
@@ -428,9 +425,22 @@ impl<'a, 'p> Verification<'a, 'p> {
                 let found = scan(file.as_ref(), &path, &header, Scan::start(&header), SequenceNumber::ZERO)?;
                 Ok(found.starts.is_empty() && !found.torn)
             }
-            Err(Fault::Corrupt(_)) => Ok(true),
+            Err(Fault::Corrupt(_)) => self.is_unfinished(listing, file.as_ref(), &path, newest),
             Err(fault) => Err(fault),
         }
+    }
+
+    /// Whether a file without a sound header is one whose creation was cut short: nothing durable may lie in it.
+    fn is_unfinished(
+        &self,
+        listing: &Listing<'_>,
+        file: &dyn StorageFile,
+        path: &Path,
+        first: SequenceNumber,
+    ) -> Result<bool, Fault> {
+        let (stream_id, incarnation) = (self.state.stream_id, self.state.incarnation);
+        let due = Due { stream_id, shard_id: listing.entry.id, first, incarnation };
+        Ok(listing.durable <= first && is_unfinished(file, path, &due)?)
     }
 
     /// Whether the newest segment can be one whose creation is under way or was cut short: not if the one before was sealed
