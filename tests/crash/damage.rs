@@ -352,3 +352,37 @@ fn a_missing_segment_is_refused_after_a_crash_too() {
         assert_eq!(sample.read(&disk, &case), Outcome::Refused, "{case}");
     }
 }
+
+/// What is said of damage leads to it: the file, the place, the shard, the first record that cannot be read.
+#[test]
+fn damage_is_located() {
+    for sample in [Sample::closed(), Sample::killed()] {
+        for path in sample.segments() {
+            let bytes = sample.disk.read_file(&path).unwrap();
+            let first: u64 = path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+            let shard: u32 = path.parent().unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap();
+            let starts = frames(&bytes);
+            for (index, start) in starts.iter().enumerate() {
+                let disk = sample.copy();
+                disk.damage(&path, |bytes| bytes[start + 45] ^= 1).unwrap();
+                let case = format!("{} record {index}", path.display());
+                let options = VerifyOptions { storage: Some(Arc::new(disk.clone())), progress: None };
+                let damage = verify(PATH, options).unwrap().damage;
+                let found = damage.first().unwrap_or_else(|| panic!("{case}: not seen"));
+                assert_eq!((&found.path, found.offset), (&path, *start as u64), "{case}: {found}");
+                assert_eq!(found.shard_id, Some(ShardId::new(shard)), "{case}: {found}");
+                let number = SequenceNumber::new(first + index as u64);
+                assert_eq!(found.first_sequence_number, Some(number), "{case}: {found}");
+                assert!(found.last_sequence_number.is_none_or(|last| last >= number), "{case}: {found}");
+
+                // Reading says the same as verifying does.
+                let Ok(stream) = builder(&disk, &sample.clock).open_existing(PATH) else { continue };
+                let Err(anabranch::Error::Corrupt(met)) = stream.get(ShardId::new(shard), number) else {
+                    panic!("{case}: it was read");
+                };
+                assert_eq!((&met.path, met.offset), (&path, *start as u64), "{case}: {met}");
+                assert_eq!(met.first_sequence_number, Some(number), "{case}: {met}");
+            }
+        }
+    }
+}
