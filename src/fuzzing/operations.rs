@@ -330,6 +330,7 @@ impl World {
     fn open(&mut self) {
         match builder(&self.disk).open_existing(PATH) {
             Ok(stream) => {
+                self.disk.clear_faults(); // one that is still to come would only hide what recovery found
                 self.adopt(&stream);
                 self.stream = Some(stream);
                 self.power_lost = false;
