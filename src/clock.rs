@@ -1,7 +1,7 @@
 //! Time, behind a trait: arrival times, retention and flush timers read it from nowhere else.
 
+use crate::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::fmt;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::types::Timestamp;

@@ -103,6 +103,8 @@ mod shard;
 pub mod storage;
 mod store;
 mod stream;
+#[doc(hidden)]
+pub mod sync;
 mod trace;
 mod types;
 

@@ -1,10 +1,10 @@
 //! The readers' side of a segment.
 
+use crate::sync::atomic::{AtomicU64, Ordering};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use crate::sync::RwLock;
 
 use crate::format::{
     FOOTER_BYTES, Footer, Frame, FrameError, HeaderError, SEGMENT_HEADER_BYTES, Seed, SegmentHeader,

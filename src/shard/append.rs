@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::MutexGuard;
+use crate::sync::{Mistake, MutexGuard, planted};
 
 use super::{AppendState, Counters, Phase, Shard, ShardError};
 use crate::format::{FrameInput, SealKind, SegmentHeader, frame_bytes};
@@ -133,6 +133,10 @@ impl Shard {
         let segment = Arc::clone(writer.segment());
         state.committing = true;
         let outcome = MutexGuard::unlocked(state, || {
+            if planted(Mistake::PublishBeforeSync) {
+                segment.publish_durable(end);
+                self.note_durable(next);
+            }
             let outcome = file.sync();
             if outcome.is_ok() {
                 // Readers first: whoever learns that a record is durable also finds it.
@@ -149,7 +153,9 @@ impl Shard {
         if let Some(writer) = state.writer.as_mut() {
             writer.note_durable(end);
         }
-        self.committed.notify_all();
+        if !planted(Mistake::WakeNobody) {
+            self.committed.notify_all();
+        }
         self.announce();
         Ok(())
     }
@@ -209,7 +215,7 @@ impl Shard {
                 state.writer.as_mut().map(SegmentWriter::file).transpose()?;
                 return Ok(());
             }
-            if state.committing {
+            if state.committing && !planted(Mistake::RollDuringCommit) {
                 self.committed.wait(state);
             } else if has_room {
                 self.lead_commit(state)?;

@@ -1,7 +1,7 @@
 //! Reading a shard in order.
 
+use crate::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::{Counters, Shard, ShardError};
 use crate::limits::READ_BATCH_BYTES;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::Shard;
 use crate::limits::{MAX_OPEN_FILES, RECENT_SEGMENTS};

@@ -4,12 +4,12 @@
 //! footer, then the frames, each checked by its checksum; in that order what it read first is vouched for by what
 //! it reads next, and a value that is late or torn does no harm.
 
+use crate::sync::atomic::Ordering;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::recover::list_segments;
 use super::segments::Segments;

@@ -29,13 +29,13 @@ mod retain;
 mod segments;
 mod watermark;
 
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use crate::sync::{Condvar, Mistake, Mutex, RwLock, planted};
 
 use crate::clock::Clock;
 use crate::format::{SealKind, ShardEntry, StreamOptions};
@@ -111,7 +111,7 @@ impl Signal {
     pub(crate) fn ring(&self) {
         // Sequentially consistent with the increment in `wait_unless`: either this sees the sleeper, or the
         // sleeper's last look sees what happened.
-        std::sync::atomic::fence(Ordering::SeqCst);
+        crate::sync::atomic::fence(Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             *self.rings.lock() += 1;
             self.bell.notify_all();
@@ -120,10 +120,16 @@ impl Signal {
 
     /// Sleeps until a ring or for `timeout`, unless `happened` says that there is no need to.
     pub(crate) fn wait_unless(&self, timeout: Duration, happened: impl FnOnce() -> bool) {
-        self.sleepers.fetch_add(1, Ordering::SeqCst);
-        std::sync::atomic::fence(Ordering::SeqCst);
+        let late = planted(Mistake::RegisterLate);
+        if !late {
+            self.sleepers.fetch_add(1, Ordering::SeqCst);
+        }
+        crate::sync::atomic::fence(Ordering::SeqCst);
         let mut rings = self.rings.lock();
         if !happened() {
+            if late {
+                self.sleepers.fetch_add(1, Ordering::SeqCst);
+            }
             self.bell.wait_for(&mut rings, timeout);
         }
         drop(rings);
@@ -456,7 +462,9 @@ impl Shard {
             other => return ShardError::Fault(other),
         };
         event!(error, shard = %self.id, error = %failure, "shard failed: it takes no more records until the stream is opened again");
-        state.failure = Some(Arc::clone(&failure));
+        if !planted(Mistake::ForgetFailure) {
+            state.failure = Some(Arc::clone(&failure));
+        }
         self.committed.notify_all();
         ShardError::Failed(failure)
     }

@@ -1,6 +1,6 @@
 //! What retention needs of a shard: which segments it has, and taking the oldest away.
 
-use std::sync::atomic::Ordering;
+use crate::sync::atomic::Ordering;
 
 use super::{Counters, Shard, ShardError};
 use crate::format::{FOOTER_BYTES, Footer, segment_name};

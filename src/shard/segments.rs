@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::ShardContext;
 use crate::format::{Footer, segment_name};

@@ -1,11 +1,11 @@
 //! The one thread that flushes and trims while nobody calls.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::StreamInner;
 use crate::limits::RETENTION_CHECK_MS;

@@ -1,6 +1,6 @@
 //! What a stream says of itself.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Member, Stream, StreamInner};

@@ -14,14 +14,14 @@ mod retention;
 mod salvage;
 mod verify;
 
+use crate::sync::atomic::{AtomicBool, Ordering};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, RwLock};
+use crate::sync::{Mutex, RwLock};
 
 use crate::error::{Error, Result};
 use crate::format::{ManifestState, ShardEntry};

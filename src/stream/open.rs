@@ -1,12 +1,12 @@
 //! Creating a stream's directory, and opening one: lock, manifest, recovery of each shard.
 
+use crate::sync::atomic::{AtomicBool, AtomicU64};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use parking_lot::{Mutex, RwLock};
+use crate::sync::{Mutex, RwLock};
 
 use super::builder::StreamBuilder;
 use super::retention::DeletionClock;

@@ -1,9 +1,9 @@
 //! Reading one shard.
 
+use crate::sync::atomic::Ordering;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Stream, StreamInner};

@@ -1,8 +1,8 @@
 //! Keeping a read-only stream up with the process that writes it.
 
+use crate::sync::atomic::Ordering;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::StreamInner;
 use super::open::{READ_ONLY_ATTEMPTS, SHARDS_DIRECTORY};

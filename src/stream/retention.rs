@@ -3,8 +3,8 @@
 //! Whole segments go, from the old end of a shard. The manifest records it first, durably; then the files are removed. A reader
 //! that holds a segment reads it to its end.
 
+use crate::sync::atomic::Ordering;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Member, Stream, StreamInner};

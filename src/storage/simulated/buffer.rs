@@ -7,7 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 /// A fixed number of bytes at a fixed address, zero at first.
 ///
