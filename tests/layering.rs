@@ -14,9 +14,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up. A room uses only rooms that stand before it.
-const ROOMS: [&str; 15] = [
-    "sync", "trace", "limits", "types", "clock", "format", "storage", "segment", "routing", "manifest", "shard",
-    "error", "stream", "store", "fuzzing",
+const ROOMS: [&str; 16] = [
+    "docs", "sync", "trace", "limits", "types", "clock", "format", "storage", "segment", "routing", "manifest",
+    "shard", "error", "stream", "store", "fuzzing",
 ];
 
 /// The only places that measure time for themselves: waits have real deadlines, and the clock has to start somewhere.
@@ -478,6 +478,22 @@ fn satellites_stand_on_the_public_exports() {
 }
 
 // ---- the checks themselves ----
+
+/// A promise is kept by tests that are there: each that the pages name, in the file that they name.
+#[test]
+fn the_tests_that_promises_name_exist() {
+    let mut named = 0;
+    for page in ["promises.rs", "testing.rs"] {
+        let text = fs::read_to_string(root().join("src/docs").join(page)).unwrap();
+        for (file, test) in text.split('`').filter_map(|quoted| quoted.split_once(".rs::")) {
+            let path = root().join("tests").join(format!("{file}.rs"));
+            let code = fs::read_to_string(&path).unwrap_or_else(|_| panic!("{page} names {}", path.display()));
+            assert!(code.contains(&format!("fn {test}(")), "{page} names {file}.rs::{test}");
+            named += 1;
+        }
+    }
+    assert!(named > 40, "only {named} tests are named");
+}
 
 #[test]
 fn comments_strings_and_tests_are_no_code() {

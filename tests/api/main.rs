@@ -12,6 +12,7 @@ mod background;
 mod durability;
 mod follow;
 mod iterators;
+mod linearizable;
 mod metrics;
 mod open;
 mod producers;

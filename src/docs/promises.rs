@@ -1,0 +1,138 @@
+//! What the library promises, each promise with the tests that can fail for it.
+//!
+//! The tests are named as `file::test`, below `tests/`; a test of the repository holds that they exist. How they work is told in
+//! [`testing`](super::testing).
+//!
+//! # A0. What is assumed of the platform
+//!
+//! 1. When `fdatasync` or `fsync` returns success, what was written before it survives a power cut: the drive honours flushes.
+//! 2. A write changes no byte outside its range, even if the power goes in the middle of it.
+//! 3. Nothing else. Sectors may tear at 512 bytes; what was not synced may reach the disk in any order or not at all; a file's size and
+//!    a directory's entries are persisted by their own syncs only, in any order.
+//! 4. One Linux kernel and a local file system: ext4, XFS, Btrfs; tmpfs for tests. Nothing is promised on network file systems.
+//!
+//! The simulated disk gives exactly this and no more, so every test on it is a test of these assumptions:
+//! `crash/power.rs::synced_streams_survive_a_cut_at_every_operation`.
+//!
+//! # A1. Two levels of durability
+//!
+//! | level | the acknowledgement means | survives | may lose |
+//! | --- | --- | --- | --- |
+//! | [`Synced`](crate::Durability::Synced), the default | the record, every record before it in its shard, and everything needed to find them were covered by a sync that returned success | kill, panic, OOM killer, kernel crash, power cut | nothing |
+//! | [`Buffered`](crate::Durability::Buffered) | the bytes are in the kernel's page cache | kill, panic, OOM killer; a power cut once a later flush has covered it | a *suffix* of a shard at a kernel crash or power cut |
+//!
+//! No `Synced` put is acknowledged on a timer.
+//!
+//! Tests: `crash/power.rs::synced_streams_survive_a_cut_at_every_operation`, `crash/power.rs::buffered_streams_survive_a_cut_at_every_operation`,
+//! `crash/threads.rs::what_threads_were_told_survives_a_cut`, `process/kill.rs::kill_nine_loses_nothing_synced`,
+//! `process/kill.rs::kill_nine_loses_nothing_buffered`, `api/durability.rs::a_synced_put_costs_one_sync_and_survives_power_loss`,
+//! `concurrency/main.rs::a_group_is_acknowledged_when_it_is_durable_and_nobody_is_forgotten`.
+//!
+//! # A2. After any crash
+//!
+//! Each shard holds a contiguous prefix of what was appended to it, in order, bit for bit, which contains every record that was
+//! acknowledged at a level that the crash had to spare. A record whose append was not acknowledged may or may not be there. A batch is
+//! there whole or not at all, per shard.
+//!
+//! Tests: `crash/power.rs::every_short_history_survives_a_cut_at_every_operation`, `crash/threads.rs::what_threads_were_told_survives_a_cut`,
+//! `model.rs::a_stream_does_what_the_model_predicts`.
+//!
+//! # A3. Order
+//!
+//! One total order a shard, by dense sequence numbers. If one append returned before another began, its number is lower. For one partition
+//! key this holds through every split and merge. Appends, reads and looks at the tail of a shard are linearizable.
+//!
+//! Tests: `api/producers.rs::synced_writers_and_readers_agree`, `api/producers.rs::a_writer_reads_its_own_writes`,
+//! `api/reshard.rs::order_holds_for_one_key_through_many_reshards`, `api/linearizable.rs::histories_of_threads_are_linearizable`.
+//!
+//! # A4. A sequence number that anybody has seen never names other bytes
+//!
+//! Not after a crash, a restart or a repair. Where a power cut takes an unsynced tail of a `Buffered` stream that readers saw, its numbers are
+//! given again, and the records that take them carry a higher [incarnation](crate::Record::incarnation): number and incarnation together name
+//! a record for all time.
+//!
+//! Tests: `crash/power.rs::buffered_streams_survive_a_cut_at_every_operation` (its ledger remembers every place that was ever acknowledged or
+//! shown), `crash/repair.rs::every_kind_of_damage_is_mended_and_costs_only_what_it_hit`.
+//!
+//! # A5. What a reader may see
+//!
+//! A reader of a `Synced` stream sees only what no crash can take back; it does not change until retention removes it. The unsynced tail is shown on
+//! a `Buffered` stream, or where [`include_unsynced`](crate::ShardIterator::include_unsynced) asks for it. Opening makes what it found durable before the
+//! first read is served.
+//!
+//! Tests: `concurrency/main.rs::readers_see_a_durable_prefix`, `crash/threads.rs::what_threads_were_told_survives_a_cut`,
+//! `crash/faults.rs::what_is_shown_after_a_failed_sync_survives_power_loss`, `api/read_only.rs::a_reader_of_a_synced_stream_sees_durable_records_only`.
+//!
+//! # A6. A failed append has an unknown outcome
+//!
+//! The record may turn up later; the error says so. After a failed write or sync the shard takes no append until the stream is opened again
+//! ([`Error::ShardFailed`](crate::Error::ShardFailed)), everybody who waited on that sync gets the error, and reads of durable data go on.
+//!
+//! Tests: `crash/faults.rs::synced_streams_survive_every_failing_operation`, `crash/faults.rs::buffered_streams_survive_every_failing_operation`,
+//! `concurrency/main.rs::a_failed_sync_reaches_everybody`.
+//!
+//! # A7. Corruption
+//!
+//! No read returns a byte that did not pass its checksum. Damage to what was durable is [`Error::Corrupt`](crate::Error::Corrupt), which names file, offset, shard
+//! and sequence numbers; it is never taken for the end of the log, never skipped, never mended by deleting. Reading the sound parts
+//! ([`salvage`](crate::salvage)) and making the stream whole again ([`repair`](crate::repair)) are calls of their own; a repair copies damaged files
+//! aside before it replaces them, keeps every sound record under its number, and what is lost is said:
+//! [`Error::Lost`](crate::Error::Lost).
+//!
+//! Tests: `crash/damage.rs::every_changed_byte_of_a_closed_stream_is_right_or_refused`, `crash/damage.rs::files_of_another_length_or_place_are_right_or_refused`,
+//! `crash/damage.rs::damage_to_what_was_durable_is_refused_after_a_crash_too`, `crash/damage.rs::damage_is_located`,
+//! `crash/repair.rs::every_kind_of_damage_is_mended_and_costs_only_what_it_hit`, `crash/repair.rs::a_repair_that_is_cut_short_is_run_again`.
+//!
+//! What is not seen: bytes between a sealed segment's index and its footer, which hold nothing and are never read; and the loss of the last
+//! records of an open shard together with the WATERMARK slot that vouches for them, which is then indistinguishable from a write that was cut short.
+//!
+//! # A8. Retention
+//!
+//! It removes whole segments from the old end only. A reader behind the new start gets [`Error::Trimmed`](crate::Error::Trimmed) with the earliest number
+//! left; not a wrong record, not a silent jump, not a signal.
+//!
+//! Tests: `api/retention.rs::records_expire_by_their_age`, `api/retention.rs::a_reader_goes_on_in_the_segment_it_holds`,
+//! `crash/directed.rs::segments_are_not_removed_on_the_word_of_a_manifest_that_may_be_lost`.
+//!
+//! # A9. Split and merge
+//!
+//! They take effect all at once and survive a crash at any point as "before" or "after". Parents are sealed and durable before a child takes a record. A
+//! child of a merge is read after *both* parents.
+//!
+//! Tests: `crash/power.rs::every_short_history_survives_a_cut_at_every_operation`, `crash/faults.rs::a_full_disk_refuses_a_split_and_keeps_the_parent`,
+//! `concurrency/main.rs::rolls_and_splits_lose_nothing`, `api/reshard.rs::producers_and_readers_go_on_through_reshards`.
+//!
+//! # A10. Checkpoints
+//!
+//! Not part of the library yet: consumers keep their own positions. A position beyond the tail is [`Error::BeyondTail`](crate::Error::BeyondTail), never a
+//! silent reset.
+//!
+//! # A11. One writer
+//!
+//! A second writable opening of a directory, by this process or another, fails at once with [`Error::Locked`](crate::Error::Locked). Readers in other processes are
+//! read-only and say so.
+//!
+//! Tests: `process/lock.rs::a_second_process_is_refused`, `process/lock.rs::the_lock_dies_with_its_process`,
+//! `process/lock.rs::of_threads_that_open_at_once_one_wins`, `api/open.rs::a_second_writer_is_locked_out`, `api/read_only.rs::a_reader_refuses_to_write`.
+//!
+//! # A12. A full disk
+//!
+//! It gives a typed error ([`ErrorKind::StorageFull`](crate::ErrorKind::StorageFull)), no signal and no damage; the stream stays readable, and goes on after room
+//! is made.
+//!
+//! Tests: `crash/faults.rs::a_full_disk_refuses_and_recovers_without_reopening`, `crash/faults.rs::a_full_disk_refuses_a_split_and_keeps_the_parent`.
+//!
+//! # A13. The clock
+//!
+//! Arrival times in a shard never go back, whatever the clock does. A clock that leaps past the retention period deletes nothing until a second reading,
+//! taken later by the monotonic clock, agrees.
+//!
+//! Tests: `api/retention.rs::a_leap_of_the_clock_deletes_nothing`, `api/retention.rs::a_clock_that_falls_back_expires_nothing_early`.
+//!
+//! # A14. Bounds
+//!
+//! Nothing in a file makes the library allocate, loop, recurse or panic without bound. Recovery reads unsealed segments fully and sealed ones not at all, so
+//! the time to open is bounded by the former and by the number of shards, not by the size of the store.
+//!
+//! Tests: `fuzz_corpus.rs::decode`, `fuzz_corpus.rs::recover_segment`, `fuzz_corpus.rs::operations`, `fuzz_corpus.rs::repair`; measured by
+//! `cargo bench --bench bounds`.

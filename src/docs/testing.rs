@@ -1,0 +1,1 @@
+//! How this is tested. (Filled in below.)
