@@ -1,11 +1,16 @@
 //! The operating system's files.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
 
 use super::{Access, DirEntry, LockGuard, Map, Storage, StorageFile};
 
@@ -18,78 +23,223 @@ pub struct Disk;
 
 impl Storage for Disk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir(path)
+        Place::of(path).create_dir()
     }
 
     fn create_file(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        Ok(Arc::new(DiskFile(file)))
+        Place::of(path).create_file()
     }
 
     fn open_file(&self, path: &Path, access: Access) -> io::Result<Arc<dyn StorageFile>> {
-        let for_writing = access == Access::Write;
-        let file = OpenOptions::new().read(true).write(for_writing).open(path)?;
-        Ok(Arc::new(DiskFile(file)))
+        Place::of(path).open_file(access)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        Place::of(from).rename(&Place::of(to))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        Place::of(path).remove(AtFlags::empty())
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        fs::remove_dir(path)
+        Place::of(path).remove(AtFlags::REMOVEDIR)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        Place::of(path).list()
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        Place::of(path).sync_dir()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
+        Place::of(path).lock()
+    }
+
+    fn anchor(&self, path: &Path) -> io::Result<Option<Arc<dyn Storage>>> {
+        let root = Place::of(path).open_directory()?;
+        Ok(Some(Arc::new(AnchoredDisk { path: path.to_path_buf(), root })))
+    }
+}
+
+/// The disk as seen from one open directory: paths that start with `path` lead there, wherever it was moved.
+#[derive(Debug)]
+struct AnchoredDisk {
+    path: PathBuf,
+    root: File,
+}
+
+impl AnchoredDisk {
+    fn place<'a>(&'a self, path: &'a Path) -> Place<'a> {
+        match path.strip_prefix(&self.path) {
+            Ok(below) if below.as_os_str().is_empty() => Place { start: self.root.as_fd(), path: Path::new(".") },
+            Ok(below) => Place { start: self.root.as_fd(), path: below },
+            Err(_) => Place::of(path),
+        }
+    }
+}
+
+impl Storage for AnchoredDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.place(path).create_dir()
+    }
+
+    fn create_file(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        self.place(path).create_file()
+    }
+
+    fn open_file(&self, path: &Path, access: Access) -> io::Result<Arc<dyn StorageFile>> {
+        self.place(path).open_file(access)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.place(from).rename(&self.place(to))
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.place(path).remove(AtFlags::empty())
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.place(path).remove(AtFlags::REMOVEDIR)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.place(path).list()
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.place(path).sync_dir()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
+        self.place(path).lock()
+    }
+}
+
+/// A path, from an open directory on. Calls that a signal interrupts are made again; syncs are not.
+struct Place<'a> {
+    start: BorrowedFd<'a>,
+    path: &'a Path,
+}
+
+impl<'a> Place<'a> {
+    /// From the working directory on.
+    fn of(path: &'a Path) -> Self {
+        Self { start: CWD, path }
+    }
+
+    fn open(&self, flags: OFlags) -> io::Result<File> {
+        let mode = Mode::from_raw_mode(0o666); // less the process' umask
+        let opened = retry_on_intr(|| rustix::fs::openat(self.start, self.path, flags | OFlags::CLOEXEC, mode));
+        Ok(opened?.into())
+    }
+
+    fn open_directory(&self) -> io::Result<File> {
+        self.open(OFlags::RDONLY | OFlags::DIRECTORY)
+    }
+
+    fn create_dir(&self) -> io::Result<()> {
+        let mode = Mode::from_raw_mode(0o777);
+        Ok(retry_on_intr(|| rustix::fs::mkdirat(self.start, self.path, mode))?)
+    }
+
+    fn create_file(&self) -> io::Result<Arc<dyn StorageFile>> {
+        Ok(Arc::new(DiskFile(self.open(OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?)))
+    }
+
+    fn open_file(&self, access: Access) -> io::Result<Arc<dyn StorageFile>> {
+        let flags = if access == Access::Write { OFlags::RDWR } else { OFlags::RDONLY };
+        Ok(Arc::new(DiskFile(self.open(flags)?)))
+    }
+
+    fn rename(&self, to: &Self) -> io::Result<()> {
+        Ok(retry_on_intr(|| rustix::fs::renameat(self.start, self.path, to.start, to.path))?)
+    }
+
+    fn remove(&self, flags: AtFlags) -> io::Result<()> {
+        Ok(retry_on_intr(|| rustix::fs::unlinkat(self.start, self.path, flags))?)
+    }
+
+    fn list(&self) -> io::Result<Vec<DirEntry>> {
+        let directory = self.open_directory()?;
         let mut entries = Vec::new();
-        for entry in fs::read_dir(path)? {
+        let mut names = Dir::read_from(&directory)?;
+        while let Some(entry) = names.read() {
             let entry = entry?;
-            if let Ok(name) = entry.file_name().into_string() {
-                let is_dir = entry.file_type()?.is_dir();
-                entries.push(DirEntry { name, is_dir });
+            let name = entry.file_name();
+            let Ok(text) = std::str::from_utf8(name.to_bytes()) else { continue };
+            if text == "." || text == ".." {
+                continue;
             }
+            let kind = match entry.file_type() {
+                FileType::Unknown => kind_of(&directory, name)?,
+                known => known,
+            };
+            entries.push(DirEntry { name: text.to_owned(), is_dir: kind == FileType::Directory });
         }
         Ok(entries)
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+    fn sync_dir(&self) -> io::Result<()> {
+        sync_all(&self.open(OFlags::RDONLY)?)
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
-        // The file is never deleted: two processes could each lock an inode of their own.
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(DiskLock { file, process: std::process::id() }))),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => Err(error),
-        }
+    fn lock(&self) -> io::Result<Option<Box<dyn LockGuard>>> {
+        let file = self.open(OFlags::RDWR | OFlags::CREATE)?;
+        let Some(file) = HeldLock::take(file)? else { return Ok(None) };
+        // A lock file can be deleted under its holder, and the next one would lock a file of its own. The directory cannot.
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = Self { start: self.start, path: parent.unwrap_or(Path::new(".")) }.open_directory()?;
+        let Some(directory) = HeldLock::take(directory)? else { return Ok(None) };
+        Ok(Some(Box::new(DiskLock { _file: file, _directory: directory })))
     }
 }
+
+/// For file systems whose listings do not say what a name is.
+fn kind_of(directory: &File, name: &CStr) -> io::Result<FileType> {
+    let stat = retry_on_intr(|| rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW))?;
+    Ok(FileType::from_raw_mode(stat.st_mode))
+}
+
+/// The locks of a file and of the directory that it is in.
+#[derive(Debug)]
+struct DiskLock {
+    _file: HeldLock,
+    _directory: HeldLock,
+}
+
+impl LockGuard for DiskLock {}
 
 /// An `flock` on an open file; the kernel drops it with the descriptor, however the process ends. It
 /// belongs to the open file, not to the process, so a second open in the same process meets it too.
 #[derive(Debug)]
-struct DiskLock {
+struct HeldLock {
     file: File,
     process: u32,
 }
 
-impl Drop for DiskLock {
-    /// Unlocks, not only closes: a process that another thread is just spawning holds a copy of the descriptor until it
-    /// executes, and the lock would live as long. A fork that goes on must not unlock for its parent.
-    fn drop(&mut self) {
-        if self.process == std::process::id() {
-            let _ = self.file.unlock(); // closing follows, and is as good where nobody has a copy
+impl HeldLock {
+    fn take(file: File) -> io::Result<Option<Self>> {
+        match retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+            Ok(()) => Ok(Some(Self { file, process: std::process::id() })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 }
 
-impl LockGuard for DiskLock {}
+impl Drop for HeldLock {
+    /// Unlocks, not only closes: a process that another thread is just spawning holds a copy of the descriptor until it
+    /// executes, and the lock would live as long. A fork that goes on must not unlock for its parent.
+    fn drop(&mut self) {
+        if self.process == std::process::id() {
+            let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock); // closing follows, and is as good
+        }
+    }
+}
 
 #[derive(Debug)]
 struct DiskFile(File);
@@ -126,8 +276,8 @@ impl StorageFile for DiskFile {
 
     fn sync(&self) -> io::Result<()> {
         // `fdatasync` covers the length too: POSIX counts metadata that is needed to read the data.
-        // Not retried on failure, whatever the error: the kernel may have dropped the pages.
-        self.0.sync_data()
+        // Not retried on failure, whatever the error: the kernel may have dropped the pages. (`File::sync_data` would retry EINTR.)
+        sync_data(&self.0)
     }
 
     fn map(&self, len: u64) -> io::Result<Map> {
@@ -141,9 +291,29 @@ impl StorageFile for DiskFile {
 }
 
 #[cfg(target_os = "linux")]
+fn sync_data(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fdatasync(file)?)
+}
+
+#[cfg(target_os = "linux")]
+fn sync_all(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fsync(file)?)
+}
+
+/// Elsewhere it may take more than the call of this name to reach the medium, and the standard library knows what.
+#[cfg(not(target_os = "linux"))]
+fn sync_data(file: &File) -> io::Result<()> {
+    file.sync_data()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_all(file: &File) -> io::Result<()> {
+    file.sync_all()
+}
+
+#[cfg(target_os = "linux")]
 fn reserve(file: &File, len: u64) -> io::Result<()> {
     use rustix::fs::{FallocateFlags, fallocate};
-    use rustix::io::Errno;
     loop {
         match fallocate(file, FallocateFlags::empty(), 0, len) {
             Ok(()) => return Ok(()),

@@ -72,6 +72,14 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Takes the exclusive lock of a file, which it creates if need be: nothing if somebody has it.
     /// The lock is held until the returned value is dropped or the process dies.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>>;
+
+    /// This storage as a writer of the directory at `path` uses it: paths below `path` lead into the directory that has the name
+    /// now, whatever is moved to the name later. Nothing, as by default, if the storage cannot tell: then a
+    /// directory must not be moved while it is written.
+    fn anchor(&self, path: &Path) -> io::Result<Option<Arc<dyn Storage>>> {
+        let _ = path;
+        Ok(None)
+    }
 }
 
 /// One open file. Reads and writes name their position; there is no cursor.

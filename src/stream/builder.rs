@@ -158,7 +158,7 @@ impl StreamBuilder {
     /// [`Error::StreamExists`]; [`Error::NotAStream`] if `path` holds something else; [`Error::InvalidArgument`] for an option out
     /// of its range.
     pub fn create(self, path: impl AsRef<Path>) -> Result<Stream> {
-        let opening = Opening::new(self, path.as_ref())?;
+        let mut opening = Opening::new(self, path.as_ref())?;
         if matches!(opening.load_manifest(), Ok(Some(_))) {
             return Err(Error::StreamExists(opening.path)); // also where a writer has it open
         }
@@ -175,7 +175,7 @@ impl StreamBuilder {
     ///
     /// As [`create`](Self::create) and [`open_existing`](Self::open_existing).
     pub fn open(self, path: impl AsRef<Path>) -> Result<Stream> {
-        let opening = Opening::new(self, path.as_ref())?;
+        let mut opening = Opening::new(self, path.as_ref())?;
         let lock = opening.lock()?;
         match opening.load_manifest()? {
             Some(state) => opening.open(state, lock),
@@ -191,7 +191,7 @@ impl StreamBuilder {
     /// process or another; [`Error::UnsupportedVersion`]; [`Error::Corrupt`] where something that was durable is damaged: nothing
     /// was changed then.
     pub fn open_existing(self, path: impl AsRef<Path>) -> Result<Stream> {
-        let opening = Opening::new(self, path.as_ref())?;
+        let mut opening = Opening::new(self, path.as_ref())?;
         opening.expect_directory()?;
         match opening.load_manifest()? {
             // Looked at before the lock, so that a wrong path is not given a LOCK file; read again under it.

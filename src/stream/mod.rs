@@ -70,6 +70,11 @@ impl Deref for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if self.0.is_forked() {
+            // The parent's stream: its files, and threads that are not here. Nothing of it is touched, nor waited for.
+            std::mem::forget(Arc::clone(&self.0));
+            return;
+        }
         // Nobody is left to tell; what was acknowledged is durable at its level without this.
         let _ = self.0.close();
     }
@@ -84,6 +89,8 @@ pub(crate) struct StreamInner {
     /// Taken only by a writer; dropping it lets the next one in.
     lock: Mutex<Option<Box<dyn LockGuard>>>,
     read_only: bool,
+    /// The process that opened it.
+    process: u32,
     /// Refuses operations.
     closing: AtomicBool,
     /// Everything that was acknowledged is sealed: readers that are at the tail may end.
@@ -288,7 +295,15 @@ impl StreamInner {
         self.context.tail.ring();
     }
 
+    /// Whether this is a copy that a fork made.
+    fn is_forked(&self) -> bool {
+        self.process != std::process::id()
+    }
+
     fn close(&self) -> Result<()> {
+        if self.is_forked() {
+            return Err(Error::Closed);
+        }
         let mut manifest = self.manifest.lock();
         if self.closing.swap(true, Ordering::SeqCst) {
             return Ok(()); // and it is closed, since whoever closed it held the manifest

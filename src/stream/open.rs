@@ -82,9 +82,13 @@ impl Opening {
     }
 
     /// Takes the writer's lock, making the directory if there is none.
-    pub(super) fn lock(&self) -> Result<Box<dyn LockGuard>> {
+    pub(super) fn lock(&mut self) -> Result<Box<dyn LockGuard>> {
         make_directories(self.storage(), &self.path)?;
         self.expect_own_directory()?;
+        // From here on it is this directory, wherever it is moved: never another one that gets its name.
+        if let Some(anchored) = self.storage.anchor(&self.path).map_err(Fault::io("open", &self.path))? {
+            self.storage = anchored;
+        }
         let path = self.path.join(LOCK_FILE);
         let guard = self.storage.lock(&path).map_err(Fault::io("lock", &path))?;
         guard.ok_or_else(|| Error::Locked(self.path.clone()))
@@ -339,6 +343,7 @@ impl Opening {
         let topology = Topology { shards: members.collect(), routes: manifest::routes(state).unwrap_or_default() };
         let inner = Arc::new(StreamInner {
             read_only: lock.is_none(),
+            process: std::process::id(),
             deletion_clock: Mutex::new(DeletionClock::new(context.clock.as_ref())),
             path: self.path,
             context,

@@ -38,8 +38,8 @@ pub struct TrimReport {
 /// accounts for deletes nothing until a second reading, taken later by the monotonic clock, agrees with it.
 #[derive(Debug)]
 pub(super) struct DeletionClock {
-    /// The last reading that was believed.
-    believed: Reading,
+    /// The last reading that was believed; none yet after an opening, since the clock may have leapt before it.
+    believed: Option<Reading>,
     /// The first reading beyond a leap.
     suspect: Option<Reading>,
 }
@@ -54,17 +54,18 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 impl DeletionClock {
     pub(super) fn new(clock: &dyn Clock) -> Self {
-        Self { believed: (clock.now(), clock.monotonic()), suspect: None }
+        Self { believed: None, suspect: Some((clock.now(), clock.monotonic())) }
     }
 
     /// The time, if it is believed.
     fn now(&mut self, clock: &dyn Clock) -> Option<Timestamp> {
         let reading = (clock.now(), clock.monotonic());
-        if leapt(self.believed, reading) && !self.agrees(reading) {
+        let is_doubtful = self.believed.is_none_or(|believed| leapt(believed, reading));
+        if is_doubtful && !self.agrees(reading) {
             return None;
         }
         self.suspect = None;
-        self.believed = reading;
+        self.believed = Some(reading);
         Some(reading.0)
     }
 

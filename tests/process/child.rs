@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 
-use crate::{create, follow, lock, writer};
+use crate::{create, follow, limits, lock, syscalls, writer};
 
 const ROLE: &str = "ANABRANCH_CHILD";
 
@@ -98,6 +98,8 @@ fn role() {
         "try" => lock::try_to_open(),
         "hold" => lock::hold(),
         "create" => create::run(),
+        "history" => syscalls::run(),
+        "limited" => limits::run(),
         other => panic!("no role {other}"),
     }
 }

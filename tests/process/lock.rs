@@ -112,11 +112,9 @@ fn of_threads_that_open_at_once_one_wins() {
     }
 }
 
-/// Nobody should delete `LOCK` while a writer is at work: the next opening locks a file of its own and takes the
-/// stream for that of a dead writer. No promise is left then, but nothing panics, and what the first writer had
-/// acknowledged before is not harmed.
+/// The directory is locked as well: a second opening would lock a file of its own otherwise, and there would be two writers.
 #[test]
-fn a_deleted_lock_file_harms_no_record() {
+fn a_deleted_lock_file_lets_nobody_in() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("stream");
     let stream = builder().open(&path).unwrap();
@@ -125,8 +123,9 @@ fn a_deleted_lock_file_harms_no_record() {
     fs::remove_file(path.join("LOCK")).unwrap();
     let alone = stream.put("key", [100; 50]).unwrap();
     assert_eq!(stream.get(alone.shard_id, alone.sequence_number).unwrap().data(), [100; 50]);
-    println!("with LOCK deleted, a second process is told: {}", outcome_elsewhere(&path, directory.path()));
-    let _ = stream.close();
+    assert_eq!(outcome_elsewhere(&path, directory.path()), "Locked");
+    assert_eq!(builder().open(&path).unwrap_err().kind(), ErrorKind::Locked);
+    stream.close().unwrap();
 
     let stream = builder().open(&path).unwrap();
     let shard_id = puts[0].shard_id;

@@ -8,8 +8,12 @@
 mod child;
 mod create;
 mod follow;
+mod fork;
 mod kill;
+mod limits;
 mod lock;
+mod moved;
 mod records;
 mod support;
+mod syscalls;
 mod writer;
