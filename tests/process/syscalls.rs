@@ -2,7 +2,7 @@
 //!
 //! The child runs a fixed history and goes on behind each failure. Demanded of it: errors of the right kinds, no panic, no
 //! signal, no hang, and that reads of what was acknowledged go on; then, without faults, that the stream opens, nothing
-//! acknowledged is missing, and it takes records. A sample runs with every `cargo test`; `scripts/syscalls` runs all.
+//! acknowledged is missing, and it takes records. A sample runs with every `cargo test`; `.ci/syscalls` runs all.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
