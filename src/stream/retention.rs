@@ -171,7 +171,9 @@ impl StreamInner {
             let reason = format!("{period} is {comparison} than the present {present}: use {other}");
             return Err(Error::invalid("retention", reason));
         }
-        let hidden = if period > present { self.hide_expired()? } else { Vec::new() };
+        // A time that is not believed hides nothing for good.
+        let is_believed = self.deletion_clock.lock().now(self.context.clock.as_ref()).is_some();
+        let hidden = if period > present && is_believed { self.hide_expired()? } else { Vec::new() };
         self.change_locked(&mut manifest, |state| {
             state.options.retention = period;
             for (id, horizon) in &hidden {

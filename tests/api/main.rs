@@ -9,6 +9,7 @@
 mod support;
 
 mod background;
+mod clock;
 mod durability;
 mod follow;
 mod iterators;

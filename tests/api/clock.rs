@@ -1,0 +1,155 @@
+//! A wall clock that goes wrong: backwards, years ahead, before 1970, at the ends of its range.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anabranch::{Clock, ManualClock, RetentionPeriod, ShardIteratorType, SimulatedDisk, Stream, Timestamp};
+
+use crate::support::{HORIZON, S0, builder, drain, fill_large, number, put_to, read_stream, simulated};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const YEAR_MS: i64 = 365 * 86_400_000;
+/// The ends, the middle, and their neighbours.
+const EDGES: [i64; 11] = [
+    i64::MIN,
+    i64::MIN + 1,
+    i64::MIN / 2,
+    -50 * YEAR_MS,
+    -1,
+    0,
+    1,
+    1_767_225_600_000,
+    4_102_444_800_000,
+    i64::MAX - 1,
+    i64::MAX,
+];
+
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+fn hourly() -> anabranch::StreamBuilder {
+    builder().segment_bytes(4096).retention(RetentionPeriod::hours(24))
+}
+
+fn assert_arrivals_never_fall(stream: &Stream) {
+    for shard in stream.shards() {
+        let records = drain(&mut stream.shard_iterator(shard.shard_id, HORIZON).unwrap());
+        assert!(records.is_sorted_by_key(anabranch::Record::arrival), "{}", shard.shard_id);
+    }
+}
+
+/// From any time to any other, everything that a stream does is done, and arrival times never fall.
+#[test]
+fn any_time_may_follow_any_other() {
+    for first in EDGES {
+        for second in EDGES {
+            let clock = Arc::new(ManualClock::at(at(first)));
+            let disk = SimulatedDisk::new();
+            let opening =
+                |options: anabranch::StreamBuilder| options.storage(Arc::new(disk.clone())).clock(clock.clone());
+            // Unlimited: what is hidden by age at a wrong time is another test's.
+            let stream =
+                opening(builder().segment_bytes(4096).retention(RetentionPeriod::Unlimited)).create("/s").unwrap();
+            fill_large(&stream, S0, 8);
+            clock.set(at(second));
+            fill_large(&stream, S0, 8);
+            for time in EDGES {
+                let mut iterator = stream.shard_iterator(S0, ShardIteratorType::AtTimestamp(at(time))).unwrap();
+                let expected = read_stream(&stream).iter().filter(|record| record.arrival() >= at(time)).count();
+                assert_eq!(drain(&mut iterator).len(), expected, "{first} {second} {time}");
+            }
+            let (lower, upper) = stream.split_shard(S0, None).unwrap();
+            put_to(&stream, lower, "key", b"child");
+            clock.set(at(first));
+            put_to(&stream, upper, "key", b"child");
+            stream.merge_shards(lower, upper).unwrap();
+            stream.put("key", b"grandchild").unwrap();
+            stream.enforce_retention().unwrap();
+            stream.describe().unwrap();
+            let before: Vec<_> = read_stream(&stream).iter().map(|record| record.data().to_vec()).collect();
+            assert_eq!(before.len(), 19);
+            stream.close().unwrap();
+            clock.set(at(second));
+            let stream = opening(builder()).open_existing("/s").unwrap();
+            let after: Vec<_> = read_stream(&stream).iter().map(|record| record.data().to_vec()).collect();
+            assert_eq!(after, before);
+            stream.put("key", b"reopened").unwrap();
+            assert_arrivals_never_fall(&stream);
+            stream.close().unwrap();
+        }
+    }
+}
+
+/// With retention by age, at any time: no panic, and the wrong time alone removes nothing.
+#[test]
+fn no_leap_deletes_at_once() {
+    for first in EDGES {
+        for second in EDGES {
+            let (_disk, clock, stream) = simulated(hourly());
+            clock.set(at(first));
+            fill_large(&stream, S0, 20);
+            clock.set(at(second));
+            let leaps = stream.enforce_retention().unwrap();
+            assert_eq!(leaps.segments_removed, 0, "{first} {second}");
+            clock.set(at(first));
+            clock.advance(HOUR);
+            assert_eq!(stream.enforce_retention().unwrap().segments_removed, 0, "{first} {second}, and back");
+            stream.shard_iterator(S0, ShardIteratorType::AtTimestamp(at(second))).unwrap();
+            assert_arrivals_never_fall(&stream);
+            stream.close().unwrap();
+        }
+    }
+}
+
+/// A clock that is years ahead when the stream is opened, and is set right soon after, as at a boot without a time server.
+#[test]
+fn a_clock_that_leapt_before_the_opening_deletes_nothing_at_the_first_look() {
+    let (disk, clock, stream) = simulated(hourly());
+    let right = clock.now();
+    fill_large(&stream, S0, 20);
+    stream.close().unwrap();
+    clock.set(at(right.as_millis() + 10 * YEAR_MS));
+    let stream = builder().storage(Arc::new(disk)).clock(clock.clone()).open_existing("stream").unwrap();
+    assert_eq!(stream.enforce_retention().unwrap().segments_removed, 0);
+    clock.set(right);
+    clock.advance(HOUR);
+    assert_eq!(stream.enforce_retention().unwrap().segments_removed, 0);
+    assert_eq!(read_stream(&stream).len(), 20);
+    // What really is old goes.
+    clock.advance(25 * HOUR);
+    assert!(stream.enforce_retention().unwrap().segments_removed > 0);
+}
+
+/// While the clock is years ahead everything is hidden, as expired; set right, all is there again. Lengthening retention meanwhile
+/// makes none of it final.
+#[test]
+fn a_leap_hides_nothing_for_good() {
+    let (disk, clock, stream) = simulated(hourly());
+    let right = clock.now();
+    fill_large(&stream, S0, 20);
+    clock.set(at(right.as_millis() + 10 * YEAR_MS));
+    assert_eq!(read_stream(&stream).len(), 0);
+    stream.increase_retention(RetentionPeriod::hours(48)).unwrap();
+    clock.set(right);
+    assert_eq!(read_stream(&stream).len(), 20);
+    assert_eq!(stream.get(S0, number(0)).unwrap().data().len(), 500);
+    stream.close().unwrap();
+    let stream = builder().storage(Arc::new(disk)).clock(clock).open_existing("stream").unwrap();
+    assert_eq!(read_stream(&stream).len(), 20);
+}
+
+/// A clock that goes back keeps records longer, never shorter; arrival times stand still until it has caught up.
+#[test]
+fn a_clock_that_goes_back_deletes_nothing() {
+    let (_disk, clock, stream) = simulated(hourly());
+    let right = clock.now();
+    fill_large(&stream, S0, 20);
+    clock.set(at(-YEAR_MS));
+    clock.advance(30 * HOUR);
+    fill_large(&stream, S0, 20);
+    assert_eq!(stream.enforce_retention().unwrap().segments_removed, 0);
+    let records = read_stream(&stream);
+    assert_eq!(records.len(), 40);
+    assert!(records.iter().all(|record| record.arrival() == right));
+}
