@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anabranch::storage::Operation;
 use anabranch::{
-    Crash, DiskFault, Durability, ErrorKind, ManualClock, RetentionPeriod, ShardId, ShardIteratorType,
+    Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, RetentionPeriod, ShardId, ShardIteratorType,
     SimulatedDisk,
 };
 
@@ -170,4 +170,136 @@ fn a_full_disk_refuses_a_split_and_keeps_the_parent() {
     assert_eq!(stream.put("key", b"after").unwrap().sequence_number.get(), 1);
     let (lower, upper) = stream.split_shard(ShardId::new(0), None).unwrap();
     assert_eq!(stream.open_shards(), [lower, upper]);
+}
+
+/// Errors of rarer kinds, and ones that last, at a sample of the calls.
+#[test]
+fn rarer_and_lasting_failures_lose_nothing_either() {
+    use io::ErrorKind::{Interrupted, Other, OutOfMemory, QuotaExceeded, StorageFull};
+    let faults = [
+        DiskFault::Error(Interrupted),
+        DiskFault::Error(OutOfMemory),
+        DiskFault::Error(QuotaExceeded),
+        DiskFault::ErrorFromThenOn(Other),
+        DiskFault::ErrorFromThenOn(StorageFull),
+    ];
+    let test = "rarer_and_lasting_failures_lose_nothing_either";
+    let mut visited = Visited::default();
+    for seed in seeds(1) {
+        for durability in [Durability::Synced, Durability::Buffered] {
+            let mut case = Case { test, seed, at: u64::MAX, detail: "without a fault".to_owned() };
+            let mut whole = World::new(seed, durability, None);
+            whole.run(STEPS, true).expect("a history without faults");
+            let operations = whole.operations();
+            for (place, fault) in faults.into_iter().enumerate() {
+                let sample = (place as u64..operations).step_by(9);
+                for at in sample.filter(|at| only_at().is_none_or(|only| only == *at)) {
+                    (case.at, case.detail) = (at, format!("{durability:?}, {fault:?}"));
+                    let mut random = Random::new(seed << 32 | at);
+                    let mut world = World::new(seed, durability, Some((at, fault)));
+                    if let Err(error) = world.run(STEPS, false) {
+                        let typed = matches!(error.kind(), ErrorKind::Io | ErrorKind::StorageFull);
+                        assert!(typed, "creating failed with {error:?}");
+                        world.disk.clear_faults();
+                        world.create().expect("the second try to create");
+                    }
+                    finish(&mut world, &mut random, &mut visited, &mut case);
+                }
+            }
+        }
+    }
+}
+
+/// One sync for many: when it fails, each of them is told, and of the same failure; then the shard refuses, and reading goes on.
+#[test]
+fn a_failed_sync_is_told_to_all_its_waiters() {
+    const WAITERS: u64 = 8;
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+    let stream = builder(&disk, &clock).create(PATH).unwrap();
+    stream.put("key", b"durable").unwrap();
+    let syncs = disk.operations_of(Operation::Sync);
+    disk.stall_syncs(true);
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let leader = scope.spawn(|| stream.put("key", b"led"));
+        wait_until(|| disk.operations_of(Operation::Sync) > syncs);
+        disk.fail_on(Operation::Sync, 0, DiskFault::Error(io::ErrorKind::Other));
+        let waiters: Vec<_> = (0..WAITERS).map(|_| scope.spawn(|| stream.put("key", b"waits"))).collect();
+        wait_until(|| stream.metrics().records_in == 2 + WAITERS);
+        disk.stall_syncs(false);
+        leader.join().unwrap().expect("the sync before the failed one");
+        waiters.into_iter().map(|waiter| waiter.join().unwrap()).collect()
+    });
+    let mut sources: Vec<Arc<io::Error>> = Vec::new();
+    for outcome in outcomes {
+        match outcome {
+            Err(Error::ShardFailed { source, .. }) => sources.push(source),
+            other => panic!("a waiter of a failed sync was told {other:?}"),
+        }
+    }
+    assert!(sources.iter().all(|source| Arc::ptr_eq(source, &sources[0])), "{sources:?}");
+    assert_eq!(stream.put("key", b"refused").unwrap_err().kind(), ErrorKind::Reopen);
+    assert_eq!(stream.get(ShardId::new(0), 1.into()).unwrap().data(), b"led");
+    assert_eq!(stream.get(ShardId::new(0), 2.into()).unwrap_err().kind(), ErrorKind::InvalidInput, "not durable");
+    stream.close().unwrap_err();
+    let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
+    assert_eq!(stream.get(ShardId::new(0), 0.into()).unwrap().data(), b"durable");
+    assert_eq!(stream.get(ShardId::new(0), 1.into()).unwrap().data(), b"led");
+    stream.put("key", b"goes on").unwrap();
+}
+
+fn wait_until(mut happened: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !happened() {
+        assert!(std::time::Instant::now() < deadline, "gave up waiting");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+/// No byte of room at each change of a stream: a refusal that says so, nothing lost, and it goes on once there is room, without
+/// reopening; a failed creation and a failed close are tried again by opening.
+#[test]
+fn a_full_disk_refuses_every_change_and_then_allows_it() {
+    type Change = fn(&anabranch::Stream) -> anabranch::Result<()>;
+    let changes: [(&str, Change); 6] = [
+        ("split", |stream| stream.split_shard(ShardId::new(0), None).map(drop)),
+        ("merge", |stream| stream.merge_shards(ShardId::new(0), ShardId::new(1)).map(drop)),
+        ("scale", |stream| stream.update_shard_count(5).map(drop)),
+        ("retention", |stream| stream.decrease_retention(RetentionPeriod::hours(2))),
+        ("budget", |stream| stream.set_retention_bytes(Some(1 << 20))),
+        ("trim", |stream| stream.trim_shard(ShardId::new(0), 1.into()).map(drop)),
+    ];
+    for (name, change) in changes {
+        let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+        disk.set_capacity(Some(0));
+        let made = || builder(&disk, &clock).shards(2).segment_bytes(4096);
+        assert_eq!(made().create(PATH).unwrap_err().kind(), ErrorKind::StorageFull, "create");
+        disk.set_capacity(None);
+        let stream = made().open(PATH).unwrap();
+        for id in 0..40_u8 {
+            stream.put(&id.to_string(), [id; 200]).unwrap();
+        }
+        let read = |stream: &anabranch::Stream| {
+            let mut records = stream.records(anabranch::RecordsStart::TrimHorizon).unwrap();
+            records.available().map(|record| record.unwrap().data()[0]).collect::<std::collections::BTreeSet<_>>()
+        };
+        let before = read(&stream);
+        disk.set_capacity(Some(0));
+        let refusal = change(&stream).expect_err(name);
+        assert_eq!(refusal.kind(), ErrorKind::StorageFull, "{name}: {refusal:?}");
+        assert_eq!(read(&stream), before, "{name}");
+        disk.set_capacity(None);
+        stream.put("between", [100; 200]).unwrap_or_else(|error| panic!("after a refused {name}: {error:?}"));
+        change(&stream).unwrap_or_else(|error| panic!("{name} with room: {error:?}"));
+        stream.put("after", [101; 200]).unwrap();
+        let before = read(&stream);
+        assert!(before.len() >= 41 && before.contains(&100) && before.contains(&101), "{name}");
+        disk.set_capacity(Some(0));
+        assert_eq!(stream.close().unwrap_err().kind(), ErrorKind::StorageFull, "close");
+        disk.set_capacity(None);
+        let disk = disk.crash(Crash::PowerLost { seed: 5 });
+        let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
+        assert_eq!(read(&stream), before, "{name}");
+        stream.close().unwrap();
+        assert_sound(&disk, name);
+    }
 }
