@@ -164,9 +164,8 @@ impl<'a> Place<'a> {
     }
 
     fn list(&self) -> io::Result<Vec<DirEntry>> {
-        let directory = self.open_directory()?;
+        let mut names = Dir::new(self.open_directory()?)?;
         let mut entries = Vec::new();
-        let mut names = Dir::read_from(&directory)?;
         while let Some(entry) = names.read() {
             let entry = entry?;
             let name = entry.file_name();
@@ -175,7 +174,7 @@ impl<'a> Place<'a> {
                 continue;
             }
             let kind = match entry.file_type() {
-                FileType::Unknown => kind_of(&directory, name)?,
+                FileType::Unknown => kind_of(names.fd()?, name)?,
                 known => known,
             };
             entries.push(DirEntry { name: text.to_owned(), is_dir: kind == FileType::Directory });
@@ -199,7 +198,7 @@ impl<'a> Place<'a> {
 }
 
 /// For file systems whose listings do not say what a name is.
-fn kind_of(directory: &File, name: &CStr) -> io::Result<FileType> {
+fn kind_of(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<FileType> {
     let stat = retry_on_intr(|| rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW))?;
     Ok(FileType::from_raw_mode(stat.st_mode))
 }

@@ -100,6 +100,7 @@ fn role() {
         "create" => create::run(),
         "history" => syscalls::run(),
         "limited" => limits::run(),
+        "decode" => limits::decode(),
         other => panic!("no role {other}"),
     }
 }

@@ -87,3 +87,42 @@ fn too_many_open_files_are_an_error_and_no_end() {
 fn files_that_may_not_grow_are_an_error_and_no_signal() {
     at_the_limit_of("size");
 }
+
+const MEMORY: usize = 64 << 20;
+
+/// Decodes, opens and repairs what a fuzzer's corpus makes, with lengths and counts blown up at every place and checksums put right.
+pub(crate) fn decode() {
+    limit(libc::RLIMIT_DATA, MEMORY as u64);
+    assert!(Vec::<u8>::new().try_reserve_exact(2 * MEMORY).is_err(), "the limit is in force");
+    let bodies: [(&str, fn(&[u8])); 3] = [
+        ("decode", anabranch::fuzzing::decode),
+        ("recover_segment", anabranch::fuzzing::recover_segment),
+        ("repair", anabranch::fuzzing::repair),
+    ];
+    for (target, body) in bodies {
+        let corpus = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let mut inputs = 0_u64;
+        for entry in std::fs::read_dir(corpus).unwrap() {
+            let whole = std::fs::read(entry.unwrap().path()).unwrap();
+            body(&whole);
+            let step = if target == "decode" { 1 } else { 16 };
+            for at in (1..whole.len().saturating_sub(3)).step_by(step) {
+                for value in [u32::MAX, i32::MAX.cast_unsigned(), 1 << 30] {
+                    let mut input = whole.clone();
+                    input[at..at + 4].copy_from_slice(&value.to_le_bytes());
+                    body(&input);
+                    inputs += 1;
+                }
+            }
+        }
+        println!("{target}: {inputs} inputs");
+    }
+}
+
+#[test]
+fn lengths_and_counts_in_files_take_no_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    child::start("decode", &log, &[]).join();
+    println!("{}", std::fs::read_to_string(log).unwrap());
+}
