@@ -135,4 +135,4 @@
 //! the time to open is bounded by the former and by the number of shards, not by the size of the store.
 //!
 //! Tests: `fuzz_corpus.rs::decode`, `fuzz_corpus.rs::recover_segment`, `fuzz_corpus.rs::operations`, `fuzz_corpus.rs::repair`; measured by
-//! `cargo bench --bench bounds`.
+//! `cargo bench --bench scale`.

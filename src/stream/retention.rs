@@ -396,8 +396,10 @@ mod tests {
     #[test]
     fn a_leap_that_is_taken_back_deletes_nothing() {
         let clock = ManualClock::default();
-        let before = clock.now();
         let mut deletion = DeletionClock::new(&clock);
+        clock.advance(Duration::from_secs(2));
+        let before = clock.now();
+        assert_eq!(deletion.now(&clock), Some(before));
         clock.set(Timestamp::from_millis(i64::MAX));
         assert_eq!(deletion.now(&clock), None);
         clock.set(before);
