@@ -276,7 +276,7 @@ fn a_full_disk_refuses_every_change_and_then_allows_it() {
         disk.set_capacity(None);
         let stream = made().open(PATH).unwrap();
         for id in 0..40_u8 {
-            stream.put(&id.to_string(), [id; 200]).unwrap();
+            stream.put(id.to_string(), [id; 200]).unwrap();
         }
         let read = |stream: &anabranch::Stream| {
             let mut records = stream.records(anabranch::RecordsStart::TrimHorizon).unwrap();

@@ -19,9 +19,14 @@ fn a_forks_copy_changes_nothing() {
             // SAFETY: the child only drops a handle, which takes no lock that another thread may have held, and leaves.
             let child = unsafe { libc::fork() };
             if child == 0 {
-                let refused = if closes { stream.close().is_err() } else { drop(stream) == () };
+                let mut code = 0;
+                if closes {
+                    code = i32::from(stream.close().is_ok());
+                } else {
+                    drop(stream);
+                }
                 // SAFETY: ends this process at once.
-                unsafe { libc::_exit(if refused { 0 } else { 1 }) }
+                unsafe { libc::_exit(code) }
             }
             let mut status = 0;
             // SAFETY: `status` is ours.

@@ -35,7 +35,7 @@ pub(crate) fn run() {
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     limit(resource, if resource == libc::RLIMIT_NOFILE { 12 } else { 10 << 10 });
     let mut receipts = Vec::new();
-    let refusal = (0..10_000_u32).find_map(|id| match stream.put(&id.to_string(), id.to_le_bytes()) {
+    let refusal = (0..10_000_u32).find_map(|id| match stream.put(id.to_string(), id.to_le_bytes()) {
         Ok(receipt) => {
             receipts.push((receipt, id));
             None
@@ -56,7 +56,7 @@ pub(crate) fn run() {
     limit(resource, 1 << 40);
     assert_eq!(refusal.kind(), ErrorKind::Io, "a refusal before anything is written leaves the shard in use");
     for id in 0..200_u32 {
-        receipts.push((stream.put(&id.to_string(), id.to_le_bytes()).unwrap(), id));
+        receipts.push((stream.put(id.to_string(), id.to_le_bytes()).unwrap(), id));
     }
     stream.close().unwrap();
     let stream = builder().open_existing(&path).unwrap();
@@ -90,11 +90,13 @@ fn files_that_may_not_grow_are_an_error_and_no_signal() {
 
 const MEMORY: usize = 64 << 20;
 
+type Body = fn(&[u8]);
+
 /// Decodes, opens and repairs what a fuzzer's corpus makes, with lengths and counts blown up at every place and checksums put right.
 pub(crate) fn decode() {
     limit(libc::RLIMIT_DATA, MEMORY as u64);
     assert!(Vec::<u8>::new().try_reserve_exact(2 * MEMORY).is_err(), "the limit is in force");
-    let bodies: [(&str, fn(&[u8])); 3] = [
+    let bodies: [(&str, Body); 3] = [
         ("decode", anabranch::fuzzing::decode),
         ("recover_segment", anabranch::fuzzing::recover_segment),
         ("repair", anabranch::fuzzing::repair),
