@@ -69,7 +69,8 @@
 //! ([`Error::ShardFailed`](crate::Error::ShardFailed)), everybody who waited on that sync gets the error, and reads of durable data go on.
 //!
 //! Tests: `crash/faults.rs::synced_streams_survive_every_failing_operation`, `crash/faults.rs::buffered_streams_survive_every_failing_operation`,
-//! `concurrency/main.rs::a_failed_sync_reaches_everybody`.
+//! `crash/faults.rs::rarer_and_lasting_failures_lose_nothing_either`, `crash/faults.rs::a_failed_sync_is_told_to_all_its_waiters`,
+//! `process/syscalls.rs::every_system_call_fails`, `concurrency/main.rs::a_failed_sync_reaches_everybody`.
 //!
 //! # A7. Corruption
 //!
@@ -92,6 +93,7 @@
 //! left; not a wrong record, not a silent jump, not a signal.
 //!
 //! Tests: `api/retention.rs::records_expire_by_their_age`, `api/retention.rs::a_reader_goes_on_in_the_segment_it_holds`,
+//! `process/moved.rs::records_of_a_trimmed_segment_stay_readable`,
 //! `crash/directed.rs::segments_are_not_removed_on_the_word_of_a_manifest_that_may_be_lost`.
 //!
 //! # A9. Split and merge
@@ -110,29 +112,36 @@
 //! # A11. One writer
 //!
 //! A second writable opening of a directory, by this process or another, fails at once with [`Error::Locked`](crate::Error::Locked). Readers in other processes are
-//! read-only and say so.
+//! read-only and say so. The lock is on the LOCK file and on the directory, so deleting the file lets nobody in. A writer works from the directory
+//! that it opened: moved or replaced under it, it goes on where its files are, and touches nothing that got their old name. A copy of a handle
+//! in a forked process changes nothing.
 //!
 //! Tests: `process/lock.rs::a_second_process_is_refused`, `process/lock.rs::the_lock_dies_with_its_process`,
-//! `process/lock.rs::of_threads_that_open_at_once_one_wins`, `api/open.rs::a_second_writer_is_locked_out`, `api/read_only.rs::a_reader_refuses_to_write`.
+//! `process/lock.rs::of_threads_that_open_at_once_one_wins`, `process/lock.rs::a_deleted_lock_file_lets_nobody_in`,
+//! `process/moved.rs::a_moved_stream_is_written_where_it_is_now`, `process/moved.rs::a_follower_of_a_deleted_or_moved_stream_is_told`,
+//! `process/fork.rs::a_forks_copy_changes_nothing`, `api/open.rs::a_second_writer_is_locked_out`, `api/read_only.rs::a_reader_refuses_to_write`.
 //!
 //! # A12. A full disk
 //!
 //! It gives a typed error ([`ErrorKind::StorageFull`](crate::ErrorKind::StorageFull)), no signal and no damage; the stream stays readable, and goes on after room
 //! is made.
 //!
-//! Tests: `crash/faults.rs::a_full_disk_refuses_and_recovers_without_reopening`, `crash/faults.rs::a_full_disk_refuses_a_split_and_keeps_the_parent`.
+//! Tests: `crash/faults.rs::a_full_disk_refuses_and_recovers_without_reopening`, `crash/faults.rs::a_full_disk_refuses_every_change_and_then_allows_it`,
+//! `process/limits.rs::files_that_may_not_grow_are_an_error_and_no_signal`.
 //!
 //! # A13. The clock
 //!
 //! Arrival times in a shard never go back, whatever the clock does. A clock that leaps past the retention period deletes nothing until a second reading,
 //! taken later by the monotonic clock, agrees.
 //!
-//! Tests: `api/retention.rs::a_leap_of_the_clock_deletes_nothing`, `api/retention.rs::a_clock_that_falls_back_expires_nothing_early`.
+//! Tests: `api/retention.rs::a_leap_of_the_clock_deletes_nothing`, `api/clock.rs::any_time_may_follow_any_other` (before 1970 and at the integer's edges, too),
+//! `api/clock.rs::no_leap_deletes_at_once`, `api/clock.rs::a_clock_that_leapt_before_the_opening_deletes_nothing_at_the_first_look`,
+//! `api/clock.rs::a_leap_hides_nothing_for_good`, `api/clock.rs::a_clock_that_goes_back_deletes_nothing`.
 //!
 //! # A14. Bounds
 //!
 //! Nothing in a file makes the library allocate, loop, recurse or panic without bound. Recovery reads unsealed segments fully and sealed ones not at all, so
 //! the time to open is bounded by the former and by the number of shards, not by the size of the store.
 //!
-//! Tests: `fuzz_corpus.rs::decode`, `fuzz_corpus.rs::recover_segment`, `fuzz_corpus.rs::operations`, `fuzz_corpus.rs::repair`; measured by
+//! Tests: `process/limits.rs::lengths_and_counts_in_files_take_no_memory`, `fuzz_corpus.rs::decode`, `fuzz_corpus.rs::recover_segment`, `fuzz_corpus.rs::operations`, `fuzz_corpus.rs::repair`; measured by
 //! `cargo bench --bench scale`.
