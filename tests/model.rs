@@ -172,7 +172,13 @@ impl Model {
         let durability = if synced { Durability::Synced } else { Durability::Buffered };
         let builder = model.builder().shards(FIRST_SHARDS).segment_bytes(4096).retention(period);
         model.stream = Some(builder.durability(durability).create(PATH).unwrap());
+        model.let_the_clock_be_believed();
         model
+    }
+
+    /// A clock may have leapt before an opening: what it says is believed for deletions a second later.
+    fn let_the_clock_be_believed(&self) {
+        self.clock.advance(Duration::from_secs(1));
     }
 
     fn builder(&self) -> StreamBuilder {
@@ -281,6 +287,7 @@ impl Model {
             shard.held.truncate(left);
         }
         self.stream = Some(stream);
+        self.let_the_clock_be_believed();
         self.all_durable();
         self.disk = self.disk.crash(Crash::ProcessKilled);
         self.stream = None;
@@ -288,6 +295,7 @@ impl Model {
 
     fn open(&mut self) {
         self.stream = Some(self.builder().open_existing(PATH).unwrap());
+        self.let_the_clock_be_believed();
         self.all_durable();
     }
 

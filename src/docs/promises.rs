@@ -132,7 +132,8 @@
 //! # A13. The clock
 //!
 //! Arrival times in a shard never go back, whatever the clock does. A clock that leaps past the retention period deletes nothing until a second reading,
-//! taken later by the monotonic clock, agrees.
+//! taken at least a second later by the monotonic clock, agrees; the first reading after an opening counts as such a leap, since nobody knows what the
+//! clock did before.
 //!
 //! Tests: `api/retention.rs::a_leap_of_the_clock_deletes_nothing`, `api/clock.rs::any_time_may_follow_any_other` (before 1970 and at the integer's edges, too),
 //! `api/clock.rs::no_leap_deletes_at_once`, `api/clock.rs::a_clock_that_leapt_before_the_opening_deletes_nothing_at_the_first_look`,
