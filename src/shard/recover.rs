@@ -5,10 +5,15 @@ use std::sync::Arc;
 
 use super::segments::Segments;
 use super::{Shard, ShardContext};
-use crate::format::{Footer, SealKind, SegmentHeader, ShardEntry, parse_segment_name, segment_name};
+use crate::format::{
+    Footer, SEGMENT_HEADER_BYTES, SealKind, SegmentHeader, ShardEntry, parse_segment_name, segment_name,
+};
 use crate::segment::{Due, Scan, SegmentWriter, is_unfinished, read_footer, read_header, scan};
-use crate::storage::{Access, Corruption, Fault, StorageFile};
+use crate::storage::{Access, Corruption, Fault, Storage, StorageFile};
 use crate::types::{SequenceNumber, ShardId, Timestamp};
+
+/// How much of a segment is looked at, and cleared, at once.
+const CLEARED_PIECE: usize = 256 << 10;
 
 /// What opening a shard found.
 #[derive(Debug)]
@@ -114,6 +119,27 @@ struct Opening<'a> {
     entry: &'a ShardEntry,
 }
 
+/// Writes zeros over the frames of a segment that holds no whole one, and makes that durable.
+fn clear_frames(storage: &dyn Storage, path: &Path, header: &SegmentHeader) -> Result<(), Fault> {
+    let file = storage.open_file(path, Access::Write).map_err(Fault::io("open", path))?;
+    let mut piece = vec![0; CLEARED_PIECE];
+    let mut position = SEGMENT_HEADER_BYTES as u64;
+    while position < header.footer_position() {
+        let left = usize::try_from(header.footer_position() - position).unwrap_or(usize::MAX);
+        piece.resize(left.min(CLEARED_PIECE), 0);
+        let read = file.read_at(&mut piece, position).map_err(Fault::io("read", path))?;
+        if read == 0 {
+            break;
+        }
+        if piece.iter().any(|byte| *byte != 0) {
+            piece.fill(0);
+            file.write_at(piece.get(..read).unwrap_or_default(), position).map_err(Fault::io("write", path))?;
+        }
+        position += read as u64;
+    }
+    file.sync().map_err(Fault::io("sync", path))
+}
+
 impl Opening<'_> {
     fn list(&self) -> Result<Vec<SequenceNumber>, Fault> {
         list_segments(self.context, self.directory, self.entry)
@@ -195,7 +221,8 @@ impl Opening<'_> {
         if let (Some(footer), Some(first)) = (previous, firsts.last()) {
             let path = self.path(*first);
             let file = self.open(&path)?;
-            // Before its successor is gone: a segment sealed as rolled must have one.
+            // Before its successor is gone: a segment sealed as rolled must have one. Cut short, this may tear the footer; what is
+            // left is then a roll that was cut short, since the successor is empty.
             self.reseal(&path, &self.header(file.as_ref(), &path, *first)?, footer)?;
         }
         self.remove(newest)?;
@@ -281,6 +308,9 @@ impl Opening<'_> {
             offset: found.end,
         });
         if found.starts.is_empty() {
+            if found.torn {
+                clear_frames(self.context.storage.as_ref(), &path, header)?;
+            }
             let tail = self.without_newest(firsts, newest, previous)?;
             return Ok(Tail { torn, ..tail });
         }
