@@ -25,6 +25,9 @@
 //! ANABRANCH_CRASH_SEEDS=200 ANABRANCH_CRASH_STEPS=3 cargo test --release --test crash -- --nocapture
 //! ```
 //!
+//! With 120 histories of each kind in place of 200 it visited 1,701,739 states when it was last counted, all of them sound. An earlier run of it found
+//! that a recovery could tear a durable footer while the successor behind it was not empty; that history is now in the quick form.
+//!
 //! Each run counts how often it reached the interesting states, prints the counts, and **fails if one was never reached**: a torn tail cut off, a sound record
 //! behind a torn one (the state that tempts a recovery to cry damage), a segment without a header, a roll cut short before the seal, an unsynced name lost, an
 //! unsynced removal undone, a leftover of the manifest's replacement, a split or merge cut short and found in force, and not in force, a creation cut short,
@@ -54,8 +57,9 @@
 //! kept secret, a sleeper registered late, a roll during a commit), all six of which are found.
 //!
 //! `api/linearizable.rs::histories_of_threads_are_linearizable` records histories of real threads and checks them; the checker itself is tested on histories
-//! that are not. `.ci/sanitizers` runs `tests/race.rs` under `ThreadSanitizer` and the tests under `AddressSanitizer`. Shuttle's atomics are sequentially consistent; weaker orders are
-//! `ThreadSanitizer`'s part, and there is no loom model.
+//! that are not. `.ci/sanitizers` is there to run `tests/race.rs` under `ThreadSanitizer` and the tests under `AddressSanitizer`. Shuttle's atomics are sequentially consistent; weaker orders are
+//! `ThreadSanitizer`'s part, and there is no loom model. `ThreadSanitizer` is not silent yet: it reports the freeing of reference-counted segments, whose
+//! last owner synchronises by a fence that it does not see; what lies behind these reports has not been looked at to the end.
 //!
 //! # Fuzzing
 //!
