@@ -58,8 +58,8 @@
 //!
 //! `api/linearizable.rs::histories_of_threads_are_linearizable` records histories of real threads and checks them; the checker itself is tested on histories
 //! that are not. `.ci/sanitizers` is there to run `tests/race.rs` under `ThreadSanitizer` and the tests under `AddressSanitizer`. Shuttle's atomics are sequentially consistent; weaker orders are
-//! `ThreadSanitizer`'s part, and there is no loom model. `ThreadSanitizer` is not silent yet: it reports the freeing of reference-counted segments, whose
-//! last owner synchronises by a fence that it does not see; what lies behind these reports has not been looked at to the end.
+//! `ThreadSanitizer`'s part, and there is no loom model. `ThreadSanitizer` is not silent yet: it reports what the standard library
+//! synchronises (`Arc`, `OnceLock`), which is not built for it; whether anything else lies behind these reports is not known.
 //!
 //! # Fuzzing
 //!
