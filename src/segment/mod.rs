@@ -13,5 +13,5 @@ mod write;
 pub(crate) use read::{Due, Segment, Visibility, is_unfinished, read_footer, read_header};
 pub use record::{Record, RecordBatch, RecordRef};
 pub(crate) use scan::{Scan, advance, scan};
-pub(crate) use survey::{Expected, Run, Survey, copy_readable};
+pub(crate) use survey::{Expected, Run, Survey, copy, tolerant};
 pub(crate) use write::SegmentWriter;

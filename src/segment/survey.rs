@@ -57,13 +57,13 @@ impl Survey {
         path: &Path,
         expected: &Expected,
     ) -> Result<Option<Self>, Fault> {
-        let file = Tolerant(Arc::clone(file));
-        let Some(header) = find_header(&file, path, expected)? else {
+        let file = file.as_ref();
+        let Some(header) = find_header(file, path, expected)? else {
             return Ok(None);
         };
-        let footer = footer_at_end(&file, path, &header)?;
+        let footer = super::read_footer(file, path, &header)?;
         let mut survey = Self { header, footer, runs: Vec::new(), durable: SequenceNumber::ZERO };
-        survey.walk(&mut Window::new(&file, path, &header), footer)?;
+        survey.walk(&mut Window::new(file, path, &header), footer)?;
         Ok(Some(survey))
     }
 
@@ -95,8 +95,7 @@ impl Survey {
         run: &Run,
         mut visit: impl FnMut(&Frame<'_>) -> Result<bool, Fault>,
     ) -> Result<bool, Fault> {
-        let file = Tolerant(Arc::clone(file));
-        let mut window = Window::new(&file, path, &self.header);
+        let mut window = Window::new(file.as_ref(), path, &self.header);
         let (mut position, mut number) = (run.start, run.first);
         while number < run.next {
             let Ok(frame) = window.frame(position, self.header.seed())? else {
@@ -173,7 +172,7 @@ impl Survey {
 }
 
 /// The segment's header, or one that fits what else is in the file.
-fn find_header(file: &Tolerant, path: &Path, expected: &Expected) -> Result<Option<SegmentHeader>, Fault> {
+fn find_header(file: &dyn StorageFile, path: &Path, expected: &Expected) -> Result<Option<SegmentHeader>, Fault> {
     let length = file.len().map_err(Fault::io("read the length of", path))?;
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
     let read = file.read_at(&mut bytes, 0).map_err(Fault::io("read", path))?;
@@ -197,7 +196,7 @@ fn sized(header: SegmentHeader, length: u64) -> SegmentHeader {
 /// Of a damaged header only the incarnation is not known from elsewhere: the right one is that with which the footer or the
 /// first frame passes its checksum.
 fn guess_header(
-    file: &Tolerant,
+    file: &dyn StorageFile,
     path: &Path,
     expected: &Expected,
     length: u64,
@@ -218,20 +217,21 @@ fn guess_header(
         let mut window = Window::new(file, path, &header);
         let first = window.frame(SEGMENT_HEADER_BYTES as u64, header.seed())?;
         let starts_with = first.is_ok_and(|frame| frame.sequence_number == expected.first);
-        if starts_with || footer_at_end(file, path, &header)?.is_some() {
+        if starts_with || super::read_footer(file, path, &header)?.is_some() {
             return Ok(Some(header));
         }
     }
     Ok(None)
 }
 
-fn footer_at_end(file: &Tolerant, path: &Path, header: &SegmentHeader) -> Result<Option<Footer>, Fault> {
-    super::read_footer(file, path, header)
+/// The same file, sectors that cannot be read as zeros: no record stands in zeros. For reading only; a repair replaces
+/// files, and takes an error for what it is.
+pub(crate) fn tolerant(file: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
+    Arc::new(Tolerant(file))
 }
 
-/// Copies a file's bytes, sectors that cannot be read as zeros.
-pub(crate) fn copy_readable(from: &Arc<dyn StorageFile>, to: &dyn StorageFile, length: u64) -> io::Result<()> {
-    let from = Tolerant(Arc::clone(from));
+/// Copies a file's bytes.
+pub(crate) fn copy(from: &dyn StorageFile, to: &dyn StorageFile, length: u64) -> io::Result<()> {
     let mut piece = vec![0; 1 << 20];
     let mut position = 0;
     while position < length {

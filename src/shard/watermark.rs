@@ -37,6 +37,18 @@ impl Watermarks {
         Ok(Self { stream_id, path, file, writable: access == Access::Write })
     }
 
+    /// For reading; nothing if there is no such file. That it cannot be opened is another answer.
+    pub(crate) fn open_if_there(
+        storage: &dyn Storage,
+        stream: &Path,
+        stream_id: StreamId,
+    ) -> Result<Option<Self>, Fault> {
+        match Self::open(storage, stream, stream_id, Access::Read) {
+            Err(Fault::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     /// Notes that the records below `durable` are durable. It is only a witness, so a failure to write it is no failure of
     /// the records: the old value stays true.
     pub(crate) fn store(&self, shard_id: ShardId, durable: SequenceNumber) {

@@ -53,7 +53,7 @@ pub struct RepairReport {
 ///
 /// It takes the writer's lock. Cut short by a crash, it can be run again.
 ///
-/// What it cannot do: a damaged MANIFEST is not rebuilt, since the ranges of the shards stand nowhere else. [`salvage`](crate::salvage) reads the
+/// What it cannot do: sectors that the device cannot read end it with [`Error::Io`], since what they hold may come back; and a damaged MANIFEST is not rebuilt, since the ranges of the shards stand nowhere else. [`salvage`](crate::salvage) reads the
 /// records all the same, to be put into a new stream.
 ///
 /// # Errors
@@ -168,7 +168,7 @@ impl<'a> Repair<'a> {
         make_empty_directory(self.storage.as_ref(), &directory)?;
         let parent = self.path.join(SHARDS_DIRECTORY);
         self.sync_dir(&parent)?;
-        let look = Looker::new(self.storage.as_ref(), self.path, Some(&self.found), &[])?.look(id)?;
+        let look = Looker::new(self.storage.as_ref(), self.path, Some(&self.found), &[], false)?.look(id)?;
         let replaced = self.replaced(&look);
         for file in &replaced {
             let name = format!("{}-{}", id.directory(), segment_name(file.first));
@@ -303,11 +303,11 @@ impl<'a> Repair<'a> {
             other => other?,
         }
         self.sync_dir(&self.aside.clone())?;
-        let old = Watermarks::open(self.storage.as_ref(), self.path, self.state.stream_id, Access::Read).ok();
+        let old = Watermarks::open_if_there(self.storage.as_ref(), self.path, self.state.stream_id)?;
         let new = Watermarks::create(self.storage.as_ref(), &self.scratch, self.state.stream_id)?;
         for entry in &self.state.shards {
-            let noted = old.as_ref().and_then(|old| old.load(entry.id).ok()).unwrap_or_default();
-            new.try_store(entry.id, noted.max(entry.next))?;
+            let noted = old.as_ref().map(|old| old.load(entry.id)).transpose()?;
+            new.try_store(entry.id, noted.unwrap_or_default().max(entry.next))?;
         }
         new.sync()?;
         self.sync_dir(&self.scratch.clone())?;
@@ -316,14 +316,14 @@ impl<'a> Repair<'a> {
         self.sync_dir(self.path)
     }
 
-    /// Copies a file as it is, sectors that cannot be read as zeros.
+    /// Copies a file as it is.
     fn keep_copy(&mut self, from: &Path, name: &str) -> Result<()> {
         let source = self.storage.open_file(from, Access::Read).map_err(Fault::io("open", from))?;
         let length = source.len().map_err(Fault::io("read the length of", from))?;
         let to = self.aside.join(name);
         remove_if_there(self.storage.as_ref(), &to)?;
         let copy = self.storage.create_file(&to).map_err(Fault::io("create", &to))?;
-        crate::segment::copy_readable(&source, copy.as_ref(), length).map_err(Fault::io("copy", from))?;
+        crate::segment::copy(source.as_ref(), copy.as_ref(), length).map_err(Fault::io("copy", from))?;
         copy.sync().map_err(Fault::io("sync", &to))?;
         self.set_aside.push(to);
         Ok(())

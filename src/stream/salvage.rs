@@ -12,7 +12,7 @@ use crate::format::{
     segment_name,
 };
 use crate::manifest;
-use crate::segment::{Expected, Run, Survey};
+use crate::segment::{Expected, Run, Survey, tolerant};
 use crate::shard::Watermarks;
 use crate::storage::{Access, Corruption, Disk, Fault, Storage, StorageFile};
 use crate::types::{HashKey, SequenceNumber, ShardId, StreamId, Timestamp};
@@ -111,7 +111,7 @@ pub fn salvage(
         let missing = path.join(manifest::MANIFEST_FILE);
         report.manifest = Some(Corruption::new(&missing, 0, "the file is missing"));
     }
-    let looker = Looker::new(storage.as_ref(), path, state.as_ref(), &shards)?;
+    let looker = Looker::new(storage.as_ref(), path, state.as_ref(), &shards, true)?;
     for id in shards {
         let look = looker.look(id)?;
         report.shards += 1;
@@ -142,6 +142,8 @@ pub(super) struct Looker<'a> {
     state: Option<&'a ManifestState>,
     stream_id: StreamId,
     watermarks: Option<Watermarks>,
+    /// Whether what the device cannot read is done without: for salvage, which changes nothing.
+    lenient: bool,
 }
 
 /// What is left of one shard.
@@ -180,14 +182,14 @@ impl<'a> Looker<'a> {
         path: &'a Path,
         state: Option<&'a ManifestState>,
         shards: &[ShardId],
+        lenient: bool,
     ) -> Result<Self, Fault> {
         let stream_id = match state {
             Some(state) => state.stream_id,
             None => stream_id_of_segments(storage, path, shards)?.unwrap_or(StreamId::new(0)),
         };
-        // Damaged or missing, it witnesses nothing.
-        let watermarks = Watermarks::open(storage, path, stream_id, Access::Read).ok();
-        Ok(Self { storage, path, state, stream_id, watermarks })
+        let watermarks = Watermarks::open_if_there(storage, path, stream_id)?;
+        Ok(Self { storage, path, state, stream_id, watermarks, lenient })
     }
 
     pub(super) fn look(&self, shard_id: ShardId) -> Result<Look, Fault> {
@@ -197,7 +199,10 @@ impl<'a> Looker<'a> {
         let exact = entry.is_some_and(|entry| !entry.is_open() || self.state.is_some_and(|state| state.clean));
         let mut durable = entry.map_or(SequenceNumber::ZERO, |entry| entry.next);
         if let Some(watermarks) = self.watermarks.as_ref().filter(|_| !exact) {
-            durable = durable.max(watermarks.load(shard_id).unwrap_or_default());
+            durable = durable.max(match watermarks.load(shard_id) {
+                Err(_) if self.lenient => SequenceNumber::ZERO,
+                noted => noted?,
+            });
         }
         bound(&mut files, entry, exact, durable);
         let known = files.iter().filter_map(|file| file.survey.as_ref()).map(|survey| survey.durable);
@@ -225,6 +230,7 @@ impl<'a> Looker<'a> {
             .map(|first| {
                 let path = directory.join(segment_name(first));
                 let file = self.storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
+                let file = if self.lenient { tolerant(file) } else { file };
                 let expected = Expected { stream_id: self.stream_id, shard_id, first, incarnations: 1..=last };
                 let survey = Survey::of(&file, &path, &expected)?;
                 Ok(SegmentFile { first, path, file, survey })

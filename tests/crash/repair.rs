@@ -334,3 +334,30 @@ fn a_repair_that_is_cut_short_is_run_again() {
     }
     println!("{states} states");
 }
+
+/// A call that fails once, a read included, ends a repair and loses nothing: the next one finds what was sound before.
+#[test]
+fn a_repair_that_meets_an_error_loses_nothing() {
+    let sample = Sample::killed();
+    let path = &sample.segments()[1];
+    let starts = frames(&sample.disk.read_file(path).unwrap());
+    let damaged = sample.copy();
+    damaged.damage(path, |bytes| bytes[starts[1] + 50] ^= 1).unwrap();
+    let (salvaged, _) = check_salvage(&sample, &damaged, "before");
+    let whole = damaged.fork(Crash::ProcessKilled);
+    repair(PATH, storage(&whole)).unwrap();
+    let mut refused = 0;
+    for at in 0..whole.operations() {
+        let case = format!("an error at {at}");
+        let disk = damaged.fork(Crash::ProcessKilled);
+        disk.fail_at(at, DiskFault::Error(std::io::ErrorKind::Other));
+        refused += u64::from(repair(PATH, storage(&disk)).is_err());
+        disk.clear_faults();
+        let (found, _) = check_salvage(&sample, &disk, &case);
+        assert_eq!(found, salvaged, "{case}: what was sound is there");
+        let report = repair(PATH, storage(&disk)).unwrap_or_else(|error| panic!("{case}: {error:?}"));
+        assert!(report.after.is_sound(), "{case}");
+        assert_eq!(check_salvage(&sample, &disk, &case).0, salvaged, "{case}: after the second run");
+    }
+    assert!(refused > 20, "most errors end a repair");
+}
