@@ -1,0 +1,63 @@
+//! Real file systems on disks of ours: the stream on ext4, XFS, Btrfs or tmpfs, that on a loop device, that on a file of this process, which logs
+//! every write and every flush in order.
+//!
+//! - `power`: a power cut leaves what was flushed, and nothing, everything or some sectors of the rest; the file system mounts that and replays
+//!   its journal, then the stream is opened and compared with what was acknowledged, shown and trimmed. Every fourth run has one
+//!   flush that fails.
+//! - `full`: the disk is full, but for so many bytes.
+//!
+//! It needs root, `/dev/fuse`, loop devices and the `mkfs` of each file system, and mounts: run it through `.ci/disks`, which gives it a mount
+//! namespace of its own. Called without a file system's name it does nothing, and says so.
+//!
+//! Arguments: file systems, each by name. `POWERCUT_STATES`: how many states of each run (60); `POWERCUT_RUNS`: runs, one seed each (4);
+//! `POWERCUT_SEED`: the first seed (1); `FULL_CASES`: how many sizes of what is left (24).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test program")]
+#![cfg_attr(not(target_os = "linux"), allow(unused))]
+
+#[cfg(target_os = "linux")]
+mod check;
+#[cfg(target_os = "linux")]
+mod full;
+#[cfg(target_os = "linux")]
+mod fuse;
+#[cfg(target_os = "linux")]
+mod image;
+#[cfg(target_os = "linux")]
+mod mount;
+#[cfg(target_os = "linux")]
+mod power;
+#[cfg(target_os = "linux")]
+mod workload;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        // What runners that start each test alone ask a harness.
+        if !arguments.iter().any(|argument| argument == "--ignored") {
+            println!("disks: test");
+        }
+        return;
+    }
+    #[cfg(target_os = "linux")]
+    run(&arguments);
+    #[cfg(not(target_os = "linux"))]
+    println!("skipped: real disks are tested on Linux only");
+}
+
+#[cfg(target_os = "linux")]
+fn run(arguments: &[String]) {
+    if let [role, stream, marks, durability, seed, life] = arguments
+        && role == "workload"
+    {
+        return workload::main([stream, marks, durability, seed, life]);
+    }
+    let named = |known: &&mount::FileSystem| arguments.iter().any(|name| name == known.name);
+    let chosen: Vec<_> = mount::FILE_SYSTEMS.iter().filter(named).collect();
+    if chosen.is_empty() {
+        println!("skipped: power cuts and full disks of real file systems need root and mounts; run .ci/disks");
+        return;
+    }
+    let work = tempfile::tempdir().unwrap();
+    power::cuts(&chosen, work.path());
+    full::disks(&chosen, work.path());
+}

@@ -1,0 +1,146 @@
+//! Power cuts: runs of the workload, and the states that are looked at.
+
+use std::path::Path;
+
+use anabranch::Durability;
+
+use crate::check::{Found, Ledger};
+use crate::fuse::Fuse;
+use crate::image::{Cut, Event, Image, Random, Rest};
+use crate::mount::{FileSystem, Mount};
+use crate::workload;
+
+const LIVES: u64 = 4;
+
+/// Cuts the power in runs of the workload on each of these.
+pub(crate) fn cuts(file_systems: &[&FileSystem], work: &Path) {
+    let mut reached = Reached::default();
+    for file_system in file_systems.iter().filter(|file_system| file_system.has_disk()) {
+        for seed in number("POWERCUT_SEED", 1)..number("POWERCUT_SEED", 1) + number("POWERCUT_RUNS", 4) {
+            Run { file_system, seed, work }.run(&mut reached);
+        }
+    }
+    println!("power cuts: {reached:?}");
+    let found = reached.found;
+    let counts = [reached.states, reached.cut_again, found.records, found.torn, found.clean];
+    assert!(reached.states == 0 || counts.iter().all(|count| *count > 0), "an interesting state was not reached");
+}
+
+pub(crate) fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap())
+}
+
+struct Run<'a> {
+    file_system: &'a FileSystem,
+    seed: u64,
+    work: &'a Path,
+}
+
+/// What the runs met.
+#[derive(Debug, Default)]
+struct Reached {
+    states: u64,
+    cut_again: u64,
+    /// States in which the file system could not be mounted: it does not survive that its own superblock is torn.
+    not_mounted: u64,
+    found: Found,
+}
+
+impl Run<'_> {
+    fn run(&self, reached: &mut Reached) {
+        let durability = self.durability();
+        let fuse = Fuse::mount(&self.work.join("disks"));
+        let disk = fuse.add_disk(Image::default(), self.file_system.bytes);
+        self.file_system.make(&disk);
+        let before = fuse.image();
+        drop(fuse.take_events());
+        // Every fourth run has a disk whose flush fails once.
+        let mut random = Random(self.seed);
+        let failing = self.seed % 4 == 3;
+        let mount = self.mount(&disk).expect("a new file system");
+        if failing {
+            fuse.fail_flush(Some(30 + random.below(150)));
+        }
+        for life in 0..LIVES {
+            workload::live(&mount.stream(), &fuse.marks(), durability, self.seed, life);
+        }
+        let failed = failing && fuse.fail_flush(None);
+        drop(mount);
+        let events = fuse.take_events();
+        fuse.discard();
+
+        let ledger = Ledger::of(&events);
+        assert!(ledger.len() > if failing { 10 } else { 400 }, "the workload did little: {ledger:?}");
+        let flushes = events.iter().filter(|event| matches!(event, Event::Flush)).count();
+        let states_before = reached.states;
+        for _ in 0..number("POWERCUT_STATES", 60) {
+            self.check(&fuse, &before, &events, &mut random, reached);
+        }
+        println!(
+            "{} {durability:?} seed {}: {} events, {flushes} flushes ({}), {} records promised, {} states",
+            self.file_system.name,
+            self.seed,
+            events.len(),
+            if failed { format!("one failed, {} refusals", ledger.refused) } else { "none failed".to_owned() },
+            ledger.len(),
+            reached.states - states_before,
+        );
+    }
+
+    fn durability(&self) -> Durability {
+        if self.seed.is_multiple_of(2) { Durability::Buffered } else { Durability::Synced }
+    }
+
+    /// One state; in a third of the cases the power goes once more during the check.
+    fn check(&self, fuse: &Fuse, before: &Image, events: &[Event], random: &mut Random, reached: &mut Reached) {
+        let cut = draw(events, random);
+        let case = format!("{} seed {} {cut:?}", self.file_system.name, self.seed);
+        let ledger = Ledger::of(&events[..cut.at]);
+        let state = cut.state(before, events, random);
+        let disk = fuse.add_disk(state.clone(), self.file_system.bytes);
+        let Some(found) = self.look(&disk, cut, &ledger, &case) else {
+            fuse.discard();
+            reached.not_mounted += 1;
+            return;
+        };
+        reached.states += 1;
+        reached.found.records += found.records;
+        reached.found.torn += found.torn;
+        reached.found.clean += found.clean;
+        let events = fuse.take_events();
+        fuse.discard();
+        if random.below(3) == 0 {
+            let again = draw(&events, random);
+            let state = again.state(&state, &events, random);
+            let disk = fuse.add_disk(state, self.file_system.bytes);
+            match self.look(&disk, again, &ledger, &format!("{case}, then {again:?}")) {
+                Some(_) => reached.cut_again += 1,
+                None => reached.not_mounted += 1,
+            }
+            fuse.discard();
+        }
+    }
+
+    /// Mounts a state and checks the stream in it; nothing if the file system itself did not survive.
+    fn look(&self, disk: &Path, cut: Cut, ledger: &Ledger, case: &str) -> Option<Found> {
+        let Some(mount) = self.mount(disk) else {
+            assert_eq!(cut.rest, Rest::Sectors(512), "{case}: the file system did not survive");
+            return None;
+        };
+        Some(ledger.check(&mount.stream(), self.durability(), case))
+    }
+
+    fn mount(&self, disk: &Path) -> Option<Mount> {
+        self.file_system.mount(disk, &self.work.join("mount"))
+    }
+}
+
+/// A cut right behind a mark (the strictest place), or anywhere.
+fn draw(events: &[Event], random: &mut Random) -> Cut {
+    let mut at = random.below(events.len() + 1);
+    if random.below(2) == 0 {
+        at += events[at..].iter().position(|event| matches!(event, Event::Mark(_))).map_or(0, |found| found + 1);
+    }
+    let rest = [Rest::Nothing, Rest::Everything, Rest::Sectors(512), Rest::Sectors(4096)][random.below(4)];
+    Cut { at, rest }
+}
