@@ -79,7 +79,8 @@ pub const MAX_PENDING_BYTES: usize = 32 << 20;
 /// A batch that a reader borrows ends at the first frame past this many bytes.
 pub const READ_BATCH_BYTES: usize = 256 << 10;
 
-/// Most files that are open for appending, over all streams of a store. Above it the shard that opened its file first makes
+/// Most files that are open for appending, over all streams of a store, unless
+/// [`StreamBuilder::open_files`](crate::StreamBuilder::open_files) says otherwise. Above it the shard that opened its file first makes
 /// its records durable and closes it until the next append. Well below the usual limit of 1,024 descriptors.
 pub const MAX_OPEN_FILES: usize = 512;
 

@@ -55,6 +55,7 @@ pub struct StoreBuilder {
     clock: Option<Arc<dyn Clock>>,
     storage: Option<Arc<dyn Storage>>,
     no_background: bool,
+    open_files: Option<usize>,
 }
 
 /// What a stream's directory is called while it is being deleted: no stream's name starts so.
@@ -79,6 +80,13 @@ impl StoreBuilder {
         self
     }
 
+    /// How many shards of all streams have their file open for appending at once: at least 1;
+    /// [`MAX_OPEN_FILES`](crate::limits::MAX_OPEN_FILES) by default.
+    pub fn open_files(mut self, most: usize) -> Self {
+        self.open_files = Some(most);
+        self
+    }
+
     /// Opens the store at `path`; makes the directory if there is none. Finishes deletions that were cut short.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         let path = path.as_ref().to_path_buf();
@@ -95,7 +103,7 @@ impl StoreBuilder {
                 clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
                 storage,
                 background,
-                files: Arc::default(),
+                files: Arc::new(self.open_files.map_or_else(OpenFiles::default, OpenFiles::new)),
                 open: Mutex::default(),
             }),
         };

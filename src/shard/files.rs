@@ -14,17 +14,29 @@ use crate::types::{SequenceNumber, ShardId};
 ///
 /// A shard that is appended to opens its file and is noted here; when there are too many, the one noted first is made
 /// durable and its file closed. It opens it again when it is next appended to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct OpenFiles {
+    most: usize,
     shards: Mutex<VecDeque<Weak<Shard>>>,
 }
 
+impl Default for OpenFiles {
+    fn default() -> Self {
+        Self::new(MAX_OPEN_FILES)
+    }
+}
+
 impl OpenFiles {
+    /// At most this many at once, and one.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most: most.max(1), shards: Mutex::default() }
+    }
+
     /// Notes that a shard opened a file, and closes others' if there are too many. Call it without a lock of any shard.
     pub(crate) fn opened(&self, shard: &Arc<Shard>) {
         let mut shards = self.shards.lock();
         shards.push_back(Arc::downgrade(shard));
-        let excess = shards.len().saturating_sub(MAX_OPEN_FILES);
+        let excess = shards.len().saturating_sub(self.most);
         let oldest: Vec<_> = shards.drain(..excess).collect();
         drop(shards);
         for weak in oldest {

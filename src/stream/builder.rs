@@ -49,6 +49,7 @@ pub struct StreamBuilder {
     pub(super) clock: Option<Arc<dyn Clock>>,
     pub(super) storage: Option<Arc<dyn Storage>>,
     pub(super) no_background: bool,
+    pub(super) open_files: Setting<usize>,
     /// A store's thread, in place of one of the stream's own.
     pub(super) background: Option<Background>,
     /// A store's bound on open files, in place of one of the stream's own.
@@ -133,6 +134,14 @@ impl StreamBuilder {
     /// to be the same at every run. `Synced` puts never need it, and unsynced bytes stay bounded without it too.
     pub fn background(mut self, on: bool) -> Self {
         self.no_background = !on;
+        self
+    }
+
+    /// How many shards have their file open for appending at once: at least 1; [`MAX_OPEN_FILES`](crate::limits::MAX_OPEN_FILES) by default. Above
+    /// it the shard that opened its file first makes its records durable and closes it until its next append. In a
+    /// [`Store`](crate::Store) the store's bound counts, for all of its streams together.
+    pub fn open_files(mut self, most: usize) -> Self {
+        self.open_files = Some(most);
         self
     }
 

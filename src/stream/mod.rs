@@ -4,6 +4,7 @@ mod background;
 mod builder;
 mod describe;
 mod open;
+mod parallel;
 mod put;
 mod read;
 mod records;
@@ -264,15 +265,11 @@ impl StreamInner {
     }
 
     fn sync_shards(&self) -> Result<()> {
-        let mut outcome = Ok(());
-        for member in self.topology().shards.values() {
-            let shard = &member.shard;
-            if shard.has_unsynced() {
-                let result = shard.sync().map_err(Error::of_shard(shard.id()));
-                outcome = outcome.and(result);
-            }
-        }
-        outcome
+        let topology = self.topology();
+        let unsynced: Vec<_> = topology.shards.values().filter(|member| member.shard.has_unsynced()).collect();
+        let outcomes =
+            parallel::map(&unsynced, |member| member.shard.sync().map_err(Error::of_shard(member.shard.id())));
+        outcomes.into_iter().fold(Ok(()), Result::and) // all are tried
     }
 
     /// Puts the shards of `state` in force for producers and readers. Logs of shards that stay are kept.
@@ -332,9 +329,12 @@ impl StreamInner {
     fn close_shards(&self, manifest: &mut Manifest) -> Result<()> {
         let mut state = manifest.state().clone();
         let mut outcome = Ok(());
-        for member in self.topology().shards.values().filter(|member| member.entry.is_open()) {
+        let topology = self.topology();
+        let open: Vec<_> = topology.shards.values().filter(|member| member.entry.is_open()).collect();
+        let frozen = parallel::map(&open, |member| member.shard.freeze());
+        for (member, frozen) in open.iter().zip(frozen) {
             let shard = &member.shard;
-            match (shard.freeze(), state.shard_mut(shard.id())) {
+            match (frozen, state.shard_mut(shard.id())) {
                 (Ok((next, last_arrival)), Some(entry)) => {
                     entry.next = next;
                     entry.last_arrival = last_arrival;

@@ -1,6 +1,6 @@
 //! Creating a stream's directory, and opening one: lock, manifest, recovery of each shard.
 
-use crate::sync::atomic::{AtomicBool, AtomicU64};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,14 @@ use crate::sync::{Mutex, RwLock};
 
 use super::builder::StreamBuilder;
 use super::retention::DeletionClock;
-use super::{Background, Handle, Member, RecoveryReport, Stream, StreamInner, Topology, TornTail};
+use super::{Background, Handle, Member, RecoveryReport, Stream, StreamInner, Topology, TornTail, parallel};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::format::{ManifestState, ShardEntry};
 use crate::manifest::{self, MANIFEST_FILE, MANIFEST_NEW_FILE, Manifest};
 use crate::shard::{
-    Counters, FlushRequest, RecentSegments, Shard, ShardContext, Signal, Torn, WATERMARK_FILE, Watermarks,
+    Counters, FlushRequest, OpenFiles, RecentSegments, Shard, ShardContext, Signal, Torn, WATERMARK_FILE,
+    Watermarks,
 };
 use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Storage};
 use crate::trace::event;
@@ -189,10 +190,18 @@ impl Opening {
 
         let mut recovery = RecoveryReport { was_clean, ..Default::default() };
         let mut shards = Shards::new();
-        for entry in &mut state.shards {
+        let failed = AtomicBool::new(false);
+        let found = parallel::map(&state.shards, |entry| {
+            if failed.load(Ordering::Relaxed) {
+                return None; // where one is damaged, no more than necessary is changed
+            }
             let exact = was_clean || !entry.is_open();
-            let directory = self.shard_directory(entry.id);
-            let found = Shard::recover(Arc::clone(&context), directory, entry, exact)?;
+            let found = Shard::recover(Arc::clone(&context), self.shard_directory(entry.id), entry, exact);
+            failed.fetch_or(found.is_err(), Ordering::Relaxed);
+            Some(found)
+        });
+        let found = found.into_iter().flatten().collect::<Result<Vec<_>, Fault>>()?;
+        for (entry, found) in state.shards.iter_mut().zip(found) {
             entry.next = found.next;
             entry.last_arrival = found.last_arrival;
             recovery.shards_recovered += u64::from(found.records > 0);
@@ -354,7 +363,9 @@ impl Opening {
             closed: AtomicBool::new(false),
             recovery,
             background: Mutex::new(background.cloned()),
-            files: self.builder.files.unwrap_or_default(),
+            files: self.builder.files.unwrap_or_else(|| {
+                Arc::new(self.builder.open_files.map_or_else(OpenFiles::default, OpenFiles::new))
+            }),
         });
         if let Some(background) = background {
             background.serve(&inner);
