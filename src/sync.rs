@@ -8,6 +8,12 @@ pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 #[cfg(not(shuttle))]
 pub(crate) use std::sync::atomic;
 
+#[cfg(not(tsan))]
+pub(crate) use std::sync::OnceLock;
+// The standard library is not built for the sanitizer, which therefore does not see how its own synchronises.
+#[cfg(tsan)]
+pub(crate) use once_cell::sync::OnceCell as OnceLock;
+
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::atomic;
 #[cfg(shuttle)]

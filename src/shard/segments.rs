@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
-use crate::sync::Mutex;
+use crate::sync::{Mutex, OnceLock};
 
 use super::ShardContext;
 use crate::format::{Footer, segment_name};
