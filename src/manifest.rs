@@ -134,3 +134,43 @@ pub(crate) fn changed(storage: &dyn Storage, directory: &Path, state: &ManifestS
     let stream = front.get(20..36) == Some(&state.stream_id.get().to_le_bytes());
     Ok(read < front.len() || !generation || !stream)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{ShardEntry, StreamOptions};
+    use crate::storage::SimulatedDisk;
+    use crate::types::{HashKeyRange, SequenceNumber, ShardId, StreamId, Timestamp};
+
+    #[test]
+    fn a_change_is_seen_by_a_look_at_the_front() {
+        let disk = SimulatedDisk::new();
+        let directory = Path::new("stream");
+        disk.create_dir(directory).unwrap();
+        let mut manifest = Manifest::new(Arc::new(disk.clone()), directory.to_path_buf(), state(3, 5));
+        manifest.replace(state(3, 5)).unwrap();
+        let stored = manifest.state().clone();
+        assert!(!changed(&disk, directory, &stored).unwrap());
+        let other = ManifestState { generation: stored.generation + 1, ..stored.clone() };
+        assert!(changed(&disk, directory, &other).unwrap(), "another generation");
+        let other = ManifestState { stream_id: StreamId::new(6), ..stored.clone() };
+        assert!(changed(&disk, directory, &other).unwrap(), "another stream");
+        disk.damage(&directory.join(MANIFEST_FILE), |bytes| bytes.truncate(35)).unwrap();
+        assert!(changed(&disk, directory, &stored).unwrap(), "a part of one");
+    }
+
+    fn state(generation: u64, stream_id: u128) -> ManifestState {
+        let shard =
+            ShardEntry::new(ShardId::new(0), Vec::new(), HashKeyRange::FULL, SequenceNumber::ZERO, Timestamp::MIN);
+        ManifestState {
+            generation,
+            stream_id: StreamId::new(stream_id),
+            created: Timestamp::MIN,
+            incarnation: 1,
+            clean: false,
+            options: StreamOptions::default(),
+            next_shard_id: ShardId::new(1),
+            shards: vec![shard],
+        }
+    }
+}

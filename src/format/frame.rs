@@ -275,6 +275,38 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_frame_is_believed_and_no_longer_one() {
+        assert_eq!(MAX_FRAME_BYTES, 40 + 16 + 24 + MAX_PARTITION_KEY_BYTES + MAX_DATA_BYTES as usize);
+        let claim = |length: usize| {
+            let mut bytes = vec![0; 8];
+            bytes[4..].copy_from_slice(&u32::try_from(length).unwrap().to_le_bytes());
+            Frame::size_at(&bytes)
+        };
+        // A checksum may be zero; a length may not.
+        assert_eq!(claim(HEADER_BYTES), Ok(HEADER_BYTES));
+        assert_eq!(claim(MAX_FRAME_BYTES), Ok(padded(MAX_FRAME_BYTES)));
+        assert_eq!(claim(MAX_FRAME_BYTES + 1), Err(FrameError::Length));
+        assert_eq!(claim(HEADER_BYTES - 1), Err(FrameError::Length));
+        assert_eq!(Frame::size_at(&[1, 0, 0, 0, 0, 0, 0, 0]), Err(FrameError::Length));
+    }
+
+    #[test]
+    fn contradictions_are_refused_even_with_a_sound_checksum() {
+        let key = "k".repeat(MAX_PARTITION_KEY_BYTES + 1);
+        let frame = |key: &str, change: fn(&mut Vec<u8>)| {
+            let mut bytes = Vec::new();
+            encode(&mut bytes, Seed(1), &input(key, b"some data", None, false));
+            change(&mut bytes);
+            Frame::parse(&bytes).is_some()
+        };
+        assert!(frame(&key[1..], |_| ()));
+        assert!(!frame(&key, |_| ()), "a key that is too long");
+        assert!(!frame("key", |bytes| bytes[38] |= 4), "a flag of a version to come");
+        assert!(!frame("key", |bytes| bytes[39] = 1), "a byte that must be zero");
+        assert!(!frame("key", |bytes| bytes[40] = 0xff), "a key that is not UTF-8");
+    }
+
+    #[test]
     fn zeros_are_the_end() {
         assert_eq!(Frame::decode(&[0; 64], Seed(1)), Err(FrameError::Empty));
         assert_eq!(Frame::decode(&[], Seed(1)), Err(FrameError::Length));

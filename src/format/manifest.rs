@@ -454,18 +454,45 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused_even_with_a_sound_checksum() {
-        let broken: [fn(&mut ManifestState); 5] = [
+        let broken: [fn(&mut ManifestState); 10] = [
             |state| state.shards.swap(0, 1),
             |state| state.next_shard_id = ShardId::new(2),
             |state| state.shards[0].first = SequenceNumber::new(5),
             |state| state.shards[1].parents = vec![ShardId::new(2)],
             |state| state.options.segment_bytes = 3,
+            |state| state.shards[1].parents = vec![ShardId::new(1)],
+            |state| state.shards[2].id = ShardId::new(1),
+            |state| state.incarnation = MAX_COUNT,
+            |state| state.generation = MAX_COUNT,
+            |state| state.options.initial_shards = MAX_SHARDS + 1,
         ];
         for (index, breaking) in broken.iter().enumerate() {
             let mut state = state();
             breaking(&mut state);
             assert_eq!(ManifestState::decode(&state.encode()), Err(ManifestError::Fields), "case {index}");
         }
+    }
+
+    #[test]
+    fn the_most_is_taken() {
+        let mut state = state();
+        (state.incarnation, state.generation) = (MAX_COUNT - 1, MAX_COUNT - 1);
+        state.options.initial_shards = MAX_SHARDS;
+        state.next_shard_id = ShardId::new(MAX_SHARDS);
+        let shard = state.shards.swap_remove(0);
+        state.shards = (0..MAX_SHARDS).map(|id| ShardEntry { id: ShardId::new(id), ..shard.clone() }).collect();
+        assert_eq!(ManifestState::decode(&state.encode()).as_ref(), Ok(&state));
+        state.next_shard_id = ShardId::new(MAX_SHARDS + 1);
+        state.shards.push(ShardEntry { id: ShardId::new(MAX_SHARDS), ..shard });
+        assert_eq!(ManifestState::decode(&state.encode()), Err(ManifestError::Fields), "a shard too many");
+    }
+
+    #[test]
+    fn nothing_may_be_left_over() {
+        let mut bytes = state().encode();
+        bytes.extend_from_slice(&[0; 8]);
+        reseal(&mut bytes);
+        assert_eq!(ManifestState::decode(&bytes), Err(ManifestError::Fields));
     }
 
     proptest! {

@@ -328,9 +328,48 @@ mod tests {
             Footer { frames_end: 1_032, ..footer() },
             Footer { index_position: 65_528, ..footer() },
             Footer { index_position: 1_025, ..footer() },
+            Footer { index_position: 65_400, ..footer() },
             Footer { last_arrival: Timestamp::from_millis(0), ..footer() },
         ] {
             assert_eq!(Footer::decode(&impossible.encode(seed), &header()), None, "{impossible:?}");
+        }
+    }
+
+    #[test]
+    fn impossible_headers_are_refused_even_with_a_sound_checksum() {
+        let least = (HEADER_BYTES + FOOTER_BYTES) as u64;
+        for (file_bytes, possible) in [
+            (least, true),
+            (least - 8, false),
+            (65_540, false),
+            (MAX_SEGMENT_FILE_BYTES, true),
+            (MAX_SEGMENT_FILE_BYTES + 8, false),
+        ] {
+            let header = SegmentHeader { file_bytes, ..header() };
+            assert_eq!(SegmentHeader::decode(&header.encode()).is_ok(), possible, "{file_bytes}");
+        }
+    }
+
+    #[test]
+    fn a_footer_of_lost_records_counts_no_bytes() {
+        let lost = Footer {
+            kind: SealKind::Lost,
+            records: u64::MAX / 2,
+            frames_end: HEADER_BYTES as u64,
+            index_position: HEADER_BYTES as u64,
+            bytes: 0,
+            ..footer()
+        };
+        for (footer, possible) in [
+            (lost, true),
+            (Footer { bytes: 1, ..lost }, false),
+            (Footer { frames_end: 136, index_position: 136, ..lost }, false),
+        ] {
+            assert_eq!(
+                Footer::decode(&footer.encode(header().seed()), &header()).is_some(),
+                possible,
+                "{footer:?}"
+            );
         }
     }
 

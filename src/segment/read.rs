@@ -1,10 +1,9 @@
 //! The readers' side of a segment.
 
-use crate::sync::atomic::{AtomicU64, Ordering};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
-use crate::sync::RwLock;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{OnceLock, RwLock};
 
 use crate::format::{
     FOOTER_BYTES, Footer, Frame, FrameError, HeaderError, SEGMENT_HEADER_BYTES, Seed, SegmentHeader,
@@ -343,4 +342,77 @@ pub(crate) fn is_unfinished(file: &dyn StorageFile, path: &Path, due: &Due) -> R
         }
     };
     Ok(of_a_creation && frames.iter().all(|byte| *byte == 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::format::FrameInput;
+    use crate::segment::SegmentWriter;
+    use crate::storage::SimulatedDisk;
+
+    /// Records that arrived at 10, 20 and 30; the last is written and not durable.
+    fn writer() -> SegmentWriter {
+        let storage: Arc<dyn Storage> = Arc::new(SimulatedDisk::new());
+        let directory = PathBuf::from("shard");
+        storage.create_dir(&directory).unwrap();
+        let header = SegmentHeader {
+            stream_id: StreamId::new(1),
+            shard_id: ShardId::new(2),
+            incarnation: 1,
+            first: SequenceNumber::new(100),
+            created: Timestamp::from_millis(0),
+            file_bytes: 4096,
+        };
+        let mut writer = SegmentWriter::create(&storage, &directory, header).unwrap();
+        for (number, arrival) in [(100, 10), (101, 20), (102, 30)] {
+            writer.stage(&FrameInput {
+                sequence_number: SequenceNumber::new(number),
+                arrival: Timestamp::from_millis(arrival),
+                durable: SequenceNumber::ZERO,
+                batch_remaining: 0,
+                explicit_hash_key: None,
+                producer: None,
+                partition_key: "key",
+                data: b"data",
+            });
+            if number == 102 { writer.write_staged().unwrap() } else { writer.sync().unwrap() }
+        }
+        writer
+    }
+
+    #[test]
+    fn a_record_that_is_not_durable_is_shown_to_those_who_ask_for_it_only() {
+        let writer = writer();
+        let position = |number, visibility| {
+            writer.segment().position(SequenceNumber::new(number), visibility).unwrap().is_some()
+        };
+        for visibility in [Visibility::Durable, Visibility::Written] {
+            let seen = [99, 100, 101, 102, 103].map(|number| position(number, visibility));
+            assert_eq!(seen, [false, true, true, visibility == Visibility::Written, false], "{visibility:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_leads_to_the_first_visible_record_from_it_on() {
+        let writer = writer();
+        let first_at = |time, visibility| {
+            let found = writer.segment().first_at(Timestamp::from_millis(time), visibility).unwrap();
+            found.map(SequenceNumber::get)
+        };
+        for (time, durable, written) in [
+            (0, Some(100), Some(100)),
+            (10, Some(100), Some(100)),
+            (11, Some(101), Some(101)),
+            (20, Some(101), Some(101)),
+            (21, None, Some(102)),
+            (30, None, Some(102)),
+            (31, None, None),
+        ] {
+            assert_eq!(first_at(time, Visibility::Durable), durable, "from {time} on, durable");
+            assert_eq!(first_at(time, Visibility::Written), written, "from {time} on, written");
+        }
+    }
 }

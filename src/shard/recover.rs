@@ -167,7 +167,7 @@ impl Opening<'_> {
     /// never got a record.
     fn find_tail(&self, firsts: &mut Vec<SequenceNumber>) -> Result<Tail, Fault> {
         let Some(newest) = firsts.pop() else {
-            return Ok(self.empty_tail(self.entry.next));
+            return Ok(self.empty_tail());
         };
         let previous = match firsts.last() {
             Some(first) => self.footer_of(*first)?,
@@ -200,9 +200,9 @@ impl Opening<'_> {
         self.unsealed_tail(firsts, newest, previous, file.as_ref(), &header)
     }
 
-    fn empty_tail(&self, next: SequenceNumber) -> Tail {
+    fn empty_tail(&self) -> Tail {
         Tail {
-            next,
+            next: self.entry.next,
             last_arrival: self.entry.last_arrival,
             records: 0,
             torn: None,
@@ -227,14 +227,7 @@ impl Opening<'_> {
         }
         self.remove(newest)?;
         self.context.storage.sync_dir(self.directory).map_err(Fault::io("sync", self.directory))?;
-        if previous.is_none() && !firsts.is_empty() {
-            return self.find_tail(firsts); // unsealed before it: an interrupted roll
-        }
-        let mut tail = self.empty_tail(previous.map_or(self.entry.next, |footer| footer.next()));
-        if let Some(footer) = previous {
-            tail.last_arrival = footer.last_arrival;
-        }
-        Ok(tail)
+        self.find_tail(firsts) // where the one before is unsealed, this was an interrupted roll
     }
 
     /// The roll makes the successor first and seals the old segment next; appends go on after both. So behind an unsealed segment

@@ -238,3 +238,49 @@ fn segments_are_not_removed_on_the_word_of_a_manifest_that_may_be_lost() {
     }
     assert!(cuts > 600, "{cuts}");
 }
+
+/// A shard that closes its file for another one's sake is durable, is said to be, and opens its file again.
+#[test]
+fn a_shard_whose_file_is_closed_for_another_is_durable() {
+    let story = Story { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+    let made = story.builder().open_files(1).shards(2).durability(Durability::Buffered);
+    let stream = made.create(PATH).unwrap();
+    let at = [0, u128::MAX].map(|key| PutOptions::new().explicit_hash_key(anabranch::HashKey::new(key)));
+    let opened = story.disk.operations_of(Operation::OpenFile);
+    let syncs = stream.metrics().syncs;
+    for _ in 0..4 {
+        for at in &at {
+            for _ in 0..2 {
+                stream.put_with("key", [7; 100], *at).unwrap();
+            }
+        }
+    }
+    assert_eq!(
+        story.disk.operations_of(Operation::OpenFile) - opened,
+        6,
+        "once for each change of shards, but the first"
+    );
+    assert_eq!(stream.metrics().syncs - syncs, 7, "once for each change of shards");
+    for seed in 0..64 {
+        let disk = story.disk.fork(Crash::PowerLost { seed });
+        let stream = builder(&disk, &story.clock).open_existing(PATH).unwrap();
+        let found = stream.describe().unwrap();
+        assert_eq!(found.shards[0].next_sequence_number.get(), 8, "seed {seed}");
+        assert!(found.shards[1].next_sequence_number.get() >= 6, "seed {seed}");
+    }
+}
+
+/// Unsynced bytes are synced when there are enough of them, and not before; a sealed segment gives its room back.
+#[test]
+fn unsynced_bytes_are_bounded_and_room_is_given_back() {
+    let story = Story { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+    let made = story.builder().segment_bytes(8 << 20).durability(Durability::Buffered).flush_bytes(64 << 10);
+    let stream = made.create(PATH).unwrap();
+    for _ in 0..1_000 {
+        stream.put("key", [7; 1_000 - 43]).unwrap(); // frames of 1,000 bytes
+    }
+    // Nobody else flushes, so each 65 or 66 frames one put does.
+    assert_eq!(stream.metrics().syncs, 15);
+    stream.close().unwrap();
+    assert!(story.disk.used_bytes() < (1_000_000 + 4_000 + 64 * 1024), "{} bytes", story.disk.used_bytes());
+}

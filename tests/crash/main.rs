@@ -5,6 +5,7 @@
 //! - `threads` does it under several threads that put, read, split, merge and scale.
 //! - `faults` lets every operation fail once, fills the disk up, and checks the same.
 //! - `damage` changes stored bytes, field by field, and demands the right data or a typed error.
+//! - `opening`: what an opening decides, one decision at a time.
 //! - `repair` mends what was damaged: what is sound stays, what is lost is said, the rest is set aside; the power is cut
 //!   in the middle of it, too.
 //! - `history` makes and runs the histories; `ledger` is the memory of what was promised; `directed` holds the short
@@ -28,6 +29,7 @@ mod directed;
 mod faults;
 mod history;
 mod ledger;
+mod opening;
 mod power;
 mod repair;
 mod threads;

@@ -187,3 +187,126 @@ fn data_that_imitates_frames_does_not_stall_the_scan() {
     }
     let _ = image.scan(); // an end or damage, in bounded time
 }
+
+/// A batch cut short before zeros is a torn tail too.
+#[test]
+fn half_a_batch_before_zeros_is_torn() {
+    let found = image(&[1, 2]).zero(2).scan().unwrap();
+    assert_eq!((found.next.get(), found.torn), (11, true));
+}
+
+#[test]
+fn damage_says_what_is_wrong_with_the_place() {
+    let told = |image: Image| match image.scan_with(12) {
+        Err(Fault::Corrupt(damage)) => damage.reason,
+        other => panic!("{other:?}"),
+    };
+    assert!(told(image(&[1, 1, 1]).damage(1)).starts_with("a frame's checksum does not match"));
+    assert!(told(image(&[1])).starts_with("zeros in the place of a record"));
+    let mut long = image(&[1, 1, 1]);
+    let length = long.positions[1] + 4;
+    long.bytes[length..length + 4].fill(0xff);
+    assert!(told(long).starts_with("a frame's length is impossible"));
+}
+
+/// A file that counts what is read of it.
+#[derive(Debug)]
+struct Counting {
+    bytes: Vec<u8>,
+    reads: std::sync::Mutex<Vec<(u64, usize)>>,
+}
+
+impl StorageFile for Counting {
+    fn len(&self) -> std::io::Result<u64> {
+        Ok(self.bytes.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> std::io::Result<usize> {
+        self.reads.lock().unwrap().push((position, buffer.len()));
+        let rest = self.bytes.get(usize::try_from(position).unwrap()..).unwrap_or_default();
+        let count = buffer.len().min(rest.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
+        unreachable!("a scan changes nothing")
+    }
+
+    fn allocate(&self, _: u64) -> std::io::Result<()> {
+        unreachable!("a scan changes nothing")
+    }
+
+    fn release(&self, _: std::ops::Range<u64>) -> std::io::Result<()> {
+        unreachable!("a scan changes nothing")
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        unreachable!("a scan changes nothing")
+    }
+
+    fn map(&self, _: u64) -> std::io::Result<crate::storage::Map> {
+        unreachable!("a scan takes no signal")
+    }
+}
+
+const MIB: usize = 1 << 20;
+
+/// Scans a segment of 8 MiB with these bytes behind its header; gives what was found and how it was read.
+fn scan_counted(frames: &[u8]) -> (Result<Scan, Fault>, Vec<(u64, usize)>) {
+    let header = SegmentHeader { file_bytes: 8 * MIB as u64, ..header() };
+    let mut bytes = header.encode().to_vec();
+    bytes.extend_from_slice(frames);
+    bytes.resize(8 * MIB, 0);
+    let file = Counting { bytes, reads: std::sync::Mutex::default() };
+    let found = scan(&file, Path::new(PATH), &header, Scan::start(&header), SequenceNumber::ZERO);
+    (found, file.reads.into_inner().unwrap())
+}
+
+/// Each byte is read once, in pieces that grow: few calls for a large segment, few bytes for a short look.
+#[test]
+fn a_scan_reads_each_byte_about_once() {
+    let mut frames = Vec::new();
+    for number in 0..5_000 {
+        let input = FrameInput {
+            sequence_number: SequenceNumber::new(10 + number),
+            arrival: Timestamp::from_millis(100),
+            durable: SequenceNumber::ZERO,
+            batch_remaining: 0,
+            explicit_hash_key: None,
+            producer: None,
+            partition_key: "key",
+            data: &[7; 1000],
+        };
+        encode(&mut frames, header().seed(), &input);
+    }
+    for (frames, records) in [(frames.as_slice(), 5_000), (&[], 0)] {
+        let (found, reads) = scan_counted(frames);
+        let found = found.unwrap();
+        assert_eq!((found.starts.len(), found.torn), (records, false));
+        let bytes: usize = reads.iter().map(|(_, count)| count).sum();
+        assert!((8 * MIB - 512..8 * MIB + 16 * 1100).contains(&bytes), "{bytes} bytes in {} reads", reads.len());
+        assert_eq!(reads[0], (SEGMENT_HEADER_BYTES as u64, 16 << 10));
+        assert!(reads.len() <= 16, "{} reads", reads.len());
+        assert!(reads.iter().all(|(_, count)| *count <= MIB), "{reads:?}");
+        assert!(reads.windows(2).all(|pair| pair[0].0 < pair[1].0), "{reads:?}");
+        assert!(
+            reads.iter().all(|(position, count)| position + *count as u64 <= 8 * MIB as u64 - 128),
+            "{reads:?}"
+        );
+    }
+}
+
+/// What claims a possible length and an impossible number is not worth a checksum, and spends nothing of the budget.
+#[test]
+fn garbage_that_claims_impossible_numbers_is_a_torn_tail() {
+    let mut garbage = Vec::new();
+    while garbage.len() < 4 * MIB {
+        garbage.extend_from_slice(&1_u32.to_le_bytes());
+        garbage.extend_from_slice(&0x20_0000_u32.to_le_bytes());
+        garbage.extend_from_slice(&(u64::MAX / 2 + garbage.len() as u64).to_le_bytes());
+    }
+    let (found, _) = scan_counted(&garbage);
+    let found = found.unwrap();
+    assert_eq!((found.next, found.torn), (header().first, true));
+}
