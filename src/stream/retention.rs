@@ -127,7 +127,8 @@ impl Stream {
     }
 
     /// Moves a shard's trim horizon up to `before`: new readers find nothing below it, and segments that lie wholly below are removed.
-    /// A `before` below the present horizon changes nothing.
+    /// A `before` below the present horizon changes nothing. It needs room for a new manifest: on a disk without any it is
+    /// refused, as are all changes.
     ///
     /// # Errors
     ///

@@ -284,3 +284,55 @@ fn unsynced_bytes_are_bounded_and_room_is_given_back() {
     stream.close().unwrap();
     assert!(story.disk.used_bytes() < (1_000_000 + 4_000 + 64 * 1024), "{} bytes", story.disk.used_bytes());
 }
+
+/// A budget that is enforced, cut short at any call, removes nothing that the whole of it would not; run again, it ends where that did.
+#[test]
+fn a_budget_that_is_enforced_and_cut_short_removes_nothing_more() {
+    let story = Story { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+    let made = story.builder().segment_bytes(4096).shards(3).durability(Durability::Synced);
+    let stream = made.create(PATH).unwrap();
+    for number in 0_u64..60 {
+        story.clock.advance(std::time::Duration::from_millis(1));
+        stream.put(format!("key-{}", number % 7), number.to_le_bytes().repeat(100)).unwrap();
+    }
+    let enforce = |stream: &Stream| {
+        stream.set_retention_bytes(Some(30_000)).and_then(|()| stream.enforce_retention()).map(drop)
+    };
+    let held = |stream: &Stream| -> Vec<_> {
+        let shards = stream.describe().unwrap().shards;
+        for shard in &shards {
+            let id = shard.summary.shard_id;
+            let first = shard.first_sequence_number.unwrap_or(shard.next_sequence_number).get();
+            for number in first..shard.next_sequence_number.get() {
+                stream.get(id, number.into()).unwrap();
+            }
+        }
+        shards.iter().map(|shard| (shard.first_sequence_number, shard.next_sequence_number)).collect()
+    };
+    let before = held(&stream);
+    let whole = story.disk.fork(Crash::ProcessKilled);
+    let on = |disk: &SimulatedDisk| builder(disk, &story.clock).open_existing(PATH);
+    let stream = on(&whole).unwrap();
+    let opened = whole.operations();
+    enforce(&stream).unwrap();
+    let calls = whole.operations() - opened;
+    let after = held(&stream);
+    assert!(after.iter().zip(&before).any(|(after, before)| after.0 > before.0), "something is removed");
+    for at in 0..calls {
+        for seed in 0..8 {
+            let disk = story.disk.fork(Crash::ProcessKilled);
+            let stream = on(&disk).unwrap();
+            disk.fail_at(at, DiskFault::PowerCut);
+            drop(enforce(&stream));
+            let disk = disk.crash(Crash::PowerLost { seed });
+            let name = format!("cut at {at}, seed {seed}");
+            assert_sound(&disk, &name);
+            let stream = on(&disk).unwrap();
+            for (found, after) in held(&stream).iter().zip(&after) {
+                assert!(found.0 <= after.0 && found.1 == after.1, "{name}: {found:?} where {after:?} was to stay");
+            }
+            enforce(&stream).unwrap();
+            assert_eq!(held(&stream), after, "{name}: run again");
+        }
+    }
+}
