@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anabranch::storage::{Operation, Storage};
 use anabranch::{
-    Crash, DiskFault, Durability, Error, ManualClock, SequenceNumber, ShardId, SimulatedDisk, Stream,
+    Crash, DiskFault, Durability, Error, ManualClock, PutOptions, SequenceNumber, ShardId, SimulatedDisk, Stream,
     StreamBuilder,
 };
 
@@ -164,7 +164,7 @@ fn a_clean_opening_touches_no_segment() {
         let case = Case { disk: SimulatedDisk::new(), ..case };
         let stream = case.builder().shards(shards).create(PATH).unwrap();
         for summary in stream.shards() {
-            let at = anabranch::PutOptions::new().explicit_hash_key(summary.hash_key_range.start());
+            let at = PutOptions::new().explicit_hash_key(summary.hash_key_range.start());
             stream.put_with("key", [1; 100], at).unwrap();
         }
         stream.close().unwrap();
@@ -176,4 +176,48 @@ fn a_clean_opening_touches_no_segment() {
         [after[0] - before[0], after[1] - before[1], after[2] - before[2]]
     });
     assert_eq!(costs[0], costs[1], "writes, syncs, syncs of directories");
+}
+
+/// So many shards that several threads recover them: the power goes in the middle of that, once more in the middle of the next, and a
+/// damaged one among them is named, whichever thread meets it.
+#[test]
+fn many_shards_are_recovered_by_threads_and_cut_short() {
+    const SHARDS: u32 = 100;
+    let case = Case { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+    let stream = case.builder().shards(SHARDS).durability(Durability::Buffered).create(PATH).unwrap();
+    for summary in stream.shards() {
+        for durability in [Durability::Synced, Durability::Buffered] {
+            let at = PutOptions::new().explicit_hash_key(summary.hash_key_range.start()).durability(durability);
+            stream.put_with("key", [1; 100], at).unwrap();
+        }
+    }
+    let whole = case.copy();
+    let calls = whole.disk.operations();
+    whole.open().unwrap();
+    let calls = whole.disk.operations() - calls;
+    for round in 0..60 {
+        let mut cut = case.copy();
+        for step in 0..2 {
+            cut.disk.fail_at((round * 7919 + step * 31) % calls, DiskFault::PowerCut);
+            drop(cut.open());
+            cut.disk = cut.disk.crash(Crash::PowerLost { seed: round + step });
+        }
+        let name = format!("round {round}");
+        assert_sound(&cut.disk, &name);
+        let stream = cut.open().unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        for id in 0..SHARDS {
+            stream.get(ShardId::new(id), SequenceNumber::ZERO).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+        }
+        stream.close().unwrap();
+        assert!(cut.open().unwrap().recovery().was_clean, "{name}");
+    }
+    for damaged in [0_u32, 63, 64, 99] {
+        let case = case.copy();
+        let path = Path::new(PATH).join(format!("shards/{damaged:012}/{:020}.seg", 0));
+        case.disk.damage(&path, |bytes| bytes[HEADER + 100] ^= 1).unwrap();
+        match case.open() {
+            Err(Error::Corrupt(found)) => assert_eq!(found.shard_id, Some(ShardId::new(damaged)), "{found}"),
+            other => panic!("shard {damaged}: {other:?}"),
+        }
+    }
 }
