@@ -94,7 +94,8 @@
 //!
 //! Tests: `api/retention.rs::records_expire_by_their_age`, `api/retention.rs::a_reader_goes_on_in_the_segment_it_holds`,
 //! `process/moved.rs::records_of_a_trimmed_segment_stay_readable`,
-//! `crash/directed.rs::segments_are_not_removed_on_the_word_of_a_manifest_that_may_be_lost`.
+//! `crash/directed.rs::segments_are_not_removed_on_the_word_of_a_manifest_that_may_be_lost`,
+//! `crash/directed.rs::a_budget_that_is_enforced_and_cut_short_removes_nothing_more`.
 //!
 //! # A9. Split and merge
 //!
@@ -114,12 +115,13 @@
 //! A second writable opening of a directory, by this process or another, fails at once with [`Error::Locked`](crate::Error::Locked). Readers in other processes are
 //! read-only and say so. The lock is on the LOCK file and on the directory, so deleting the file lets nobody in. A writer works from the directory
 //! that it opened: moved or replaced under it, it goes on where its files are, and touches nothing that got their old name. A copy of a handle
-//! in a forked process changes nothing.
+//! in a forked process is a closed one: it changes nothing. (A process made by a bare `clone` call, behind the C library's back, is
+//! only seen when the copy is closed or dropped.)
 //!
 //! Tests: `process/lock.rs::a_second_process_is_refused`, `process/lock.rs::the_lock_dies_with_its_process`,
 //! `process/lock.rs::of_threads_that_open_at_once_one_wins`, `process/lock.rs::a_deleted_lock_file_lets_nobody_in`,
 //! `process/moved.rs::a_moved_stream_is_written_where_it_is_now`, `process/moved.rs::a_follower_of_a_deleted_or_moved_stream_is_told`,
-//! `process/fork.rs::a_forks_copy_changes_nothing`, `api/open.rs::a_second_writer_is_locked_out`, `api/read_only.rs::a_reader_refuses_to_write`.
+//! `process/fork.rs::a_forks_copy_changes_nothing`, `process/fork.rs::a_forks_copy_is_closed`, `api/open.rs::a_second_writer_is_locked_out`, `api/read_only.rs::a_reader_refuses_to_write`.
 //!
 //! # A12. A full disk
 //!
@@ -127,7 +129,7 @@
 //! is made.
 //!
 //! Tests: `crash/faults.rs::a_full_disk_refuses_and_recovers_without_reopening`, `crash/faults.rs::a_full_disk_refuses_every_change_and_then_allows_it`,
-//! `process/limits.rs::files_that_may_not_grow_are_an_error_and_no_signal`.
+//! `process/limits.rs::files_that_may_not_grow_are_an_error_and_no_signal`; on ext4, XFS, Btrfs and tmpfs `.ci/disks`.
 //!
 //! # A13. The clock
 //!

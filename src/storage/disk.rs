@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::{Access, DirEntry, LockGuard, Map, Storage, StorageFile};
+use super::{Access, DirEntry, LockGuard, Map, Process, Storage, StorageFile};
 
 /// The file systems of this machine.
 ///
@@ -217,13 +217,13 @@ impl LockGuard for DiskLock {}
 #[derive(Debug)]
 struct HeldLock {
     file: File,
-    process: u32,
+    process: Process,
 }
 
 impl HeldLock {
     fn take(file: File) -> io::Result<Option<Self>> {
         match retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)) {
-            Ok(()) => Ok(Some(Self { file, process: std::process::id() })),
+            Ok(()) => Ok(Some(Self { file, process: Process::this() })),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -234,7 +234,7 @@ impl Drop for HeldLock {
     /// Unlocks, not only closes: a process that another thread is just spawning holds a copy of the descriptor until it
     /// executes, and the lock would live as long. A fork that goes on must not unlock for its parent.
     fn drop(&mut self) {
-        if self.process == std::process::id() {
+        if self.process.is_this() {
             let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock); // closing follows, and is as good
         }
     }

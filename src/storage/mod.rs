@@ -27,6 +27,7 @@
 mod disk;
 mod fault;
 mod map;
+mod process;
 mod simulated;
 
 use std::fmt;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 pub use disk::Disk;
 pub use fault::{Corruption, Fault};
 pub use map::Map;
+pub(crate) use process::Process;
 pub use simulated::{Crash, DiskFault, Operation, SimulatedDisk};
 
 /// A file system, as far as the library needs one.

@@ -30,7 +30,7 @@ use crate::manifest::{self, Manifest};
 use crate::routing::Routes;
 use crate::segment::Visibility;
 use crate::shard::{OpenFiles, Shard, ShardContext};
-use crate::storage::LockGuard;
+use crate::storage::{LockGuard, Process};
 use crate::types::{Durability, HashKey, ShardId};
 
 pub(crate) use background::Background;
@@ -91,7 +91,7 @@ pub(crate) struct StreamInner {
     lock: Mutex<Option<Box<dyn LockGuard>>>,
     read_only: bool,
     /// The process that opened it.
-    process: u32,
+    process: Process,
     /// Refuses operations.
     closing: AtomicBool,
     /// Everything that was acknowledged is sealed: readers that are at the tail may end.
@@ -244,7 +244,8 @@ impl StreamInner {
     }
 
     fn not_closed(&self) -> Result<()> {
-        if self.closing.load(Ordering::SeqCst) { Err(Error::Closed) } else { Ok(()) }
+        let closed = self.closing.load(Ordering::SeqCst) || self.process.was_forked();
+        if closed { Err(Error::Closed) } else { Ok(()) }
     }
 
     fn topology(&self) -> Arc<Topology> {
@@ -294,7 +295,7 @@ impl StreamInner {
 
     /// Whether this is a copy that a fork made.
     fn is_forked(&self) -> bool {
-        self.process != std::process::id()
+        !self.process.is_this()
     }
 
     fn close(&self) -> Result<()> {

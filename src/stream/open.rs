@@ -19,7 +19,7 @@ use crate::shard::{
     Counters, FlushRequest, OpenFiles, RecentSegments, Shard, ShardContext, Signal, Torn, WATERMARK_FILE,
     Watermarks,
 };
-use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Storage};
+use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Process, Storage};
 use crate::trace::event;
 use crate::types::{HashKeyRange, SequenceNumber, ShardId, StreamId, Timestamp};
 
@@ -352,7 +352,7 @@ impl Opening {
         let topology = Topology { shards: members.collect(), routes: manifest::routes(state).unwrap_or_default() };
         let inner = Arc::new(StreamInner {
             read_only: lock.is_none(),
-            process: std::process::id(),
+            process: Process::this(),
             deletion_clock: Mutex::new(DeletionClock::new(context.clock.as_ref())),
             path: self.path,
             context,

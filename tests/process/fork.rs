@@ -1,9 +1,49 @@
 //! A fork of a process that has a stream open.
 #![allow(unsafe_code, reason = "fork and _exit")]
 
-use anabranch::{Durability, Stream};
+use anabranch::{Durability, Error, PutEntry, RecordsStart, ShardId, ShardIteratorType, Stream};
 
 use crate::records::assert_sound;
+
+type Call = fn(&Stream, ShardId) -> anabranch::Result<()>;
+
+/// The child has a copy of the handle. Whatever it asks of it is refused, before a lock is taken that another thread may have held.
+#[test]
+fn a_forks_copy_is_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("stream");
+    let stream = Stream::builder().durability(Durability::Buffered).create(&path).unwrap();
+    stream.put("key", b"before").unwrap();
+    let shard = stream.open_shards()[0];
+    let calls: [Call; 7] = [
+        |stream, _| stream.put("key", b"in the child").map(drop),
+        |stream, _| stream.put_batch(&[PutEntry::new("key", b"in the child")]).map(drop),
+        |stream, _| stream.sync(),
+        |stream, _| stream.maintain(),
+        |stream, shard| stream.split_shard(shard, None).map(drop),
+        |stream, shard| stream.trim_shard(shard, 1.into()).map(drop),
+        |stream, shard| stream.shard_iterator(shard, ShardIteratorType::Latest).map(drop),
+    ];
+    // SAFETY: the child makes calls that must be refused before they take a lock, and leaves.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let refused = calls.iter().take_while(|call| matches!(call(&stream, shard), Err(Error::Closed)));
+        let code = i32::try_from(refused.count()).unwrap_or(99);
+        // SAFETY: ends this process at once.
+        unsafe { libc::_exit(code) }
+    }
+    let mut status = 0;
+    // SAFETY: `status` is ours.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(libc::WEXITSTATUS(status), 7, "the first call that was not refused");
+    stream.put("key", b"behind").unwrap();
+    stream.close().unwrap();
+    assert_sound(&path);
+    let stream = Stream::builder().open(&path).unwrap();
+    let mut records = stream.records(RecordsStart::TrimHorizon).unwrap();
+    let data: Vec<_> = records.available().map(|record| record.unwrap().data().to_vec()).collect();
+    assert_eq!(data, [b"before".to_vec(), b"behind".to_vec()]);
+}
 
 /// The child has a copy of the handle. It must not unlock, flush, seal or wait for what is its parent's.
 #[test]
@@ -40,7 +80,7 @@ fn a_forks_copy_changes_nothing() {
             assert_sound(&path);
             let stream = Stream::builder().open(&path).unwrap();
             assert!(stream.recovery().was_clean);
-            let records = stream.records(anabranch::RecordsStart::TrimHorizon).unwrap().available().count();
+            let records = stream.records(RecordsStart::TrimHorizon).unwrap().available().count();
             assert_eq!(records, 20);
         }
     }
