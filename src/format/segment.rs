@@ -324,6 +324,7 @@ mod tests {
             Footer { records: 0, ..footer() },
             Footer { records: u64::MAX, ..footer() },
             Footer { records: 60_000, ..footer() },
+            Footer { records: 1_700, ..footer() }, // an index of them fits, frames of them do not
             Footer { frames_end: 4, ..footer() },
             Footer { frames_end: 1_032, ..footer() },
             Footer { index_position: 65_528, ..footer() },
