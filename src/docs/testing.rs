@@ -100,9 +100,24 @@
 //!
 //! # Do the tests test?
 //!
-//! Mistakes made by hand (each sync left out in turn, each watermark, each checksum, the order of roll and trim: 32 of them) were all caught. `cargo mutants` was
-//! begun: of `shard/recover.rs` and `segment/scan.rs`, 10 and 34 mutants survived a run without the fuzz corpus; most of the latter change how much is read
-//! at once. They are not explained one by one yet, and the other files have not been mutated to the end.
+//! Mistakes made by hand (each sync left out in turn, each watermark, each checksum, the order of roll and trim: 32 of them) were all caught.
+//!
+//! `cargo mutants` changes the code, and tells which changes no test noticed. It was run over `format`, `manifest.rs`, `segment/scan.rs`, `segment/write.rs`,
+//! `shard/recover.rs`, `shard/retain.rs` and `shard/segments.rs`: 620 mutants, of which 110 survived. Among them was no less than a shard that is closed
+//! for another one's sake without its sync. Tests were written for what they showed (`crash/opening.rs`, the last ones of `crash/directed.rs`, unit tests
+//! of the formats and scans). What is left changes nothing that can be seen, or only how much work is done:
+//!
+//! - `|` to `^` between flags that share no bit; `usize::MAX / 8` in the place of numbers that do not fit `usize`, which on 64 bits all do.
+//! - How much is read, cleared or written again at once, and that recovery writes more again than what was not known durable.
+//! - `<` to `<=` where the two are never equal, or where nothing happens at equality: at the ends of loops over files.
+//! - The checks before a checksum in the search behind a torn tail: they save work, and the checksum decides; the budget of that search.
+//! - The longest manifest that is read: what is longer does not decode either.
+//! - A record exactly at the cutoff of retention, whose segment is sealed a millisecond before it is removed.
+//! - That an active segment without a record is not sealed: none stays without one.
+//! - What is decided under a lock a second time because another thread may have been there between: `committing` and `sealed meanwhile` in `retain.rs`. These
+//!   are the models' part, and no model is about retention.
+//!
+//! `segment/read.rs`, `record.rs`, `survey.rs`, the rest of `shard`, and `stream` have not been mutated to the end.
 //!
 //! # What is not tested
 //!

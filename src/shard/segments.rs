@@ -130,3 +130,49 @@ impl Slot {
         Ok(segment.footer().copied())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{FrameInput, SealKind, SegmentHeader};
+    use crate::segment::SegmentWriter;
+    use crate::storage::{SimulatedDisk, Storage};
+    use crate::types::{StreamId, Timestamp};
+
+    /// A sealed segment is kept open by those who read it, and by nobody else.
+    #[test]
+    fn a_sealed_segment_is_let_go() {
+        let storage: Arc<dyn Storage> = Arc::new(SimulatedDisk::new());
+        storage.create_dir(Path::new("shard")).unwrap();
+        let (first, arrival) = (SequenceNumber::new(5), Timestamp::from_millis(1));
+        let header = SegmentHeader {
+            stream_id: StreamId::new(1),
+            shard_id: ShardId::new(2),
+            incarnation: 1,
+            first,
+            created: arrival,
+            file_bytes: 4096,
+        };
+        let mut writer = SegmentWriter::create(&storage, Path::new("shard"), header).unwrap();
+        let mut segments = Segments::default();
+        segments.push_sealed(SequenceNumber::ZERO, None);
+        segments.push_live(Arc::clone(writer.segment()));
+        writer.stage(&FrameInput {
+            sequence_number: first,
+            arrival,
+            durable: SequenceNumber::ZERO,
+            batch_remaining: 0,
+            explicit_hash_key: None,
+            producer: None,
+            partition_key: "key",
+            data: b"data",
+        });
+        let footer = writer.seal(SealKind::Rolled).unwrap();
+        drop(writer);
+        let slot = segments.holding(first).unwrap();
+        assert!(slot.open.lock().upgrade().is_some(), "it is not known yet that it is sealed");
+        segments.seal(first);
+        assert!(slot.open.lock().upgrade().is_none());
+        assert_eq!(slot.footer.get(), Some(&footer), "which need not be read again");
+    }
+}

@@ -336,3 +336,17 @@ fn a_budget_that_is_enforced_and_cut_short_removes_nothing_more() {
         }
     }
 }
+
+/// Retention that finds nothing expired leaves the active segment as it is.
+#[test]
+fn a_look_that_finds_nothing_expired_seals_nothing() {
+    let story = Story { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+    let stream = story.builder().create(PATH).unwrap();
+    for _ in 0..3 {
+        stream.put("key", [1; 100]).unwrap();
+        let writes = story.disk.operations_of(Operation::Write);
+        assert!(stream.enforce_retention().is_ok());
+        assert_eq!(story.disk.operations_of(Operation::Write), writes, "no footer, no manifest");
+    }
+    assert_eq!(story.disk.list(&Path::new(PATH).join("shards/000000000000")).unwrap().len(), 1);
+}
