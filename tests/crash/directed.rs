@@ -345,7 +345,11 @@ fn a_look_that_finds_nothing_expired_seals_nothing() {
     for _ in 0..3 {
         stream.put("key", [1; 100]).unwrap();
         let writes = story.disk.operations_of(Operation::Write);
-        assert!(stream.enforce_retention().is_ok());
+        for _ in 0..3 {
+            // More than one look: the first ones may not believe the clock.
+            story.clock.advance(std::time::Duration::from_secs(5));
+            stream.enforce_retention().unwrap();
+        }
         assert_eq!(story.disk.operations_of(Operation::Write), writes, "no footer, no manifest");
     }
     assert_eq!(story.disk.list(&Path::new(PATH).join("shards/000000000000")).unwrap().len(), 1);
