@@ -21,12 +21,10 @@ const STEP: u64 = 53_000;
 /// room was made.
 pub(crate) fn disks(file_systems: &[&FileSystem], work: &Path) {
     for file_system in file_systems {
-        let refused: u64 = (0..number("FULL_CASES", CASES)).map(|case| run(file_system, work, case)).sum();
-        println!(
-            "{}: full disks with 0 to {} bytes left: {refused} openings refused",
-            file_system.name,
-            CASES * STEP
-        );
+        let cases = number("FULL_CASES", CASES);
+        let refused: u64 = (0..cases).map(|case| run(file_system, work, case)).sum();
+        let most = cases.saturating_sub(1) * STEP;
+        println!("{}: {cases} disks with 0 to {most} bytes left: {refused} openings refused", file_system.name);
     }
 }
 
