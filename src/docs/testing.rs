@@ -62,7 +62,7 @@
 //!
 //! `tests/crash/damage.rs` changes every byte of header, footer, index, MANIFEST and WATERMARK, bytes of every record, lengths, places and ages of files: the answer is the right
 //! data or a typed error that leads to the file, the offset and the record, and `verify` finds all of it. `tests/crash/repair.rs` mends each: what was sound
-//! is there under its number, what is gone is named, every damaged file is kept as a copy; cut at every call, a repair is run again and loses nothing more.
+//! is there under its number, what is gone is named (records in sectors that cannot be read, too), every damaged file is kept as a copy; cut at every call, a repair is run again and loses nothing more.
 //!
 //! # Concurrency
 //!

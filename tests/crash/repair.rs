@@ -361,3 +361,40 @@ fn a_repair_that_meets_an_error_loses_nothing() {
     }
     assert!(refused > 20, "most errors end a repair");
 }
+
+/// Sectors that the device cannot read: a salvage reads around them and names what stood there; a repair and an opening that has to read them end
+/// with the error and change nothing, since the sectors may come back.
+#[test]
+fn unreadable_sectors_are_read_around_and_change_nothing() {
+    for (sample, path) in [Sample::killed(), Sample::closed()].map(|sample| {
+        let path = sample.segments().pop().unwrap();
+        (sample, path)
+    }) {
+        let bytes = sample.disk.read_file(&path).unwrap();
+        let starts = frames(&bytes);
+        for index in 1..starts.len() - 1 {
+            let case = format!("{} record {index}", path.display());
+            let disk = sample.copy();
+            let middle = starts[index] + 100;
+            disk.make_unreadable(&path, middle..middle + 1).unwrap();
+            let (found, report) = check_salvage(&sample, &disk, &case);
+            // What is read again piece by piece are pages, as the kernel reads them.
+            let gone = sample.contents.len() - found.len();
+            assert!((1..=10).contains(&gone) && !report.lost.is_empty(), "{case}: {gone} records are gone");
+            let sealed = bytes[bytes.len() - FOOTER..].starts_with(b"ANABREND");
+            match builder(&disk, &sample.clock).open_existing(PATH) {
+                Ok(stream) => {
+                    assert!(sealed, "{case}: it was opened without reading it");
+                    drop(stream);
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Io, "{case}: {error:?}"),
+            }
+            assert_eq!(disk.read_file(&path).unwrap(), bytes, "{case}: an opening changed the file");
+            if !sealed {
+                let refusal = repair(PATH, storage(&disk)).unwrap_err();
+                assert_eq!(refusal.kind(), ErrorKind::Io, "{case}: {refusal:?}");
+                assert_eq!(check_salvage(&sample, &disk, &case).0, found, "{case}: after the repair that ended");
+            }
+        }
+    }
+}

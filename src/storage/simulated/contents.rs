@@ -35,6 +35,8 @@ pub(super) struct Contents {
     /// Counts changes.
     stamp: u64,
     syncs_under_way: usize,
+    /// What the medium does not give back.
+    unreadable: Vec<Range<usize>>,
 }
 
 impl Contents {
@@ -52,6 +54,7 @@ impl Contents {
             holes: BTreeSet::new(),
             stamp: 0,
             syncs_under_way: 0,
+            unreadable: Vec::new(),
         }
     }
 
@@ -70,11 +73,20 @@ impl Contents {
 
     pub(super) fn read(&self, bytes: &mut [u8], position: usize) -> io::Result<usize> {
         let count = self.size.saturating_sub(position).min(bytes.len());
+        if self.unreadable.iter().any(|lost| position < lost.end && lost.start < position + count) {
+            return Err(io::Error::other("the medium does not give these sectors back"));
+        }
         let (filled, _) = bytes.split_at_mut(count);
         if count > 0 {
             self.buffer.read(filled, position)?;
         }
         Ok(count)
+    }
+
+    /// From now on reads that touch the sectors of this range fail.
+    pub(super) fn make_unreadable(&mut self, range: Range<usize>) {
+        let start = range.start / SECTOR_BYTES * SECTOR_BYTES;
+        self.unreadable.push(start..whole_sectors(range.end));
     }
 
     pub(super) fn read_all(&self) -> Vec<u8> {
@@ -173,6 +185,7 @@ impl Contents {
             holes: self.holes.clone(),
             stamp: self.stamp,
             syncs_under_way: 0,
+            unreadable: self.unreadable.clone(),
         }
     }
 
@@ -198,6 +211,7 @@ impl Contents {
             holes: BTreeSet::new(),
             stamp: 0,
             syncs_under_way: 0,
+            unreadable: self.unreadable.clone(),
         };
         survivor.holes = self.holes.iter().copied().filter(|&hole| survivor.is_hole(hole)).collect();
         survivor

@@ -259,6 +259,15 @@ impl SimulatedDisk {
         Ok(())
     }
 
+    /// Makes the sectors of a range of a file unreadable: every [`read_at`](crate::storage::StorageFile::read_at) that touches them fails, until the file is
+    /// [damaged](Self::damage), which replaces it, or removed. Maps still show the bytes (a real one would end in a signal).
+    pub fn make_unreadable(&self, path: &Path, range: std::ops::Range<usize>) -> io::Result<()> {
+        let mut state = self.shared.inspect()?;
+        let inode = state.tree.find(path)?;
+        state.tree.file_mut(inode)?.make_unreadable(range);
+        Ok(())
+    }
+
     /// Copies the directory `from` of this disk into the directory `to` of the real one, which is
     /// made if need be: to look at a state with other tools.
     pub fn export(&self, from: &Path, to: &Path) -> io::Result<()> {
