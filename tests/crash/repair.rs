@@ -372,10 +372,10 @@ fn unreadable_sectors_are_read_around_and_change_nothing() {
     }) {
         let bytes = sample.disk.read_file(&path).unwrap();
         let starts = frames(&bytes);
-        for index in 1..starts.len() - 1 {
+        for (index, start) in starts.iter().enumerate().skip(1) {
             let case = format!("{} record {index}", path.display());
             let disk = sample.copy();
-            let middle = starts[index] + 100;
+            let middle = start + 100;
             disk.make_unreadable(&path, middle..middle + 1).unwrap();
             let (found, report) = check_salvage(&sample, &disk, &case);
             // What is read again piece by piece are pages, as the kernel reads them.
