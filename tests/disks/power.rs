@@ -59,7 +59,7 @@ impl Run<'_> {
         let failing = self.seed % 4 == 3;
         let mount = self.mount(&disk).expect("a new file system");
         if failing {
-            fuse.fail_flush(Some(30 + random.below(150)));
+            fuse.fail_flush(Some(70 + random.below(150))); // behind the creation and some puts
         }
         for life in 0..LIVES {
             workload::live(&mount.stream(), &fuse.marks(), durability, self.seed, life);
