@@ -1,6 +1,7 @@
 //! Real file systems on disks of ours: the stream on ext4, XFS, Btrfs or tmpfs, that on a loop device, that on a file of this process, which logs
 //! every write and every flush in order.
 //!
+//! - `sync`: a flush fails while several files are being synced: whoever was told of success must find what it wrote.
 //! - `power`: a power cut leaves what was flushed, and nothing, everything or some sectors of the rest; the file system mounts that and replays
 //!   its journal, then the stream is opened and compared with what was acknowledged, shown and trimmed. Every fourth run has one
 //!   flush that fails.
@@ -10,7 +11,7 @@
 //! namespace of its own. Called without a file system's name it does nothing, and says so.
 //!
 //! Arguments: file systems, each by name. `POWERCUT_STATES`: how many states of each run (60); `POWERCUT_RUNS`: runs, one seed each (4);
-//! `POWERCUT_SEED`: the first seed (1); `FULL_CASES`: how many sizes of what is left (24).
+//! `POWERCUT_SEED`: the first seed (1); `SYNC_RUNS`: runs with a failing flush beside syncs (40); `FULL_CASES`: how many sizes of what is left (24).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test program")]
 #![cfg_attr(not(target_os = "linux"), allow(unused))]
 
@@ -26,6 +27,8 @@ mod image;
 mod mount;
 #[cfg(target_os = "linux")]
 mod power;
+#[cfg(target_os = "linux")]
+mod sync;
 #[cfg(target_os = "linux")]
 mod workload;
 
@@ -51,6 +54,11 @@ fn run(arguments: &[String]) {
     {
         return workload::main([stream, marks, durability, seed, life]);
     }
+    if let [role, directory, marks] = arguments
+        && role == "writers"
+    {
+        return sync::main(directory.as_ref(), marks.as_ref());
+    }
     let named = |known: &&mount::FileSystem| arguments.iter().any(|name| name == known.name);
     let chosen: Vec<_> = mount::FILE_SYSTEMS.iter().filter(named).collect();
     if chosen.is_empty() {
@@ -58,6 +66,7 @@ fn run(arguments: &[String]) {
         return;
     }
     let work = tempfile::tempdir().unwrap();
+    sync::failures(&chosen, work.path());
     power::cuts(&chosen, work.path());
     full::disks(&chosen, work.path());
 }
