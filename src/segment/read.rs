@@ -415,4 +415,83 @@ mod tests {
             assert_eq!(first_at(time, Visibility::Written), written, "from {time} on, written");
         }
     }
+
+    fn due() -> Due {
+        Due {
+            stream_id: StreamId::new(1),
+            shard_id: ShardId::new(2),
+            first: SequenceNumber::new(100),
+            incarnation: 5,
+        }
+    }
+
+    fn header_of(due: &Due) -> SegmentHeader {
+        SegmentHeader {
+            stream_id: due.stream_id,
+            shard_id: due.shard_id,
+            incarnation: due.incarnation,
+            first: due.first,
+            created: Timestamp::from_millis(0),
+            file_bytes: 64 << 10,
+        }
+    }
+
+    fn file_of(length: u64, pieces: &[(u64, &[u8])]) -> Arc<dyn StorageFile> {
+        let file = SimulatedDisk::new().create_file(Path::new("file")).unwrap();
+        file.allocate(length).unwrap();
+        for (position, bytes) in pieces {
+            file.write_at(bytes, *position).unwrap();
+        }
+        file
+    }
+
+    #[test]
+    fn only_what_a_creation_leaves_is_unfinished() {
+        const WHOLE: u64 = 64 << 10;
+        let frames = SEGMENT_HEADER_BYTES as u64;
+        let unfinished = |length, pieces: &[(u64, &[u8])]| {
+            is_unfinished(file_of(length, pieces).as_ref(), Path::new("file"), &due()).unwrap()
+        };
+        let header = header_of(&due()).encode();
+        assert!(unfinished(0, &[]));
+        assert!(unfinished(frames - 1, &[(0, &header[..SEGMENT_HEADER_BYTES - 1])]));
+        assert!(unfinished(WHOLE, &[]), "no header");
+        assert!(unfinished(WHOLE, &[(0, &header[8..])]), "a torn header");
+        for at in [frames, frames + 4095] {
+            assert!(
+                !unfinished(WHOLE, &[(0, &header[8..]), (at, &[1])]),
+                "something at {at} behind a torn header"
+            );
+            assert!(!unfinished(WHOLE - 1, &[(0, &header), (at, &[1])]), "something at {at} behind a header");
+        }
+        assert!(unfinished(WHOLE - 1, &[(0, &header)]));
+        assert!(unfinished(frames, &[(0, &header)]));
+        assert!(!unfinished(WHOLE, &[(0, &header)]), "it is finished");
+    }
+
+    #[test]
+    fn only_ones_own_creation_is_unfinished() {
+        let unfinished = |change: fn(&mut Due)| {
+            let mut other = due();
+            change(&mut other);
+            let file = file_of(4096, &[(0, &header_of(&other).encode())]);
+            is_unfinished(file.as_ref(), Path::new("file"), &due()).unwrap()
+        };
+        assert!(unfinished(|_| {}));
+        assert!(unfinished(|other| other.incarnation = 4));
+        assert!(!unfinished(|other| other.incarnation = 6), "newer than what can have made it");
+        assert!(!unfinished(|other| other.stream_id = StreamId::new(7)));
+        assert!(!unfinished(|other| other.shard_id = ShardId::new(7)));
+        assert!(!unfinished(|other| other.first = SequenceNumber::new(7)));
+    }
+
+    #[test]
+    fn a_file_too_short_for_a_header_is_said_to_be_short() {
+        let header = header_of(&due()).encode();
+        let file = file_of(0, &[(0, &header[..SEGMENT_HEADER_BYTES - 1])]);
+        let due = due();
+        let read = read_header(file.as_ref(), Path::new("file"), due.stream_id, due.shard_id, due.first);
+        let Err(Fault::Corrupt(corruption)) = read else { panic!("{read:?}") };
+        assert_eq!(corruption.reason, "the file is shorter than a segment's header");
+    }
 }

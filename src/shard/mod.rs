@@ -29,7 +29,7 @@ mod retain;
 mod segments;
 mod watermark;
 
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -165,25 +165,38 @@ impl From<Fault> for ShardError {
     }
 }
 
-/// A standing wish that somebody syncs.
+/// A standing wish for whoever works in the background.
 #[derive(Debug, Default)]
 pub(crate) struct FlushRequest {
-    wanted: AtomicBool,
+    wish: AtomicU8,
     signal: Signal,
 }
+
+const NO_WISH: u8 = 0;
+const LOOK_AGAIN: u8 = 1;
+const SYNC: u8 = 2;
 
 impl FlushRequest {
     /// Wishes for a sync, and wakes whoever waits for wishes.
     pub(crate) fn ask(&self) {
-        if !self.wanted.swap(true, Ordering::SeqCst) {
+        self.wish_for(SYNC);
+    }
+
+    /// Wishes for no more than a look at what is due.
+    pub(crate) fn ask_to_look(&self) {
+        self.wish_for(LOOK_AGAIN);
+    }
+
+    fn wish_for(&self, wish: u8) {
+        if self.wish.fetch_max(wish, Ordering::SeqCst) < wish {
             self.signal.ring();
         }
     }
 
-    /// Waits for a wish or for `timeout`; whether there was one.
+    /// Waits for a wish or for `timeout`; whether a sync was wished for.
     pub(crate) fn wait(&self, timeout: Duration) -> bool {
-        self.signal.wait_unless(timeout, || self.wanted.load(Ordering::SeqCst));
-        self.wanted.swap(false, Ordering::SeqCst)
+        self.signal.wait_unless(timeout, || self.wish.load(Ordering::SeqCst) != NO_WISH);
+        self.wish.swap(NO_WISH, Ordering::SeqCst) == SYNC
     }
 }
 

@@ -26,7 +26,7 @@ struct Worker {
 #[derive(Debug, Default)]
 struct Shared {
     streams: Mutex<Vec<Served>>,
-    /// Asked when a shard wants a sync, when a stream joins, and at the end.
+    /// Asked for a sync by shards and at the end; for a look when a stream joins.
     wake: Arc<FlushRequest>,
     stop: AtomicBool,
 }
@@ -71,7 +71,7 @@ impl Background {
             next_flush: now + flush_interval,
             next_retention: now + Duration::from_millis(RETENTION_CHECK_MS),
         });
-        self.worker.shared.wake.ask();
+        self.worker.shared.wake.ask_to_look();
     }
 }
 
