@@ -27,6 +27,8 @@ mod follow;
 mod recover;
 mod retain;
 mod segments;
+#[cfg(all(test, not(shuttle)))]
+mod tests;
 mod watermark;
 
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -102,7 +104,8 @@ impl Counters {
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
     sleepers: AtomicU64,
-    rings: Mutex<u64>,
+    /// Held from the last look to the sleep, so that no ring falls between.
+    turn: Mutex<()>,
     bell: Condvar,
 }
 
@@ -113,7 +116,7 @@ impl Signal {
         // sleeper's last look sees what happened.
         crate::sync::atomic::fence(Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
-            *self.rings.lock() += 1;
+            drop(self.turn.lock());
             self.bell.notify_all();
         }
     }
@@ -125,14 +128,14 @@ impl Signal {
             self.sleepers.fetch_add(1, Ordering::SeqCst);
         }
         crate::sync::atomic::fence(Ordering::SeqCst);
-        let mut rings = self.rings.lock();
+        let mut turn = self.turn.lock();
         if !happened() {
             if late {
                 self.sleepers.fetch_add(1, Ordering::SeqCst);
             }
-            self.bell.wait_for(&mut rings, timeout);
+            self.bell.wait_for(&mut turn, timeout);
         }
-        drop(rings);
+        drop(turn);
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
     }
 }

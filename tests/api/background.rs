@@ -57,7 +57,7 @@ fn many_unsynced_bytes_are_flushed_before_the_interval_is_over() {
     let stream = options.create(path).unwrap();
     fill_large(&stream, S0, 2);
     let before = stream.metrics().syncs;
-    fill_large(&stream, S0, 30);
+    fill_large(&stream, S0, 30); // a fifth of what the puts would sync by themselves
     eventually("the thread syncs", || stream.metrics().syncs > before);
 }
 

@@ -1,0 +1,209 @@
+//! One shard by itself: what makes it sync, what its sleepers wait for.
+
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::format::{StreamOptions, frame_bytes};
+use crate::limits::UNSYNCED_FACTOR;
+use crate::storage::SimulatedDisk;
+use crate::types::{Durability, HashKeyRange};
+
+const DATA: &[u8] = &[7; 100];
+/// Far longer than any test: who is not woken fails by [`DEADLINE`].
+const FOREVER: Duration = Duration::from_secs(3600);
+const DEADLINE: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(20);
+
+/// An empty shard of a stream whose background thread, if it has one, is the test.
+fn shard(flush_bytes: u64, has_background: bool) -> Arc<Shard> {
+    let storage: Arc<dyn Storage> = Arc::new(SimulatedDisk::new());
+    let stream = PathBuf::from("stream");
+    let directory = stream.join("shard");
+    storage.create_dir(&stream).unwrap();
+    storage.create_dir(&directory).unwrap();
+    let stream_id = StreamId::new(1);
+    let watermarks = Watermarks::create(storage.as_ref(), &stream, stream_id).unwrap();
+    let context = Arc::new(ShardContext {
+        storage,
+        clock: Arc::new(ManualClock::default()),
+        stream_id,
+        incarnation: 1,
+        options: StreamOptions { flush_bytes, ..StreamOptions::default() },
+        retention: AtomicU64::new(u64::MAX),
+        watermarks,
+        counters: Counters::default(),
+        tail: Signal::default(),
+        flush: Arc::default(),
+        recent: RecentSegments::default(),
+        has_background,
+    });
+    let start = Timestamp::from_millis(0);
+    let entry = ShardEntry::new(ShardId::new(0), Vec::new(), HashKeyRange::FULL, SequenceNumber::ZERO, start);
+    Arc::new(Shard::new(context, directory, &entry))
+}
+
+fn append(shard: &Shard, durability: Durability) -> Result<SequenceNumber, ShardError> {
+    let entry = AppendEntry { partition_key: "key", data: DATA, explicit_hash_key: None };
+    shard.append(std::iter::once(entry), durability, None).map(|appended| appended.first)
+}
+
+fn put(shard: &Shard) {
+    append(shard, Durability::Buffered).unwrap();
+}
+
+fn frame() -> u64 {
+    frame_bytes(None, "key", DATA) as u64
+}
+
+fn syncs(shard: &Shard) -> u64 {
+    shard.context.counters.syncs.load(Ordering::SeqCst)
+}
+
+fn join<T>(thread: JoinHandle<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    while !thread.is_finished() {
+        assert!(Instant::now() < deadline, "nobody woke it");
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread.join().unwrap()
+}
+
+/// A thread that does this, given time to fall asleep over it.
+fn sleeper<T: Send + 'static>(sleep: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let thread = thread::spawn(sleep);
+    thread::sleep(SHORT);
+    thread
+}
+
+/// Demands that this sleeps until its time is over.
+fn sleeps(sleep: impl FnOnce()) {
+    let before = Instant::now();
+    sleep();
+    assert!(before.elapsed() >= SHORT, "it did not sleep");
+}
+
+#[test]
+fn a_signal_wakes_who_sleeps_and_nobody_sleeps_over_what_happened() {
+    let signal = Arc::new(Signal::default());
+    sleeps(|| signal.wait_unless(SHORT, || false));
+    signal.wait_unless(FOREVER, || true);
+    let woken = sleeper({
+        let signal = Arc::clone(&signal);
+        move || signal.wait_unless(FOREVER, || false)
+    });
+    signal.ring();
+    join(woken);
+}
+
+#[test]
+fn a_wish_is_heard_once_and_a_look_is_no_sync() {
+    let request = Arc::new(FlushRequest::default());
+    sleeps(|| assert!(!request.wait(SHORT)));
+    request.ask();
+    assert!(request.wait(FOREVER));
+    request.ask_to_look();
+    assert!(!request.wait(FOREVER));
+    request.ask();
+    request.ask_to_look();
+    assert!(request.wait(FOREVER), "the sync is not forgotten over the look");
+    sleeps(|| assert!(!request.wait(SHORT)));
+    for ask in [FlushRequest::ask, FlushRequest::ask_to_look] {
+        let woken = sleeper({
+            let request = Arc::clone(&request);
+            move || request.wait(FOREVER)
+        });
+        ask(&request);
+        join(woken);
+    }
+}
+
+#[test]
+fn a_reader_sleeps_until_there_is_something_to_read() {
+    let shard = shard(1 << 20, true);
+    let at = SequenceNumber::new;
+    let wait = |next, timeout| shard.wait(at(next), Visibility::Written, timeout);
+    sleeps(|| wait(0, SHORT));
+    let woken = sleeper({
+        let shard = Arc::clone(&shard);
+        move || shard.wait(at(0), Visibility::Written, FOREVER)
+    });
+    put(&shard);
+    join(woken);
+    wait(0, FOREVER);
+    sleeps(|| wait(1, SHORT));
+    sleeps(|| wait(2, SHORT));
+    sleeps(|| shard.wait(at(0), Visibility::Durable, SHORT));
+    let woken = sleeper({
+        let shard = Arc::clone(&shard);
+        move || shard.wait(at(0), Visibility::Durable, FOREVER)
+    });
+    shard.sync().unwrap();
+    join(woken);
+}
+
+#[test]
+fn the_end_of_a_shard_and_of_its_stream_wake_its_readers() {
+    for end in [Shard::close, Shard::shut] {
+        let shard = shard(1 << 20, true);
+        put(&shard);
+        let woken = sleeper({
+            let shard = Arc::clone(&shard);
+            move || shard.wait(SequenceNumber::new(1), Visibility::Written, FOREVER)
+        });
+        end(&shard);
+        join(woken);
+        shard.wait(SequenceNumber::new(1), Visibility::Written, FOREVER);
+        assert!(matches!(append(&shard, Durability::Buffered), Err(ShardError::NotOpen)));
+    }
+}
+
+#[test]
+fn many_unsynced_bytes_ask_for_a_sync_and_too_many_are_synced_at_once() {
+    const FRAMES: u64 = 4;
+    let shard = shard(FRAMES * frame(), true);
+    let asked = || shard.context.flush.wait(Duration::ZERO);
+    (1..FRAMES).for_each(|_| put(&shard));
+    assert!(!asked());
+    put(&shard);
+    assert!(asked());
+    (FRAMES + 1..FRAMES * UNSYNCED_FACTOR).for_each(|_| put(&shard));
+    assert!(asked());
+    assert_eq!(syncs(&shard), 0, "a sync by a put, while the background has been asked");
+    put(&shard);
+    assert_eq!(syncs(&shard), 1);
+    assert!(!shard.has_unsynced());
+}
+
+#[test]
+fn without_a_background_the_put_syncs() {
+    let shard = shard(4 * frame(), false);
+    (0..3).for_each(|_| put(&shard));
+    assert_eq!(syncs(&shard), 0);
+    put(&shard);
+    assert_eq!(syncs(&shard), 1);
+    assert!(!shard.context.flush.wait(Duration::ZERO), "asked of nobody");
+}
+
+#[test]
+fn parking_makes_durable_what_is_not_and_no_more() {
+    let shard = shard(1 << 20, true);
+    let durable = || shard.next(Visibility::Durable).get();
+    assert!(!shard.has_unsynced());
+    assert!(shard.park());
+    assert_eq!(syncs(&shard), 0);
+    put(&shard);
+    assert!(shard.has_unsynced());
+    assert!(shard.park());
+    assert_eq!((durable(), syncs(&shard), shard.has_unsynced()), (1, 1, false));
+    assert!(shard.park());
+    assert_eq!(syncs(&shard), 1, "nothing to sync");
+    let staged = append(&shard, Durability::Synced).unwrap(); // nobody leads its commit yet
+    assert!(shard.park());
+    assert_eq!((durable(), syncs(&shard)), (2, 2));
+    shard.commit(staged.next()).unwrap();
+    assert_eq!(syncs(&shard), 2, "it was durable");
+    put(&shard);
+    assert_eq!(shard.next(Visibility::Written).get(), 3, "a parked shard takes records");
+}
