@@ -1,4 +1,5 @@
 //! One shard by itself: what makes it sync, what its sleepers wait for.
+#![allow(clippy::unwrap_used, reason = "outside the test functions too")]
 
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -8,7 +9,7 @@ use crate::clock::ManualClock;
 use crate::format::{StreamOptions, frame_bytes};
 use crate::limits::UNSYNCED_FACTOR;
 use crate::storage::SimulatedDisk;
-use crate::types::{Durability, HashKeyRange};
+use crate::types::{Durability, HashKeyRange, ShardIteratorType};
 
 const DATA: &[u8] = &[7; 100];
 /// Far longer than any test: who is not woken fails by [`DEADLINE`].
@@ -206,4 +207,29 @@ fn parking_makes_durable_what_is_not_and_no_more() {
     assert_eq!(syncs(&shard), 2, "it was durable");
     put(&shard);
     assert_eq!(shard.next(Visibility::Written).get(), 3, "a parked shard takes records");
+}
+
+#[test]
+fn a_cursor_has_news_where_a_poll_finds_more_than_the_tail() {
+    let shard = shard(1 << 20, true);
+    let cursor = |next, visibility| {
+        let at = ShardIteratorType::AtSequenceNumber(SequenceNumber::new(next));
+        Cursor::new(Arc::clone(&shard), at, visibility).unwrap()
+    };
+    let first = cursor(0, Visibility::Written);
+    assert!(!first.has_news());
+    put(&shard);
+    assert!(first.has_news());
+    assert!(!cursor(0, Visibility::Durable).has_news());
+    let second = cursor(1, Visibility::Written);
+    assert!(!second.has_news());
+    shard.sync().unwrap();
+    put(&shard);
+    assert!(first.has_news() && second.has_news());
+    shard.freeze().unwrap();
+    let third = cursor(2, Visibility::Written);
+    assert!(!third.has_news());
+    shard.close();
+    assert!(third.has_news(), "the end");
+    assert!(second.has_news());
 }
