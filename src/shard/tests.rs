@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::*;
 use crate::clock::ManualClock;
 use crate::format::{StreamOptions, frame_bytes};
-use crate::limits::UNSYNCED_FACTOR;
+use crate::limits::{READ_BATCH_BYTES, UNSYNCED_FACTOR};
 use crate::storage::SimulatedDisk;
 use crate::types::{Durability, HashKeyRange, ShardIteratorType};
 
@@ -232,4 +232,31 @@ fn a_cursor_has_news_where_a_poll_finds_more_than_the_tail() {
     shard.close();
     assert!(third.has_news(), "the end");
     assert!(second.has_news());
+}
+
+#[test]
+fn a_batch_ends_at_its_bound_wherever_in_the_segment_it_starts() {
+    const FRAME: usize = 1 << 10;
+    let shard = shard(u64::MAX, true);
+    let data = vec![7; FRAME - frame_bytes(None, "key8", b"")];
+    assert_eq!(frame_bytes(None, "key8", &data), FRAME);
+    let a_batch = READ_BATCH_BYTES / FRAME;
+    for _ in 0..a_batch * 3 + 1 {
+        let entry = AppendEntry { partition_key: "key8", data: &data, explicit_hash_key: None };
+        shard.append(std::iter::once(entry), Durability::Buffered, None).unwrap();
+    }
+    // Into the one segment that holds the end, and the last whole batches of it.
+    let kind = ShardIteratorType::AtSequenceNumber(SequenceNumber::new(a_batch as u64));
+    let mut cursor = Cursor::new(Arc::clone(&shard), kind, Visibility::Written).unwrap();
+    let mut batches = Vec::new();
+    loop {
+        let (batch, progress) = cursor.next_batch(usize::MAX).unwrap();
+        if progress == Progress::Tail {
+            break;
+        }
+        batches.push(batch.len());
+    }
+    assert_eq!(batches.iter().sum::<usize>(), a_batch * 2 + 1, "{batches:?}");
+    assert!(batches.iter().all(|records| (1..=a_batch).contains(records)), "{batches:?}");
+    assert!(batches.contains(&a_batch), "{batches:?}");
 }
