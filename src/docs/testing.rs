@@ -111,7 +111,9 @@
 //! `cargo mutants` changes the code, and tells which changes no test noticed. It was run over `format`, `manifest.rs`, `segment/scan.rs`, `segment/write.rs`,
 //! `shard/recover.rs`, `shard/retain.rs` and `shard/segments.rs`: 613 mutants, of which 107 survived. Among them was no less than a shard that is closed
 //! for another one's sake without its sync. Tests were written for what they showed (`crash/opening.rs`, the last ones of `crash/directed.rs`, unit tests
-//! of the formats and scans). What is left changes nothing that can be seen, or only how much work is done:
+//! of the formats and scans). Then over `segment/read.rs`, `shard/append.rs` and `shard/mod.rs`: 186 mutants, of which 35 survived, among them every wake-up of a
+//! reader, which ends its sleep after half a second anyway; `shard/tests.rs` came of that. What is left changes nothing that can be seen, or only how much
+//! work is done:
 //!
 //! - `|` to `^` between flags that share no bit; `usize::MAX / 8` in the place of numbers that do not fit `usize`, which on 64 bits all do.
 //! - How much is read, cleared or written again at once, and that recovery writes more again than what was not known durable.
@@ -123,7 +125,10 @@
 //! - What is decided under a lock a second time because another thread may have been there between: `committing` and `sealed meanwhile` in `retain.rs`. These
 //!   are the models' part, and no model is about retention.
 //!
-//! `segment/read.rs`, `record.rs`, `survey.rs`, the rest of `shard`, and `stream` have not been mutated to the end.
+//! - A bell rung while nobody sleeps; a commit at exactly 32 MiB of staged records rather than behind it.
+//!
+//! `segment/record.rs`, `segment/survey.rs`, `shard/cursor.rs` (half of it was), `follow.rs`, `watermark.rs`, `files.rs`, and `stream` have not been mutated to the
+//! end.
 //!
 //! # What is not tested
 //!
