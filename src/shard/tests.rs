@@ -241,7 +241,8 @@ fn a_batch_ends_at_its_bound_wherever_in_the_segment_it_starts() {
     let data = vec![7; FRAME - frame_bytes(None, "key8", b"")];
     assert_eq!(frame_bytes(None, "key8", &data), FRAME);
     let a_batch = READ_BATCH_BYTES / FRAME;
-    for _ in 0..a_batch * 3 + 1 {
+    let records = a_batch * 3 + 1;
+    for _ in 0..records {
         let entry = AppendEntry { partition_key: "key8", data: &data, explicit_hash_key: None };
         shard.append(std::iter::once(entry), Durability::Buffered, None).unwrap();
     }
