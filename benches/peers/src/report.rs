@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::cell::{Cell, Figures};
 use crate::engines::{ENTRANTS, Entrant, Role, Survives};
-use crate::tables::{Column, TABLES, Table};
+use crate::tables::{Column, TABLES, Table, Unit};
 use crate::{Error, Result, chart};
 
 pub(crate) struct Results {
@@ -62,6 +62,9 @@ impl Results {
 
     /// How many times better ours is than the best of them.
     fn ratio(&self, column: &Column, role: Role) -> Option<f64> {
+        if column.unit == Unit::Amount {
+            return None;
+        }
         let (ours, theirs) = (self.best(column, Role::Ours)?, self.best(column, role)?);
         Some(if column.unit.more_is_better() { ours / theirs } else { theirs / ours })
     }

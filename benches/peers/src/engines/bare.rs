@@ -205,6 +205,12 @@ impl Engine for Staging {
         log.staged = end;
         Ok(())
     }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        let log = &mut *locked(&self.log);
+        log.drain()?;
+        Ok(log.file.set_len(log.drained)?)
+    }
 }
 
 /// What the records take with their frames, and some room.
@@ -269,6 +275,10 @@ impl Engine for Written {
     fn get(&self, number: u64, visit: &mut dyn FnMut(&[u8])) -> Result<()> {
         visit(self.read(number as usize * self.frame_bytes)?);
         Ok(())
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(self.file.set_len(self.end.load(Ordering::Relaxed))?)
     }
 }
 

@@ -14,8 +14,8 @@ pub(super) const ENTRANT: Entrant = Entrant {
     open: |setup| Ok(Box::new(OkayWal(open(setup)?))),
 };
 
-/// Big enough for checkpoints to be rare, as an application that wants speed would choose.
-const FILE_BYTES: u32 = 64 << 20;
+/// Bigger than its default, for checkpoints to be rarer; small enough for its files, which it fills with zeros first, to be soon reused.
+const FILE_BYTES: u32 = 8 << 20;
 
 struct OkayWal(WriteAheadLog);
 
