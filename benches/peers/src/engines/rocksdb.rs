@@ -57,7 +57,7 @@ impl Engine for RocksDb {
         for data in batch {
             write.put(self.next_key(), data);
         }
-        Ok(self.db.write_opt(&write, &self.write)?)
+        Ok(self.db.write_opt(write, &self.write)?)
     }
 
     fn scan(&self, from: u64, visit: &mut dyn FnMut(&[u8])) -> Result<()> {
