@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::format::{
     FOOTER_BYTES, Footer, Frame, FrameInput, ManifestState, SEGMENT_HEADER_BYTES, SegmentHeader,
-    WATERMARK_SLOT_BYTES, decode_slot, encode, encode_slot,
+    WATERMARK_SLOT_BYTES, decode_slot, encode_slot, encode_to,
 };
 use crate::storage::{Crash, SimulatedDisk, Storage};
 use crate::stream::Stream;
@@ -72,7 +72,7 @@ fn decode_frame(bytes: &mut [u8], mend: bool) {
         return;
     };
     let mut again = Vec::new();
-    encode(
+    encode_to(
         &mut again,
         seed,
         &FrameInput {

@@ -84,6 +84,20 @@ pub const READ_BATCH_BYTES: usize = 256 << 10;
 /// its records durable and closes it until the next append. Well below the usual limit of 1,024 descriptors.
 pub const MAX_OPEN_FILES: usize = 512;
 
+/// A slot of the STAGING file: what a `Buffered` shard gathers before it writes it to its segment. Of slots between 16 KiB and 1 MiB this is
+/// the smallest from which on more gains nothing: writing costs as much for each byte, and the slot stays in the processor's cache.
+pub const STAGING_SLOT_BYTES: usize = 64 << 10;
+
+/// Slots start at multiples of this, and are no shorter.
+pub(crate) const SLOT_UNIT_BYTES: usize = 1 << 10;
+
+/// Most slots of a stream's STAGING file. Shards that find none write each record by a call of its own, until one comes free.
+pub const MAX_STAGING_SLOTS: usize = 64;
+
+/// How long `Buffered` records wait, in milliseconds, before the background thread writes them to their segment, where other
+/// processes find them. In this process they are read at once.
+pub const DRAIN_INTERVAL_MS: u64 = 1;
+
 /// How many sealed segments of a stream stay mapped after they were read.
 pub const RECENT_SEGMENTS: usize = 64;
 
@@ -93,6 +107,7 @@ pub const RETENTION_CHECK_MS: u64 = 10_000;
 /// A stream's name in a store: 1 to 128 characters of `[a-zA-Z0-9_.-]`, as Kinesis.
 pub const MAX_STREAM_NAME_CHARS: usize = 128;
 
+const _: () = assert!(STAGING_SLOT_BYTES.is_multiple_of(SLOT_UNIT_BYTES));
 const _: () = assert!(MAX_DATA_BYTES < MAX_BATCH_BYTES);
 const _: () = assert!(DEFAULT_MAX_DATA_BYTES < DEFAULT_MAX_BATCH_BYTES);
 const _: () = assert!(DEFAULT_MAX_DATA_BYTES <= MAX_DATA_BYTES);

@@ -76,41 +76,69 @@ pub(crate) fn frame_bytes(explicit_hash_key: Option<HashKey>, partition_key: &st
     padded(HEADER_BYTES + hash_key_bytes + partition_key.len() + data.len())
 }
 
-/// Appends the frame of a record. The caller has checked key and data against their limits, which are far
-/// below what the length fields hold.
+impl FrameInput<'_> {
+    /// The frame's bytes without its padding.
+    fn length(&self) -> usize {
+        let hash_key_bytes = if self.explicit_hash_key.is_some() { HASH_KEY_BYTES } else { 0 };
+        let stamp_bytes = if self.producer.is_some() { STAMP_BYTES } else { 0 };
+        HEADER_BYTES + hash_key_bytes + stamp_bytes + self.partition_key.len() + self.data.len()
+    }
+
+    /// The bytes that the frame takes in a segment.
+    pub(crate) fn size(&self) -> usize {
+        padded(self.length())
+    }
+}
+
+/// Writes the frame of a record into `out`, which has [`FrameInput::size`] bytes; what they held does not matter. The caller has
+/// checked key and data against their limits, which are far below what the length fields hold.
 #[allow(clippy::cast_possible_truncation, reason = "key and data are bounded by the limits")]
-pub(crate) fn encode(out: &mut Vec<u8>, seed: Seed, input: &FrameInput<'_>) {
-    let start = out.len();
+pub(crate) fn encode(out: &mut [u8], seed: Seed, input: &FrameInput<'_>) {
+    let length = input.length();
     let flags = if input.explicit_hash_key.is_some() { FLAG_HASH_KEY } else { 0 }
         | if input.producer.is_some() { FLAG_STAMP } else { 0 };
-
-    let mut header = [0; HEADER_BYTES];
+    let Some((header, mut rest)) = out.split_first_chunk_mut::<HEADER_BYTES>() else {
+        return; // shorter than any frame
+    };
+    header[4..8].copy_from_slice(&(length as u32).to_le_bytes());
     header[8..16].copy_from_slice(&input.sequence_number.get().to_le_bytes());
     header[16..24].copy_from_slice(&input.arrival.as_millis().to_le_bytes());
     header[24..32].copy_from_slice(&input.durable.get().to_le_bytes());
     header[32..36].copy_from_slice(&input.batch_remaining.to_le_bytes());
     header[36..38].copy_from_slice(&(input.partition_key.len() as u16).to_le_bytes());
-    header[38] = flags;
-    out.extend_from_slice(&header);
+    header[38..40].copy_from_slice(&[flags, 0]);
     if let Some(hash_key) = input.explicit_hash_key {
-        out.extend_from_slice(&hash_key.get().to_le_bytes());
+        rest = put(rest, &hash_key.get().to_le_bytes());
     }
     if let Some(stamp) = input.producer {
-        out.extend_from_slice(&stamp.producer_id.to_le_bytes());
-        out.extend_from_slice(&stamp.epoch.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&stamp.batch_number.to_le_bytes());
+        rest = put(rest, &stamp.producer_id.to_le_bytes());
+        rest = put(rest, &stamp.epoch.to_le_bytes());
+        rest = put(rest, &[0; 4]);
+        rest = put(rest, &stamp.batch_number.to_le_bytes());
     }
-    out.extend_from_slice(input.partition_key.as_bytes());
-    out.extend_from_slice(input.data);
+    rest = put(rest, input.partition_key.as_bytes());
+    rest = put(rest, input.data);
+    rest.fill(0); // the padding
 
-    let length = out.len() - start;
-    out.resize(start + padded(length), 0);
-    if let Some(frame) = out.get_mut(start..) {
-        frame[4..8].copy_from_slice(&(length as u32).to_le_bytes());
-        let checksum = seed.checksum(&frame[4..]);
-        frame[0..4].copy_from_slice(&checksum.to_le_bytes());
+    if let Some((checksum, checked)) = out.split_first_chunk_mut() {
+        *checksum = seed.checksum(checked).to_le_bytes();
     }
+}
+
+/// Copies `bytes` to the front of `room`; gives what is behind them.
+fn put<'a>(room: &'a mut [u8], bytes: &[u8]) -> &'a mut [u8] {
+    let Some((front, behind)) = room.split_at_mut_checked(bytes.len()) else {
+        return &mut []; // shorter than the frame
+    };
+    front.copy_from_slice(bytes);
+    behind
+}
+
+/// Appends the frame of a record.
+pub(crate) fn encode_to(out: &mut Vec<u8>, seed: Seed, input: &FrameInput<'_>) {
+    let start = out.len();
+    out.resize(start + input.size(), 0);
+    encode(out.get_mut(start..).unwrap_or_default(), seed, input);
 }
 
 impl<'a> Frame<'a> {
@@ -229,10 +257,15 @@ mod tests {
         fn decodes_what_was_encoded(key in ".{1,30}", data: Vec<u8>, hash_key: Option<u128>, stamped: bool) {
             let input = input(&key, &data, hash_key, stamped);
             let mut bytes = Vec::new();
-            encode(&mut bytes, Seed(9), &input);
+            encode_to(&mut bytes, Seed(9), &input);
+            prop_assert_eq!(bytes.len(), input.size());
             if !stamped {
                 prop_assert_eq!(bytes.len(), frame_bytes(input.explicit_hash_key, &key, &data));
             }
+            // What stood in the place before does not matter.
+            let mut used = vec![0xff; input.size()];
+            encode(&mut used, Seed(9), &input);
+            prop_assert_eq!(&used, &bytes);
             bytes.extend_from_slice(b"behind it");
             let frame = Frame::decode(&bytes, Seed(9)).unwrap();
             prop_assert_eq!(frame.size, bytes.len() - 9);
@@ -257,7 +290,7 @@ mod tests {
     #[test]
     fn every_bit_of_a_frame_is_checked() {
         let mut bytes = Vec::new();
-        encode(&mut bytes, Seed(1), &input("key", b"some data", Some(5), true));
+        encode_to(&mut bytes, Seed(1), &input("key", b"some data", Some(5), true));
         for position in 0..bytes.len() {
             for bit in 0..8 {
                 let mut damaged = bytes.clone();
@@ -270,7 +303,7 @@ mod tests {
     #[test]
     fn a_frame_of_another_life_is_refused() {
         let mut bytes = Vec::new();
-        encode(&mut bytes, Seed(1), &input("key", b"data", None, false));
+        encode_to(&mut bytes, Seed(1), &input("key", b"data", None, false));
         assert_eq!(Frame::decode(&bytes, Seed(2)), Err(FrameError::Checksum));
     }
 
@@ -295,7 +328,7 @@ mod tests {
         let key = "k".repeat(MAX_PARTITION_KEY_BYTES + 1);
         let frame = |key: &str, change: fn(&mut Vec<u8>)| {
             let mut bytes = Vec::new();
-            encode(&mut bytes, Seed(1), &input(key, b"some data", None, false));
+            encode_to(&mut bytes, Seed(1), &input(key, b"some data", None, false));
             change(&mut bytes);
             Frame::parse(&bytes).is_some()
         };

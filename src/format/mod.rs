@@ -7,6 +7,7 @@
 //!   LOCK                                  the writer's lock; empty
 //!   MANIFEST                              options and shards; replaced whole
 //!   WATERMARK                             per shard, what is known durable
+//!   STAGING                               frames on their way to a segment, while a `Buffered` stream is open
 //!   shards/000000000007/                  one directory a shard
 //!     00000000000000000000.seg            a segment, named by its first sequence number
 //!     00000000000000031402.seg
@@ -102,6 +103,30 @@
 //! end of a log. Since it is written only *after* a sync, it is never ahead of the data; a slot of zeros, or one that does
 //! not pass its checksum, claims nothing.
 //!
+//! # STAGING
+//!
+//! Where frames of `Buffered` shards gather before a larger piece is written to their segment: a file that is mapped and stored to, and so keeps
+//! what is in it when the process dies. It is made anew by every writable opening that needs it, never synced, removed by a
+//! clean close, and means nothing after one. Slots start at multiples of 1024:
+//!
+//! ```text
+//!   0  8  magic "ANABRSTG"
+//!   8  4  format version (1)
+//!  12  4  length of the slot, this header included
+//!  16 16  stream id
+//!  32  4  shard id
+//!  36  4  0
+//!  40  8  incarnation
+//!  48  8  first sequence number of the segment
+//!  56  4  0
+//!  60  4  CRC-32 of bytes 0 to 59
+//!  64     frames, as they will stand in the segment
+//! ```
+//!
+//! A slot's frames are those from its front on whose checksums hold (seeded as the segment's) and whose numbers follow one another. When they were
+//! written to the segment, the next ones are stored over them. So what recovery finds there is old, and in the segment
+//! already, or continues the segment exactly where its frames end; nothing else is taken.
+//!
 //! # MANIFEST
 //!
 //! Replaced whole by write, sync, rename, sync of the directory: the commit point of creation, of every reshard,
@@ -116,14 +141,18 @@ mod frame;
 mod manifest;
 mod reader;
 mod segment;
+mod staging;
 mod watermark;
 
-pub(crate) use frame::{Frame, FrameError, FrameInput, HEADER_BYTES as FRAME_HEADER_BYTES, encode, frame_bytes};
+pub(crate) use frame::{
+    Frame, FrameError, FrameInput, HEADER_BYTES as FRAME_HEADER_BYTES, encode, encode_to, frame_bytes,
+};
 pub(crate) use manifest::{ClosedShard, ManifestError, ManifestState, ShardEntry, StreamOptions};
 pub(crate) use segment::{
     FOOTER_BYTES, Footer, HEADER_BYTES as SEGMENT_HEADER_BYTES, HeaderError, SealKind, SegmentHeader, index_bytes,
     parse_segment_name, segment_name,
 };
+pub(crate) use staging::{HEADER_BYTES as SLOT_HEADER_BYTES, SlotHeader};
 pub(crate) use watermark::{SLOT_BYTES as WATERMARK_SLOT_BYTES, decode_slot, encode_slot};
 
 /// The format version this release writes, and the only one it reads.

@@ -8,7 +8,7 @@ use super::{SHARD_ID, STREAM_ID, Seen, builder, read_shard, write_file};
 use crate::error::{Error, ErrorKind};
 use crate::format::{
     FOOTER_BYTES, Footer, Frame, FrameInput, ManifestState, SEGMENT_HEADER_BYTES, SealKind, Seed, SegmentHeader,
-    ShardEntry, StreamOptions, encode, encode_slot, index_bytes, segment_name,
+    ShardEntry, StreamOptions, encode_slot, encode_to, index_bytes, segment_name,
 };
 use crate::storage::{Crash, SimulatedDisk, Storage};
 use crate::stream::{VerifyOptions, verify};
@@ -290,7 +290,7 @@ fn write_sealed(disk: &SimulatedDisk, directory: &Path, kind: SealKind) -> Vec<S
     for number in 0..SEALED_RECORDS {
         let record = Seen { number, key: "sealed".to_owned(), data: vec![7; 20] };
         index.extend_from_slice(&u32::try_from(image.len() / 8).unwrap().to_le_bytes());
-        encode(
+        encode_to(
             &mut image,
             header.seed(),
             &FrameInput {
@@ -417,7 +417,7 @@ impl Drawing {
         let key = ["a", "bb", "ccc", "dddd"][usize::from(lengths & 3)];
         let data = input.bytes(usize::from(lengths >> 2));
         let mut frame = Vec::new();
-        encode(
+        encode_to(
             &mut frame,
             seed,
             &FrameInput {

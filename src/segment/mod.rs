@@ -4,6 +4,8 @@
 //! years ago: a map, and how far it may be read. A [`SegmentWriter`] is the one writer's side. [`scan`]
 //! finds the end of a segment whose writer died; a [`Survey`] finds what is sound in one that is damaged.
 
+mod buffer;
+mod positions;
 mod read;
 mod record;
 mod scan;

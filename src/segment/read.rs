@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::sync::OnceLock;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{OnceLock, RwLock};
 
+use super::positions::Positions;
 use crate::format::{
     FOOTER_BYTES, Footer, Frame, FrameError, HeaderError, SEGMENT_HEADER_BYTES, Seed, SegmentHeader,
 };
@@ -33,14 +34,14 @@ pub(crate) struct Segment {
     durable: AtomicU64,
     /// Set once nothing will be appended any more.
     footer: OnceLock<Footer>,
-    positions: Positions,
+    index: Index,
 }
 
 /// Where each record's frame starts, in units of 8 bytes.
 #[derive(Debug)]
-enum Positions {
+enum Index {
     /// Kept by the writer, or by a follower, as the segment grows.
-    Live(RwLock<Vec<u32>>),
+    Live(Positions),
     /// In the file, whose checksum is verified at first use.
     Sealed(OnceLock<bool>),
 }
@@ -56,7 +57,7 @@ impl Segment {
             written: AtomicU64::new(SEGMENT_HEADER_BYTES as u64),
             durable: AtomicU64::new(SEGMENT_HEADER_BYTES as u64),
             footer: OnceLock::new(),
-            positions: Positions::Live(RwLock::default()),
+            index: Index::Live(Positions::of_file(header.file_bytes)),
         }
     }
 
@@ -83,7 +84,7 @@ impl Segment {
             written: AtomicU64::new(footer.frames_end),
             durable: AtomicU64::new(footer.frames_end),
             footer: OnceLock::from(footer),
-            positions: Positions::Sealed(OnceLock::new()),
+            index: Index::Sealed(OnceLock::new()),
             header,
         })
     }
@@ -132,11 +133,23 @@ impl Segment {
         }
     }
 
-    /// Shows readers frames that were written behind the last ones. `starts` are their positions.
+    /// Shows readers frames that were written behind the last ones. `starts` are their positions, in units of 8 bytes.
     pub(crate) fn publish(&self, starts: &[u32], end: u64) {
-        if let Positions::Live(positions) = &self.positions {
-            positions.write().extend_from_slice(starts);
+        for start in starts {
+            self.push_position(u64::from(*start) * 8);
         }
+        self.publish_end(end);
+    }
+
+    /// Notes where the next frame will start; readers are not shown it before [`publish_end`](Self::publish_end).
+    pub(super) fn push_position(&self, position: u64) {
+        if let Index::Live(positions) = &self.index {
+            positions.push(position);
+        }
+    }
+
+    /// Shows readers the frames up to `end`, all of which are written.
+    pub(super) fn publish_end(&self, end: u64) {
         self.written.store(end, Ordering::Release);
     }
 
@@ -150,20 +163,20 @@ impl Segment {
         let _ = self.footer.set(footer); // a second seal says the same
     }
 
-    /// The positions of a live segment's frames: what its index is made from.
-    pub(super) fn live_positions(&self) -> Vec<u32> {
-        match &self.positions {
-            Positions::Live(positions) => positions.read().clone(),
-            Positions::Sealed(_) => Vec::new(),
+    /// The index of a live segment as it is to be written behind its frames.
+    pub(super) fn encode_index(&self) -> Vec<u8> {
+        match &self.index {
+            Index::Live(positions) => positions.encode(),
+            Index::Sealed(_) => Vec::new(),
         }
     }
 
     /// How many records have a position; those past the visible end included.
     pub(crate) fn records(&self) -> usize {
-        match (&self.positions, self.footer.get()) {
-            (Positions::Live(positions), _) => positions.read().len(),
-            (Positions::Sealed(_), Some(footer)) => usize::try_from(footer.records).unwrap_or(usize::MAX),
-            (Positions::Sealed(_), None) => 0,
+        match (&self.index, self.footer.get()) {
+            (Index::Live(positions), _) => positions.len(),
+            (Index::Sealed(_), Some(footer)) => usize::try_from(footer.records).unwrap_or(usize::MAX),
+            (Index::Sealed(_), None) => 0,
         }
     }
 
@@ -178,9 +191,9 @@ impl Segment {
     }
 
     fn position_at(&self, place: usize) -> Result<Option<u64>, Fault> {
-        let units = match &self.positions {
-            Positions::Live(positions) => positions.read().get(place).copied(),
-            Positions::Sealed(_) => self
+        let units = match &self.index {
+            Index::Live(positions) => positions.get(place),
+            Index::Sealed(_) => self
                 .sealed_index()?
                 .get(place.saturating_mul(4)..)
                 .and_then(|units| units.first_chunk().copied())
@@ -191,7 +204,7 @@ impl Segment {
 
     /// The index in the file, its checksum verified.
     fn sealed_index(&self) -> Result<&[u8], Fault> {
-        let (Some(footer), Positions::Sealed(verified)) = (self.footer.get(), &self.positions) else {
+        let (Some(footer), Index::Sealed(verified)) = (self.footer.get(), &self.index) else {
             return Ok(&[]);
         };
         let start = usize::try_from(footer.index_position).unwrap_or(usize::MAX);
@@ -368,16 +381,18 @@ mod tests {
         };
         let mut writer = SegmentWriter::create(&storage, &directory, header).unwrap();
         for (number, arrival) in [(100, 10), (101, 20), (102, 30)] {
-            writer.stage(&FrameInput {
-                sequence_number: SequenceNumber::new(number),
-                arrival: Timestamp::from_millis(arrival),
-                durable: SequenceNumber::ZERO,
-                batch_remaining: 0,
-                explicit_hash_key: None,
-                producer: None,
-                partition_key: "key",
-                data: b"data",
-            });
+            writer
+                .stage(&FrameInput {
+                    sequence_number: SequenceNumber::new(number),
+                    arrival: Timestamp::from_millis(arrival),
+                    durable: SequenceNumber::ZERO,
+                    batch_remaining: 0,
+                    explicit_hash_key: None,
+                    producer: None,
+                    partition_key: "key",
+                    data: b"data",
+                })
+                .unwrap();
             if number == 102 { writer.write_staged().unwrap() } else { writer.sync().unwrap() }
         }
         writer

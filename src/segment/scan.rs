@@ -21,6 +21,8 @@ pub(crate) struct Scan {
     pub(crate) bytes: u64,
     /// Whether something other than zeros stood behind the end: a write that was cut short.
     pub(crate) torn: bool,
+    /// Where frames of a batch that is not whole end, and the number behind them: what a writer staged may continue it.
+    pub(crate) reached: (u64, SequenceNumber),
 }
 
 /// Reads a segment's frames from `from`, a scan of its front (or [`Scan::start`]), to their end.
@@ -38,6 +40,7 @@ pub(crate) fn scan(
     let mut window = Window::new(file, path, header);
     let mut found = from;
     let stop = read_frames(&mut window, header, &mut found)?;
+    found.reached = (stop.position, stop.next);
     let behind = look_behind(&mut window, header.seed(), stop.position, found.next)?;
     found.torn = behind.anything || stop.position > found.end;
     let known_durable = durable.max(behind.durable);
@@ -62,6 +65,7 @@ impl Scan {
             last_arrival: Timestamp::MIN,
             bytes: 0,
             torn: false,
+            reached: (SEGMENT_HEADER_BYTES as u64, header.first),
         }
     }
 
@@ -84,6 +88,7 @@ pub(crate) fn advance(
 
 struct Stop {
     position: u64,
+    next: SequenceNumber,
     reason: &'static str,
 }
 
@@ -93,18 +98,18 @@ fn read_frames(window: &mut Window<'_>, header: &SegmentHeader, found: &mut Scan
     let mut batch = found.ahead();
     let mut expected_remaining: Option<u32> = None;
     loop {
-        let position = batch.end;
+        let (position, next) = (batch.end, batch.next);
         let frame = match window.frame(position, seed)? {
             Ok(frame) => frame,
-            Err(error) => return Ok(Stop { position, reason: reason(error) }),
+            Err(error) => return Ok(Stop { position, next, reason: reason(error) }),
         };
         let in_order = frame.sequence_number == batch.next && frame.arrival >= batch.last_arrival;
         let in_batch = expected_remaining.is_none_or(|expected| frame.batch_remaining == expected);
         if !leaves_room(header, &batch, frame.size) {
-            return Ok(Stop { position, reason: "a record leaves no room for the index" });
+            return Ok(Stop { position, next, reason: "a record leaves no room for the index" });
         }
         if !(in_order && in_batch) {
-            return Ok(Stop { position, reason: "a record is out of its order" });
+            return Ok(Stop { position, next, reason: "a record is out of its order" });
         }
         batch.starts.push(u32::try_from(position / 8).unwrap_or(u32::MAX));
         batch.end += frame.size as u64;

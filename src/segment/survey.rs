@@ -26,6 +26,18 @@ pub(crate) struct Expected {
     pub(crate) incarnations: RangeInclusive<u64>,
 }
 
+impl Expected {
+    /// The segment with this header.
+    pub(crate) fn exactly(header: &SegmentHeader) -> Self {
+        Self {
+            stream_id: header.stream_id,
+            shard_id: header.shard_id,
+            first: header.first,
+            incarnations: header.incarnation..=header.incarnation,
+        }
+    }
+}
+
 /// What was found in one segment file.
 #[derive(Debug)]
 pub(crate) struct Survey {

@@ -4,19 +4,17 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::buffer::FrameBuffer;
 use super::read::Segment;
 use super::scan::Scan;
 use crate::format::{
     FOOTER_BYTES, Footer, FrameInput, SEGMENT_HEADER_BYTES, SealKind, SegmentHeader, encode, index_bytes,
     segment_name,
 };
-use crate::storage::{Access, Fault, Storage, StorageFile};
+use crate::storage::{Access, Fault, StagingSlot, Storage, StorageFile};
 use crate::types::{SequenceNumber, Timestamp};
 
-/// The staging buffer gives back what a large group made it grow beyond this.
-const KEPT_STAGING_BYTES: usize = 1 << 20;
-
-/// Appends frames to a segment: staged in memory, written as a group, then made durable.
+/// Appends frames to a segment: staged in a buffer, written as a group, then made durable.
 #[derive(Debug)]
 pub(crate) struct SegmentWriter {
     segment: Arc<Segment>,
@@ -27,9 +25,8 @@ pub(crate) struct SegmentWriter {
     written_end: u64,
     /// Everything before is durable.
     durable_end: u64,
-    /// Frames encoded and not yet written, and where each will start.
-    staged: Vec<u8>,
-    staged_starts: Vec<u32>,
+    /// Frames encoded and not yet written.
+    buffer: FrameBuffer,
     /// Of all records, the staged ones included.
     records: u64,
     bytes: u64,
@@ -107,8 +104,7 @@ impl SegmentWriter {
             file: Some(file),
             written_end: SEGMENT_HEADER_BYTES as u64,
             durable_end: SEGMENT_HEADER_BYTES as u64,
-            staged: Vec::new(),
-            staged_starts: Vec::new(),
+            buffer: FrameBuffer::default(),
             records: 0,
             bytes: 0,
             first_arrival: None,
@@ -158,6 +154,14 @@ impl SegmentWriter {
         Ok(file)
     }
 
+    /// Opens the file if it was parked.
+    pub(crate) fn open(&mut self) -> Result<(), Fault> {
+        if self.file.is_none() {
+            self.file()?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn is_parked(&self) -> bool {
         self.file.is_none()
     }
@@ -167,6 +171,7 @@ impl SegmentWriter {
     pub(crate) fn park(&mut self) -> Result<(), Fault> {
         self.sync()?;
         self.file = None;
+        drop(self.take_slot());
         Ok(())
     }
 
@@ -202,29 +207,69 @@ impl SegmentWriter {
         (SEGMENT_HEADER_BYTES + FOOTER_BYTES + index_bytes(records)) as u64 + frame_bytes
     }
 
-    /// Encodes a record behind those staged before. There is room: the caller asked.
-    pub(crate) fn stage(&mut self, input: &FrameInput<'_>) {
-        let units = self.staged_end() / 8;
-        self.staged_starts.push(u32::try_from(units).unwrap_or(u32::MAX)); // files are below 32 GiB
-        encode(&mut self.staged, self.segment.seed(), input);
+    /// Encodes a record behind those staged before. There is room in the segment: the caller asked. Where there is none in the buffer, what
+    /// is in it is written, but not shown to readers before [`write_staged`](Self::write_staged): it may be a part of a batch.
+    pub(crate) fn stage(&mut self, input: &FrameInput<'_>) -> Result<(), Fault> {
+        let size = input.size();
+        if !self.buffer.has_room(size) {
+            self.write_buffer()?;
+        }
+        let seed = self.segment.seed();
+        self.segment.push_position(self.staged_end());
+        if self.buffer.has_room(size) {
+            let staged = self.buffer.push(size, |frame| encode(frame, seed, input));
+            staged.map_err(Fault::io("stage for", self.segment.path()))?;
+        } else {
+            self.write_large(size, input)?;
+        }
         self.records += 1;
         self.bytes += (input.partition_key.len() + input.data.len()) as u64;
         self.first_arrival.get_or_insert(input.arrival);
         self.last_arrival = input.arrival;
+        Ok(())
+    }
+
+    /// Writes a frame that is larger than the whole buffer, which is empty.
+    fn write_large(&mut self, size: usize, input: &FrameInput<'_>) -> Result<(), Fault> {
+        let mut frame = vec![0; size];
+        encode(&mut frame, self.segment.seed(), input);
+        let (file, path) = (self.file()?, self.segment.path());
+        file.write_at(&frame, self.written_end).map_err(Fault::io("write", path))?;
+        self.written_end += size as u64;
+        Ok(())
     }
 
     fn staged_end(&self) -> u64 {
-        self.written_end + self.staged.len() as u64
+        self.written_end + self.buffer.len() as u64
     }
 
     /// Bytes that wait to be written.
     pub(crate) fn staged_bytes(&self) -> usize {
-        self.staged.len()
+        self.buffer.len()
     }
 
-    /// Bytes that are written and not known durable.
+    /// Bytes that are staged or written, and not known durable.
     pub(crate) fn unsynced_bytes(&self) -> u64 {
-        self.written_end - self.durable_end
+        self.staged_end() - self.durable_end
+    }
+
+    /// Whether what is staged survives the death of the process.
+    pub(crate) fn has_slot(&self) -> bool {
+        self.buffer.has_slot()
+    }
+
+    /// Stages in this slot from now on; on failure, and where something is staged, as before.
+    pub(crate) fn use_slot(&mut self, slot: StagingSlot) -> Result<(), Fault> {
+        if !self.buffer.is_empty() {
+            return Ok(());
+        }
+        let header = self.segment.header();
+        self.buffer.use_slot(slot, header).map_err(Fault::io("stage for", self.segment.path()))
+    }
+
+    /// Gives the slot back, if there is one and nothing is in it.
+    pub(crate) fn take_slot(&mut self) -> Option<StagingSlot> {
+        self.buffer.take_slot()
     }
 
     /// Where the written frames end.
@@ -234,17 +279,21 @@ impl SegmentWriter {
 
     /// Writes what is staged in one call, and shows it to readers of the unsynced tail.
     pub(crate) fn write_staged(&mut self) -> Result<(), Fault> {
-        if self.staged.is_empty() {
+        self.write_buffer()?;
+        self.segment.publish_end(self.written_end);
+        Ok(())
+    }
+
+    fn write_buffer(&mut self) -> Result<(), Fault> {
+        if self.buffer.is_empty() {
             return Ok(());
         }
-        let file = self.file()?;
-        let path = self.segment.path();
-        file.write_at(&self.staged, self.written_end).map_err(Fault::io("write", path))?;
-        self.written_end += self.staged.len() as u64;
-        self.segment.publish(&self.staged_starts, self.written_end);
-        self.staged.clear();
-        self.staged_starts.clear();
-        self.staged.shrink_to(KEPT_STAGING_BYTES);
+        self.open()?;
+        let frames = self.buffer.frames();
+        let Some(file) = &self.file else { return Ok(()) };
+        file.write_at(frames, self.written_end).map_err(Fault::io("write", self.segment.path()))?;
+        self.written_end += frames.len() as u64;
+        self.buffer.clear();
         Ok(())
     }
 
@@ -284,12 +333,7 @@ impl SegmentWriter {
     }
 
     fn write_index(&self, file: &dyn StorageFile) -> Result<u32, Fault> {
-        let starts = self.segment.live_positions();
-        let mut index = Vec::with_capacity(index_bytes(starts.len()));
-        for start in &starts {
-            index.extend_from_slice(&start.to_le_bytes());
-        }
-        index.resize(index_bytes(starts.len()), 0);
+        let index = self.segment.encode_index();
         file.write_at(&index, self.written_end).map_err(Fault::io("write", self.segment.path()))?;
         Ok(self.segment.seed().checksum(&index))
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::sync::atomic::Ordering;
 use crate::sync::{Mistake, MutexGuard, planted};
 
 use super::{AppendState, Counters, Phase, Shard, ShardError};
@@ -54,10 +55,28 @@ impl Shard {
         let mut appended = self.stage(&mut state, entries)?;
         appended.opened_file = was_closed;
         if durability == Durability::Buffered {
-            self.write_staged(&mut state)?;
+            if state.writer.as_ref().is_some_and(SegmentWriter::has_slot) {
+                self.note_staged(&state);
+            } else {
+                self.write_staged(&mut state)?;
+            }
             self.limit_unsynced(&mut state)?;
         }
         Ok(appended)
+    }
+
+    /// What was appended is staged where it survives the process: it is there for everybody.
+    fn note_staged(&self, state: &AppendState) {
+        self.note_written(state.next);
+        // Looked at behind a sequentially consistent store: either this sees the sleeper, or the sleeper sees the record.
+        if self.tail.has_sleepers() || self.context.tail.has_sleepers() {
+            self.announce();
+        }
+        let context = &self.context;
+        if context.drains_rest.load(Ordering::SeqCst) && context.has_background {
+            context.drains_rest.store(false, Ordering::SeqCst);
+            context.flush.ask_to_look();
+        }
     }
 
     fn stage<'a, I>(&self, state: &mut AppendState, entries: I) -> Result<Appended, ShardError>
@@ -74,7 +93,7 @@ impl Shard {
         let mut bytes = 0;
         for entry in entries {
             remaining = remaining.saturating_sub(1);
-            writer.stage(&FrameInput {
+            let staged = writer.stage(&FrameInput {
                 sequence_number: state.next,
                 arrival,
                 durable,
@@ -84,14 +103,16 @@ impl Shard {
                 partition_key: entry.partition_key,
                 data: entry.data,
             });
+            if let Err(fault) = staged {
+                return Err(self.fail(state, fault));
+            }
             state.next = state.next.next();
             bytes += entry.partition_key.len() + entry.data.len();
         }
         state.last_arrival = arrival;
-        let counters = &self.context.counters;
-        Counters::add(&counters.puts, 1);
-        Counters::add(&counters.records_in, state.next.since(first));
-        Counters::add(&counters.bytes_in, bytes as u64);
+        state.counted.puts += 1;
+        state.counted.records += state.next.since(first);
+        state.counted.bytes += bytes as u64;
         Ok(Appended { first, arrival, opened_file: false })
     }
 
@@ -160,14 +181,15 @@ impl Shard {
         Ok(())
     }
 
-    fn write_staged(&self, state: &mut AppendState) -> Result<(), ShardError> {
+    pub(super) fn write_staged(&self, state: &mut AppendState) -> Result<(), ShardError> {
+        self.count_appended(state);
         let Some(writer) = state.writer.as_mut() else {
             return Ok(());
         };
         match writer.write_staged() {
             Ok(()) => {
                 let next = writer.next();
-                self.note_written(next);
+                self.note_drained(next);
                 self.announce();
                 Ok(())
             }
@@ -212,8 +234,8 @@ impl Shard {
             let staged = state.writer.as_ref().map_or(0, SegmentWriter::staged_bytes);
             if has_room && staged < MAX_PENDING_BYTES {
                 // Opened before anything is staged, so that a failure to open is only a refusal.
-                state.writer.as_mut().map(SegmentWriter::file).transpose()?;
-                return Ok(());
+                state.writer.as_mut().map(SegmentWriter::open).transpose()?;
+                return self.use_slot(state);
             }
             if state.committing && !planted(Mistake::RollDuringCommit) {
                 self.committed.wait(state);
@@ -222,6 +244,21 @@ impl Shard {
             } else {
                 return self.roll(state, bytes, records);
             }
+        }
+    }
+
+    /// Sees to it that a `Buffered` shard stages in a slot, if there is one.
+    fn use_slot(&self, state: &mut AppendState) -> Result<(), ShardError> {
+        let context = &self.context;
+        let Some(writer) = state.writer.as_mut() else {
+            return Ok(());
+        };
+        if writer.has_slot() || context.options.durability != Durability::Buffered {
+            return Ok(());
+        }
+        match context.staging.lend().map(|slot| writer.use_slot(slot)) {
+            Some(Err(fault)) => Err(self.fail(state, fault)),
+            _ => Ok(()),
         }
     }
 
@@ -245,12 +282,12 @@ impl Shard {
         // Should it fail, the successor stays: the footer may be on the disk, and says that there is one.
         self.seal_rolled(state)?;
         self.segments.write().push_live(Arc::clone(successor.segment()));
-        state.writer = Some(successor);
+        drop(state.writer.replace(successor)); // and with it, give its slot back
         state.next_file_bytes = file_bytes
             .saturating_mul(SEGMENT_GROWTH)
             .min(context.options.segment_bytes)
             .max(state.next_file_bytes);
-        Ok(())
+        self.use_slot(state)
     }
 
     fn seal_rolled(&self, state: &mut AppendState) -> Result<(), ShardError> {

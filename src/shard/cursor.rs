@@ -102,9 +102,15 @@ impl Cursor {
                         self.not_before = None;
                     }
                 }
+                // What was acknowledged is shown: it waits in a slot, and comes to the segment now.
+                (Progress::Tail, _) if self.has_staged() => self.shard.drain()?,
                 (progress, _) => return Ok(progress),
             }
         }
+    }
+
+    fn has_staged(&self) -> bool {
+        self.visibility == Visibility::Written && self.has_news() && self.shard.has_staged()
     }
 
     /// Whether a poll may find something else than the tail; costs two loads.
@@ -171,8 +177,9 @@ impl Cursor {
             return Ok(Some(Place { position: segment.end(Visibility::Durable), segment }));
         }
         // Not before the record is there: a segment without records may yet be replaced by another.
+        let is_sealed = segment.footer().is_some(); // looked at first: then all its frames have positions
         let position = segment.position(self.next, Visibility::Written)?;
-        if position.is_none() && segment.footer().is_some() {
+        if position.is_none() && is_sealed {
             let reason = "the footer counts a record that the frames do not hold";
             return Err(Fault::from(segment.damaged_from(0, self.next, reason)).into());
         }
@@ -274,6 +281,7 @@ impl Shard {
     }
 
     fn first_at_or_next(&self, time: Timestamp) -> Result<SequenceNumber, Fault> {
+        let _ = self.drain(); // a failed shard has what is written
         let slots = self.segments.read().all();
         // Arrival times never fall, so the segments that end before `time` come first.
         let (mut low, mut high) = (0, slots.len());
@@ -290,11 +298,11 @@ impl Shard {
             }
         }
         let Some(slot) = slots.get(low) else {
-            return Ok(self.next(Visibility::Written));
+            return Ok(self.next_drained());
         };
         let segment = slot.segment(&self.context, self.id, &self.directory)?;
         let found = segment.first_at(time, Visibility::Written)?;
-        Ok(found.unwrap_or_else(|| self.next(Visibility::Written)))
+        Ok(found.unwrap_or_else(|| self.next_drained()))
     }
 
     /// `next`, if `requested` names a place that exists.

@@ -163,6 +163,7 @@ impl Shard {
             self.segments.write().seal(segment.first());
         }
         self.written.fetch_max(found.next.get(), Ordering::SeqCst);
+        self.drained.fetch_max(found.next.get(), Ordering::SeqCst);
         self.durable.fetch_max(durable.get(), Ordering::SeqCst);
         self.announce();
         Ok(footer)

@@ -2,8 +2,9 @@
 //!
 //! # The write protocol
 //!
-//! Appending assigns numbers and encodes frames under the shard's lock, into the active segment's staging buffer.
-//! A `Buffered` append then writes the buffer at once. A `Synced` one waits for a *commit*: whoever finds none
+//! Appending assigns numbers and encodes frames under the shard's lock, into the active segment's buffer.
+//! For a `Buffered` append that is all: the buffer is a slot of the [STAGING](staging) file, which survives the process. (Where there is
+//! no slot, it writes the buffer at once.) A `Synced` one waits for a *commit*: whoever finds none
 //! running leads one, writes all that is staged (its own and everybody else's), lets go of the lock, syncs once,
 //! publishes, and wakes those whose records it covered. Meanwhile the next group gathers.
 //!
@@ -27,6 +28,7 @@ mod follow;
 mod recover;
 mod retain;
 mod segments;
+mod staging;
 #[cfg(all(test, not(shuttle)))]
 mod tests;
 mod watermark;
@@ -51,6 +53,7 @@ pub(crate) use cursor::{Cursor, Progress};
 pub(crate) use files::{OpenFiles, RecentSegments};
 pub(crate) use recover::Torn;
 pub(crate) use retain::Removal;
+pub(crate) use staging::{STAGING_FILE, Staged, StagingSlots};
 pub(crate) use watermark::{WATERMARK_FILE, Watermarks};
 
 use follow::FollowState;
@@ -77,6 +80,9 @@ pub(crate) struct ShardContext {
     pub(crate) recent: RecentSegments,
     /// Whether somebody listens to `flush`.
     pub(crate) has_background: bool,
+    pub(crate) staging: StagingSlots,
+    /// Whether nobody looks for staged records at the moment: who stages one wakes them.
+    pub(crate) drains_rest: AtomicBool,
 }
 
 /// What is counted for `Stream::metrics`. Statistics: each is exact, no two are read at one moment.
@@ -110,6 +116,11 @@ pub(crate) struct Signal {
 }
 
 impl Signal {
+    /// Whether somebody sleeps, asked by one who has just stored with sequential consistency what the sleepers look at.
+    pub(crate) fn has_sleepers(&self) -> bool {
+        self.sleepers.load(Ordering::SeqCst) > 0
+    }
+
     /// Something happened. It must be visible to others before this is called.
     pub(crate) fn ring(&self) {
         // Sequentially consistent with the increment in `wait_unless`: either this sees the sleeper, or the
@@ -213,8 +224,10 @@ pub(crate) struct Shard {
     append: Mutex<AppendState>,
     /// Told when a commit ended, whatever its outcome.
     committed: Condvar,
-    /// All records below are written.
+    /// All records below survive the death of the process: they are in a segment, or staged.
     written: AtomicU64,
+    /// All records below are in a segment, where readers find them.
+    drained: AtomicU64,
     /// All records below are durable.
     durable: AtomicU64,
     /// Readers are shown nothing below this number.
@@ -242,6 +255,15 @@ struct AppendState {
     failure: Option<Arc<io::Error>>,
     /// Whether somebody syncs the active segment's file outside the lock.
     committing: bool,
+    /// What was appended and not added to the stream's counters yet.
+    counted: Counted,
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    puts: u64,
+    records: u64,
+    bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -278,9 +300,11 @@ impl Shard {
                 phase,
                 failure: None,
                 committing: false,
+                counted: Counted::default(),
             }),
             committed: Condvar::new(),
             written: AtomicU64::new(next.get()),
+            drained: AtomicU64::new(next.get()),
             durable: AtomicU64::new(next.get()),
             horizon: AtomicU64::new(entry.horizon.get()),
             end: AtomicU64::new(if entry.is_open() { STILL_OPEN } else { next.get() }),
@@ -328,6 +352,46 @@ impl Shard {
         self.append.lock().last_arrival
     }
 
+    /// Whether records wait in a slot of the STAGING file.
+    pub(crate) fn has_staged(&self) -> bool {
+        self.written.load(Ordering::SeqCst) > self.drained.load(Ordering::SeqCst)
+    }
+
+    /// The number behind the last record that is in a segment.
+    fn next_drained(&self) -> SequenceNumber {
+        SequenceNumber::new(self.drained.load(Ordering::SeqCst))
+    }
+
+    /// Writes what is staged to its segment, where readers find it.
+    pub(crate) fn drain(&self) -> Result<(), ShardError> {
+        if !self.has_staged() {
+            return Ok(());
+        }
+        let mut state = self.append.lock();
+        if let Some(failure) = &state.failure {
+            return Err(ShardError::Failed(Arc::clone(failure)));
+        }
+        self.write_staged(&mut state)
+    }
+
+    /// Gives back the slot of a shard in which nothing is staged.
+    pub(crate) fn release_slot(&self) {
+        drop(self.append.lock().writer.as_mut().and_then(SegmentWriter::take_slot));
+    }
+
+    /// Adds what was appended to the stream's counters.
+    pub(crate) fn count(&self) {
+        self.count_appended(&mut self.append.lock());
+    }
+
+    fn count_appended(&self, state: &mut AppendState) {
+        let Counted { puts, records, bytes } = std::mem::take(&mut state.counted);
+        let counters = &self.context.counters;
+        Counters::add(&counters.puts, puts);
+        Counters::add(&counters.records_in, records);
+        Counters::add(&counters.bytes_in, bytes);
+    }
+
     /// Sleeps until there may be records at `next` or the end of the shard, or for `timeout`.
     pub(crate) fn wait(&self, next: SequenceNumber, visibility: Visibility, timeout: Duration) {
         self.tail.wait_unless(timeout, || self.next(visibility) > next || self.end().is_some() || self.is_shut());
@@ -365,6 +429,7 @@ impl Shard {
         let Some(mut writer) = state.writer.take() else {
             return Ok(());
         };
+        self.count_appended(state);
         let first = writer.segment().first();
         if writer.is_empty() {
             self.segments.write().remove(first);
@@ -373,7 +438,7 @@ impl Shard {
         match writer.seal(SealKind::Closed) {
             Ok(_) => {
                 self.segments.write().seal(first);
-                self.note_written(writer.next());
+                self.note_drained(writer.next());
                 self.note_durable(writer.next());
                 self.committed.notify_all();
                 self.announce();
@@ -445,7 +510,7 @@ impl Shard {
         let next = writer.next();
         match outcome {
             Ok(()) if had_unsynced => {
-                self.note_written(next);
+                self.note_drained(next);
                 self.note_durable(next);
                 self.committed.notify_all();
                 self.announce();
@@ -456,8 +521,15 @@ impl Shard {
         true
     }
 
+    /// The records below `next` survive the process. Called with the shard's lock held.
     fn note_written(&self, next: SequenceNumber) {
-        self.written.fetch_max(next.get(), Ordering::SeqCst);
+        self.written.store(next.get(), Ordering::SeqCst);
+    }
+
+    /// The records below `next` are in a segment. Called with the shard's lock held.
+    fn note_drained(&self, next: SequenceNumber) {
+        self.note_written(next);
+        self.drained.store(next.get(), Ordering::SeqCst);
     }
 
     fn note_durable(&self, next: SequenceNumber) {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::segments::Segments;
-use super::{Shard, ShardContext};
+use super::{Shard, ShardContext, Staged};
 use crate::format::{
     Footer, SEGMENT_HEADER_BYTES, SealKind, SegmentHeader, ShardEntry, parse_segment_name, segment_name,
 };
@@ -57,8 +57,9 @@ impl Shard {
         directory: PathBuf,
         entry: &ShardEntry,
         exact: bool,
+        staged: &Staged,
     ) -> Result<Recovered, Fault> {
-        let opening = Opening { exact, context: &context, directory: &directory, entry };
+        let opening = Opening { exact, context: &context, directory: &directory, entry, staged };
         let mut firsts = opening.list()?;
         opening.remove_trimmed(&mut firsts)?;
         if let Some(first) = firsts.first() {
@@ -117,6 +118,8 @@ struct Opening<'a> {
     context: &'a ShardContext,
     directory: &'a Path,
     entry: &'a ShardEntry,
+    /// What the last writer left in its slots.
+    staged: &'a Staged,
 }
 
 /// Writes zeros over the frames of a segment that holds no whole one, and makes that durable.
@@ -293,7 +296,10 @@ impl Opening<'_> {
     ) -> Result<Tail, Fault> {
         let path = self.path(newest);
         let durable = self.known_durable()?;
-        let found = scan(file, &path, header, Scan::start(header), durable)?;
+        let mut found = scan(file, &path, header, Scan::start(header), durable)?;
+        if !self.exact {
+            found = self.take_staged(&path, header, found, durable)?;
+        }
         let torn = found.torn.then(|| Torn {
             shard_id: self.entry.id,
             next: found.next,
@@ -326,6 +332,24 @@ impl Opening<'_> {
             newest_file_bytes: Some(header.file_bytes),
             newest_footer: Some(footer),
         })
+    }
+
+    /// Writes the frames that the dead writer staged behind those that it had written, and reads on.
+    fn take_staged(
+        &self,
+        path: &Path,
+        header: &SegmentHeader,
+        found: Scan,
+        durable: SequenceNumber,
+    ) -> Result<Scan, Fault> {
+        let (end, next) = found.reached; // a batch may be written in part and staged in part
+        let frames = self.staged.continuing(header, next);
+        if frames.is_empty() || end + frames.len() as u64 > header.footer_position() {
+            return Ok(found);
+        }
+        let file = self.context.storage.open_file(path, Access::Write).map_err(Fault::io("open", path))?;
+        file.write_at(frames, end).map_err(Fault::io("write", path))?;
+        scan(file.as_ref(), path, header, found, durable)
     }
 
     /// The number below which records are known to have been durable: by the manifest, or by the note after the last sync.

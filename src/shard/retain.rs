@@ -48,6 +48,7 @@ impl Shard {
 
     /// All segments that hold records, oldest first.
     pub(crate) fn segment_summaries(&self) -> Result<Vec<SegmentSummary>, Fault> {
+        let _ = self.drain(); // a failed shard is described as far as it is written
         let mut summaries = Vec::new();
         let slots = self.segments.read().all();
         for slot in slots {
@@ -75,7 +76,7 @@ impl Shard {
             return Ok(Some(sealed_summary(footer)));
         }
         let end = segment.end(Visibility::Written);
-        if segment.records() == 0 {
+        if end == crate::format::SEGMENT_HEADER_BYTES as u64 {
             return Ok(None);
         }
         let frame = segment.frame(crate::format::SEGMENT_HEADER_BYTES as u64, end, first)?;

@@ -157,16 +157,18 @@ mod tests {
         let mut segments = Segments::default();
         segments.push_sealed(SequenceNumber::ZERO, None);
         segments.push_live(Arc::clone(writer.segment()));
-        writer.stage(&FrameInput {
-            sequence_number: first,
-            arrival,
-            durable: SequenceNumber::ZERO,
-            batch_remaining: 0,
-            explicit_hash_key: None,
-            producer: None,
-            partition_key: "key",
-            data: b"data",
-        });
+        writer
+            .stage(&FrameInput {
+                sequence_number: first,
+                arrival,
+                durable: SequenceNumber::ZERO,
+                batch_remaining: 0,
+                explicit_hash_key: None,
+                producer: None,
+                partition_key: "key",
+                data: b"data",
+            })
+            .unwrap();
         let footer = writer.seal(SealKind::Rolled).unwrap();
         drop(writer);
         let slot = segments.holding(first).unwrap();

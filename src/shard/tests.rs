@@ -26,6 +26,7 @@ fn shard(flush_bytes: u64, has_background: bool) -> Arc<Shard> {
     storage.create_dir(&directory).unwrap();
     let stream_id = StreamId::new(1);
     let watermarks = Watermarks::create(storage.as_ref(), &stream, stream_id).unwrap();
+    let staging = StagingSlots::new(Arc::clone(&storage), &stream);
     let context = Arc::new(ShardContext {
         storage,
         clock: Arc::new(ManualClock::default()),
@@ -39,6 +40,8 @@ fn shard(flush_bytes: u64, has_background: bool) -> Arc<Shard> {
         flush: Arc::default(),
         recent: RecentSegments::default(),
         has_background,
+        staging,
+        drains_rest: AtomicBool::new(true),
     });
     let start = Timestamp::from_millis(0);
     let entry = ShardEntry::new(ShardId::new(0), Vec::new(), HashKeyRange::FULL, SequenceNumber::ZERO, start);

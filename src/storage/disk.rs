@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::{Access, DirEntry, LockGuard, Map, Process, Storage, StorageFile};
+use super::{Access, DirEntry, LockGuard, Map, Process, Staging, StagingLayout, Storage, StorageFile};
 
 /// The file systems of this machine.
 ///
@@ -56,6 +56,10 @@ impl Storage for Disk {
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
         Place::of(path).lock()
+    }
+
+    fn create_staging(&self, path: &Path, layout: StagingLayout) -> io::Result<Option<Staging>> {
+        Place::of(path).create_staging(layout)
     }
 
     fn anchor(&self, path: &Path) -> io::Result<Option<Arc<dyn Storage>>> {
@@ -117,6 +121,10 @@ impl Storage for AnchoredDisk {
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
         self.place(path).lock()
     }
+
+    fn create_staging(&self, path: &Path, layout: StagingLayout) -> io::Result<Option<Staging>> {
+        self.place(path).create_staging(layout)
+    }
 }
 
 /// A path, from an open directory on. Calls that a signal interrupts are made again; syncs are not.
@@ -148,6 +156,16 @@ impl<'a> Place<'a> {
 
     fn create_file(&self) -> io::Result<Arc<dyn StorageFile>> {
         Ok(Arc::new(DiskFile(self.open(OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?)))
+    }
+
+    fn create_staging(&self, layout: StagingLayout) -> io::Result<Option<Staging>> {
+        let file = self.open(OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?;
+        if !keeps_its_room(&file)? {
+            self.remove(AtFlags::empty())?;
+            return Ok(None);
+        }
+        let pages = memmap2::MmapOptions::new().len(layout.bytes()?).map_raw(&file)?;
+        Ok(Some(Staging::of_file(Arc::new(DiskFile(file)), pages, layout)))
     }
 
     fn open_file(&self, access: Access) -> io::Result<Arc<dyn StorageFile>> {
@@ -337,6 +355,34 @@ fn still_changeable(file: &File) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn still_changeable(_file: &File) -> io::Result<()> {
     Ok(())
+}
+
+/// Whether the room of a new file, once reserved, is there for every later store: a file system that writes elsewhere what is written
+/// again may have none left then, and a store into a map cannot be told but by a signal. Only file systems that are known are trusted.
+#[cfg(target_os = "linux")]
+fn keeps_its_room(file: &File) -> io::Result<bool> {
+    use rustix::fs::{IFlags, fstatfs, ioctl_getflags, ioctl_setflags};
+    const EXT: u64 = 0xef53;
+    const XFS: u64 = 0x5846_5342;
+    const TMPFS: u64 = 0x0102_1994;
+    const BTRFS: u64 = 0x9123_683e;
+    // The type's width and sign differ between architectures.
+    #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast, reason = "magic numbers of 32 bits")]
+    let kind = fstatfs(file)?.f_type as u64 & 0xffff_ffff;
+    Ok(match kind {
+        EXT | XFS | TMPFS => true,
+        // Possible only while the file is empty, and refused where copying on write is forced.
+        BTRFS => ioctl_getflags(file)
+            .and_then(|flags| ioctl_setflags(file, flags | IFlags::NOCOW))
+            .and_then(|()| ioctl_getflags(file))
+            .is_ok_and(|flags| flags.contains(IFlags::NOCOW)),
+        _ => false,
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keeps_its_room(_file: &File) -> io::Result<bool> {
+    Ok(false)
 }
 
 #[cfg(target_os = "linux")]

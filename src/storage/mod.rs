@@ -29,6 +29,7 @@ mod fault;
 mod map;
 mod process;
 mod simulated;
+mod staging;
 
 use std::fmt;
 use std::io;
@@ -41,6 +42,7 @@ pub use fault::{Corruption, Fault};
 pub use map::Map;
 pub(crate) use process::Process;
 pub use simulated::{Crash, DiskFault, Operation, SimulatedDisk};
+pub use staging::{Staging, StagingLayout, StagingSlot};
 
 /// A file system, as far as the library needs one.
 ///
@@ -74,6 +76,14 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Takes the exclusive lock of a file, which it creates if need be: nothing if somebody has it.
     /// The lock is held until the returned value is dropped or the process dies.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>>;
+
+    /// Makes a file to stage records in: memory that survives the death of the process. Fails with `AlreadyExists` if there is a
+    /// file. Nothing, as by default, where storing could end in a signal: then each record is written by a call of
+    /// its own.
+    fn create_staging(&self, path: &Path, layout: StagingLayout) -> io::Result<Option<Staging>> {
+        let _ = (path, layout);
+        Ok(None)
+    }
 
     /// This storage as a writer of the directory at `path` uses it: paths below `path` lead into the directory that has the name
     /// now, whatever is moved to the name later. Nothing, as by default, if the storage cannot tell: then a

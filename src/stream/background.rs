@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::sync::Mutex;
 
 use super::StreamInner;
-use crate::limits::RETENTION_CHECK_MS;
+use crate::limits::{DRAIN_INTERVAL_MS, RETENTION_CHECK_MS};
 use crate::shard::FlushRequest;
 
 /// A background thread and the streams it serves. Clones share it; the last one dropped stops the thread.
@@ -36,7 +36,21 @@ struct Served {
     flush_interval: Duration,
     next_flush: Instant,
     next_retention: Instant,
+    drains: Drains,
 }
+
+/// When to look next for staged records, if at all.
+#[derive(Debug, Clone, Copy)]
+struct Drains {
+    next: Instant,
+    /// Looks since one last found something.
+    idle: u32,
+}
+
+/// So many looks in vain, and the thread rests until a put wakes it.
+const IDLE_LOOKS: u32 = 50;
+/// The thread rests so many times as long as a look took: it never takes more than this share of a processor.
+const LOOK_SHARE: u32 = 10;
 
 impl std::fmt::Debug for Served {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -70,6 +84,7 @@ impl Background {
             flush_interval,
             next_flush: now + flush_interval,
             next_retention: now + Duration::from_millis(RETENTION_CHECK_MS),
+            drains: Drains { next: now, idle: 0 },
         });
         self.worker.shared.wake.ask_to_look();
     }
@@ -123,6 +138,25 @@ impl Shared {
                 stream.tend(retain);
             }
         }
+        [next, self.drain_due()].into_iter().flatten().min()
+    }
+
+    /// Looks for staged records where that is due, and says when it will be again.
+    fn drain_due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let awake = |served: &Served| Some((served.stream.upgrade()?, served.drains));
+        let mut streams: Vec<_> = self.streams.lock().iter().filter_map(awake).collect();
+        streams.retain(|(stream, _)| !stream.context.drains_rest.load(Ordering::SeqCst));
+        let mut next = None;
+        for (stream, drains) in streams {
+            let drains = if drains.next <= now { stream.drain(drains) } else { drains };
+            if let Some(served) = self.streams.lock().iter_mut().find(|served| served.is(&stream)) {
+                served.drains = drains;
+            }
+            if !stream.context.drains_rest.load(Ordering::SeqCst) {
+                next = Some(next.map_or(drains.next, |next: Instant| next.min(drains.next)));
+            }
+        }
         next
     }
 
@@ -134,7 +168,28 @@ impl Shared {
     }
 }
 
+impl Served {
+    fn is(&self, stream: &Arc<StreamInner>) -> bool {
+        std::ptr::eq(self.stream.as_ptr(), Arc::as_ptr(stream))
+    }
+}
+
 impl StreamInner {
+    /// One look for staged records. After many in vain, the looks rest.
+    fn drain(&self, before: Drains) -> Drains {
+        let started = Instant::now();
+        let idle = if self.drain_shards() == 0 { before.idle + 1 } else { 0 };
+        if idle >= IDLE_LOOKS {
+            self.context.drains_rest.store(true, Ordering::SeqCst);
+            if self.drain_shards() > 0 {
+                self.context.drains_rest.store(false, Ordering::SeqCst); // staged by one who did not see it
+            }
+        }
+        let took = started.elapsed();
+        let pause = (took * LOOK_SHARE).max(Duration::from_millis(DRAIN_INTERVAL_MS));
+        Drains { next: Instant::now() + pause, idle }
+    }
+
     /// One round of background work. Failures are kept by the shards, which tell the next one who appends; a
     /// failed trim is tried again in its time.
     fn tend(&self, retain: bool) {

@@ -265,6 +265,22 @@ impl StreamInner {
         }
     }
 
+    /// Writes what is staged to the segments, where other processes find it; how many shards had something, and what it took.
+    fn drain_shards(&self) -> u64 {
+        let topology = self.topology();
+        let wanted = self.context.staging.take_exhausted();
+        let mut drained = 0;
+        for member in topology.shards.values() {
+            if member.shard.has_staged() {
+                drained += 1;
+                let _ = member.shard.drain(); // a failure is kept by the shard, which tells the next one who appends
+            } else if wanted {
+                member.shard.release_slot(); // it was idle since the last look
+            }
+        }
+        drained
+    }
+
     fn sync_shards(&self) -> Result<()> {
         let topology = self.topology();
         let unsynced: Vec<_> = topology.shards.values().filter(|member| member.shard.has_unsynced()).collect();
@@ -351,7 +367,9 @@ impl StreamInner {
         }
         self.context.watermarks.sync()?;
         state.clean = true;
-        manifest.replace(state).map_err(|error| error.into_fault().into())
+        manifest.replace(state).map_err(|error| Error::from(error.into_fault()))?;
+        self.context.staging.remove();
+        Ok(())
     }
 }
 

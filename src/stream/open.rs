@@ -16,8 +16,8 @@ use crate::error::{Error, Result};
 use crate::format::{ManifestState, ShardEntry};
 use crate::manifest::{self, MANIFEST_FILE, MANIFEST_NEW_FILE, Manifest};
 use crate::shard::{
-    Counters, FlushRequest, OpenFiles, RecentSegments, Shard, ShardContext, Signal, Torn, WATERMARK_FILE,
-    Watermarks,
+    Counters, FlushRequest, OpenFiles, RecentSegments, STAGING_FILE, Shard, ShardContext, Signal, Staged,
+    StagingSlots, Torn, WATERMARK_FILE, Watermarks,
 };
 use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Process, Storage};
 use crate::trace::event;
@@ -97,7 +97,8 @@ impl Opening {
 
     /// A directory with anything but a stream in it is left alone.
     fn expect_own_directory(&self) -> Result<()> {
-        const OWN: [&str; 5] = [LOCK_FILE, MANIFEST_FILE, MANIFEST_NEW_FILE, WATERMARK_FILE, SHARDS_DIRECTORY];
+        const OWN: [&str; 6] =
+            [LOCK_FILE, MANIFEST_FILE, MANIFEST_NEW_FILE, WATERMARK_FILE, STAGING_FILE, SHARDS_DIRECTORY];
         let entries = match self.storage.list(&self.path) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
@@ -188,6 +189,7 @@ impl Opening {
         self.storage().sync_dir(&self.path).map_err(Fault::io("sync", &self.path))?;
         self.remove_unlisted(&state)?;
 
+        let staged = if was_clean { Staged::default() } else { Staged::load(self.storage(), &self.path)? };
         let mut recovery = RecoveryReport { was_clean, ..Default::default() };
         let mut shards = Shards::new();
         let failed = AtomicBool::new(false);
@@ -196,7 +198,8 @@ impl Opening {
                 return None; // where one is damaged, no more than necessary is changed
             }
             let exact = was_clean || !entry.is_open();
-            let found = Shard::recover(Arc::clone(&context), self.shard_directory(entry.id), entry, exact);
+            let found =
+                Shard::recover(Arc::clone(&context), self.shard_directory(entry.id), entry, exact, &staged);
             failed.fetch_or(found.is_err(), Ordering::Relaxed);
             Some(found)
         });
@@ -327,6 +330,8 @@ impl Opening {
             recent: RecentSegments::default(),
             flush: background.map_or_else(|| Arc::new(FlushRequest::default()), Background::wake),
             has_background: background.is_some(),
+            staging: StagingSlots::new(Arc::clone(&self.storage), &self.path),
+            drains_rest: AtomicBool::new(true),
         })
     }
 

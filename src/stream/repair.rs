@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::format::{Frame, FrameInput, ManifestState, SealKind, SegmentHeader, segment_name};
 use crate::manifest::{self, MANIFEST_FILE, Manifest, ReplaceError};
 use crate::segment::{Run, SegmentWriter, Survey};
-use crate::shard::{WATERMARK_FILE, Watermarks};
+use crate::shard::{Staged, WATERMARK_FILE, Watermarks};
 use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Storage};
 use crate::types::{SequenceNumber, ShardId, Timestamp};
 
@@ -120,7 +120,9 @@ impl<'a> Repair<'a> {
     fn run(&mut self) -> Result<()> {
         self.empty_scratch()?;
         self.set_newer_shards_aside()?;
+        let staged = Staged::load(self.storage.as_ref(), self.path)?;
         for id in self.damaged_shards() {
+            self.take_staged(&staged, id)?;
             self.repair_shard(id)?;
         }
         if self.damage.iter().any(|damage| damage.path == self.path.join(WATERMARK_FILE)) {
@@ -161,6 +163,18 @@ impl<'a> Repair<'a> {
             self.state.next_shard_id = self.state.next_shard_id.max(id.successor());
         }
         Ok(())
+    }
+
+    /// Writes what a dead writer staged behind the last record of the segment that it was appending to, as opening would.
+    fn take_staged(&self, staged: &Staged, id: ShardId) -> Result<()> {
+        let look = Looker::new(self.storage.as_ref(), self.path, Some(&self.found), &[], false)?.look(id)?;
+        let Some(behind) = look.staged_behind(staged)? else {
+            return Ok(());
+        };
+        let path = behind.path;
+        let file = self.storage.open_file(path, Access::Write).map_err(Fault::io("open", path))?;
+        let written = file.write_at(behind.frames, behind.end).and_then(|()| file.sync());
+        Ok(written.map_err(Fault::io("write", path))?)
     }
 
     fn repair_shard(&mut self, id: ShardId) -> Result<()> {
@@ -251,7 +265,7 @@ impl<'a> Repair<'a> {
         };
         let mut writer = SegmentWriter::create(self.storage, &self.scratch, header)?;
         look.records(index, run, |frame| {
-            writer.stage(&input_of(frame, run));
+            writer.stage(&input_of(frame, run))?;
             if writer.staged_bytes() > PIECE_BYTES {
                 writer.write_staged()?;
             }

@@ -13,7 +13,7 @@ use crate::format::{
 };
 use crate::manifest;
 use crate::segment::{Expected, Run, Survey, tolerant};
-use crate::shard::Watermarks;
+use crate::shard::{Staged, Watermarks};
 use crate::storage::{Access, Corruption, Disk, Fault, Storage, StorageFile};
 use crate::types::{HashKey, SequenceNumber, ShardId, StreamId, Timestamp};
 
@@ -112,10 +112,11 @@ pub fn salvage(
         report.manifest = Some(Corruption::new(&missing, 0, "the file is missing"));
     }
     let looker = Looker::new(storage.as_ref(), path, state.as_ref(), &shards, true)?;
+    let staged = Staged::load(storage.as_ref(), path).unwrap_or_default(); // what cannot be read is done without
     for id in shards {
         let look = looker.look(id)?;
         report.shards += 1;
-        if look.tell(&mut report, &mut visit)?.is_break() {
+        if look.tell(&staged, &mut report, &mut visit)?.is_break() {
             break;
         }
     }
@@ -325,8 +326,29 @@ impl Look {
         }
     }
 
+    /// The frames that a dead writer staged and that continue the last segment behind all that stands in it: that file, its header,
+    /// the frames, the place of the first and its number.
+    pub(super) fn staged_behind<'s>(&'s self, staged: &'s Staged) -> Result<Option<StagedBehind<'s>>, Fault> {
+        let usable = |file: &'s SegmentFile| Some((file, file.survey.as_ref()?));
+        let Some((file, survey)) = self.files.iter().rev().find_map(usable) else {
+            return Ok(None);
+        };
+        let header = survey.header;
+        let (end, next) = match Survey::of(&file.file, &file.path, &Expected::exactly(&header))? {
+            // Not as it is cut in this look: where its bytes end.
+            Some(whole) if whole.footer.is_none() => {
+                whole.runs.last().map_or((SEGMENT_HEADER_BYTES as u64, header.first), |run| (run.end, run.next))
+            }
+            _ => return Ok(None),
+        };
+        let frames = staged.continuing(&header, next);
+        let fits = !frames.is_empty() && end + frames.len() as u64 <= header.footer_position();
+        Ok(fits.then_some(StagedBehind { path: &file.path, header, frames, end, next }))
+    }
+
     fn tell(
         &self,
+        staged: &Staged,
         report: &mut SalvageReport,
         visit: &mut impl FnMut(Salvaged<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Fault> {
@@ -346,8 +368,27 @@ impl Look {
                 return Ok(ControlFlow::Break(()));
             }
         }
+        // Behind anything that is cut off here, there is nothing.
+        let behind = self.staged_behind(staged)?.filter(|behind| behind.next == self.next);
+        let mut frames = behind.as_ref().map_or(&[][..], |behind| behind.frames);
+        while let Some(frame) = behind.as_ref().and_then(|it| Frame::decode(frames, it.header.seed()).ok()) {
+            report.records += 1;
+            if visit(Salvaged::Record(salvaged(self.shard_id, &frame))).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            frames = frames.get(frame.size..).unwrap_or_default();
+        }
         Ok(ControlFlow::Continue(()))
     }
+}
+
+/// Staged frames, and the place where they belong.
+pub(super) struct StagedBehind<'a> {
+    pub(super) path: &'a Path,
+    header: SegmentHeader,
+    pub(super) frames: &'a [u8],
+    pub(super) end: u64,
+    next: SequenceNumber,
 }
 
 pub(super) fn lost_range(shard_id: ShardId, first: SequenceNumber, next: SequenceNumber) -> LostRange {

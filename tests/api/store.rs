@@ -101,6 +101,7 @@ fn a_stream_of_a_store_is_a_stream_like_any_other() {
     let (_directory, store) = store();
     let stream = store.create("clicks", Stream::builder().durability(Durability::Buffered)).unwrap();
     fill(&stream, 3);
+    stream.sync().unwrap();
     let error = crate::support::builder().open(stream.path()).expect_err("the store has it");
     assert!(matches!(error, Error::Locked(_)), "{error:?}");
     assert_eq!(read_all(&crate::support::builder().open_read_only(stream.path()).unwrap(), S0).len(), 3);

@@ -5,14 +5,19 @@ use std::sync::Arc;
 
 use anabranch::storage::{Operation, Storage};
 use anabranch::{
-    Crash, DiskFault, Durability, Error, ManualClock, PutOptions, SequenceNumber, ShardId, SimulatedDisk, Stream,
-    StreamBuilder,
+    Crash, DiskFault, Durability, Error, ManualClock, PutEntry, PutOptions, SequenceNumber, ShardId,
+    ShardIteratorType, SimulatedDisk, Stream, StreamBuilder,
 };
 
 use crate::history::{PATH, assert_sound, builder};
 
 const SHARD: ShardId = ShardId::new(0);
 const HEADER: usize = 128;
+const SLOT_HEADER: usize = 64;
+
+fn staging() -> PathBuf {
+    Path::new(PATH).join("STAGING")
+}
 
 fn segment(first: u64) -> PathBuf {
     Path::new(PATH).join(format!("shards/{:012}/{first:020}.seg", 0))
@@ -92,7 +97,9 @@ fn a_torn_tail_is_told() {
     let (mut case, stream) = Case::create(Durability::Buffered, 1 << 20);
     stream.put("key", [1; 100]).unwrap();
     stream.put("key", [2; 100]).unwrap();
+    assert_eq!(count(&stream), 2); // which also writes them to the segment
     case.kill(stream);
+    case.disk.remove_file(&staging()).unwrap(); // from where the second would be taken again
     let path = segment(0);
     let second = HEADER + 144; // a frame of 40 + 3 + 100 bytes before it
     case.disk.damage(&path, |bytes| bytes[second + 60] ^= 1).unwrap();
@@ -102,6 +109,101 @@ fn a_torn_tail_is_told() {
     assert_eq!((torn.shard_id, torn.next_sequence_number.get()), (SHARD, 1));
     assert_eq!((&torn.path, torn.offset), (&path, second as u64));
     assert_eq!((recovery.records_recovered, recovery.shards_recovered, recovery.was_clean), (1, 1, false));
+}
+
+/// Reads the shard, and with that writes what is staged to its segment.
+fn count(stream: &Stream) -> usize {
+    stream.shard_iterator(SHARD, ShardIteratorType::TrimHorizon).unwrap().available().map(Result::unwrap).count()
+}
+
+/// What was acknowledged and never written to its segment is there after a kill; and after a kill in the middle of taking it from the
+/// staging file, at every call of it; also where the segment holds a part of the batch, or a torn copy.
+#[test]
+fn what_was_staged_is_recovered_whenever_the_recovery_dies() {
+    for written in [false, true] {
+        let (mut case, stream) = Case::create(Durability::Buffered, 1 << 20);
+        stream.put("key", [1; 100]).unwrap();
+        if written {
+            assert_eq!(count(&stream), 1);
+            stream.put("key", [2; 100]).unwrap();
+        }
+        let entries = vec![PutEntry::new("key", &[3; 100]); 20]; // longer than a slot of the simulated disk
+        stream.put_batch(&entries).unwrap();
+        let expected = 21 + usize::from(written);
+        case.kill(stream);
+        if written {
+            case.disk.damage(&segment(0), |bytes| bytes[HEADER + 60] ^= 1).unwrap(); // torn, and whole in its slot no more
+        }
+        let whole = case.copy();
+        if written {
+            // The first record is gone from both: nothing behind it may come back.
+            assert_eq!(count(&whole.open().unwrap()), 0);
+            continue;
+        }
+        assert_eq!(count(&whole.open().unwrap()), expected);
+        for nth in 0..whole.disk.operations() {
+            let mut cut = case.copy();
+            cut.disk.fail_at(nth, DiskFault::PowerCut);
+            drop(cut.open());
+            cut.disk = cut.disk.crash(Crash::ProcessKilled);
+            let stream = cut.open().unwrap_or_else(|error| panic!("cut at {nth}: {error:?}"));
+            assert_eq!(count(&stream), expected, "cut at {nth}");
+            cut.kill(stream);
+            assert_sound(&cut.disk, &format!("cut at {nth}"));
+        }
+    }
+}
+
+/// A slot is taken for what its header and its frames' checksums say, bit for bit, and for nothing else.
+#[test]
+fn a_damaged_slot_gives_up_its_records_from_the_damage_on() {
+    let (mut case, stream) = Case::create(Durability::Buffered, 1 << 20);
+    for number in 0..3_u8 {
+        stream.put("key", [number; 100]).unwrap();
+    }
+    case.kill(stream);
+    for at in 0..SLOT_HEADER + 3 * 144 {
+        let damaged = case.copy();
+        damaged.disk.damage(&staging(), |bytes| bytes[at] ^= 1).unwrap();
+        let stream = damaged.open().unwrap();
+        let sound = at.checked_sub(SLOT_HEADER).map_or(0, |behind| behind / 144);
+        assert_eq!(count(&stream), sound, "byte {at}");
+        let put = stream.put("key", "goes on").unwrap();
+        assert_eq!(put.sequence_number.get(), sound as u64);
+    }
+}
+
+/// An older staging file that comes back, or one of another stream, is nobody's.
+#[test]
+fn a_staging_file_of_another_life_is_ignored() {
+    let (mut case, stream) = Case::create(Durability::Buffered, 1 << 20);
+    stream.put("key", [1; 100]).unwrap();
+    case.kill(stream);
+    let old = case.disk.read_file(&staging()).unwrap();
+    let stream = case.open().unwrap();
+    assert_eq!(count(&stream), 1);
+    stream.put("key", [2; 100]).unwrap();
+    assert_eq!(count(&stream), 2);
+    case.kill(stream);
+    case.disk.damage(&staging(), |bytes| *bytes = old).unwrap();
+    let stream = case.open().unwrap();
+    assert_eq!(count(&stream), 2);
+    stream.close().unwrap();
+    assert!(case.disk.read_file(&staging()).is_err(), "a clean close leaves none");
+}
+
+/// What is staged cannot be written: the shard fails, the next opening finds it. Nobody else gets the slot meanwhile.
+#[test]
+fn what_cannot_be_written_stays_staged() {
+    let (case, stream) = Case::create(Durability::Buffered, 1 << 20);
+    stream.put("key", [1; 100]).unwrap();
+    case.disk.fail_on(Operation::Write, 0, DiskFault::Error(std::io::ErrorKind::Other));
+    let mut reader = stream.shard_iterator(SHARD, ShardIteratorType::TrimHorizon).unwrap();
+    assert!(matches!(reader.next_batch(), Err(Error::ShardFailed { .. })));
+    assert!(matches!(stream.put("key", "more"), Err(Error::ShardFailed { .. })));
+    assert!(stream.close().is_err());
+    let stream = case.open().unwrap();
+    assert_eq!(count(&stream), 1);
 }
 
 /// The only segment of a shard vanishes: nothing else on the disk is wrong.

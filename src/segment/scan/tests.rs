@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::format::{FrameInput, encode};
+use crate::format::{FrameInput, encode_to};
 use crate::storage::{SimulatedDisk, Storage};
 use crate::types::{ShardId, StreamId};
 
@@ -46,7 +46,7 @@ fn image(batches: &[u32]) -> Image {
                 partition_key: "key",
                 data: &[7; 50],
             };
-            encode(&mut bytes, header().seed(), &input);
+            encode_to(&mut bytes, header().seed(), &input);
             positions.push(bytes.len());
             number = number.next();
         }
@@ -278,7 +278,7 @@ fn a_scan_reads_each_byte_about_once() {
             partition_key: "key",
             data: &[7; 1000],
         };
-        encode(&mut frames, header().seed(), &input);
+        encode_to(&mut frames, header().seed(), &input);
     }
     for (frames, records) in [(frames.as_slice(), 5_000), (&[], 0)] {
         let (found, reads) = scan_counted(frames);

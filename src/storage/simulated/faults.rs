@@ -40,6 +40,11 @@ pub enum Operation {
     Sync,
     /// `StorageFile::map`.
     Map,
+    /// `Storage::create_staging`.
+    CreateStaging,
+    /// A store into a [`Staging`](crate::storage::Staging) file. It is no call on a real disk and cannot fail there, so only a power cut strikes it;
+    /// another fault that is due here strikes the next call.
+    Stage,
 }
 
 /// What goes wrong with a call that was chosen to fail.
@@ -132,6 +137,9 @@ impl Faults {
             }
             if let Some(before) = planned.calls_before.checked_sub(1) {
                 planned.calls_before = before;
+                return true;
+            }
+            if operation == Operation::Stage && planned.fault != DiskFault::PowerCut {
                 return true;
             }
             struck = struck.or(Some(planned.fault));

@@ -10,7 +10,7 @@ use super::faults::{DiskFault, Operation};
 use super::tree::InodeId;
 use crate::storage::{Access, LockGuard, Map, StorageFile};
 
-pub(super) struct SimulatedFile {
+pub(in crate::storage) struct SimulatedFile {
     disk: Arc<Shared>,
     inode: InodeId,
     access: Access,
@@ -20,6 +20,18 @@ impl SimulatedFile {
     /// A handle of an inode that [`Tree::open`](super::tree::Tree::open) was told of.
     pub(super) fn new(disk: Arc<Shared>, inode: InodeId, access: Access) -> Self {
         Self { disk, inode, access }
+    }
+
+    /// A store into a map of the file: there when it is done, or in part if the power goes during it.
+    pub(in crate::storage) fn stage(&self, bytes: &[u8], position: usize) -> io::Result<()> {
+        let (mut state, fault) = self.disk.begin(Operation::Stage)?;
+        let file = state.tree.file_mut(self.inode)?;
+        let Some(fault) = fault else {
+            return file.write(bytes, position, u64::MAX); // its room was reserved
+        };
+        let (stored, _) = bytes.split_at(bytes.len() / 2);
+        let _ = file.write(stored, position, u64::MAX);
+        Err(fault.error())
     }
 
     fn check_writable(&self) -> io::Result<()> {

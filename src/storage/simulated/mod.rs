@@ -23,15 +23,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::limits::SLOT_UNIT_BYTES;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
 pub(super) use buffer::SharedBuffer;
 pub use crash::Crash;
 pub use faults::{DiskFault, Operation};
+pub(super) use file::SimulatedFile;
 
-use super::{Access, DirEntry, LockGuard, Storage, StorageFile};
+use super::{Access, DirEntry, LockGuard, Staging, StagingLayout, Storage, StorageFile};
 use faults::Faults;
-use file::{SimulatedFile, SimulatedLock};
+use file::SimulatedLock;
 use tree::{InodeId, Tree};
 
 /// A disk in memory that a test can crash, fill up, damage, stall and let fail.
@@ -333,6 +335,16 @@ impl Storage for SimulatedDisk {
         let inode = state.tree.find(path)?;
         state.tree.file(inode)?;
         Ok(self.open(&mut state, inode, access))
+    }
+
+    fn create_staging(&self, path: &Path, layout: StagingLayout) -> io::Result<Option<Staging>> {
+        // The shortest slots there are: a history of a few records then fills some.
+        let layout = StagingLayout { slot_bytes: layout.slot_bytes.min(SLOT_UNIT_BYTES), ..layout };
+        let mut state = self.shared.call(Operation::CreateStaging)?;
+        let inode = state.tree.create_file(path)?;
+        state.tree.open(inode);
+        let file = Arc::new(SimulatedFile::new(Arc::clone(&self.shared), inode, Access::Write));
+        Ok(Some(Staging::of_simulated(file, layout)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
