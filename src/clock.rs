@@ -52,7 +52,9 @@ impl Clock for SystemClock {
 }
 
 fn saturate(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+    // Not `as_millis`, which divides numbers of 128 bits: every put asks for the time.
+    let millis = duration.as_secs().saturating_mul(1_000).saturating_add(u64::from(duration.subsec_millis()));
+    i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
 /// A clock that moves only when it is told to: for tests.

@@ -45,8 +45,12 @@ impl Routes {
 
     /// The shard that takes this hash key.
     pub(crate) fn shard_of(&self, key: HashKey) -> ShardId {
-        let above = self.open.partition_point(|(range, _)| range.start() <= key);
-        self.open.get(above.saturating_sub(1)).map_or(ShardId::default(), |(_, id)| *id)
+        self.open.get(self.index_of(key)).map_or(ShardId::default(), |(_, id)| *id)
+    }
+
+    /// The place of the shard that takes this hash key, among the [open shards](Self::shards).
+    pub(crate) fn index_of(&self, key: HashKey) -> usize {
+        self.open.partition_point(|(range, _)| range.start() <= key).saturating_sub(1)
     }
 
     /// The open shards in the order of their ranges.

@@ -7,6 +7,8 @@
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 #[cfg(not(shuttle))]
 pub(crate) use std::sync::atomic;
+#[cfg(not(shuttle))]
+pub(crate) use std::thread;
 
 #[cfg(not(tsan))]
 pub(crate) use std::sync::OnceLock;
@@ -16,6 +18,8 @@ pub(crate) use once_cell::sync::OnceCell as OnceLock;
 
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::atomic;
+#[cfg(shuttle)]
+pub(crate) use shuttle::thread;
 #[cfg(shuttle)]
 pub(crate) use under_shuttle::{Condvar, Mutex, MutexGuard, RwLock};
 

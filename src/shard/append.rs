@@ -9,7 +9,6 @@ use super::{AppendState, Counters, Phase, Shard, ShardError};
 use crate::format::{FrameInput, SealKind, SegmentHeader, frame_bytes};
 use crate::limits::{MAX_PENDING_BYTES, SEGMENT_GROWTH, UNSYNCED_FACTOR};
 use crate::segment::SegmentWriter;
-use crate::storage::Fault;
 use crate::trace::event;
 use crate::types::{Durability, HashKey, SequenceNumber, Timestamp};
 
@@ -53,6 +52,9 @@ impl Shard {
         let was_closed = state.writer.as_ref().is_none_or(SegmentWriter::is_parked);
         self.make_room(&mut state, bytes, count, expect_next)?;
         let mut appended = self.stage(&mut state, entries)?;
+        if durability == Durability::Synced {
+            state.waiters.note_arrival();
+        }
         appended.opened_file = was_closed;
         if durability == Durability::Buffered {
             if state.writer.as_ref().is_some_and(SegmentWriter::has_slot) {
@@ -114,71 +116,6 @@ impl Shard {
         state.counted.records += state.next.since(first);
         state.counted.bytes += bytes as u64;
         Ok(Appended { first, arrival, opened_file: false })
-    }
-
-    /// Waits until all records below `target` are durable, and leads the commit if nobody else does.
-    pub(crate) fn commit(&self, target: SequenceNumber) -> Result<(), ShardError> {
-        let mut state = self.append.lock();
-        loop {
-            // The outcome is the group's: a leader's failure is kept in the state before anyone is woken.
-            if self.next(crate::segment::Visibility::Durable) >= target {
-                return Ok(());
-            }
-            if let Some(failure) = &state.failure {
-                return Err(ShardError::Failed(Arc::clone(failure)));
-            }
-            if state.committing {
-                self.committed.wait(&mut state);
-            } else {
-                self.lead_commit(&mut state)?;
-            }
-        }
-    }
-
-    /// Makes everything that is appended so far durable.
-    pub(crate) fn sync(&self) -> Result<(), ShardError> {
-        let target = self.append.lock().next;
-        self.commit(target)
-    }
-
-    fn lead_commit(&self, state: &mut MutexGuard<'_, AppendState>) -> Result<(), ShardError> {
-        self.write_staged(state)?;
-        let Some(writer) = state.writer.as_mut() else {
-            return Err(ShardError::NotOpen); // nothing undurable without a writer
-        };
-        let file = match writer.file() {
-            Ok(file) => file,
-            Err(fault) => return Err(self.fail(state, fault)),
-        };
-        let (end, next) = (writer.written_end(), writer.next());
-        let segment = Arc::clone(writer.segment());
-        state.committing = true;
-        let outcome = MutexGuard::unlocked(state, || {
-            if planted(Mistake::PublishBeforeSync) {
-                segment.publish_durable(end);
-                self.note_durable(next);
-            }
-            let outcome = file.sync();
-            if outcome.is_ok() {
-                // Readers first: whoever learns that a record is durable also finds it.
-                segment.publish_durable(end);
-                self.note_durable(next);
-            }
-            outcome
-        });
-        state.committing = false;
-        if let Err(source) = outcome {
-            return Err(self.fail(state, Fault::io("sync", segment.path())(source)));
-        }
-        // The writer is the same: a roll waits while a commit runs.
-        if let Some(writer) = state.writer.as_mut() {
-            writer.note_durable(end);
-        }
-        if !planted(Mistake::WakeNobody) {
-            self.committed.notify_all();
-        }
-        self.announce();
-        Ok(())
     }
 
     pub(super) fn write_staged(&self, state: &mut AppendState) -> Result<(), ShardError> {
@@ -301,7 +238,7 @@ impl Shard {
                 self.note_durable(next);
                 Counters::add(&self.context.counters.segments_rolled, 1);
                 event!(debug, shard = %self.id, %first, %next, "segment rolled");
-                self.committed.notify_all();
+                self.tell(state);
                 self.announce();
                 Ok(())
             }

@@ -5,7 +5,7 @@
 //! Appending assigns numbers and encodes frames under the shard's lock, into the active segment's buffer.
 //! For a `Buffered` append that is all: the buffer is a slot of the [STAGING](staging) file, which survives the process. (Where there is
 //! no slot, it writes the buffer at once.) A `Synced` one waits for a *commit*: whoever finds none
-//! running leads one, writes all that is staged (its own and everybody else's), lets go of the lock, syncs once,
+//! running leads [one](commit), writes all that is staged (its own and everybody else's), lets go of the lock, syncs once,
 //! publishes, and wakes those whose records it covered. Meanwhile the next group gathers.
 //!
 //! A failed write or sync is final: the shard keeps the error and refuses appends, all who waited get it, and readers
@@ -22,6 +22,7 @@
 //! empty; a segment sealed as *rolled* without a successor means a file is missing.
 
 mod append;
+mod commit;
 mod cursor;
 mod files;
 mod follow;
@@ -56,6 +57,7 @@ pub(crate) use retain::Removal;
 pub(crate) use staging::{STAGING_FILE, Staged, StagingSlots};
 pub(crate) use watermark::{WATERMARK_FILE, Watermarks};
 
+use commit::Waiters;
 use follow::FollowState;
 use segments::Segments;
 
@@ -68,6 +70,8 @@ pub(crate) struct ShardContext {
     /// Of the writable opening that this is; in a read-only one, what the manifest said.
     pub(crate) incarnation: u64,
     pub(crate) options: StreamOptions,
+    /// The size of a shard's first segment.
+    pub(crate) first_segment_bytes: u64,
     /// The retention period in milliseconds as it is now; all ones where it is unlimited.
     pub(crate) retention: AtomicU64,
     pub(crate) watermarks: Watermarks,
@@ -222,7 +226,7 @@ pub(crate) struct Shard {
     context: Arc<ShardContext>,
     segments: RwLock<Segments>,
     append: Mutex<AppendState>,
-    /// Told when a commit ended, whatever its outcome.
+    /// Told when a commit ended, whatever its outcome: for those who want the shard to themselves.
     committed: Condvar,
     /// All records below survive the death of the process: they are in a segment, or staged.
     written: AtomicU64,
@@ -257,6 +261,7 @@ struct AppendState {
     committing: bool,
     /// What was appended and not added to the stream's counters yet.
     counted: Counted,
+    waiters: Waiters,
 }
 
 #[derive(Debug, Default)]
@@ -285,7 +290,7 @@ impl Shard {
         next: SequenceNumber,
         last_arrival: Timestamp,
     ) -> Self {
-        let next_file_bytes = segments.next_file_bytes(context.options.segment_bytes);
+        let next_file_bytes = segments.next_file_bytes(context.first_segment_bytes, context.options.segment_bytes);
         let phase = if entry.is_open() { Phase::Open } else { Phase::Closed };
         Self {
             id: entry.id,
@@ -301,6 +306,7 @@ impl Shard {
                 failure: None,
                 committing: false,
                 counted: Counted::default(),
+                waiters: Waiters::default(),
             }),
             committed: Condvar::new(),
             written: AtomicU64::new(next.get()),
@@ -440,7 +446,7 @@ impl Shard {
                 self.segments.write().seal(first);
                 self.note_drained(writer.next());
                 self.note_durable(writer.next());
-                self.committed.notify_all();
+                self.tell(state);
                 self.announce();
                 Ok(())
             }
@@ -490,9 +496,9 @@ impl Shard {
         }
         state.phase = Phase::Closed;
         state.writer = None;
+        self.tell(&mut state);
         drop(state);
         self.is_shut.store(true, Ordering::SeqCst);
-        self.committed.notify_all();
         self.announce();
     }
 
@@ -512,7 +518,7 @@ impl Shard {
             Ok(()) if had_unsynced => {
                 self.note_drained(next);
                 self.note_durable(next);
-                self.committed.notify_all();
+                self.tell(&mut state);
                 self.announce();
             }
             Ok(()) => {}
@@ -553,7 +559,7 @@ impl Shard {
         if !planted(Mistake::ForgetFailure) {
             state.failure = Some(Arc::clone(&failure));
         }
-        self.committed.notify_all();
+        self.tell(state);
         ShardError::Failed(failure)
     }
 }

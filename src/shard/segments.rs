@@ -8,7 +8,7 @@ use crate::sync::{Mutex, OnceLock};
 
 use super::ShardContext;
 use crate::format::{Footer, segment_name};
-use crate::limits::{FIRST_SEGMENT_BYTES, SEGMENT_GROWTH};
+use crate::limits::SEGMENT_GROWTH;
 use crate::segment::Segment;
 use crate::storage::Fault;
 use crate::types::{SequenceNumber, ShardId};
@@ -82,8 +82,8 @@ impl Segments {
     }
 
     /// How large the next segment is to be.
-    pub(super) fn next_file_bytes(&self, segment_bytes: u64) -> u64 {
-        let first = FIRST_SEGMENT_BYTES.min(segment_bytes);
+    pub(super) fn next_file_bytes(&self, first_segment_bytes: u64, segment_bytes: u64) -> u64 {
+        let first = first_segment_bytes.min(segment_bytes);
         let grown = self.newest_file_bytes.map_or(first, |bytes| bytes.saturating_mul(SEGMENT_GROWTH));
         grown.min(segment_bytes).max(first)
     }

@@ -33,6 +33,7 @@ fn shard(flush_bytes: u64, has_background: bool) -> Arc<Shard> {
         stream_id,
         incarnation: 1,
         options: StreamOptions { flush_bytes, ..StreamOptions::default() },
+        first_segment_bytes: crate::limits::FIRST_SEGMENT_BYTES,
         retention: AtomicU64::new(u64::MAX),
         watermarks,
         counters: Counters::default(),

@@ -31,9 +31,9 @@ pub enum Fault {
 
 impl Fault {
     /// For `map_err`: names the operation and the path of a failed call.
+    /// Copies the path only of one that failed: puts pass by here.
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_path_buf();
-        move |source| Self::Io { operation, path, source }
+        move |source| Self::Io { operation, path: path.to_path_buf(), source }
     }
 }
 

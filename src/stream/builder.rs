@@ -9,7 +9,7 @@ use super::{Background, Stream};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::format::StreamOptions;
-use crate::limits::Limits;
+use crate::limits::{Limits, MIN_SEGMENT_BYTES};
 use crate::shard::OpenFiles;
 use crate::storage::Storage;
 use crate::types::{Durability, PartitionHash, RetentionPeriod};
@@ -50,6 +50,7 @@ pub struct StreamBuilder {
     pub(super) storage: Option<Arc<dyn Storage>>,
     pub(super) no_background: bool,
     pub(super) open_files: Setting<usize>,
+    pub(super) first_segment_bytes: Setting<u64>,
     /// A store's thread, in place of one of the stream's own.
     pub(super) background: Option<Background>,
     /// A store's bound on open files, in place of one of the stream's own.
@@ -134,6 +135,14 @@ impl StreamBuilder {
     /// to be the same at every run. `Synced` puts never need it, and unsynced bytes stay bounded without it too.
     pub fn background(mut self, on: bool) -> Self {
         self.no_background = !on;
+        self
+    }
+
+    /// The size of a shard's first segment file in bytes, in this opening: 64 KiB by default, at most the stream's `segment_bytes`. Each
+    /// further one is eight times larger until `segment_bytes` is reached, so that many idle shards cost little disk. For few, busy
+    /// shards set both alike: each full segment is synced, and while that lasts its shard takes no records.
+    pub fn first_segment_bytes(mut self, bytes: u64) -> Self {
+        self.first_segment_bytes = Some(bytes.max(MIN_SEGMENT_BYTES));
         self
     }
 

@@ -22,7 +22,9 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
-use crate::sync::{Mutex, RwLock};
+use arc_swap::ArcSwap;
+
+use crate::sync::Mutex;
 
 use crate::error::{Error, Result};
 use crate::format::{ManifestState, ShardEntry};
@@ -84,7 +86,7 @@ impl Drop for Handle {
 pub(crate) struct StreamInner {
     path: PathBuf,
     context: Arc<ShardContext>,
-    topology: RwLock<Arc<Topology>>,
+    topology: ArcSwap<Topology>,
     /// The durable state. Held through every change of the set of shards or the options.
     manifest: Mutex<Manifest>,
     /// Taken only by a writer; dropping it lets the next one in.
@@ -106,6 +108,8 @@ pub(crate) struct StreamInner {
 #[derive(Debug)]
 struct Topology {
     routes: Routes,
+    /// The logs of the open shards, in the order of the routes: what a put needs is found in one step.
+    open: Vec<Arc<Shard>>,
     shards: BTreeMap<ShardId, Member>,
 }
 
@@ -249,7 +253,7 @@ impl StreamInner {
     }
 
     fn topology(&self) -> Arc<Topology> {
-        Arc::clone(&self.topology.read())
+        self.topology.load_full()
     }
 
     fn member(&self, shard_id: ShardId) -> Result<Member> {
@@ -290,8 +294,9 @@ impl StreamInner {
     }
 
     /// Puts the shards of `state` in force for producers and readers. Logs of shards that stay are kept.
+    /// Called with the manifest's lock held.
     fn publish(&self, state: &ManifestState, made: Vec<Arc<Shard>>) {
-        let mut topology = self.topology.write();
+        let topology = self.topology();
         let mut made: BTreeMap<_, _> = made.into_iter().map(|shard| (shard.id(), shard)).collect();
         let shards = state.shards.iter().filter_map(|entry| {
             let known = topology.shards.get(&entry.id).map(|member| Arc::clone(&member.shard));
@@ -299,13 +304,9 @@ impl StreamInner {
             let entry = entry.clone();
             Some((entry.id, Member { shard, entry }))
         });
-        let next = Topology {
-            shards: shards.collect(),
-            // A manifest whose open shards do not tile the space is never put in force.
-            routes: manifest::routes(state).unwrap_or_default(),
-        };
-        *topology = Arc::new(next);
-        drop(topology);
+        // A manifest whose open shards do not tile the space is never put in force.
+        let next = Topology::new(shards.collect(), manifest::routes(state).unwrap_or_default());
+        self.topology.store(Arc::new(next));
         self.context.tail.ring();
     }
 
@@ -374,8 +375,12 @@ impl StreamInner {
 }
 
 impl Topology {
+    fn new(shards: BTreeMap<ShardId, Member>, routes: Routes) -> Self {
+        let log = |id| shards.get(&id).map(|member| Arc::clone(&member.shard));
+        Self { open: routes.shards().filter_map(log).collect(), routes, shards }
+    }
+
     fn shard_of(&self, key: HashKey) -> Option<&Arc<Shard>> {
-        let id = self.routes.shard_of(key);
-        self.shards.get(&id).map(|member| &member.shard)
+        self.open.get(self.routes.index_of(key))
     }
 }

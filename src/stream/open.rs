@@ -6,7 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::sync::{Mutex, RwLock};
+use arc_swap::ArcSwap;
+
+use crate::sync::Mutex;
 
 use super::builder::StreamBuilder;
 use super::retention::DeletionClock;
@@ -14,6 +16,7 @@ use super::{Background, Handle, Member, RecoveryReport, Stream, StreamInner, Top
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::format::{ManifestState, ShardEntry};
+use crate::limits::FIRST_SEGMENT_BYTES;
 use crate::manifest::{self, MANIFEST_FILE, MANIFEST_NEW_FILE, Manifest};
 use crate::shard::{
     Counters, FlushRequest, OpenFiles, RecentSegments, STAGING_FILE, Shard, ShardContext, Signal, Staged,
@@ -323,6 +326,7 @@ impl Opening {
             stream_id: state.stream_id,
             incarnation: state.incarnation,
             options: state.options,
+            first_segment_bytes: self.builder.first_segment_bytes.unwrap_or(FIRST_SEGMENT_BYTES),
             retention: AtomicU64::new(state.options.retention.as_millis().unwrap_or(u64::MAX)),
             watermarks,
             counters: Counters::default(),
@@ -354,14 +358,14 @@ impl Opening {
             let entry = entry.clone();
             Some((entry.id, Member { shard, entry }))
         });
-        let topology = Topology { shards: members.collect(), routes: manifest::routes(state).unwrap_or_default() };
+        let topology = Topology::new(members.collect(), manifest::routes(state).unwrap_or_default());
         let inner = Arc::new(StreamInner {
             read_only: lock.is_none(),
             process: Process::this(),
             deletion_clock: Mutex::new(DeletionClock::new(context.clock.as_ref())),
             path: self.path,
             context,
-            topology: RwLock::new(Arc::new(topology)),
+            topology: ArcSwap::from_pointee(topology),
             manifest: Mutex::new(manifest),
             lock: Mutex::new(lock),
             closing: AtomicBool::new(false),

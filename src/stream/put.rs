@@ -168,7 +168,8 @@ impl StreamInner {
         let durability = self.effective(options.durability.unwrap_or(Durability::Buffered));
         let key = self.hash_key(entry.partition_key, entry.explicit_hash_key);
         loop {
-            let shard = self.shard_for(key)?;
+            let topology = self.topology.load();
+            let shard = topology.shard_of(key).ok_or(Error::Closed)?;
             let appended = match shard.append(std::iter::once(entry.into()), durability, options.expect_next) {
                 Err(ShardError::NotOpen) => {
                     self.wait_for_reshard()?;
@@ -177,7 +178,7 @@ impl StreamInner {
                 other => other.map_err(Error::of_shard(shard.id()))?,
             };
             if appended.opened_file {
-                self.files.opened(&shard);
+                self.files.opened(shard);
             }
             if durability == Durability::Synced {
                 shard.commit(appended.first.next()).map_err(Error::of_shard(shard.id()))?;
@@ -248,11 +249,6 @@ impl StreamInner {
 
     fn hash_key(&self, partition_key: &str, explicit: Option<HashKey>) -> HashKey {
         explicit.unwrap_or_else(|| routing::hash_key(self.context.options.partition_hash, partition_key))
-    }
-
-    fn shard_for(&self, key: HashKey) -> Result<Arc<Shard>> {
-        let topology = self.topology.read();
-        topology.shard_of(key).cloned().ok_or(Error::Closed)
     }
 
     /// A shard refused because it is being split, merged or closed: waits until that is decided.

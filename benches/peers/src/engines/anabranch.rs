@@ -18,6 +18,7 @@ pub(super) const ENTRANT: Entrant = Entrant {
 };
 
 const SHARD: ShardId = ShardId::new(0);
+const SEGMENT_BYTES: u64 = 2 << 30;
 
 pub(crate) struct Anabranch {
     stream: Stream,
@@ -26,7 +27,9 @@ pub(crate) struct Anabranch {
 
 impl Anabranch {
     pub(crate) fn open(setup: &Setup<'_>) -> Result<Self> {
-        let builder = Stream::builder().shards(setup.shards);
+        // Segments that hold all of a cell's volume, as the peers' do.
+        let builder = Stream::builder().shards(setup.shards).segment_bytes(SEGMENT_BYTES);
+        let builder = if setup.shards <= 16 { builder.first_segment_bytes(SEGMENT_BYTES) } else { builder };
         let builder = match setup.survives {
             Survives::PowerCut => builder.durability(Durability::Synced),
             _ if setup.flushes => builder.durability(Durability::Buffered),
