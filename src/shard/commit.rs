@@ -16,12 +16,12 @@ use crate::sync::{Mistake, MutexGuard, planted};
 use super::{AppendState, Shard, ShardError};
 use crate::segment::Visibility;
 use crate::storage::Fault;
-use crate::types::SequenceNumber;
+use crate::types::{Durability, SequenceNumber};
 
 /// How often a waiter lets others run before it parks: waking one that has not parked costs nothing.
-const YIELDS_BEFORE_PARKING: u32 = 16;
+const YIELDS_BEFORE_PARKING: u32 = 2;
 /// How often a leader lets others run while it gathers: some ten microseconds, up to a hundred where every processor is busy with them.
-const YIELDS_TO_GATHER: u32 = 64;
+const YIELDS_TO_GATHER: u32 = 16;
 /// After gathering in vain, at most so many commits go by without.
 const MOST_SKIPPED: u32 = 63;
 
@@ -185,12 +185,15 @@ impl Shard {
         };
         let (end, next) = (writer.written_end(), writer.next());
         let segment = Arc::clone(writer.segment());
+        // Frames are written only with the lock held and no commit running where all of them wait for commits.
+        let is_alone = self.context.options.durability == Durability::Synced;
+        let zeros = if is_alone { writer.zeros_ahead() } else { None };
         let outcome = MutexGuard::unlocked(state, || {
             if planted(Mistake::PublishBeforeSync) {
                 segment.publish_durable(end);
                 self.note_durable(next);
             }
-            let outcome = file.sync();
+            let outcome = zeros.map_or(Ok(()), |(zeros, at)| file.write_at(zeros, at)).and_then(|()| file.sync());
             if outcome.is_ok() {
                 // Readers first: whoever learns that a record is durable also finds it.
                 segment.publish_durable(end);
