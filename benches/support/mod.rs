@@ -1,6 +1,8 @@
 //! What the benchmarks share: directories on the disk to be measured, records, writers.
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
+pub(crate) mod bare;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -95,6 +97,13 @@ impl Load {
             stream.put_batch(&entries).unwrap();
         }
     }
+}
+
+/// Eight bytes at a time: at memory speed.
+pub(crate) fn sum(bytes: &[u8]) -> u64 {
+    bytes
+        .chunks_exact(8)
+        .fold(0, |sum: u64, chunk| sum.wrapping_add(u64::from_le_bytes(chunk.try_into().unwrap()) >> 40))
 }
 
 /// The stream holds this many records with this many bytes of keys and data.
