@@ -118,7 +118,9 @@ mod reader;
 mod segment;
 mod watermark;
 
-pub(crate) use frame::{Frame, FrameError, FrameInput, HEADER_BYTES as FRAME_HEADER_BYTES, encode, frame_bytes};
+pub(crate) use frame::{
+    Frame, FrameError, FrameInput, HEADER_BYTES as FRAME_HEADER_BYTES, RawFrame, encode, frame_bytes,
+};
 pub(crate) use manifest::{ClosedShard, ManifestError, ManifestState, ShardEntry, StreamOptions};
 pub(crate) use segment::{
     FOOTER_BYTES, Footer, HEADER_BYTES as SEGMENT_HEADER_BYTES, HeaderError, SealKind, SegmentHeader, index_bytes,
@@ -135,6 +137,7 @@ pub(crate) struct Seed(u32);
 
 impl Seed {
     /// CRC-32 of `bytes`, started from this seed.
+    #[inline]
     pub(crate) fn checksum(self, bytes: &[u8]) -> u32 {
         let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
         hasher.update(bytes);

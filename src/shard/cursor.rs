@@ -4,6 +4,7 @@ use crate::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use super::{Counters, Shard, ShardError};
+use crate::format::RawFrame;
 use crate::limits::READ_BATCH_BYTES;
 use crate::segment::{RecordBatch, Segment, Visibility};
 use crate::storage::{Corruption, Fault};
@@ -186,21 +187,31 @@ impl Cursor {
             .into()
     }
 
-    /// Verifies the frames from the cursor on: as many as make a batch.
+    /// Verifies the frames from the cursor on: as many as make a batch. It ends before a damaged one, which is an error once it comes first.
     fn check_run(&self, records: usize) -> Result<Run, ShardError> {
         let mut run = Run { start: 0, end: 0, records: 0 };
         let Some(place) = &self.place else {
             return Ok(run);
         };
-        let visible = place.segment.end(self.visibility);
-        (run.start, run.end) = (place.position, place.position);
-        let mut number = self.next;
-        while run.end < visible && run.records < records && run.end - run.start < READ_BATCH_BYTES as u64 {
-            let frame = place.segment.frame(run.end, visible, number)?;
-            run.end += frame.size as u64;
-            run.records += 1;
-            number = number.next();
+        let segment = &place.segment;
+        let visible = segment.end(self.visibility);
+        if place.position >= visible {
+            return Ok(run);
         }
+        let first = segment.frame(place.position, visible, self.next)?;
+        let mut size = first.size;
+        let frames = segment.published(place.position, visible)?;
+        run.records = 1;
+        while run.records < records && size < READ_BATCH_BYTES {
+            let expected = self.next.plus(run.records as u64);
+            let next = frames.get(size..).and_then(|bytes| RawFrame::check(bytes, segment.seed()).ok());
+            let Some(frame) = next.filter(|frame| frame.sequence_number() == expected) else {
+                break;
+            };
+            size += frame.size;
+            run.records += 1;
+        }
+        (run.start, run.end) = (place.position, place.position + size as u64);
         Ok(run)
     }
 
