@@ -1,7 +1,7 @@
 //! The frame: one record in a segment. The layout is drawn in the [room's documentation](super).
 
 use super::reader::Reader;
-use super::{Seed, padded};
+use super::{Checker, Seed, padded};
 use crate::limits::{MAX_DATA_BYTES, MAX_PARTITION_KEY_BYTES};
 use crate::types::{HashKey, SequenceNumber, Timestamp};
 
@@ -114,7 +114,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, seed: Seed, input: &FrameInput<'_>) {
 impl<'a> Frame<'a> {
     /// Decodes and checks the frame at the front of `bytes`.
     pub(crate) fn decode(bytes: &'a [u8], seed: Seed) -> Result<Self, FrameError> {
-        RawFrame::check(bytes, seed)?.decode().ok_or(FrameError::Fields)
+        RawFrame::check(bytes, &seed.checker())?.decode().ok_or(FrameError::Fields)
     }
 
     /// How many bytes the frame at the front of `bytes` says it has, if that is possible at all. `bytes` may end
@@ -147,18 +147,18 @@ pub(crate) struct RawFrame<'a> {
     optional: &'a [u8],
     partition_key: &'a [u8],
     data: &'a [u8],
-    /// Bytes from this frame's start to the next one's.
-    pub(crate) size: usize,
+    /// From header to end of data.
+    length: usize,
 }
 
 impl<'a> RawFrame<'a> {
     /// Checks the frame at the front of `bytes`: whatever is asked of it later is there, and as it was written.
     #[inline]
-    pub(crate) fn check(bytes: &'a [u8], seed: Seed) -> Result<Self, FrameError> {
+    pub(crate) fn check(bytes: &'a [u8], checker: &Checker) -> Result<Self, FrameError> {
         let size = Frame::size_at(bytes)?;
         let frame = bytes.get(..size).ok_or(FrameError::Length)?;
         let (stored, rest) = frame.split_first_chunk().ok_or(FrameError::Length)?;
-        if seed.checksum(rest) != u32::from_le_bytes(*stored) {
+        if checker.checksum(rest) != u32::from_le_bytes(*stored) {
             return Err(FrameError::Checksum);
         }
         Self::split(frame).filter(|raw| raw.is_sound(frame)).ok_or(FrameError::Fields)
@@ -176,7 +176,7 @@ impl<'a> RawFrame<'a> {
         let body = bytes.get(HEADER_BYTES..length)?;
         let (optional, body) = body.split_at_checked(optional_bytes)?;
         let (partition_key, data) = body.split_at_checked(key_bytes)?;
-        Some(Self { header, optional, partition_key, data, size: padded(length) })
+        Some(Self { header, optional, partition_key, data, length })
     }
 
     /// Whether its fields are within their limits, its key is text, and nothing stands where nothing may.
@@ -189,7 +189,7 @@ impl<'a> RawFrame<'a> {
             && self.header[39] == 0
             && self.partition_key.len() <= MAX_PARTITION_KEY_BYTES
             && (self.header[38] & FLAG_STAMP == 0 || self.producer().is_some())
-            && std::str::from_utf8(self.partition_key).is_ok()
+            && (self.partition_key.is_ascii() || std::str::from_utf8(self.partition_key).is_ok())
     }
 
     pub(crate) fn decode(&self) -> Option<Frame<'a>> {
@@ -202,7 +202,7 @@ impl<'a> RawFrame<'a> {
             producer: self.producer(),
             partition_key: std::str::from_utf8(self.partition_key).ok()?,
             data: self.data,
-            size: self.size,
+            size: self.size(),
         })
     }
 
@@ -238,10 +238,16 @@ impl<'a> RawFrame<'a> {
         self.data
     }
 
+    /// Bytes from this frame's start to the next one's.
+    #[inline]
+    pub(crate) fn size(&self) -> usize {
+        padded(self.length)
+    }
+
     /// How many bytes behind the data, below 8, belong to the frame.
     #[inline]
     pub(crate) fn padding(&self) -> usize {
-        self.size - HEADER_BYTES - self.optional.len() - self.partition_key.len() - self.data.len()
+        self.size() - self.length
     }
 
     #[inline]

@@ -139,7 +139,25 @@ impl Seed {
     /// CRC-32 of `bytes`, started from this seed.
     #[inline]
     pub(crate) fn checksum(self, bytes: &[u8]) -> u32 {
-        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
+        self.checker().checksum(bytes)
+    }
+
+    /// For many checksums in a row: what the processor can do is asked once.
+    #[inline]
+    pub(crate) fn checker(self) -> Checker {
+        Checker(crc32fast::Hasher::new_with_initial(self.0))
+    }
+}
+
+/// Computes checksums from a seed.
+#[derive(Debug, Clone)]
+pub(crate) struct Checker(crc32fast::Hasher);
+
+impl Checker {
+    /// CRC-32 of `bytes`, started from the seed.
+    #[inline]
+    pub(crate) fn checksum(&self, bytes: &[u8]) -> u32 {
+        let mut hasher = self.0.clone();
         hasher.update(bytes);
         hasher.finalize()
     }

@@ -178,7 +178,7 @@ impl<'a> Iterator for RecordBatch<'a> {
     fn next(&mut self) -> Option<RecordRef<'a>> {
         let segment = self.segment.filter(|_| self.records > 0)?;
         let frame = RawFrame::split(self.bytes)?;
-        let (_, rest) = self.bytes.split_at_checked(frame.size)?;
+        let (_, rest) = self.bytes.split_at_checked(frame.size())?;
         self.bytes = rest;
         self.records -= 1;
         Some(RecordRef { segment, frame, frame_end: self.end - rest.len() })
