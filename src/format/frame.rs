@@ -153,7 +153,7 @@ pub(crate) struct RawFrame<'a> {
 
 impl<'a> RawFrame<'a> {
     /// Checks the frame at the front of `bytes`: whatever is asked of it later is there, and as it was written.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check(bytes: &'a [u8], checker: &Checker) -> Result<Self, FrameError> {
         let size = Frame::size_at(bytes)?;
         let frame = bytes.get(..size).ok_or(FrameError::Length)?;
@@ -161,7 +161,29 @@ impl<'a> RawFrame<'a> {
         if checker.checksum(rest) != u32::from_le_bytes(*stored) {
             return Err(FrameError::Checksum);
         }
-        Self::split(frame).filter(|raw| raw.is_sound(frame)).ok_or(FrameError::Fields)
+        if !Self::is_sound(frame) {
+            return Err(FrameError::Fields);
+        }
+        Self::split(frame).ok_or(FrameError::Fields)
+    }
+
+    /// Whether a frame's fields are within their limits, its key is text, and nothing stands where nothing may.
+    #[inline]
+    fn is_sound(frame: &[u8]) -> bool {
+        let (Some(header), Some(last)) = (frame.first_chunk::<HEADER_BYTES>(), frame.last_chunk()) else {
+            return false;
+        };
+        let length = Self::field(header, 4, u32::from_le_bytes) as usize;
+        let key_bytes = usize::from(Self::field(header, 36, u16::from_le_bytes));
+        let flags = Self::field(header, 38, u16::from_le_bytes); // with the zero behind them
+        let key_start = HEADER_BYTES + optional_bytes(header[38]);
+        // The padding is in the last bytes of eight: the highest of a little-endian number.
+        u64::from_le_bytes(*last).leading_zeros() as usize >= 8 * (frame.len() - length.min(frame.len()))
+            && flags & !u16::from(FLAG_HASH_KEY | FLAG_STAMP) == 0
+            && key_bytes <= MAX_PARTITION_KEY_BYTES
+            && key_start + key_bytes <= length
+            && (header[38] & FLAG_STAMP == 0 || stamp_before(frame, key_start).is_some())
+            && frame.get(key_start..key_start + key_bytes).is_some_and(is_text)
     }
 
     /// The frame at the front of `bytes`, which was checked before; nothing, should its lengths contradict each other.
@@ -169,27 +191,11 @@ impl<'a> RawFrame<'a> {
     pub(crate) fn split(bytes: &'a [u8]) -> Option<Self> {
         let (header, _) = bytes.split_first_chunk::<HEADER_BYTES>()?;
         let length = Self::field(header, 4, u32::from_le_bytes) as usize;
-        let flags = header[38];
-        let optional_bytes = if flags & FLAG_HASH_KEY == 0 { 0 } else { HASH_KEY_BYTES }
-            + if flags & FLAG_STAMP == 0 { 0 } else { STAMP_BYTES };
         let key_bytes = usize::from(Self::field(header, 36, u16::from_le_bytes));
         let body = bytes.get(HEADER_BYTES..length)?;
-        let (optional, body) = body.split_at_checked(optional_bytes)?;
+        let (optional, body) = body.split_at_checked(optional_bytes(header[38]))?;
         let (partition_key, data) = body.split_at_checked(key_bytes)?;
         Some(Self { header, optional, partition_key, data, length })
-    }
-
-    /// Whether its fields are within their limits, its key is text, and nothing stands where nothing may.
-    #[inline]
-    fn is_sound(&self, frame: &[u8]) -> bool {
-        // The padding are the last bytes of eight: the highest of a little-endian number.
-        let last = frame.last_chunk().map_or(u64::MAX, |last| u64::from_le_bytes(*last));
-        last.leading_zeros() as usize >= 8 * self.padding()
-            && self.header[38] & !(FLAG_HASH_KEY | FLAG_STAMP) == 0
-            && self.header[39] == 0
-            && self.partition_key.len() <= MAX_PARTITION_KEY_BYTES
-            && (self.header[38] & FLAG_STAMP == 0 || self.producer().is_some())
-            && (self.partition_key.is_ascii() || std::str::from_utf8(self.partition_key).is_ok())
     }
 
     pub(crate) fn decode(&self) -> Option<Frame<'a>> {
@@ -224,8 +230,7 @@ impl<'a> RawFrame<'a> {
 
     fn producer(&self) -> Option<ProducerStamp> {
         let present = self.header[38] & FLAG_STAMP != 0;
-        let bytes: &[u8; STAMP_BYTES] = self.optional.last_chunk().filter(|_| present)?;
-        parse_stamp(&mut Reader::new(bytes))
+        stamp_before(self.optional, self.optional.len()).filter(|_| present)
     }
 
     #[inline]
@@ -258,12 +263,26 @@ impl<'a> RawFrame<'a> {
     }
 }
 
-fn parse_stamp(reader: &mut Reader<'_>) -> Option<ProducerStamp> {
+/// The bytes of hash key and producer stamp.
+#[inline]
+fn optional_bytes(flags: u8) -> usize {
+    usize::from(flags & FLAG_HASH_KEY) * HASH_KEY_BYTES + usize::from(flags & FLAG_STAMP) / 2 * STAMP_BYTES
+}
+
+/// The producer stamp that ends at `end`.
+fn stamp_before(bytes: &[u8], end: usize) -> Option<ProducerStamp> {
+    let mut reader = Reader::new(bytes.get(end.checked_sub(STAMP_BYTES)?..end)?);
     let producer_id = reader.u64()?;
     let epoch = reader.u32()?;
     reader.zeros(4)?;
     let batch_number = reader.u64()?;
     Some(ProducerStamp { producer_id, epoch, batch_number })
+}
+
+/// Whether bytes are UTF-8; most keys are ASCII, which is told sooner.
+#[inline]
+fn is_text(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
 }
 
 #[cfg(test)]
@@ -358,7 +377,7 @@ mod tests {
             let mut bytes = Vec::new();
             encode(&mut bytes, Seed(1), &input(key, b"some data", None, false));
             change(&mut bytes);
-            RawFrame::split(&bytes).is_some_and(|raw| raw.is_sound(&bytes))
+            RawFrame::is_sound(&bytes)
         };
         assert!(frame(&key[1..], |_| ()));
         assert!(!frame(&key, |_| ()), "a key that is too long");

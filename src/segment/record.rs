@@ -23,6 +23,7 @@ pub struct Record {
 
 impl Record {
     /// The record of a frame that was checked in this segment's map, and ends there.
+    #[inline]
     pub(crate) fn new(segment: &Arc<Segment>, frame: &RawFrame<'_>, frame_end: usize) -> Self {
         let (key_bytes, data_bytes) = (frame.partition_key().len(), frame.data().len());
         Self {
@@ -42,22 +43,26 @@ impl Record {
     }
 
     /// Its place in the shard.
+    #[inline]
     pub fn sequence_number(&self) -> SequenceNumber {
         self.sequence_number
     }
 
     /// When the library took it. Never falls inside a shard, whatever the clock does.
+    #[inline]
     pub fn arrival(&self) -> Timestamp {
         self.arrival
     }
 
     /// The key that it was put under.
+    #[inline]
     pub fn partition_key(&self) -> &str {
         let bytes = self.segment.map().bytes(self.start..self.start + self.key_bytes).unwrap_or_default();
         std::str::from_utf8(bytes).unwrap_or_default() // was checked when the frame was
     }
 
     /// Its bytes.
+    #[inline]
     pub fn data(&self) -> &[u8] {
         let start = self.start + self.key_bytes;
         self.segment.map().bytes(start..start + self.data_bytes).unwrap_or_default()
@@ -97,31 +102,37 @@ pub struct RecordRef<'a> {
 
 impl<'a> RecordRef<'a> {
     /// The shard that the record is in.
+    #[inline]
     pub fn shard_id(&self) -> ShardId {
         self.segment.shard_id()
     }
 
     /// Its place in the shard.
+    #[inline]
     pub fn sequence_number(&self) -> SequenceNumber {
         self.frame.sequence_number()
     }
 
     /// When the library took it.
+    #[inline]
     pub fn arrival(&self) -> Timestamp {
         self.frame.arrival()
     }
 
     /// The key that it was put under.
+    #[inline]
     pub fn partition_key(&self) -> &'a str {
         std::str::from_utf8(self.frame.partition_key()).unwrap_or_default() // was checked when the frame was
     }
 
     /// Its bytes.
+    #[inline]
     pub fn data(&self) -> &'a [u8] {
         self.frame.data()
     }
 
     /// The hash key that was given in place of its partition key's, if one was.
+    #[inline]
     pub fn explicit_hash_key(&self) -> Option<HashKey> {
         self.frame.explicit_hash_key()
     }
@@ -175,6 +186,7 @@ impl<'a> RecordBatch<'a> {
 impl<'a> Iterator for RecordBatch<'a> {
     type Item = RecordRef<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<RecordRef<'a>> {
         let segment = self.segment.filter(|_| self.records > 0)?;
         let frame = RawFrame::split(self.bytes)?;
