@@ -18,7 +18,7 @@ const BATCH: usize = 100;
 /// A hot path, with the size of its records' data.
 type Path = (&'static str, usize, fn(usize, u64));
 
-const PATHS: [Path; 17] = [
+const PATHS: [Path; 18] = [
     ("put_buffered_128B", 128, put_buffered),
     ("put_buffered_1KiB", 1 << 10, put_buffered),
     ("put_batch_128B", 128, put_batch),
@@ -35,6 +35,7 @@ const PATHS: [Path; 17] = [
     ("get_bare_1KiB", 1 << 10, get_bare),
     ("get_1KiB", 1 << 10, get),
     ("get_iterator_1KiB", 1 << 10, get_iterator),
+    ("recover_128B", 128, recover),
     ("recover_1KiB", 1 << 10, recover),
 ];
 

@@ -153,7 +153,7 @@ pub(crate) struct RawFrame<'a> {
 
 impl<'a> RawFrame<'a> {
     /// Checks the frame at the front of `bytes`: whatever is asked of it later is there, and as it was written.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn check(bytes: &'a [u8], checker: &Checker) -> Result<Self, FrameError> {
         let size = Frame::size_at(bytes)?;
         let frame = bytes.get(..size).ok_or(FrameError::Length)?;
@@ -203,7 +203,7 @@ impl<'a> RawFrame<'a> {
             sequence_number: self.sequence_number(),
             arrival: self.arrival(),
             durable: SequenceNumber::new(Self::field(self.header, 24, u64::from_le_bytes)),
-            batch_remaining: Self::field(self.header, 32, u32::from_le_bytes),
+            batch_remaining: self.batch_remaining(),
             explicit_hash_key: self.explicit_hash_key(),
             producer: self.producer(),
             partition_key: std::str::from_utf8(self.partition_key).ok()?,
@@ -220,6 +220,11 @@ impl<'a> RawFrame<'a> {
     #[inline]
     pub(crate) fn arrival(&self) -> Timestamp {
         Timestamp::from_millis(Self::field(self.header, 16, i64::from_le_bytes))
+    }
+
+    #[inline]
+    pub(crate) fn batch_remaining(&self) -> u32 {
+        Self::field(self.header, 32, u32::from_le_bytes)
     }
 
     pub(crate) fn explicit_hash_key(&self) -> Option<HashKey> {

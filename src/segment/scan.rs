@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::format::{Frame, FrameError, SEGMENT_HEADER_BYTES, Seed, SegmentHeader, index_bytes};
+use crate::format::{
+    Checker, Frame, FrameError, RawFrame, SEGMENT_HEADER_BYTES, Seed, SegmentHeader, index_bytes,
+};
 use crate::storage::{Corruption, Fault, StorageFile};
 use crate::types::{SequenceNumber, Timestamp};
 
@@ -89,30 +91,31 @@ struct Stop {
 
 /// Adds whole batches to `found` until a place does not decode as the next record.
 fn read_frames(window: &mut Window<'_>, header: &SegmentHeader, found: &mut Scan) -> Result<Stop, Fault> {
-    let seed = header.seed();
+    let checker = header.seed().checker();
     let mut batch = found.ahead();
     let mut expected_remaining: Option<u32> = None;
     loop {
         let position = batch.end;
-        let frame = match window.frame(position, seed)? {
+        let frame = match window.raw_frame(position, &checker)? {
             Ok(frame) => frame,
             Err(error) => return Ok(Stop { position, reason: reason(error) }),
         };
-        let in_order = frame.sequence_number == batch.next && frame.arrival >= batch.last_arrival;
-        let in_batch = expected_remaining.is_none_or(|expected| frame.batch_remaining == expected);
-        if !leaves_room(header, &batch, frame.size) {
+        let (arrival, remaining) = (frame.arrival(), frame.batch_remaining());
+        let in_order = frame.sequence_number() == batch.next && arrival >= batch.last_arrival;
+        let in_batch = expected_remaining.is_none_or(|expected| remaining == expected);
+        if !leaves_room(header, &batch, frame.size()) {
             return Ok(Stop { position, reason: "a record leaves no room for the index" });
         }
         if !(in_order && in_batch) {
             return Ok(Stop { position, reason: "a record is out of its order" });
         }
         batch.starts.push(u32::try_from(position / 8).unwrap_or(u32::MAX));
-        batch.end += frame.size as u64;
+        batch.end += frame.size() as u64;
         batch.next = batch.next.next();
-        batch.first_arrival.get_or_insert(frame.arrival);
-        batch.last_arrival = frame.arrival;
-        batch.bytes += (frame.partition_key.len() + frame.data.len()) as u64;
-        expected_remaining = frame.batch_remaining.checked_sub(1);
+        batch.first_arrival.get_or_insert(arrival);
+        batch.last_arrival = arrival;
+        batch.bytes += (frame.partition_key().len() + frame.data().len()) as u64;
+        expected_remaining = remaining.checked_sub(1);
         if expected_remaining.is_none() {
             accept(found, &mut batch);
         }
@@ -234,6 +237,11 @@ impl<'a> Window<'a> {
 
     /// The frame at `position`, or why there is none; the outer error is one of the system's.
     pub(super) fn frame(&mut self, position: u64, seed: Seed) -> Result<Result<Frame<'_>, FrameError>, Fault> {
+        let raw = self.raw_frame(position, &seed.checker())?;
+        Ok(raw.and_then(|raw| raw.decode().ok_or(FrameError::Fields)))
+    }
+
+    fn raw_frame(&mut self, position: u64, checker: &Checker) -> Result<Result<RawFrame<'_>, FrameError>, Fault> {
         if position + 8 > self.limit {
             return Ok(Err(FrameError::Empty)); // the room is used up
         }
@@ -244,7 +252,7 @@ impl<'a> Window<'a> {
         if size > self.limit - position {
             return Ok(Err(FrameError::Length));
         }
-        Ok(Frame::decode(self.at(position, size)?, seed))
+        Ok(RawFrame::check(self.at(position, size)?, checker))
     }
 
     /// The size that a frame at `position` would have, if it could be a record from `next` on.
