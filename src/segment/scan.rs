@@ -265,9 +265,16 @@ impl<'a> Window<'a> {
         Ok(possible.filter(|_| claims))
     }
 
-    /// How many zero bytes stand at `position`, in steps of 8, as far as is in memory.
+    /// How many zero bytes stand at `position`, in steps of 8, as far as is in memory, or known without a read.
     pub(super) fn zeros_at(&mut self, position: u64) -> Result<u64, Fault> {
-        Ok(leading_zeros(self.at(position, 8)?) as u64 / 8 * 8)
+        let bytes = self.at(position, 8)?;
+        let (zeros, loaded) = (leading_zeros(bytes) as u64, bytes.len() as u64);
+        if zeros < loaded {
+            return Ok(zeros / 8 * 8);
+        }
+        let end = position + zeros;
+        let data = self.file.data_from(end).map_err(Fault::io("seek in", self.path))?;
+        Ok((data.clamp(end, self.limit.max(end)) - position) / 8 * 8)
     }
 }
 
