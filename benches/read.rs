@@ -39,9 +39,10 @@ impl Filled {
 
     /// Every byte of keys and data is summed, so that every byte is read.
     fn expected(&self) -> (u64, u64) {
-        let keys = keys();
-        let keys: u64 = (0..self.records as usize).map(|number| sum(keys[number % keys.len()].as_bytes())).sum();
-        (self.records, keys + self.records * sum(&vec![0xa5; self.data_bytes]))
+        let of_data = sum(&vec![0xa5; self.data_bytes]);
+        let of_keys: Vec<_> = keys().iter().map(|key| sum(key.as_bytes())).collect();
+        let sums = (0..self.records).zip(of_keys.iter().cycle()).map(|(_, of_key)| of_key + of_data);
+        (self.records, sums.sum())
     }
 
     fn scan_batches(&self) -> (u64, u64) {

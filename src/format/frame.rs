@@ -153,7 +153,8 @@ pub(crate) struct RawFrame<'a> {
 
 impl<'a> RawFrame<'a> {
     /// Checks the frame at the front of `bytes`: whatever is asked of it later is there, and as it was written.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "loops over frames look at little of what it gives")]
     pub(crate) fn check(bytes: &'a [u8], checker: &Checker) -> Result<Self, FrameError> {
         let size = Frame::size_at(bytes)?;
         let frame = bytes.get(..size).ok_or(FrameError::Length)?;

@@ -391,6 +391,9 @@ impl Shard {
         let Some(position) = segment.position(number, Visibility::Written)? else {
             return Ok(false);
         };
+        if segment.footer().is_some_and(|footer| footer.first_arrival >= cutoff) {
+            return Ok(true); // as all of the segment is
+        }
         Ok(segment.frame(position, segment.end(Visibility::Written), number)?.arrival() >= cutoff)
     }
 
