@@ -244,6 +244,9 @@ impl Cursor {
             size += frame.size();
             run.records += 1;
         }
+        if size >= READ_BATCH_BYTES && place.position < READ_BATCH_BYTES as u64 {
+            segment.map().expect_a_scan(); // a whole batch at the segment's front: more will follow
+        }
         (run.start, run.end) = (place.position, place.position + size as u64);
         Ok(run)
     }
