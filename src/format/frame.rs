@@ -1,7 +1,7 @@
 //! The frame: one record in a segment. The layout is drawn in the [room's documentation](super).
 
 use super::reader::Reader;
-use super::{Seed, padded};
+use super::{Checker, Seed, padded};
 use crate::limits::{MAX_DATA_BYTES, MAX_PARTITION_KEY_BYTES};
 use crate::types::{HashKey, SequenceNumber, Timestamp};
 
@@ -53,8 +53,6 @@ pub(crate) struct Frame<'a> {
     pub(crate) data: &'a [u8],
     /// Bytes from this frame's start to the next one's.
     pub(crate) size: usize,
-    /// How many of them, at the end, are padding.
-    pub(crate) padding: usize,
 }
 
 /// Why bytes are no frame.
@@ -144,34 +142,18 @@ pub(crate) fn encode_to(out: &mut Vec<u8>, seed: Seed, input: &FrameInput<'_>) {
 impl<'a> Frame<'a> {
     /// Decodes and checks the frame at the front of `bytes`.
     pub(crate) fn decode(bytes: &'a [u8], seed: Seed) -> Result<Self, FrameError> {
-        let size = Self::size_at(bytes)?;
-        let frame = bytes.get(..size).ok_or(FrameError::Length)?;
-        let stored = Reader::new(frame).u32().ok_or(FrameError::Length)?;
-        if seed.checksum(&frame[4..]) != stored {
-            return Err(FrameError::Checksum);
-        }
-        Self::parse(frame).ok_or(FrameError::Fields)
-    }
-
-    /// Reads a frame that was decoded before; only its checksum is not computed again.
-    pub(crate) fn decode_checked(bytes: &'a [u8]) -> Result<Self, FrameError> {
-        let size = Self::size_at(bytes)?;
-        let frame = bytes.get(..size).ok_or(FrameError::Length)?;
-        Self::parse(frame).ok_or(FrameError::Fields)
+        RawFrame::check(bytes, &seed.checker())?.decode().ok_or(FrameError::Fields)
     }
 
     /// How many bytes the frame at the front of `bytes` says it has, if that is possible at all. `bytes` may end
     /// before the frame does, but must hold its first 8 bytes.
+    #[inline]
     pub(crate) fn size_at(bytes: &[u8]) -> Result<usize, FrameError> {
-        let mut reader = Reader::new(bytes);
-        let (checksum, length) = (reader.u32(), reader.u32());
-        let (Some(checksum), Some(length)) = (checksum, length) else {
-            return Err(FrameError::Length);
-        };
-        let length = length as usize;
-        if length == 0 && checksum == 0 {
+        let front = bytes.first_chunk().map(|front| u64::from_le_bytes(*front)).ok_or(FrameError::Length)?;
+        if front == 0 {
             return Err(FrameError::Empty);
         }
+        let length = (front >> 32) as usize;
         if !(HEADER_BYTES..=MAX_FRAME_BYTES).contains(&length) {
             return Err(FrameError::Length);
         }
@@ -182,55 +164,159 @@ impl<'a> Frame<'a> {
     pub(crate) fn claimed_sequence_number(bytes: &[u8]) -> Option<SequenceNumber> {
         Reader::new(bytes.get(8..)?).u64().map(SequenceNumber::new)
     }
+}
 
-    fn parse(frame: &'a [u8]) -> Option<Self> {
-        let mut reader = Reader::new(frame);
-        reader.u32()?; // checksum
-        let length = reader.u32()? as usize;
-        let sequence_number = SequenceNumber::new(reader.u64()?);
-        let arrival = Timestamp::from_millis(reader.i64()?);
-        let durable = SequenceNumber::new(reader.u64()?);
-        let batch_remaining = reader.u32()?;
-        let key_bytes = usize::from(reader.u16()?);
-        let flags = reader.u8()?;
-        reader.zeros(1)?;
-        if flags & !(FLAG_HASH_KEY | FLAG_STAMP) != 0 || key_bytes > MAX_PARTITION_KEY_BYTES {
-            return None;
+/// A frame whose parts are told apart and not yet read: what a scan passes over, and what a reader is lent. Its fields are decoded when
+/// they are asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RawFrame<'a> {
+    header: &'a [u8; HEADER_BYTES],
+    /// Hash key and producer stamp.
+    optional: &'a [u8],
+    partition_key: &'a [u8],
+    data: &'a [u8],
+    /// From header to end of data.
+    length: usize,
+}
+
+impl<'a> RawFrame<'a> {
+    /// Checks the frame at the front of `bytes`: whatever is asked of it later is there, and as it was written.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "loops over frames look at little of what it gives")]
+    pub(crate) fn check(bytes: &'a [u8], checker: &Checker) -> Result<Self, FrameError> {
+        let size = Frame::size_at(bytes)?;
+        let frame = bytes.get(..size).ok_or(FrameError::Length)?;
+        let (stored, rest) = frame.split_first_chunk().ok_or(FrameError::Length)?;
+        if checker.checksum(rest) != u32::from_le_bytes(*stored) {
+            return Err(FrameError::Checksum);
         }
-        let explicit_hash_key = match flags & FLAG_HASH_KEY {
-            0 => None,
-            _ => Some(HashKey::new(reader.u128()?)),
+        if !Self::is_sound(frame) {
+            return Err(FrameError::Fields);
+        }
+        Self::split(frame).ok_or(FrameError::Fields)
+    }
+
+    /// Whether a frame's fields are within their limits, its key is text, and nothing stands where nothing may.
+    #[inline]
+    fn is_sound(frame: &[u8]) -> bool {
+        let (Some(header), Some(last)) = (frame.first_chunk::<HEADER_BYTES>(), frame.last_chunk()) else {
+            return false;
         };
-        let producer = match flags & FLAG_STAMP {
-            0 => None,
-            _ => Some(parse_stamp(&mut reader)?),
-        };
-        let partition_key = std::str::from_utf8(reader.take(key_bytes)?).ok()?;
-        let data_bytes = length.checked_sub(frame.len() - reader.remaining())?;
-        let data = reader.take(data_bytes)?;
-        let padding = reader.remaining();
-        reader.zeros(padding)?;
-        Some(Self {
-            sequence_number,
-            arrival,
-            durable,
-            batch_remaining,
-            explicit_hash_key,
-            producer,
-            partition_key,
-            data,
-            size: frame.len(),
-            padding,
+        let length = Self::field(header, 4, u32::from_le_bytes) as usize;
+        let key_bytes = usize::from(Self::field(header, 36, u16::from_le_bytes));
+        let flags = Self::field(header, 38, u16::from_le_bytes); // with the zero behind them
+        let key_start = HEADER_BYTES + optional_bytes(header[38]);
+        // The padding is in the last bytes of eight: the highest of a little-endian number.
+        u64::from_le_bytes(*last).leading_zeros() as usize >= 8 * (frame.len() - length.min(frame.len()))
+            && flags & !u16::from(FLAG_HASH_KEY | FLAG_STAMP) == 0
+            && key_bytes <= MAX_PARTITION_KEY_BYTES
+            && key_start + key_bytes <= length
+            && (header[38] & FLAG_STAMP == 0 || stamp_before(frame, key_start).is_some())
+            && frame.get(key_start..key_start + key_bytes).is_some_and(is_text)
+    }
+
+    /// The frame at the front of `bytes`, which was checked before; nothing, should its lengths contradict each other.
+    #[inline]
+    pub(crate) fn split(bytes: &'a [u8]) -> Option<Self> {
+        let (header, _) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+        let length = Self::field(header, 4, u32::from_le_bytes) as usize;
+        let key_bytes = usize::from(Self::field(header, 36, u16::from_le_bytes));
+        let body = bytes.get(HEADER_BYTES..length)?;
+        let (optional, body) = body.split_at_checked(optional_bytes(header[38]))?;
+        let (partition_key, data) = body.split_at_checked(key_bytes)?;
+        Some(Self { header, optional, partition_key, data, length })
+    }
+
+    pub(crate) fn decode(&self) -> Option<Frame<'a>> {
+        Some(Frame {
+            sequence_number: self.sequence_number(),
+            arrival: self.arrival(),
+            durable: SequenceNumber::new(Self::field(self.header, 24, u64::from_le_bytes)),
+            batch_remaining: self.batch_remaining(),
+            explicit_hash_key: self.explicit_hash_key(),
+            producer: self.producer(),
+            partition_key: std::str::from_utf8(self.partition_key).ok()?,
+            data: self.data,
+            size: self.size(),
         })
+    }
+
+    #[inline]
+    pub(crate) fn sequence_number(&self) -> SequenceNumber {
+        SequenceNumber::new(Self::field(self.header, 8, u64::from_le_bytes))
+    }
+
+    #[inline]
+    pub(crate) fn arrival(&self) -> Timestamp {
+        Timestamp::from_millis(Self::field(self.header, 16, i64::from_le_bytes))
+    }
+
+    #[inline]
+    pub(crate) fn batch_remaining(&self) -> u32 {
+        Self::field(self.header, 32, u32::from_le_bytes)
+    }
+
+    pub(crate) fn explicit_hash_key(&self) -> Option<HashKey> {
+        let present = self.header[38] & FLAG_HASH_KEY != 0;
+        let bytes = self.optional.first_chunk().filter(|_| present)?;
+        Some(HashKey::new(u128::from_le_bytes(*bytes)))
+    }
+
+    fn producer(&self) -> Option<ProducerStamp> {
+        let present = self.header[38] & FLAG_STAMP != 0;
+        stamp_before(self.optional, self.optional.len()).filter(|_| present)
+    }
+
+    #[inline]
+    pub(crate) fn partition_key(&self) -> &'a [u8] {
+        self.partition_key
+    }
+
+    #[inline]
+    pub(crate) fn data(&self) -> &'a [u8] {
+        self.data
+    }
+
+    /// Bytes from this frame's start to the next one's.
+    #[inline]
+    pub(crate) fn size(&self) -> usize {
+        padded(self.length)
+    }
+
+    /// How many bytes behind the data, below 8, belong to the frame.
+    #[inline]
+    pub(crate) fn padding(&self) -> usize {
+        self.size() - self.length
+    }
+
+    #[inline]
+    fn field<const N: usize, T>(header: &[u8; HEADER_BYTES], position: usize, read: fn([u8; N]) -> T) -> T {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&header[position..position + N]);
+        read(bytes)
     }
 }
 
-fn parse_stamp(reader: &mut Reader<'_>) -> Option<ProducerStamp> {
+/// The bytes of hash key and producer stamp.
+#[inline]
+fn optional_bytes(flags: u8) -> usize {
+    usize::from(flags & FLAG_HASH_KEY) * HASH_KEY_BYTES + usize::from(flags & FLAG_STAMP) / 2 * STAMP_BYTES
+}
+
+/// The producer stamp that ends at `end`.
+fn stamp_before(bytes: &[u8], end: usize) -> Option<ProducerStamp> {
+    let mut reader = Reader::new(bytes.get(end.checked_sub(STAMP_BYTES)?..end)?);
     let producer_id = reader.u64()?;
     let epoch = reader.u32()?;
     reader.zeros(4)?;
     let batch_number = reader.u64()?;
     Some(ProducerStamp { producer_id, epoch, batch_number })
+}
+
+/// Whether bytes are UTF-8; most keys are ASCII, which is told sooner.
+#[inline]
+fn is_text(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
 }
 
 #[cfg(test)]
@@ -277,13 +363,13 @@ mod tests {
             prop_assert_eq!(frame.producer, input.producer);
             prop_assert_eq!(frame.partition_key, key.as_str());
             prop_assert_eq!(frame.data, data.as_slice());
-            prop_assert_eq!(Frame::decode_checked(&bytes), Ok(frame));
+            prop_assert_eq!(RawFrame::split(&bytes).and_then(|raw| raw.decode()), Some(frame));
         }
 
         #[test]
         fn any_bytes_give_a_frame_or_an_error(bytes: Vec<u8>) {
             let _ = Frame::decode(&bytes, Seed(0));
-            let _ = Frame::decode_checked(&bytes);
+            let _ = RawFrame::split(&bytes).map(|raw| (raw.decode(), raw.padding()));
         }
     }
 
@@ -330,13 +416,18 @@ mod tests {
             let mut bytes = Vec::new();
             encode_to(&mut bytes, Seed(1), &input(key, b"some data", None, false));
             change(&mut bytes);
-            Frame::parse(&bytes).is_some()
+            RawFrame::is_sound(&bytes)
         };
         assert!(frame(&key[1..], |_| ()));
         assert!(!frame(&key, |_| ()), "a key that is too long");
         assert!(!frame("key", |bytes| bytes[38] |= 4), "a flag of a version to come");
         assert!(!frame("key", |bytes| bytes[39] = 1), "a byte that must be zero");
         assert!(!frame("key", |bytes| bytes[40] = 0xff), "a key that is not UTF-8");
+        assert!(!frame("key", |bytes| bytes[36] = 13), "a key longer than the frame");
+        let last = |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() = 1;
+        assert!(frame("longkey", last), "a frame without padding");
+        assert!(!frame("key", last), "padding that is not zero");
+        assert!(!frame("longke", last), "padding of one byte that is not zero");
     }
 
     #[test]

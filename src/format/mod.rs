@@ -145,7 +145,7 @@ mod staging;
 mod watermark;
 
 pub(crate) use frame::{
-    Frame, FrameError, FrameInput, HEADER_BYTES as FRAME_HEADER_BYTES, encode, encode_to, frame_bytes,
+    Frame, FrameError, FrameInput, HEADER_BYTES as FRAME_HEADER_BYTES, RawFrame, encode, encode_to, frame_bytes,
 };
 pub(crate) use manifest::{ClosedShard, ManifestError, ManifestState, ShardEntry, StreamOptions};
 pub(crate) use segment::{
@@ -164,8 +164,27 @@ pub(crate) struct Seed(u32);
 
 impl Seed {
     /// CRC-32 of `bytes`, started from this seed.
+    #[inline]
     pub(crate) fn checksum(self, bytes: &[u8]) -> u32 {
-        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
+        self.checker().checksum(bytes)
+    }
+
+    /// For many checksums in a row: what the processor can do is asked once.
+    #[inline]
+    pub(crate) fn checker(self) -> Checker {
+        Checker(crc32fast::Hasher::new_with_initial(self.0))
+    }
+}
+
+/// Computes checksums from a seed.
+#[derive(Debug, Clone)]
+pub(crate) struct Checker(crc32fast::Hasher);
+
+impl Checker {
+    /// CRC-32 of `bytes`, started from the seed.
+    #[inline]
+    pub(crate) fn checksum(&self, bytes: &[u8]) -> u32 {
+        let mut hasher = self.0.clone();
         hasher.update(bytes);
         hasher.finalize()
     }

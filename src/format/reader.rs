@@ -27,10 +27,6 @@ impl<'a> Reader<'a> {
         self.array().map(|[byte]| byte)
     }
 
-    pub(crate) fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_le_bytes)
-    }
-
     pub(crate) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
@@ -50,10 +46,6 @@ impl<'a> Reader<'a> {
     /// Bytes that must be zero.
     pub(crate) fn zeros(&mut self, count: usize) -> Option<()> {
         self.take(count)?.iter().all(|byte| *byte == 0).then_some(())
-    }
-
-    pub(crate) const fn remaining(&self) -> usize {
-        self.rest.len()
     }
 
     /// Nothing may be left over.

@@ -7,7 +7,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 
 use super::positions::Positions;
 use crate::format::{
-    FOOTER_BYTES, Footer, Frame, FrameError, HeaderError, SEGMENT_HEADER_BYTES, Seed, SegmentHeader,
+    FOOTER_BYTES, Footer, FrameError, HeaderError, RawFrame, SEGMENT_HEADER_BYTES, Seed, SegmentHeader,
 };
 use crate::storage::{Access, Corruption, Fault, Map, Storage, StorageFile};
 use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
@@ -220,20 +220,23 @@ impl Segment {
         Ok(bytes.get(..records.saturating_mul(4)).unwrap_or(bytes))
     }
 
-    /// Decodes and checks the frame at `position`, which must lie below `end`, a published end.
-    pub(crate) fn frame(&self, position: u64, end: u64, number: SequenceNumber) -> Result<Frame<'_>, Fault> {
-        let bytes = self.published(position, end)?;
-        match Frame::decode(bytes, self.seed) {
-            Ok(frame) if frame.sequence_number == number => Ok(frame),
-            Ok(frame) => {
-                let reason = format!("found sequence number {} in the place of {number}", frame.sequence_number);
-                Err(self.damaged_from(position, number, reason).into())
-            }
-            Err(FrameError::Empty) => {
-                Err(self.damaged_from(position, number, "zeros in the place of a record").into())
-            }
-            Err(error) => Err(self.damaged_from(position, number, error.to_string()).into()),
+    /// Checks the frame at `position`, which must lie below `end`, a published end.
+    #[inline]
+    pub(crate) fn frame(&self, position: u64, end: u64, number: SequenceNumber) -> Result<RawFrame<'_>, Fault> {
+        match RawFrame::check(self.published(position, end)?, &self.seed.checker()) {
+            Ok(frame) if frame.sequence_number() == number => Ok(frame),
+            other => Err(self.no_frame(position, number, other)),
         }
+    }
+
+    #[cold]
+    fn no_frame(&self, position: u64, number: SequenceNumber, found: Result<RawFrame<'_>, FrameError>) -> Fault {
+        let reason = match found {
+            Ok(frame) => format!("found sequence number {} in the place of {number}", frame.sequence_number()),
+            Err(FrameError::Empty) => "zeros in the place of a record".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.damaged_from(position, number, reason).into()
     }
 
     /// The published bytes from `position` to `end`.
@@ -258,7 +261,7 @@ impl Segment {
             let middle = low.midpoint(high);
             let number = self.first().plus(middle as u64);
             let before = match self.position_at(middle)? {
-                Some(position) if position < end => self.frame(position, end, number)?.arrival < time,
+                Some(position) if position < end => self.frame(position, end, number)?.arrival() < time,
                 _ => false, // not visible yet: as if it arrived later
             };
             if before {

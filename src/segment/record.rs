@@ -1,11 +1,10 @@
 //! Records as readers get them: borrowed from a segment's map, or sharing it.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::read::Segment;
-use crate::format::Frame;
+use crate::format::RawFrame;
 use crate::types::{HashKey, SequenceNumber, ShardId, Timestamp};
 
 /// A record that was read. It shares the segment's map: no bytes are copied, clones are cheap, and it stays
@@ -16,22 +15,25 @@ pub struct Record {
     sequence_number: SequenceNumber,
     arrival: Timestamp,
     explicit_hash_key: Option<HashKey>,
-    key: Range<usize>,
-    data: Range<usize>,
+    /// Where the key starts.
+    start: usize,
+    key_bytes: usize,
+    data_bytes: usize,
 }
 
 impl Record {
-    /// The record of a frame that was decoded from this segment's map.
-    fn new(segment: &Arc<Segment>, frame: &Frame<'_>, frame_end: usize) -> Self {
-        let data_end = frame_end - frame.padding;
-        let data_start = data_end - frame.data.len();
+    /// The record of a frame that was checked in this segment's map, and ends there.
+    #[inline]
+    pub(crate) fn new(segment: &Arc<Segment>, frame: &RawFrame<'_>, frame_end: usize) -> Self {
+        let (key_bytes, data_bytes) = (frame.partition_key().len(), frame.data().len());
         Self {
             segment: Arc::clone(segment),
-            sequence_number: frame.sequence_number,
-            arrival: frame.arrival,
-            explicit_hash_key: frame.explicit_hash_key,
-            key: data_start - frame.partition_key.len()..data_start,
-            data: data_start..data_end,
+            sequence_number: frame.sequence_number(),
+            arrival: frame.arrival(),
+            explicit_hash_key: frame.explicit_hash_key(),
+            start: frame_end - frame.padding() - data_bytes - key_bytes,
+            key_bytes,
+            data_bytes,
         }
     }
 
@@ -41,24 +43,29 @@ impl Record {
     }
 
     /// Its place in the shard.
+    #[inline]
     pub fn sequence_number(&self) -> SequenceNumber {
         self.sequence_number
     }
 
     /// When the library took it. Never falls inside a shard, whatever the clock does.
+    #[inline]
     pub fn arrival(&self) -> Timestamp {
         self.arrival
     }
 
     /// The key that it was put under.
+    #[inline]
     pub fn partition_key(&self) -> &str {
-        let bytes = self.segment.map().bytes(self.key.clone()).unwrap_or_default();
-        std::str::from_utf8(bytes).unwrap_or_default() // was checked when the frame was decoded
+        let bytes = self.segment.map().bytes(self.start..self.start + self.key_bytes).unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or_default() // was checked when the frame was
     }
 
     /// Its bytes.
+    #[inline]
     pub fn data(&self) -> &[u8] {
-        self.segment.map().bytes(self.data.clone()).unwrap_or_default()
+        let start = self.start + self.key_bytes;
+        self.segment.map().bytes(start..start + self.data_bytes).unwrap_or_default()
     }
 
     /// The hash key that was given in place of its partition key's, if one was.
@@ -80,7 +87,7 @@ impl fmt::Debug for Record {
             .field("sequence_number", &self.sequence_number)
             .field("arrival", &self.arrival)
             .field("partition_key", &self.partition_key())
-            .field("data_bytes", &self.data.len())
+            .field("data_bytes", &self.data_bytes)
             .finish_non_exhaustive()
     }
 }
@@ -89,39 +96,45 @@ impl fmt::Debug for Record {
 #[derive(Clone, Copy)]
 pub struct RecordRef<'a> {
     segment: &'a Arc<Segment>,
-    frame: Frame<'a>,
+    frame: RawFrame<'a>,
     frame_end: usize,
 }
 
 impl<'a> RecordRef<'a> {
     /// The shard that the record is in.
+    #[inline]
     pub fn shard_id(&self) -> ShardId {
         self.segment.shard_id()
     }
 
     /// Its place in the shard.
+    #[inline]
     pub fn sequence_number(&self) -> SequenceNumber {
-        self.frame.sequence_number
+        self.frame.sequence_number()
     }
 
     /// When the library took it.
+    #[inline]
     pub fn arrival(&self) -> Timestamp {
-        self.frame.arrival
+        self.frame.arrival()
     }
 
     /// The key that it was put under.
+    #[inline]
     pub fn partition_key(&self) -> &'a str {
-        self.frame.partition_key
+        std::str::from_utf8(self.frame.partition_key()).unwrap_or_default() // was checked when the frame was
     }
 
     /// Its bytes.
+    #[inline]
     pub fn data(&self) -> &'a [u8] {
-        self.frame.data
+        self.frame.data()
     }
 
     /// The hash key that was given in place of its partition key's, if one was.
+    #[inline]
     pub fn explicit_hash_key(&self) -> Option<HashKey> {
-        self.frame.explicit_hash_key
+        self.frame.explicit_hash_key()
     }
 
     /// See [`Record::incarnation`].
@@ -154,7 +167,7 @@ pub struct RecordBatch<'a> {
 }
 
 impl<'a> RecordBatch<'a> {
-    /// `bytes` are `records` whole frames, decoded and checked before, and end at `end` in the segment.
+    /// `bytes` are `records` whole frames, checked before, and end at `end` in the segment.
     pub(crate) fn new(segment: &'a Arc<Segment>, bytes: &'a [u8], end: usize, records: usize) -> Self {
         Self { segment: Some(segment), bytes, end, records }
     }
@@ -173,10 +186,11 @@ impl<'a> RecordBatch<'a> {
 impl<'a> Iterator for RecordBatch<'a> {
     type Item = RecordRef<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<RecordRef<'a>> {
         let segment = self.segment.filter(|_| self.records > 0)?;
-        let frame = Frame::decode_checked(self.bytes).ok()?;
-        let (_, rest) = self.bytes.split_at_checked(frame.size)?;
+        let frame = RawFrame::split(self.bytes)?;
+        let (_, rest) = self.bytes.split_at_checked(frame.size())?;
         self.bytes = rest;
         self.records -= 1;
         Some(RecordRef { segment, frame, frame_end: self.end - rest.len() })

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::format::{Frame, FrameError, SEGMENT_HEADER_BYTES, Seed, SegmentHeader, index_bytes};
+use crate::format::{
+    Checker, Frame, FrameError, RawFrame, SEGMENT_HEADER_BYTES, Seed, SegmentHeader, index_bytes,
+};
 use crate::storage::{Corruption, Fault, StorageFile};
 use crate::types::{SequenceNumber, Timestamp};
 
@@ -94,30 +96,31 @@ struct Stop {
 
 /// Adds whole batches to `found` until a place does not decode as the next record.
 fn read_frames(window: &mut Window<'_>, header: &SegmentHeader, found: &mut Scan) -> Result<Stop, Fault> {
-    let seed = header.seed();
+    let checker = header.seed().checker();
     let mut batch = found.ahead();
     let mut expected_remaining: Option<u32> = None;
     loop {
         let (position, next) = (batch.end, batch.next);
-        let frame = match window.frame(position, seed)? {
+        let frame = match window.raw_frame(position, &checker)? {
             Ok(frame) => frame,
             Err(error) => return Ok(Stop { position, next, reason: reason(error) }),
         };
-        let in_order = frame.sequence_number == batch.next && frame.arrival >= batch.last_arrival;
-        let in_batch = expected_remaining.is_none_or(|expected| frame.batch_remaining == expected);
-        if !leaves_room(header, &batch, frame.size) {
+        let (arrival, remaining) = (frame.arrival(), frame.batch_remaining());
+        let in_order = frame.sequence_number() == batch.next && arrival >= batch.last_arrival;
+        let in_batch = expected_remaining.is_none_or(|expected| remaining == expected);
+        if !leaves_room(header, &batch, frame.size()) {
             return Ok(Stop { position, next, reason: "a record leaves no room for the index" });
         }
         if !(in_order && in_batch) {
             return Ok(Stop { position, next, reason: "a record is out of its order" });
         }
         batch.starts.push(u32::try_from(position / 8).unwrap_or(u32::MAX));
-        batch.end += frame.size as u64;
+        batch.end += frame.size() as u64;
         batch.next = batch.next.next();
-        batch.first_arrival.get_or_insert(frame.arrival);
-        batch.last_arrival = frame.arrival;
-        batch.bytes += (frame.partition_key.len() + frame.data.len()) as u64;
-        expected_remaining = frame.batch_remaining.checked_sub(1);
+        batch.first_arrival.get_or_insert(arrival);
+        batch.last_arrival = arrival;
+        batch.bytes += (frame.partition_key().len() + frame.data().len()) as u64;
+        expected_remaining = remaining.checked_sub(1);
         if expected_remaining.is_none() {
             accept(found, &mut batch);
         }
@@ -239,6 +242,11 @@ impl<'a> Window<'a> {
 
     /// The frame at `position`, or why there is none; the outer error is one of the system's.
     pub(super) fn frame(&mut self, position: u64, seed: Seed) -> Result<Result<Frame<'_>, FrameError>, Fault> {
+        let raw = self.raw_frame(position, &seed.checker())?;
+        Ok(raw.and_then(|raw| raw.decode().ok_or(FrameError::Fields)))
+    }
+
+    fn raw_frame(&mut self, position: u64, checker: &Checker) -> Result<Result<RawFrame<'_>, FrameError>, Fault> {
         if position + 8 > self.limit {
             return Ok(Err(FrameError::Empty)); // the room is used up
         }
@@ -249,7 +257,7 @@ impl<'a> Window<'a> {
         if size > self.limit - position {
             return Ok(Err(FrameError::Length));
         }
-        Ok(Frame::decode(self.at(position, size)?, seed))
+        Ok(RawFrame::check(self.at(position, size)?, checker))
     }
 
     /// The size that a frame at `position` would have, if it could be a record from `next` on.
@@ -262,20 +270,26 @@ impl<'a> Window<'a> {
         Ok(possible.filter(|_| claims))
     }
 
-    /// How many zero bytes stand at `position`, in steps of 8, as far as is in memory.
+    /// How many zero bytes stand at `position`, in steps of 8, as far as is in memory, or known without a read.
     pub(super) fn zeros_at(&mut self, position: u64) -> Result<u64, Fault> {
         let bytes = self.at(position, 8)?;
-        let mut zeros = 0;
-        for chunk in bytes.chunks(4096) {
-            if chunk.iter().all(|byte| *byte == 0) {
-                zeros += chunk.len();
-            } else {
-                zeros += chunk.iter().take_while(|byte| **byte == 0).count();
-                break;
-            }
+        let (zeros, loaded) = (leading_zeros(bytes) as u64, bytes.len() as u64);
+        if zeros < loaded {
+            return Ok(zeros / 8 * 8);
         }
-        Ok(zeros as u64 / 8 * 8)
+        let end = position + zeros;
+        let data = self.file.data_from(end).map_err(Fault::io("seek in", self.path))?;
+        Ok((data.clamp(end, self.limit.max(end)) - position) / 8 * 8)
     }
+}
+
+/// How many zero bytes `bytes` start with: at memory speed, since all the room of a segment is looked at.
+fn leading_zeros(bytes: &[u8]) -> usize {
+    const PIECE: usize = 256;
+    let (pieces, _) = bytes.as_chunks::<PIECE>();
+    let zeros =
+        PIECE * pieces.iter().take_while(|piece| piece.iter().fold(0, |all, byte| all | byte) == 0).count();
+    zeros + bytes.iter().skip(zeros).take_while(|byte| **byte == 0).count()
 }
 
 #[cfg(test)]

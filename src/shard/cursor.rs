@@ -4,8 +4,9 @@ use crate::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use super::{Counters, Shard, ShardError};
+use crate::format::RawFrame;
 use crate::limits::READ_BATCH_BYTES;
-use crate::segment::{RecordBatch, Segment, Visibility};
+use crate::segment::{Record, RecordBatch, Segment, Visibility};
 use crate::storage::{Corruption, Fault};
 use crate::types::{SequenceNumber, ShardIteratorType, Timestamp};
 
@@ -19,6 +20,10 @@ pub(crate) struct Cursor {
     visibility: Visibility,
     /// Records that arrived before this time are passed over.
     not_before: Option<Timestamp>,
+    /// The records below this number were verified already, and the last of them ends here in its segment.
+    verified: (SequenceNumber, u64),
+    /// How many records to verify at once, in the iterator form.
+    ahead: usize,
 }
 
 #[derive(Debug)]
@@ -63,7 +68,7 @@ impl Cursor {
                 shard.first_at(time, visibility)?
             }
         };
-        Ok(Self { shard, place: None, next, visibility, not_before })
+        Ok(Self { shard, place: None, next, visibility, not_before, verified: (next, 0), ahead: 1 })
     }
 
     pub(crate) fn shard(&self) -> &Arc<Shard> {
@@ -80,6 +85,7 @@ impl Cursor {
 
     pub(crate) fn set_visibility(&mut self, visibility: Visibility) {
         self.visibility = visibility;
+        self.verified = (self.next, 0); // some of it may not be shown any more
     }
 
     /// The records that follow and are there now, borrowed from the map, at most `records` of them. Their checksums are verified.
@@ -90,6 +96,34 @@ impl Cursor {
             return self.lend(&run).map(|batch| (batch, progress));
         }
         Ok((RecordBatch::default(), progress))
+    }
+
+    /// The next record, if it is there now. The more were asked for one by one, the more are verified at once.
+    pub(crate) fn next_record(&mut self) -> Result<Option<Record>, ShardError> {
+        if let Some(record) = self.next_verified() {
+            return Ok(Some(record));
+        }
+        if self.poll()? != Progress::Records {
+            return Ok(None);
+        }
+        let run = self.check_run(self.ahead)?;
+        self.verified = (self.next.plus(run.records as u64), run.end);
+        self.ahead = self.ahead.saturating_mul(2);
+        Ok(self.next_verified())
+    }
+
+    /// The next record, if it was verified together with one before.
+    #[inline]
+    pub(crate) fn next_verified(&mut self) -> Option<Record> {
+        let (until, end) = self.verified;
+        let place = self.place.as_mut().filter(|_| self.next < until)?;
+        let frame = RawFrame::split(place.segment.published(place.position, end).ok()?)?;
+        place.position += frame.size() as u64;
+        self.next = self.next.next();
+        let counters = &self.shard.context.counters;
+        Counters::add(&counters.records_out, 1);
+        Counters::add(&counters.bytes_out, frame.size() as u64);
+        Some(Record::new(&place.segment, &frame, usize::try_from(place.position).ok()?))
     }
 
     /// Whether there is a record at the cursor, now or ever.
@@ -193,21 +227,34 @@ impl Cursor {
             .into()
     }
 
-    /// Verifies the frames from the cursor on: as many as make a batch.
+    /// Verifies the frames from the cursor on: as many as make a batch. It ends before a damaged one, which is an error once it comes first.
     fn check_run(&self, records: usize) -> Result<Run, ShardError> {
         let mut run = Run { start: 0, end: 0, records: 0 };
         let Some(place) = &self.place else {
             return Ok(run);
         };
-        let visible = place.segment.end(self.visibility);
-        (run.start, run.end) = (place.position, place.position);
-        let mut number = self.next;
-        while run.end < visible && run.records < records && run.end - run.start < READ_BATCH_BYTES as u64 {
-            let frame = place.segment.frame(run.end, visible, number)?;
-            run.end += frame.size as u64;
-            run.records += 1;
-            number = number.next();
+        let segment = &place.segment;
+        let visible = segment.end(self.visibility);
+        if place.position >= visible {
+            return Ok(run);
         }
+        let first = segment.frame(place.position, visible, self.next)?;
+        let mut size = first.size();
+        let (frames, checker) = (segment.published(place.position, visible)?, segment.seed().checker());
+        run.records = 1;
+        while run.records < records && size < READ_BATCH_BYTES {
+            let expected = self.next.plus(run.records as u64);
+            let next = frames.get(size..).and_then(|bytes| RawFrame::check(bytes, &checker).ok());
+            let Some(frame) = next.filter(|frame| frame.sequence_number() == expected) else {
+                break;
+            };
+            size += frame.size();
+            run.records += 1;
+        }
+        if size >= READ_BATCH_BYTES && place.position < READ_BATCH_BYTES as u64 {
+            segment.map().expect_a_scan(); // a whole batch at the segment's front: more will follow
+        }
+        (run.start, run.end) = (place.position, place.position + size as u64);
         Ok(run)
     }
 
@@ -218,10 +265,10 @@ impl Cursor {
         };
         while place.position < run.end {
             let frame = place.segment.frame(place.position, run.end, self.next)?;
-            if frame.arrival >= time {
+            if frame.arrival() >= time {
                 return Ok(false);
             }
-            place.position += frame.size as u64;
+            place.position += frame.size() as u64;
             self.next = self.next.next();
         }
         Ok(true)
@@ -258,11 +305,29 @@ impl Cursor {
         let visible = place.segment.end(self.visibility);
         let frame = place.segment.frame(place.position, visible, self.next)?;
         // Behind by something, even if it arrived in the same millisecond: clients stop draining at zero.
-        Ok(self.shard.last_arrival().millis_since(frame.arrival).max(1))
+        Ok(self.shard.last_arrival().millis_since(frame.arrival()).max(1))
     }
 }
 
 impl Shard {
+    /// A record that is there for certain, and certainly kept; what to say of any other is for a cursor to find out.
+    pub(crate) fn record(&self, number: SequenceNumber, visibility: Visibility) -> Option<Record> {
+        if number >= self.next(visibility) || number.get() < self.horizon.load(Ordering::SeqCst) {
+            return None;
+        }
+        let slot = self.segments.read().holding(number)?;
+        let segment = slot.segment(&self.context, self.id, &self.directory).ok()?;
+        let position = segment.position(number, visibility).ok()??;
+        let frame = segment.frame(position, segment.end(visibility), number).ok()?;
+        if self.cutoff().is_some_and(|cutoff| frame.arrival() < cutoff) {
+            return None;
+        }
+        Counters::add(&self.context.counters.records_out, 1);
+        Counters::add(&self.context.counters.bytes_out, frame.size() as u64);
+        let end = usize::try_from(position).ok()? + frame.size();
+        Some(Record::new(&segment, &frame, end))
+    }
+
     /// The oldest record that retention keeps.
     pub(crate) fn trim_horizon(&self) -> Result<SequenceNumber, ShardError> {
         let trimmed = SequenceNumber::new(self.horizon.load(Ordering::SeqCst));
@@ -337,7 +402,10 @@ impl Shard {
         let Some(position) = segment.position(number, Visibility::Written)? else {
             return Ok(false);
         };
-        Ok(segment.frame(position, segment.end(Visibility::Written), number)?.arrival >= cutoff)
+        if segment.footer().is_some_and(|footer| footer.first_arrival >= cutoff) {
+            return Ok(true); // as all of the segment is
+        }
+        Ok(segment.frame(position, segment.end(Visibility::Written), number)?.arrival() >= cutoff)
     }
 
     fn trimmed(&self, requested: SequenceNumber, earliest: SequenceNumber) -> ShardError {

@@ -83,7 +83,7 @@ impl Shard {
         Ok(Some(SegmentSummary {
             first,
             next: self.next(Visibility::Written),
-            first_arrival: frame.arrival,
+            first_arrival: frame.arrival(),
             last_arrival,
             bytes,
             disk_bytes: segment.header().file_bytes,

@@ -281,6 +281,10 @@ impl StorageFile for DiskFile {
         Ok(filled)
     }
 
+    fn data_from(&self, position: u64) -> io::Result<u64> {
+        Ok(first_data(&self.0, position))
+    }
+
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
         self.0.write_all_at(bytes, position) // continues after short writes and EINTR
     }
@@ -401,6 +405,22 @@ fn reserve(file: &File, len: u64) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn reserve(file: &File, len: u64) -> io::Result<()> {
     write_zeros(file, len)
+}
+
+/// Reserved room that was never written is a hole to the file system, which knows its pages in memory too.
+#[cfg(target_os = "linux")]
+fn first_data(file: &File, position: u64) -> u64 {
+    use rustix::fs::{SeekFrom, seek};
+    match seek(file, SeekFrom::Data(position)) {
+        Ok(data) => data.max(position),
+        Err(Errno::NXIO) => u64::MAX,
+        Err(_) => position, // it cannot tell
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn first_data(_file: &File, position: u64) -> u64 {
+    position
 }
 
 /// Room the portable way: the blocks exist because something was written to them.

@@ -20,7 +20,9 @@ pub struct Map {
 
 #[derive(Clone)]
 enum Owner {
-    Mapped(#[allow(dead_code, reason = "held to keep the pages mapped")] Arc<memmap2::MmapRaw>),
+    Mapped(
+        #[cfg_attr(not(unix), allow(dead_code, reason = "held to keep the pages mapped"))] Arc<memmap2::MmapRaw>,
+    ),
     Simulated(Arc<SharedBuffer>),
 }
 
@@ -50,6 +52,14 @@ impl Map {
     /// Whether the view has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Tells the system that the view is going to be read from front to back, so that it reads ahead and far. A hint.
+    pub(crate) fn expect_a_scan(&self) {
+        #[cfg(unix)]
+        if let Owner::Mapped(pages) = &self.owner {
+            let _ = pages.advise(memmap2::Advice::Sequential);
+        }
     }
 
     /// Borrows a range of the view; nothing if it reaches past its end.

@@ -107,6 +107,13 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
     /// Reads up to `buffer.len()` bytes from `position`; fewer only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 
+    /// A position from which on something else than zeros may stand in the file; everything from `position` up to it is zeros,
+    /// and is not worth a read. A hint: a storage that cannot tell says `position`, as by default. The file's end, or more,
+    /// where nothing follows.
+    fn data_from(&self, position: u64) -> io::Result<u64> {
+        Ok(position)
+    }
+
     /// Writes all of `bytes` at `position`, or fails; a failed write may have written a part.
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
 

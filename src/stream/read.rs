@@ -65,6 +65,10 @@ impl Stream {
     ///
     /// As [`shard_iterator`](Self::shard_iterator); [`Error::BeyondTail`] for every number that is not readable yet.
     pub fn get(&self, shard_id: ShardId, sequence_number: SequenceNumber) -> Result<Record> {
+        self.inner.not_closed()?;
+        if let Some(record) = self.inner.record(shard_id, sequence_number) {
+            return Ok(record);
+        }
         let mut iterator = self.shard_iterator(shard_id, ShardIteratorType::AtSequenceNumber(sequence_number))?;
         let next = iterator.cursor.shard().next(iterator.cursor.visibility());
         match iterator.cursor.next_batch(1).map_err(Error::of_shard(shard_id))?.0.next() {
@@ -75,6 +79,12 @@ impl Stream {
 }
 
 impl StreamInner {
+    /// A record that is there for certain. A read-only stream has to look at files to tell.
+    fn record(&self, shard_id: ShardId, number: SequenceNumber) -> Option<Record> {
+        let topology = (!self.read_only).then(|| self.topology())?;
+        topology.shards.get(&shard_id)?.shard.record(number, self.visibility())
+    }
+
     pub(super) fn cursor(&self, shard_id: ShardId, kind: ShardIteratorType) -> Result<Cursor> {
         self.look(|| {
             let shard = self.member(shard_id)?.shard;
@@ -128,7 +138,10 @@ impl ShardIterator {
     /// The records that follow and are there now, borrowed from the map: at most 256 KiB of them, and at least one if
     /// there is any. An empty batch means the tail, or the [end of the shard](Self::end_of_shard).
     pub fn next_batch(&mut self) -> Result<RecordBatch<'_>> {
-        self.step(usize::MAX)
+        self.poll()?;
+        let shard_id = self.shard_id();
+        let (batch, _) = self.cursor.next_batch(usize::MAX).map_err(Error::of_shard(shard_id))?;
+        Ok(batch)
     }
 
     /// As [`next_batch`](Self::next_batch), but waits up to `timeout` for a first record.
@@ -177,14 +190,12 @@ impl ShardIterator {
     }
 
     fn next_record(&mut self) -> Result<Option<Record>> {
-        Ok(self.step(1)?.next().map(|record| record.to_record()))
-    }
-
-    fn step(&mut self, records: usize) -> Result<RecordBatch<'_>> {
+        if let Some(record) = self.cursor.next_verified() {
+            return Ok(Some(record));
+        }
         self.poll()?;
         let shard_id = self.shard_id();
-        let (batch, _) = self.cursor.next_batch(records).map_err(Error::of_shard(shard_id))?;
-        Ok(batch)
+        self.cursor.next_record().map_err(Error::of_shard(shard_id))
     }
 
     /// Looks whether there are records; a read-only stream looks at the files for them.

@@ -105,7 +105,10 @@ impl Records {
     /// all shards are read to their tails.
     pub fn next_batch(&mut self) -> Result<RecordBatch<'_>> {
         self.turn = 0; // a batch is a turn
-        self.step(usize::MAX)
+        match self.take_turn()? {
+            Some((ready, cursor)) => Ok(cursor.next_batch(usize::MAX).map_err(Error::of_shard(ready))?.0),
+            None => Ok(RecordBatch::default()),
+        }
     }
 
     /// Iterates over the records that are there now, and stops when every shard is read to its tail.
@@ -126,30 +129,28 @@ impl Records {
     }
 
     fn next_record(&mut self) -> Result<Option<Record>> {
-        Ok(self.step(1)?.next().map(|record| record.to_record()))
-    }
-
-    fn step(&mut self, records: usize) -> Result<RecordBatch<'_>> {
-        let Some(ready) = self.take_turn()? else {
-            return Ok(RecordBatch::default());
-        };
-        match self.active.get_mut(&ready) {
-            Some(cursor) => Ok(cursor.next_batch(records).map_err(Error::of_shard(ready))?.0),
-            None => Ok(RecordBatch::default()),
+        if self.turn > 0
+            && let Some(record) = self.active.get_mut(&self.last).and_then(Cursor::next_verified)
+        {
+            self.turn -= 1;
+            return Ok(Some(record));
+        }
+        match self.take_turn()? {
+            Some((ready, cursor)) => cursor.next_record().map_err(Error::of_shard(ready)),
+            None => Ok(None),
         }
     }
 
     /// The shard that gives next: the last one, if it has records and its turn is not over.
-    fn take_turn(&mut self) -> Result<Option<ShardId>> {
+    fn take_turn(&mut self) -> Result<Option<(ShardId, &mut Cursor)>> {
         if self.goes_on()? {
             self.turn -= 1;
-            return Ok(Some(self.last));
-        }
-        let ready = self.find_ready()?;
-        if let Some(id) = ready {
+        } else if let Some(id) = self.find_ready()? {
             (self.last, self.turn) = (id, TURN_RECORDS);
+        } else {
+            return Ok(None);
         }
-        Ok(ready)
+        Ok(self.active.get_mut(&self.last).map(|cursor| (self.last, cursor)))
     }
 
     fn goes_on(&mut self) -> Result<bool> {

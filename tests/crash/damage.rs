@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anabranch::storage::Storage;
 use anabranch::{
     Crash, Durability, ErrorKind, HashKey, ManualClock, PutOptions, RecordsStart, RetentionPeriod, SequenceNumber,
-    ShardId, ShardIteratorType, SimulatedDisk, Stream, VerifyOptions, verify,
+    ShardId, ShardIterator, ShardIteratorType, SimulatedDisk, Stream, VerifyOptions, verify,
 };
 
 use crate::history::{PATH, builder};
@@ -382,7 +382,32 @@ fn damage_is_located() {
                 };
                 assert_eq!((&met.path, met.offset), (&path, *start as u64), "{case}: {met}");
                 assert_eq!(met.first_sequence_number, Some(number), "{case}: {met}");
+                for in_batches in [true, false] {
+                    let kind = ShardIteratorType::AtSequenceNumber(SequenceNumber::new(first));
+                    let mut reader = stream.shard_iterator(ShardId::new(shard), kind).unwrap();
+                    let (read, met) = read_to_damage(&mut reader, in_batches);
+                    assert_eq!((read, met), (index, *start as u64), "{case}: sound records come first");
+                    assert_eq!(read_to_damage(&mut reader, in_batches).0, 0, "{case}: and nothing behind it");
+                }
             }
+        }
+    }
+}
+
+/// How many records come before damage, and where that is.
+fn read_to_damage(reader: &mut ShardIterator, in_batches: bool) -> (usize, u64) {
+    let mut records = 0;
+    loop {
+        let step = if in_batches {
+            reader.next_batch().map(|batch| batch.len())
+        } else {
+            reader.available().next().transpose().map(|record| usize::from(record.is_some()))
+        };
+        match step {
+            Ok(0) => panic!("the damage was passed over"),
+            Ok(count) => records += count,
+            Err(anabranch::Error::Corrupt(met)) => return (records, met.offset),
+            Err(error) => panic!("{error}"),
         }
     }
 }
