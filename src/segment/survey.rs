@@ -301,3 +301,6 @@ impl Tolerant {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests;
