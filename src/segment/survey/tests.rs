@@ -191,8 +191,7 @@ fn the_highest_number_stands_for_no_record() {
 
 #[test]
 fn a_record_vouches_for_those_before_it_and_for_no_other() {
-    let vouching =
-        |number, durable| FrameInput { durable: SequenceNumber::new(durable), ..input(number) };
+    let vouching = |number, durable| FrameInput { durable: SequenceNumber::new(durable), ..input(number) };
     for (claims, durable) in [([0, 0], 0), ([10, 11], 11), ([10, 10], 10), ([0, 500], 11)] {
         let image = Image::new().add(&vouching(10, claims[0])).add(&vouching(11, claims[1])).whole();
         assert_eq!(image.survey().durable.get(), durable, "{claims:?}");
