@@ -279,9 +279,6 @@ fn only_what_a_creation_made_has_to_be_synced() {
         assert_eq!(syncs("above/data/clicks", nth as u64, denied), passes, "directory {nth} may not be read");
         assert!(!syncs("above/data/clicks", nth as u64, other), "directory {nth}");
     }
-    let disk = SimulatedDisk::new();
-    let _stream = builder(&disk, &Arc::new(ManualClock::default())).create("clicks").unwrap();
-    assert_eq!(disk.operations_of(Operation::SyncDir), 4);
 }
 
 /// What a recovery found is counted: records, and the shards that had any.
