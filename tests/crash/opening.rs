@@ -224,6 +224,8 @@ fn many_shards_are_recovered_by_threads_and_cut_short() {
     }
 }
 
+type Way = fn(&Case) -> Result<Option<Stream>, Error>;
+
 /// A call that fails is an error of the disk to who opens, creates or verifies: not a stream that is missing, nor damage, nor
 /// nothing at all.
 #[test]
@@ -236,7 +238,7 @@ fn a_call_that_fails_is_told_as_what_it_is() {
     stream.put("key", [1; 100]).unwrap();
     stream.close().unwrap();
     let empty = Case { disk: SimulatedDisk::new(), clock: Arc::clone(&case.clock) };
-    let ways: [(&str, &Case, fn(&Case) -> Result<Option<Stream>, Error>); 4] = [
+    let ways: [(&str, &Case, Way); 4] = [
         ("open", &case, |case| case.builder().open(PATH).map(Some)),
         ("read", &case, |case| case.builder().open_read_only(PATH).map(Some)),
         ("verify", &case, |case| {
