@@ -3,12 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anabranch::storage::{Operation, Storage};
+use anabranch::storage::{Access, DirEntry, LockGuard, Operation, Storage, StorageFile};
 use anabranch::{
-    Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, PutOptions, SequenceNumber, ShardId,
-    SimulatedDisk, Stream, StreamBuilder, VerifyOptions, verify,
+    Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, PutOptions, RecordsStart, SequenceNumber,
+    ShardId, SimulatedDisk, Stream, StreamBuilder, VerifyOptions, verify,
 };
 
 use crate::history::{PATH, assert_sound, builder};
@@ -343,4 +344,122 @@ fn a_directory_that_the_manifest_does_not_name_is_removed_or_refused() {
     case.disk.create_dir(&foreign).unwrap();
     drop(case.open().unwrap());
     assert!(case.disk.list(&foreign).is_ok());
+}
+
+/// A disk on which something happens just before one of the calls that look for files: a writer is at work beside the caller.
+struct Meanwhile {
+    disk: SimulatedDisk,
+    looks: AtomicU64,
+    at: u64,
+    happens: Box<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meanwhile").finish_non_exhaustive()
+    }
+}
+
+impl Meanwhile {
+    fn look(&self) -> &SimulatedDisk {
+        if self.looks.fetch_add(1, Ordering::SeqCst) == self.at {
+            (self.happens)();
+        }
+        &self.disk
+    }
+}
+
+impl Storage for Meanwhile {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir(path)
+    }
+
+    fn create_file(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        self.disk.create_file(path)
+    }
+
+    fn open_file(&self, path: &Path, access: Access) -> io::Result<Arc<dyn StorageFile>> {
+        self.look().open_file(path, access)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.look().list(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.sync_dir(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
+        self.disk.lock(path)
+    }
+}
+
+/// Whatever a writer puts and takes away between two looks, all that was there before included: a reader opens, and a
+/// verification finds no damage.
+#[test]
+fn a_look_beside_a_writer_that_trims_is_repeated() {
+    for verifies in [false, true] {
+        let mut happened = true;
+        for at in 0.. {
+            let (case, stream) = Case::create(Durability::Synced, 4096);
+            for _ in 0..14 {
+                stream.put("key", [1; 1000]).unwrap();
+            }
+            let storage = Arc::new(Meanwhile {
+                disk: case.disk.clone(),
+                looks: AtomicU64::new(0),
+                at,
+                happens: Box::new({
+                    let stream = stream.clone();
+                    move || {
+                        for _ in 0..8 {
+                            stream.put("key", [1; 1000]).unwrap();
+                        }
+                        stream.trim_shard(SHARD, SequenceNumber::new(18)).unwrap();
+                    }
+                }),
+            });
+            let has_happened = || storage.looks.load(Ordering::SeqCst) > at;
+            let name = format!("verifies: {verifies}, before look {at}");
+            if verifies {
+                let report = verify(PATH, VerifyOptions { storage: Some(storage.clone()), progress: None });
+                let report = report.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+                assert!(report.is_sound(), "{name}: {:?}", report.damage);
+            } else {
+                let opened = case.builder().storage(storage.clone()).open_read_only(PATH);
+                let reader = opened.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+                // Overtaken while it reads, it is told so, and begins again.
+                let read = || {
+                    let mut records = reader.records(RecordsStart::TrimHorizon).unwrap();
+                    records.available().take_while(Result::is_ok).count()
+                };
+                loop {
+                    let before = has_happened();
+                    let count = read();
+                    if has_happened() == before {
+                        assert_eq!(count, if before { 4 } else { 14 }, "{name}");
+                        break;
+                    }
+                }
+            }
+            happened = has_happened();
+            if !happened {
+                break;
+            }
+        }
+        assert!(!happened, "it happened before every look");
+    }
 }
