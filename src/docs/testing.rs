@@ -139,7 +139,10 @@
 //! | `shard/files.rs` | 8 | 0 | 8 | 0 |
 //! | `shard/follow.rs` | 28 | 4 | 23 | 1 |
 //! | `shard/watermark.rs` | 22 | 4 | 18 | 0 |
-//! | `stream/open.rs` | 97 | 18 | 77 | 2 |
+//! | `stream/open.rs` | 97 | 18 | 78 | 1 |
+//! | `stream/salvage.rs` | 60 | 12 | 38 | 9 |
+//! | `stream/repair.rs` | 61 | 5 | 33 | 22 |
+//! | `stream/verify.rs` | 136 | 7 | 91 | 38 |
 //!
 //! Before the tests that came of it, 14 of `record.rs` and 6 of `files.rs` survived; of the others that was not counted. Left are:
 //!
@@ -148,8 +151,15 @@
 //!   zeros in steps of 8. `copy`: `<` to `<=` reads once more, nothing.
 //! - `cursor.rs`, `is_kept` answering `false`, its `<` to `<=`, and `||` to `&&` in `checked_position`: a look saved where the search says the same.
 //! - `follow.rs`, `read_on`, `durable >` to `>=`: publishes the end of no frames, which is published from the start.
-//! - `open.rs`, `draw_stream_id`, `|` to `^` between halves that share no bit; and `open_read_only` that gives up where the manifest changed
-//!   while it looked, instead of looking again: it takes a writer between two calls, which no test places there.
+//! - `open.rs`, `draw_stream_id`, `|` to `^` between halves that share no bit.
+//! - `salvage.rs`, `push_lost`, its guard to `true`: a lost piece always ends where the next one begins; `assemble`, `>` to `>=`: nothing is pushed
+//!   at equality.
+//!
+//! The other 67 of `salvage.rs`, `repair.rs` and `verify.rs` are not explained: they ran against parts of the suite only (the unit tests of a
+//! repair, the damage, the directed stories, the model, some openings; not the power cuts). Three constants of the table were not changed.
+//!
+//! What came of it besides tests: a reader beside a writer that trimmed past it was left behind for good, silently. The test that found it
+//! lets the writer work between any two looks of an opening (`crash/opening.rs::a_look_beside_a_writer_that_trims_is_repeated`).
 //!
 //! # What is not tested
 //!
