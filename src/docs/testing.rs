@@ -127,8 +127,39 @@
 //!
 //! - A bell rung while nobody sleeps; a commit at exactly 32 MiB of staged records rather than behind it.
 //!
-//! `segment/record.rs`, `segment/survey.rs`, `shard/cursor.rs` (half of it was), `follow.rs`, `watermark.rs`, `files.rs`, and `stream` have not been mutated to the
-//! end.
+//! Then over the files of this table, with all mutants of the list built into one program and one of them chosen at run time (a build for each takes longer
+//! than its tests), against the unit tests and those tests of `api` and `crash` that are about the file. "No code" are mutants that do not compile; "caught"
+//! counts those that loop until their time is over:
+//!
+//! | file | mutants | no code | caught | left |
+//! | --- | ---: | ---: | ---: | ---: |
+//! | `segment/record.rs` | 48 | 2 | 45 | 1 |
+//! | `segment/survey.rs` | 108 | 7 | 96 | 4 |
+//! | `shard/cursor.rs` | 91 | 9 | 79 | 3 |
+//! | `shard/files.rs` | 8 | 0 | 8 | 0 |
+//! | `shard/follow.rs` | 28 | 4 | 23 | 1 |
+//! | `shard/watermark.rs` | 22 | 4 | 18 | 0 |
+//! | `stream/open.rs` | 97 | 18 | 78 | 1 |
+//! | `stream/salvage.rs` | 60 | 12 | 38 | 9 |
+//! | `stream/repair.rs` | 61 | 5 | 33 | 22 |
+//! | `stream/verify.rs` | 136 | 7 | 91 | 38 |
+//!
+//! Before the tests that came of it, 14 of `record.rs` and 6 of `files.rs` survived; of the others that was not counted. Left are:
+//!
+//! - `record.rs`, `RecordBatch::next`, `> 0` to `>= 0`: a batch without a record has no bytes to decode either.
+//! - `survey.rs`, `walk`: `4 * limit` to `4 + limit` and to `4 / limit` in the budget, which is an estimate; `zeros > 0` to `< 0`, which goes over
+//!   zeros in steps of 8. `copy`: `<` to `<=` reads once more, nothing.
+//! - `cursor.rs`, `is_kept` answering `false`, its `<` to `<=`, and `||` to `&&` in `checked_position`: a look saved where the search says the same.
+//! - `follow.rs`, `read_on`, `durable >` to `>=`: publishes the end of no frames, which is published from the start.
+//! - `open.rs`, `draw_stream_id`, `|` to `^` between halves that share no bit.
+//! - `salvage.rs`, `push_lost`, its guard to `true`: a lost piece always ends where the next one begins; `assemble`, `>` to `>=`: nothing is pushed
+//!   at equality.
+//!
+//! The other 67 of `salvage.rs`, `repair.rs` and `verify.rs` are not explained: they ran against parts of the suite only (the tests of
+//! repair and of damage, the directed stories, the model, some openings; not the power cuts). Of `survey.rs`, `salvage.rs` and `repair.rs` one constant each was not changed.
+//!
+//! What came of it besides tests: a reader beside a writer that trimmed past it was left behind for good, silently. The test that found it
+//! lets the writer work between any two looks of an opening (`crash/opening.rs::a_look_beside_a_writer_that_trims_is_repeated`).
 //!
 //! # What is not tested
 //!

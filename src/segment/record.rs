@@ -208,3 +208,107 @@ impl fmt::Debug for RecordBatch<'_> {
         f.debug_struct("RecordBatch").field("records", &self.records).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::format::{FrameInput, SegmentHeader};
+    use crate::segment::{SegmentWriter, Visibility};
+    use crate::storage::{SimulatedDisk, Storage};
+    use crate::types::StreamId;
+
+    /// (key, data, hash key) of records from number 100 on. Their frames have paddings of different lengths.
+    const RECORDS: [(&str, &[u8], Option<u128>); 3] =
+        [("user-7", b"one", None), ("user-42", b"twelve bytes", Some(5)), ("u", b"", Some(u128::MAX))];
+
+    fn segment() -> Arc<Segment> {
+        let storage: Arc<dyn Storage> = Arc::new(SimulatedDisk::new());
+        storage.create_dir(Path::new("shard")).unwrap();
+        let header = SegmentHeader {
+            stream_id: StreamId::new(1),
+            shard_id: ShardId::new(2),
+            incarnation: 3,
+            first: SequenceNumber::new(100),
+            created: Timestamp::from_millis(0),
+            file_bytes: 4096,
+        };
+        let mut writer = SegmentWriter::create(&storage, Path::new("shard"), header).unwrap();
+        for ((partition_key, data, hash_key), number) in RECORDS.into_iter().zip(100..) {
+            writer
+                .stage(&FrameInput {
+                    sequence_number: SequenceNumber::new(number),
+                    arrival: Timestamp::from_millis(i64::try_from(number).unwrap() * 10),
+                    durable: SequenceNumber::ZERO,
+                    batch_remaining: 0,
+                    explicit_hash_key: hash_key.map(HashKey::new),
+                    producer: None,
+                    partition_key,
+                    data,
+                })
+                .unwrap();
+        }
+        writer.sync().unwrap();
+        Arc::clone(writer.segment())
+    }
+
+    /// The records from `from` on.
+    fn batch(segment: &Arc<Segment>, from: usize) -> RecordBatch<'_> {
+        let first = SequenceNumber::new(100 + from as u64);
+        let start = segment.position(first, Visibility::Durable).unwrap().unwrap();
+        let end = segment.end(Visibility::Durable);
+        let bytes = segment.published(start, end).unwrap();
+        RecordBatch::new(segment, bytes, usize::try_from(end).unwrap(), RECORDS.len() - from)
+    }
+
+    #[test]
+    fn a_record_and_what_it_was_borrowed_from_are_what_was_put() {
+        let segment = segment();
+        for from in 0..RECORDS.len() {
+            let records: Vec<_> = batch(&segment, from).collect();
+            assert_eq!(records.len(), RECORDS.len() - from);
+            for (borrowed, (index, put)) in records.iter().zip(RECORDS.iter().enumerate().skip(from)) {
+                let (key, data, hash_key) = *put;
+                let (number, arrival) = (100 + index as u64, 1_000 + 10 * index as u64);
+                let arrival = Timestamp::from_millis(i64::try_from(arrival).unwrap());
+                let owned = borrowed.to_record();
+                assert_eq!((borrowed.shard_id(), owned.shard_id()), (ShardId::new(2), ShardId::new(2)));
+                assert_eq!(borrowed.sequence_number().get(), number);
+                assert_eq!(owned.sequence_number().get(), number);
+                assert_eq!((borrowed.arrival(), owned.arrival()), (arrival, arrival));
+                assert_eq!((borrowed.partition_key(), owned.partition_key()), (key, key));
+                assert_eq!((borrowed.data(), owned.data()), (data, data));
+                assert_eq!(borrowed.explicit_hash_key(), hash_key.map(HashKey::new));
+                assert_eq!(owned.explicit_hash_key(), hash_key.map(HashKey::new));
+                assert_eq!((borrowed.incarnation(), owned.incarnation()), (3, 3));
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_counts_what_is_left_in_it() {
+        let segment = segment();
+        let mut batch = batch(&segment, 0);
+        for left in (0..=RECORDS.len()).rev() {
+            assert_eq!((batch.len(), batch.is_empty()), (left, left == 0));
+            assert_eq!(batch.size_hint(), (left, Some(left)));
+            assert_eq!(format!("{batch:?}"), format!("RecordBatch {{ records: {left}, .. }}"));
+            assert_eq!(batch.next().is_some(), left > 0);
+        }
+        assert!(RecordBatch::default().is_empty());
+    }
+
+    /// Where it is and how long, but not the data: logs are read by others than those who may read the data.
+    #[test]
+    fn a_record_shows_its_place_and_its_key_and_the_length_of_its_data() {
+        let segment = segment();
+        let record = batch(&segment, 1).next().unwrap();
+        let shown = format!("{record:?}");
+        assert_eq!(shown, format!("{:?}", record.to_record()));
+        for part in ["Record {", "user-42", "data_bytes: 12", "101", "1010"] {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+        assert!(!shown.contains("twelve"), "{shown}");
+    }
+}

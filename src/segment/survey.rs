@@ -313,3 +313,6 @@ impl Tolerant {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests;

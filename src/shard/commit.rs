@@ -145,7 +145,7 @@ impl Shard {
 
     pub(super) fn lead_commit(&self, state: &mut MutexGuard<'_, AppendState>) -> Result<(), ShardError> {
         state.committing = true; // from here on: who comes meanwhile is to wait, or to join while it is gathered
-        self.gather(state);
+        Self::gather(state);
         let outcome = self.commit_group(state);
         state.committing = false;
         if !planted(Mistake::WakeNobody) {
@@ -159,7 +159,7 @@ impl Shard {
         outcome
     }
 
-    fn gather(&self, state: &mut MutexGuard<'_, AppendState>) {
+    fn gather(state: &mut MutexGuard<'_, AppendState>) {
         let waits = state.waiters.gathering.is_worth_it();
         for _ in 0..if waits { YIELDS_TO_GATHER } else { 0 } {
             if state.waiters.gathering.is_complete() {

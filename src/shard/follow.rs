@@ -26,6 +26,8 @@ pub(super) struct FollowState {
     live: Option<Followed>,
     /// Where the next segment starts, or the live one started.
     next: SequenceNumber,
+    /// Where the manifest's first segment starts: what is below may be gone.
+    front: SequenceNumber,
 }
 
 #[derive(Debug)]
@@ -60,7 +62,7 @@ impl Shard {
             segments.push_sealed(first, None);
         }
         let mut shard = Self::assemble(context, directory, entry, segments, next, entry.last_arrival);
-        shard.follow = Some(Mutex::new(FollowState { live: None, next }));
+        shard.follow = Some(Mutex::new(FollowState { live: None, next, front: entry.first }));
         shard.shut();
         shard.refresh()?;
         Ok(shard)
@@ -69,6 +71,10 @@ impl Shard {
     /// Takes over what the manifest says now.
     pub(crate) fn refresh_entry(&self, entry: &ShardEntry) {
         self.raise_horizon(entry.horizon);
+        if let Some(follow) = &self.follow {
+            let mut state = follow.lock();
+            state.front = state.front.max(entry.first);
+        }
         let mut segments = self.segments.write();
         while segments.first().is_some_and(|first| first < entry.first) {
             let Some(first) = segments.first() else { break };
@@ -108,6 +114,7 @@ impl Shard {
                 self.segments.write().remove(first);
             }
             if state.live.is_none() {
+                self.skip_removed(&mut state);
                 state.live = self.open_next(state.next)?;
             }
             let Some(followed) = &mut state.live else {
@@ -118,6 +125,16 @@ impl Shard {
             };
             state.next = footer.next();
             state.live = None;
+        }
+    }
+
+    /// Goes on at the manifest's first segment, if the writer removed all from the place of this follower up to it.
+    fn skip_removed(&self, state: &mut FollowState) {
+        if state.next < state.front {
+            state.next = state.front;
+            self.written.fetch_max(state.front.get(), Ordering::SeqCst);
+            self.durable.fetch_max(state.front.get(), Ordering::SeqCst);
+            self.announce();
         }
     }
 

@@ -1,16 +1,19 @@
 //! One shard by itself: what makes it sync, what its sleepers wait for.
 #![allow(clippy::unwrap_used, reason = "outside the test functions too")]
 
+use std::sync::Weak;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::format::{StreamOptions, frame_bytes};
-use crate::limits::{READ_BATCH_BYTES, UNSYNCED_FACTOR};
-use crate::storage::SimulatedDisk;
+use crate::format::{ClosedShard, FrameInput, SegmentHeader, StreamOptions, frame_bytes};
+use crate::limits::{READ_BATCH_BYTES, RECENT_SEGMENTS, UNSYNCED_FACTOR};
+use crate::segment::Segment;
+use crate::storage::{Access, DiskFault, SimulatedDisk};
 use crate::types::{Durability, HashKeyRange, ShardIteratorType};
 
+const STREAM: StreamId = StreamId::new(1);
 const DATA: &[u8] = &[7; 100];
 /// Far longer than any test: who is not woken fails by [`DEADLINE`].
 const FOREVER: Duration = Duration::from_secs(3600);
@@ -19,20 +22,33 @@ const SHORT: Duration = Duration::from_millis(20);
 
 /// An empty shard of a stream whose background thread, if it has one, is the test.
 fn shard(flush_bytes: u64, has_background: bool) -> Arc<Shard> {
+    shard_with(StreamOptions { flush_bytes, ..StreamOptions::default() }, has_background)
+}
+
+fn shard_with(options: StreamOptions, has_background: bool) -> Arc<Shard> {
     let storage: Arc<dyn Storage> = Arc::new(SimulatedDisk::new());
     let stream = PathBuf::from("stream");
     let directory = stream.join("shard");
     storage.create_dir(&stream).unwrap();
     storage.create_dir(&directory).unwrap();
-    let stream_id = StreamId::new(1);
-    let watermarks = Watermarks::create(storage.as_ref(), &stream, stream_id).unwrap();
-    let staging = StagingSlots::new(Arc::clone(&storage), &stream);
-    let context = Arc::new(ShardContext {
+    let watermarks = Watermarks::create(storage.as_ref(), &stream, STREAM).unwrap();
+    let context = context(storage, watermarks, options, has_background);
+    Arc::new(Shard::new(context, directory, &entry()))
+}
+
+fn context(
+    storage: Arc<dyn Storage>,
+    watermarks: Watermarks,
+    options: StreamOptions,
+    has_background: bool,
+) -> Arc<ShardContext> {
+    let staging = StagingSlots::new(Arc::clone(&storage), Path::new("stream"));
+    Arc::new(ShardContext {
         storage,
         clock: Arc::new(ManualClock::default()),
-        stream_id,
+        stream_id: STREAM,
         incarnation: 1,
-        options: StreamOptions { flush_bytes, ..StreamOptions::default() },
+        options,
         first_segment_bytes: crate::limits::FIRST_SEGMENT_BYTES,
         retention: AtomicU64::new(u64::MAX),
         watermarks,
@@ -43,10 +59,12 @@ fn shard(flush_bytes: u64, has_background: bool) -> Arc<Shard> {
         has_background,
         staging,
         drains_rest: AtomicBool::new(true),
-    });
+    })
+}
+
+fn entry() -> ShardEntry {
     let start = Timestamp::from_millis(0);
-    let entry = ShardEntry::new(ShardId::new(0), Vec::new(), HashKeyRange::FULL, SequenceNumber::ZERO, start);
-    Arc::new(Shard::new(context, directory, &entry))
+    ShardEntry::new(ShardId::new(0), Vec::new(), HashKeyRange::FULL, SequenceNumber::ZERO, start)
 }
 
 fn append(shard: &Shard, durability: Durability) -> Result<SequenceNumber, ShardError> {
@@ -264,4 +282,175 @@ fn a_batch_ends_at_its_bound_wherever_in_the_segment_it_starts() {
     assert_eq!(batches.iter().sum::<usize>(), a_batch * 2 + 1, "{batches:?}");
     assert!(batches.iter().all(|records| (1..=a_batch).contains(records)), "{batches:?}");
     assert!(batches.contains(&a_batch), "{batches:?}");
+}
+
+#[test]
+fn the_shard_that_opened_its_file_first_closes_it_when_there_are_too_many() {
+    let files = OpenFiles::new(2);
+    let shards: Vec<_> = (0..5).map(|_| shard(1 << 20, true)).collect();
+    let has_file =
+        |shard: &Arc<Shard>| shard.append.lock().writer.as_ref().is_some_and(|writer| !writer.is_parked());
+    let open = |index: usize| {
+        put(&shards[index]);
+        files.opened(&shards[index]);
+        shards.iter().map(has_file).collect::<Vec<_>>()
+    };
+    let committing = |is: bool| shards[0].append.lock().committing = is;
+    assert_eq!(open(0), [true, false, false, false, false]);
+    assert_eq!(open(1), [true, true, false, false, false]);
+    committing(true);
+    assert_eq!(open(2), [true, true, true, false, false], "the first one commits: another time");
+    committing(false);
+    assert_eq!(open(3), [true, false, false, true, false], "the two that opened first, but for that one");
+    assert_eq!(open(4), [false, false, false, true, true]);
+    assert!(shards[..3].iter().all(|shard| !shard.has_unsynced()));
+}
+
+fn segment_of(shard: &Shard, incarnation: u64, first: u64) -> SegmentWriter {
+    let header = SegmentHeader {
+        stream_id: STREAM,
+        shard_id: shard.id,
+        incarnation,
+        first: SequenceNumber::new(first),
+        created: Timestamp::from_millis(0),
+        file_bytes: 4096,
+    };
+    SegmentWriter::create(&shard.context.storage, &shard.directory, header).unwrap()
+}
+
+#[test]
+fn the_segments_that_were_opened_last_are_kept() {
+    let shard = shard(1 << 20, true);
+    let recent = RecentSegments::default();
+    let kept: Vec<Weak<Segment>> = (0..=RECENT_SEGMENTS as u64)
+        .map(|first| {
+            let segment = Arc::clone(segment_of(&shard, 1, first).segment());
+            recent.keep(&segment);
+            Arc::downgrade(&segment)
+        })
+        .collect();
+    let gone = || {
+        let gone = kept.iter().enumerate().filter(|(_, segment)| segment.upgrade().is_none());
+        gone.map(|(index, _)| index).collect::<Vec<_>>()
+    };
+    assert_eq!(gone(), [0], "one too many");
+    recent.forget(shard.id, SequenceNumber::new(5));
+    assert_eq!(gone(), [0, 5]);
+    recent.forget(ShardId::new(9), SequenceNumber::new(6));
+    assert_eq!(gone(), [0, 5], "of another shard");
+}
+
+/// The same shard as another process sees it.
+fn follow(shard: &Shard, entry: &ShardEntry) -> Shard {
+    let storage = Arc::clone(&shard.context.storage);
+    let watermarks = Watermarks::open(storage.as_ref(), Path::new("stream"), STREAM, Access::Read).unwrap();
+    let context = context(storage, watermarks, shard.context.options, false);
+    Shard::follow(context, shard.directory.clone(), entry).unwrap()
+}
+
+/// A shard of three segments; gives where each starts, too.
+fn rolled() -> (Arc<Shard>, Vec<SequenceNumber>) {
+    let shard = shard_with(StreamOptions { segment_bytes: 4096, ..StreamOptions::default() }, true);
+    while shard.segments.read().all().len() < 3 {
+        put(&shard);
+    }
+    shard.sync().unwrap();
+    let firsts = shard.segments.read().all().iter().map(|slot| slot.first).collect();
+    (shard, firsts)
+}
+
+#[test]
+fn a_follower_starts_at_the_segment_that_the_manifest_names_and_moves_with_it() {
+    let (shard, firsts) = rolled();
+    let follower = follow(&shard, &entry());
+    let front = |follower: &Shard| follower.segments.read().first();
+    assert_eq!(front(&follower), Some(SequenceNumber::ZERO));
+    let trimmed = ShardEntry { first: firsts[1], horizon: firsts[1], ..entry() };
+    for _ in 0..2 {
+        follower.refresh_entry(&trimmed);
+        assert_eq!(front(&follower), Some(firsts[1]), "the files below may be gone any time");
+        assert_eq!(follower.trim_horizon().unwrap(), firsts[1]);
+    }
+    assert_eq!(front(&follow(&shard, &trimmed)), Some(firsts[1]));
+}
+
+#[test]
+fn a_follower_ends_where_the_manifest_closes_the_shard() {
+    let (shard, _) = rolled();
+    let follower = follow(&shard, &entry());
+    let next = shard.next(Visibility::Durable);
+    assert_eq!(follower.next(Visibility::Durable), next);
+    let closed = |next| {
+        let closed = ClosedShard { at: Timestamp::from_millis(1) };
+        ShardEntry { closed: Some(closed), next, ..entry() }
+    };
+    follower.refresh_end(&ShardEntry { next, ..entry() });
+    assert_eq!(follower.end(), None, "it is open");
+    follower.refresh_end(&closed(next.next()));
+    assert_eq!(follower.end(), None, "a record of it was not seen yet");
+    follower.refresh_end(&closed(next));
+    assert_eq!(follower.end(), Some(next));
+}
+
+#[test]
+fn a_follower_of_a_shard_that_expired_is_at_its_end() {
+    let (shard, _) = rolled();
+    let follower = Arc::new(follow(&shard, &entry()));
+    let kind = ShardIteratorType::AtSequenceNumber(SequenceNumber::ZERO);
+    let mut cursor = Cursor::new(Arc::clone(&follower), kind, Visibility::Durable).unwrap();
+    let next = follower.next(Visibility::Written);
+    follower.expire();
+    assert_eq!((follower.end(), follower.trim_horizon().unwrap()), (Some(next), next));
+    let outcome = cursor.poll();
+    assert!(matches!(outcome, Err(ShardError::Trimmed { earliest, .. }) if earliest == next), "{outcome:?}");
+}
+
+/// A segment without a record is removed when its writer died, and the next writer's has its name.
+#[test]
+fn a_follower_leaves_an_empty_segment_for_the_one_that_takes_its_name() {
+    let shard = shard(1 << 20, true);
+    let abandoned = segment_of(&shard, 1, 0);
+    let follower = follow(&shard, &entry());
+    assert_eq!(follower.next(Visibility::Written), SequenceNumber::ZERO);
+    abandoned.remove_empty().unwrap();
+    let mut writer = segment_of(&shard, 2, 0);
+    writer
+        .stage(&FrameInput {
+            sequence_number: SequenceNumber::ZERO,
+            arrival: Timestamp::from_millis(1),
+            durable: SequenceNumber::ZERO,
+            batch_remaining: 0,
+            explicit_hash_key: None,
+            producer: None,
+            partition_key: "key",
+            data: DATA,
+        })
+        .unwrap();
+    writer.sync().unwrap();
+    follower.refresh().unwrap();
+    assert_eq!(follower.next(Visibility::Written), SequenceNumber::new(1));
+    assert_eq!(follower.next(Visibility::Durable), SequenceNumber::ZERO, "nobody noted that it is durable");
+    shard.context.watermarks.store(shard.id, SequenceNumber::new(1));
+    follower.refresh().unwrap();
+    assert_eq!(follower.next(Visibility::Durable), SequenceNumber::new(1));
+}
+
+#[test]
+fn a_follower_that_cannot_open_a_file_says_so() {
+    let disk = SimulatedDisk::new();
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    let directory = PathBuf::from("stream/shard");
+    storage.create_dir(Path::new("stream")).unwrap();
+    storage.create_dir(&directory).unwrap();
+    let watermarks = Watermarks::create(&disk, Path::new("stream"), STREAM).unwrap();
+    let shard = Shard::new(context(storage, watermarks, StreamOptions::default(), true), directory, &entry());
+    let follower = follow(&shard, &entry());
+    follower.refresh().unwrap(); // no file is no error
+    disk.fail_on(crate::storage::Operation::OpenFile, 0, DiskFault::Error(io::ErrorKind::PermissionDenied));
+    assert!(matches!(follower.refresh(), Err(Fault::Io { .. })));
+    // One that is being made has no header yet.
+    let path = shard.directory.join(crate::format::segment_name(SequenceNumber::ZERO));
+    disk.create_file(&path).unwrap();
+    follower.refresh().unwrap();
+    assert_eq!(follow(&shard, &entry()).next(Visibility::Written), SequenceNumber::ZERO);
 }

@@ -93,3 +93,102 @@ impl Watermarks {
         u64::from(shard_id.get()) * WATERMARK_SLOT_BYTES as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{DiskFault, Operation, SimulatedDisk};
+
+    const STREAM: StreamId = StreamId::new(9);
+
+    fn shard(id: u32) -> ShardId {
+        ShardId::new(id)
+    }
+
+    fn number(number: u64) -> SequenceNumber {
+        SequenceNumber::new(number)
+    }
+
+    fn path() -> PathBuf {
+        Path::new("stream").join(WATERMARK_FILE)
+    }
+
+    fn made() -> (SimulatedDisk, Watermarks) {
+        let disk = SimulatedDisk::new();
+        disk.create_dir(Path::new("stream")).unwrap();
+        let watermarks = Watermarks::create(&disk, Path::new("stream"), STREAM).unwrap();
+        (disk, watermarks)
+    }
+
+    fn opened(disk: &SimulatedDisk, access: Access) -> Watermarks {
+        Watermarks::open(disk, Path::new("stream"), STREAM, access).unwrap()
+    }
+
+    #[test]
+    fn each_shard_has_a_slot_of_its_own() {
+        let (disk, watermarks) = made();
+        for id in [0, 1, 2, 7] {
+            watermarks.store(shard(id), number(100 + u64::from(id)));
+        }
+        watermarks.try_store(shard(1), number(500)).unwrap();
+        for reader in [watermarks, opened(&disk, Access::Read)] {
+            let noted = [0, 1, 2, 3, 6, 7, 8].map(|id| reader.load(shard(id)).unwrap().get());
+            assert_eq!(noted, [100, 500, 102, 0, 0, 107, 0]);
+        }
+        assert_eq!(disk.read_file(&path()).unwrap().len(), 8 * WATERMARK_SLOT_BYTES, "one after the other");
+    }
+
+    #[test]
+    fn who_only_reads_notes_nothing() {
+        let (disk, watermarks) = made();
+        opened(&disk, Access::Write).store(shard(0), number(5));
+        let writes = disk.operations_of(Operation::Write);
+        opened(&disk, Access::Read).store(shard(0), number(6));
+        assert_eq!(disk.operations_of(Operation::Write), writes);
+        assert_eq!(watermarks.load(shard(0)).unwrap(), number(5));
+    }
+
+    #[test]
+    fn a_note_that_cannot_be_written_is_an_error_to_who_asks_for_it() {
+        let (disk, watermarks) = made();
+        watermarks.store(shard(0), number(5));
+        disk.fail_on(Operation::Write, 0, DiskFault::Error(std::io::ErrorKind::Other));
+        watermarks.store(shard(0), number(6));
+        assert_eq!(watermarks.load(shard(0)).unwrap(), number(5));
+        disk.fail_on(Operation::Write, 0, DiskFault::Error(std::io::ErrorKind::Other));
+        watermarks.try_store(shard(0), number(6)).unwrap_err();
+        disk.fail_on(Operation::Sync, 0, DiskFault::Error(std::io::ErrorKind::Other));
+        watermarks.sync().unwrap_err();
+        watermarks.sync().unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_nothing_and_one_that_cannot_be_opened_an_error() {
+        let (disk, _) = made();
+        let open = |stream| Watermarks::open_if_there(&disk, Path::new(stream), STREAM);
+        assert!(open("stream").unwrap().is_some());
+        assert!(open("elsewhere").unwrap().is_none());
+        disk.fail_on(Operation::OpenFile, 0, DiskFault::Error(std::io::ErrorKind::PermissionDenied));
+        assert!(matches!(open("stream"), Err(Fault::Io { .. })));
+    }
+
+    #[test]
+    fn a_slot_that_is_neither_empty_nor_whole_is_damaged() {
+        let (disk, watermarks) = made();
+        watermarks.store(shard(0), number(5));
+        watermarks.store(shard(2), number(7));
+        let damage = || [0, 1, 2, 3].map(|id| watermarks.damage(shard(id)).unwrap().map(|damage| damage.offset));
+        assert_eq!(damage(), [None; 4]);
+        let change = |at: usize, byte: u8| disk.damage(&path(), |bytes| bytes[at] ^= byte).unwrap();
+        change(2 * WATERMARK_SLOT_BYTES, 1);
+        change(WATERMARK_SLOT_BYTES + 3, 1); // nothing was noted there
+        assert_eq!(damage(), [None, Some(16), Some(32), None]);
+        assert_eq!(watermarks.load(shard(2)).unwrap(), SequenceNumber::ZERO);
+        let told = watermarks.damage(shard(2)).unwrap().unwrap();
+        assert_eq!((told.path, told.shard_id), (path(), Some(shard(2))));
+        // Cut short, it claims nothing; and what is left of it is damage.
+        disk.damage(&path(), |bytes| bytes.truncate(WATERMARK_SLOT_BYTES - 8)).unwrap();
+        assert_eq!(watermarks.load(shard(0)).unwrap(), SequenceNumber::ZERO);
+        assert_eq!(damage(), [Some(0), None, None, None]);
+    }
+}

@@ -457,3 +457,30 @@ impl From<Torn> for TornTail {
         Self { shard_id: torn.shard_id, next_sequence_number: torn.next, path: torn.path, offset: torn.offset }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leads_to_a_relative_path_is_where_the_program_stands() {
+        let parent = |path| parent_of(Path::new(path)).map(Path::to_path_buf);
+        assert_eq!(parent("clicks"), Some(PathBuf::from(".")));
+        assert_eq!(parent("data/clicks"), Some(PathBuf::from("data")));
+        assert_eq!(parent("/clicks"), Some(PathBuf::from("/")));
+        assert_eq!(parent("/"), None);
+    }
+
+    #[test]
+    fn all_of_a_stream_id_is_drawn() {
+        let draw = || draw_stream_id(Timestamp::from_millis(1), Path::new("stream")).get();
+        let drawn: Vec<u128> = (0..16).map(|_| draw()).collect();
+        let parts = |shift: u32| drawn.iter().map(|id| (id >> shift) & 0xffff_ffff).collect::<Vec<_>>();
+        for shift in [0, 32, 64, 96] {
+            let mut parts = parts(shift);
+            parts.sort_unstable();
+            parts.dedup();
+            assert!(parts.len() > 10, "bits from {shift} on: {parts:x?}");
+        }
+    }
+}

@@ -342,3 +342,27 @@ fn a_reader_gives_up_its_wait_when_it_is_closed() {
     assert!(waiter.join().unwrap());
     fill(&writer, 1);
 }
+
+/// The writer rolled and trimmed past the place that the reader had come to: the segment that would come next is gone.
+#[test]
+fn a_reader_that_was_left_behind_goes_on_at_the_trim_horizon() {
+    let (_directory, writer) = stream(builder().segment_bytes(4 << 10));
+    fill_large(&writer, S0, 3);
+    let reader = reader_of(&writer);
+    let mut iterator = reader.shard_iterator(S0, HORIZON).unwrap();
+    assert_eq!(numbers(&mut iterator), [0, 1, 2]);
+    fill_large(&writer, S0, 30);
+    writer.trim_shard(S0, number(30)).unwrap();
+    assert_eq!(numbers_from(&reader, S0, HORIZON), [30, 31, 32]);
+    assert_eq!(reader.describe().unwrap().shards[0].records, 3);
+    // The one that holds a segment reads it to its end, then is told.
+    let outcomes: Vec<_> = iterator.available().take(4).collect();
+    assert!(outcomes[..3].iter().all(Result::is_ok), "{outcomes:?}");
+    assert!(matches!(outcomes[3], Err(Error::Trimmed { earliest, .. }) if earliest == number(30)), "{outcomes:?}");
+    // All of it, and nothing put since.
+    fill_large(&writer, S0, 30);
+    writer.trim_shard(S0, number(63)).unwrap();
+    assert_eq!(numbers_from(&reader, S0, HORIZON), [0; 0]);
+    fill_large(&writer, S0, 1);
+    assert_eq!(numbers_from(&reader, S0, HORIZON), [63]);
+}

@@ -338,10 +338,11 @@ fn producers_and_readers_go_on_through_reshards() {
 fn readers_by_shard_follow_the_children() {
     let (_directory, stream) = stream(builder());
     let stop = Arc::new(AtomicBool::new(false));
+    stream.put("one key", "0").unwrap(); // the producer may start late
     let producer = thread::spawn({
         let (stream, stop) = (stream.clone(), Arc::clone(&stop));
         move || {
-            let mut count = 0_u64;
+            let mut count = 1_u64;
             while !stop.load(Ordering::SeqCst) {
                 stream.put("one key", count.to_string()).unwrap();
                 count += 1;

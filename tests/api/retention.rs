@@ -383,3 +383,18 @@ fn a_clock_that_falls_back_expires_nothing_early() {
     stream.enforce_retention().unwrap();
     assert_eq!(numbers_from(&stream, S0, HORIZON).len(), 10, "their arrival is still to come");
 }
+
+/// A record that is too old is gone for who asks for it by its number, though its segment is still there.
+#[test]
+fn an_iterator_does_not_start_at_a_record_that_expired() {
+    let (_directory, clock, stream) = timed(builder());
+    fill_large(&stream, S0, 1);
+    clock.advance(24 * HOUR);
+    fill_large(&stream, S0, 1);
+    let at = |index| stream.shard_iterator(S0, ShardIteratorType::AtSequenceNumber(number(index)));
+    assert!(at(0).is_ok(), "as old as the period is long");
+    clock.advance(HOUR / 3600);
+    let error = at(0).expect_err("expired");
+    assert!(matches!(error, Error::Trimmed { earliest, .. } if earliest == number(1)), "{error:?}");
+    assert!(at(1).is_ok());
+}

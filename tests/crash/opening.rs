@@ -1,12 +1,15 @@
 //! What an opening decides, one decision at a time. Most were written for a mutant that nothing else caught.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use anabranch::storage::{Operation, Storage};
+use anabranch::storage::{Access, DirEntry, LockGuard, Operation, Storage, StorageFile};
 use anabranch::{
-    Crash, DiskFault, Durability, Error, ManualClock, PutEntry, PutOptions, SequenceNumber, ShardId,
-    ShardIteratorType, SimulatedDisk, Stream, StreamBuilder,
+    Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, PutEntry, PutOptions, RecordsStart,
+    SequenceNumber, ShardId, ShardIteratorType, SimulatedDisk, Stream, StreamBuilder, VerifyOptions, verify,
 };
 
 use crate::history::{PATH, assert_sound, builder};
@@ -197,7 +200,7 @@ fn a_staging_file_of_another_life_is_ignored() {
 fn what_cannot_be_written_stays_staged() {
     let (case, stream) = Case::create(Durability::Buffered, 1 << 20);
     stream.put("key", [1; 100]).unwrap();
-    case.disk.fail_on(Operation::Write, 0, DiskFault::Error(std::io::ErrorKind::Other));
+    case.disk.fail_on(Operation::Write, 0, DiskFault::Error(io::ErrorKind::Other));
     let mut reader = stream.shard_iterator(SHARD, ShardIteratorType::TrimHorizon).unwrap();
     assert!(matches!(reader.next_batch(), Err(Error::ShardFailed { .. })));
     assert!(matches!(stream.put("key", "more"), Err(Error::ShardFailed { .. })));
@@ -321,5 +324,244 @@ fn many_shards_are_recovered_by_threads_and_cut_short() {
             Err(Error::Corrupt(found)) => assert_eq!(found.shard_id, Some(ShardId::new(damaged)), "{found}"),
             other => panic!("shard {damaged}: {other:?}"),
         }
+    }
+}
+
+type Way = fn(&Case) -> Result<Option<Stream>, Error>;
+
+/// A call that fails is an error of the disk to who opens, creates or verifies: not a stream that is missing, nor damage, nor
+/// nothing at all.
+#[test]
+fn a_call_that_fails_is_told_as_what_it_is() {
+    let (case, stream) = Case::create(Durability::Synced, 4096);
+    for _ in 0..12 {
+        stream.put("key", [1; 1000]).unwrap();
+    }
+    stream.split_shard(SHARD, None).unwrap();
+    stream.put("key", [1; 100]).unwrap();
+    stream.close().unwrap();
+    let empty = Case { disk: SimulatedDisk::new(), clock: Arc::clone(&case.clock) };
+    let ways: [(&str, &Case, Way); 4] = [
+        ("open", &case, |case| case.builder().open(PATH).map(Some)),
+        ("read", &case, |case| case.builder().open_read_only(PATH).map(Some)),
+        ("verify", &case, |case| {
+            let options = VerifyOptions { storage: Some(Arc::new(case.disk.clone())), progress: None };
+            assert!(verify(PATH, options)?.is_sound());
+            Ok(None)
+        }),
+        ("create", &empty, |case| case.builder().open(PATH).map(Some)),
+    ];
+    for (name, case, way) in ways {
+        let whole = case.copy();
+        let stream = way(&whole).unwrap();
+        let calls = whole.disk.operations();
+        drop(stream);
+        assert!(calls > 10, "{name}");
+        for at in 0..calls {
+            let failing = case.copy();
+            failing.disk.fail_at(at, DiskFault::Error(io::ErrorKind::Other));
+            match way(&failing) {
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Io, "{name}, call {at}: {error:?}"),
+                Ok(_) => panic!("{name}, call {at}: it failed, and nobody was told"),
+            }
+        }
+    }
+}
+
+/// The directories above the one that was made need not be readable: somebody else made them.
+#[test]
+fn only_what_a_creation_made_has_to_be_synced() {
+    let syncs = |path: &str, nth, kind| {
+        let disk = SimulatedDisk::new();
+        disk.create_dir(Path::new("above")).unwrap();
+        disk.create_dir(Path::new("above/data")).unwrap();
+        disk.fail_on(Operation::SyncDir, nth, DiskFault::Error(kind));
+        builder(&disk, &Arc::new(ManualClock::default())).create(path).is_ok()
+    };
+    let (denied, other) = (io::ErrorKind::PermissionDenied, io::ErrorKind::Other);
+    // The directory of the shards, the stream's, the one that holds it; those above; the stream's for the manifest.
+    for (nth, passes) in [false, false, false, true, true, false].into_iter().enumerate() {
+        assert_eq!(syncs("above/data/clicks", nth as u64, denied), passes, "directory {nth} may not be read");
+        assert!(!syncs("above/data/clicks", nth as u64, other), "directory {nth}");
+    }
+}
+
+/// What a recovery found is counted: records, and the shards that had any.
+#[test]
+fn recovered_records_and_shards_are_counted() {
+    let mut case = Case { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+    let stream = case.builder().shards(4).create(PATH).unwrap();
+    for (summary, records) in stream.shards().iter().zip([3, 0, 2, 0]) {
+        for _ in 0..records {
+            let at = PutOptions::new().explicit_hash_key(summary.hash_key_range.start());
+            stream.put_with("key", [1; 100], at).unwrap();
+        }
+    }
+    case.kill(stream);
+    let stream = case.open().unwrap();
+    let recovery = stream.recovery();
+    assert_eq!((recovery.records_recovered, recovery.shards_recovered, recovery.was_clean), (5, 2, false));
+}
+
+/// Directories that no manifest names: a shard that expired may hold files and is removed; one that is newer than the manifest is
+/// removed where it is empty, the leftover of a reshard, and refused where it holds anything.
+#[test]
+fn a_directory_that_the_manifest_does_not_name_is_removed_or_refused() {
+    let case = Case { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+    let stream = case.builder().retention(Duration::from_secs(60)).create(PATH).unwrap();
+    stream.put("key", [1; 100]).unwrap();
+    let (left, _) = stream.split_shard(SHARD, None).unwrap();
+    for _ in 0..4 {
+        case.clock.advance(Duration::from_secs(40));
+        stream.enforce_retention().unwrap();
+    }
+    stream.close().unwrap();
+    let directory = |id: u32| Path::new(PATH).join(format!("shards/{id:012}"));
+    let is_there = |case: &Case, id| case.disk.list(&directory(id)).is_ok();
+    assert!(!is_there(&case, 0) && is_there(&case, left.get()), "the parent went with its last record");
+    let put = |id: u32, file: bool| {
+        let case = case.copy();
+        case.disk.create_dir(&directory(id)).unwrap();
+        if file {
+            case.disk.create_file(&directory(id).join("file")).unwrap();
+        }
+        case
+    };
+    for (id, file) in [(0, false), (0, true), (3, false), (9, false)] {
+        let case = put(id, file);
+        drop(case.open().unwrap());
+        assert!(!is_there(&case, id), "{id}, with a file: {file}");
+    }
+    for id in [3, 9] {
+        let case = put(id, true);
+        match case.open() {
+            Err(Error::Corrupt(found)) => assert_eq!(found.shard_id, Some(ShardId::new(id)), "{found}"),
+            other => panic!("{id}: {other:?}"),
+        }
+        assert!(is_there(&case, id), "{id}");
+    }
+    // What is no shard's directory is nobody's business.
+    let case = case.copy();
+    let foreign = Path::new(PATH).join("shards/notes");
+    case.disk.create_dir(&foreign).unwrap();
+    drop(case.open().unwrap());
+    assert!(case.disk.list(&foreign).is_ok());
+}
+
+/// A disk on which something happens just before one of the calls that look for files: a writer is at work beside the caller.
+struct Meanwhile {
+    disk: SimulatedDisk,
+    looks: AtomicU64,
+    at: u64,
+    happens: Box<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meanwhile").finish_non_exhaustive()
+    }
+}
+
+impl Meanwhile {
+    fn look(&self) -> &SimulatedDisk {
+        if self.looks.fetch_add(1, Ordering::SeqCst) == self.at {
+            (self.happens)();
+        }
+        &self.disk
+    }
+}
+
+impl Storage for Meanwhile {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir(path)
+    }
+
+    fn create_file(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        self.disk.create_file(path)
+    }
+
+    fn open_file(&self, path: &Path, access: Access) -> io::Result<Arc<dyn StorageFile>> {
+        self.look().open_file(path, access)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.look().list(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.sync_dir(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
+        self.disk.lock(path)
+    }
+}
+
+/// Whatever a writer puts and takes away between two looks, all that was there before included: a reader opens, and a
+/// verification finds no damage.
+#[test]
+fn a_look_beside_a_writer_that_trims_is_repeated() {
+    for verifies in [false, true] {
+        let mut happened = true;
+        for at in 0.. {
+            let (case, stream) = Case::create(Durability::Synced, 4096);
+            for _ in 0..14 {
+                stream.put("key", [1; 1000]).unwrap();
+            }
+            let storage = Arc::new(Meanwhile {
+                disk: case.disk.clone(),
+                looks: AtomicU64::new(0),
+                at,
+                happens: Box::new({
+                    let stream = stream.clone();
+                    move || {
+                        for _ in 0..8 {
+                            stream.put("key", [1; 1000]).unwrap();
+                        }
+                        stream.trim_shard(SHARD, SequenceNumber::new(18)).unwrap();
+                    }
+                }),
+            });
+            let has_happened = || storage.looks.load(Ordering::SeqCst) > at;
+            let name = format!("verifies: {verifies}, before look {at}");
+            if verifies {
+                let report = verify(PATH, VerifyOptions { storage: Some(storage.clone()), progress: None });
+                let report = report.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+                assert!(report.is_sound(), "{name}: {:?}", report.damage);
+            } else {
+                let opened = case.builder().storage(storage.clone()).open_read_only(PATH);
+                let reader = opened.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+                // Overtaken while it reads, it is told so, and begins again.
+                let read = || {
+                    let mut records = reader.records(RecordsStart::TrimHorizon).unwrap();
+                    records.available().take_while(Result::is_ok).count()
+                };
+                loop {
+                    let before = has_happened();
+                    let count = read();
+                    if has_happened() == before {
+                        assert_eq!(count, if before { 4 } else { 14 }, "{name}");
+                        break;
+                    }
+                }
+            }
+            happened = has_happened();
+            if !happened {
+                break;
+            }
+        }
+        assert!(!happened, "it happened before every look");
     }
 }

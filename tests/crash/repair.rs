@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use anabranch::storage::Storage;
 use anabranch::{
-    Crash, DiskFault, Durability, Error, ErrorKind, HashKey, LostRange, PutOptions, RecordsStart, RepairReport,
-    SalvageReport, Salvaged, ShardId, ShardIteratorType, SimulatedDisk, VerifyOptions, repair, salvage, verify,
+    Crash, DiskFault, Durability, Error, ErrorKind, HashKey, LostRange, PutEntry, PutOptions, RecordsStart,
+    RepairReport, SalvageReport, Salvaged, ShardId, ShardIteratorType, SimulatedDisk, VerifyOptions, repair,
+    salvage, verify,
 };
 
 use crate::Random;
@@ -397,4 +398,123 @@ fn unreadable_sectors_are_read_around_and_change_nothing() {
             }
         }
     }
+}
+
+/// What a crash left behind the end of the log is not handed out, but for what is known to have been durable.
+#[test]
+fn a_salvage_ends_where_a_recovery_would() {
+    let clock = Arc::new(anabranch::ManualClock::default());
+    for (synced, given) in [(false, 2), (true, 4)] {
+        let disk = SimulatedDisk::new();
+        let stream = builder(&disk, &clock).durability(Durability::Buffered).create(PATH).unwrap();
+        for _ in 0..2 {
+            stream.put("key", [1; 100]).unwrap();
+        }
+        let batch = [[2; 100], [3; 100], [4; 100]];
+        let batch = batch.each_ref().map(|data| PutEntry::new("key", data));
+        stream.put_batch(&batch).unwrap();
+        if synced {
+            stream.sync().unwrap();
+        }
+        // Reading writes what is staged to the segment, and without the staging file it stands nowhere else.
+        let mut reader = stream.shard_iterator(ShardId::new(0), ShardIteratorType::TrimHorizon).unwrap();
+        assert_eq!(reader.available().map(Result::unwrap).count(), 5);
+        disk.remove_file(&Path::new(PATH).join("STAGING")).unwrap();
+        let disk = disk.crash(Crash::ProcessKilled);
+        drop(stream);
+        let path = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
+        let starts = frames(&disk.read_file(&path).unwrap());
+        disk.damage(&path, |bytes| bytes[starts[3] + 50] ^= 1).unwrap();
+        let mut numbers = Vec::new();
+        let report = salvage(PATH, storage(&disk), |item| {
+            if let Salvaged::Record(record) = item {
+                numbers.push(record.sequence_number.get());
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(numbers.len(), given, "{numbers:?}, synced: {synced}");
+        assert_eq!(report.lost.len(), usize::from(synced), "{report:?}");
+    }
+}
+
+/// What a writer staged and did not live to write is salvaged, and a repair of something else keeps it.
+#[test]
+fn what_was_staged_is_salvaged_and_kept_by_a_repair() {
+    let clock = Arc::new(anabranch::ManualClock::default());
+    let disk = SimulatedDisk::new();
+    let small = builder(&disk, &clock).durability(Durability::Buffered).segment_bytes(4096);
+    let stream = small.create(PATH).unwrap();
+    for number in 0..40 {
+        stream.put("key", [number; 100]).unwrap(); // the last ones are for the second segment, and staged
+    }
+    let expected = stream.metrics().records_in;
+    let disk = disk.crash(Crash::ProcessKilled);
+    drop(stream);
+    assert!(disk.read_file(&Path::new(PATH).join("STAGING")).is_ok());
+    let salvaged = |disk: &SimulatedDisk| {
+        let report = salvage(PATH, storage(disk), |_| ControlFlow::Continue(())).unwrap();
+        (report.records, report.lost.len())
+    };
+    assert_eq!(salvaged(&disk), (expected, 0));
+    let first = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
+    disk.damage(&first, |bytes| bytes[128 + 50] ^= 1).unwrap();
+    assert_eq!(salvaged(&disk), (expected - 1, 1));
+    let report = repair(PATH, storage(&disk)).unwrap();
+    assert!(report.after.is_sound(), "{report:?}");
+    assert_eq!(report.lost.len(), 1);
+    let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
+    let mut reader = stream.shard_iterator(ShardId::new(0), ShardIteratorType::TrimHorizon).unwrap();
+    assert_eq!(reader.available().filter_map(Result::ok).count() as u64, expected - 1);
+}
+
+/// Without a manifest and the notes of what was durable, a footer tells what its segment held; and what is lost on both sides of a
+/// segment's end is one stretch.
+#[test]
+fn lost_records_at_the_end_of_a_segment_are_told_by_its_footer() {
+    let sample = Sample::closed();
+    let segments = sample.segments();
+    let shard = segments[0].parent().unwrap();
+    let of_shard: Vec<_> = segments.iter().filter(|path| path.starts_with(shard)).collect();
+    let (before_last, last) = (of_shard[of_shard.len() - 2], of_shard[of_shard.len() - 1]);
+    let place = |path: &Path, last: bool| {
+        let starts = frames(&sample.disk.read_file(path).unwrap());
+        if last { starts[starts.len() - 1] } else { starts[0] }
+    };
+    let lost = |damaged: &[(&PathBuf, bool)]| {
+        let disk = sample.copy();
+        for (path, last) in damaged {
+            let at = place(path, *last) + 50;
+            disk.damage(path, |bytes| bytes[at] ^= 1).unwrap();
+        }
+        for witness in ["MANIFEST", "WATERMARK"] {
+            disk.remove_file(&Path::new(PATH).join(witness)).unwrap();
+        }
+        check_salvage(&sample, &disk, "no witness but the footers").1.lost
+    };
+    let count = |range: &LostRange| range.last.since(range.first) + 1;
+    assert_eq!(lost(&[]), []);
+    assert_eq!(lost(&[(last, true)]).iter().map(count).collect::<Vec<_>>(), [1]);
+    assert_eq!(lost(&[(before_last, true), (last, false)]).iter().map(count).collect::<Vec<_>>(), [2]);
+    assert_eq!(lost(&[(before_last, false), (last, true)]).iter().map(count).collect::<Vec<_>>(), [1, 1]);
+}
+
+/// A reader may start at a record that is lost, the oldest one too: it is told so, and goes on behind it.
+#[test]
+fn reading_starts_at_a_lost_record() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(anabranch::ManualClock::default()));
+    let stream = builder(&disk, &clock).create(PATH).unwrap();
+    for _ in 0..3 {
+        stream.put("key", [1; 100]).unwrap();
+    }
+    stream.close().unwrap();
+    let path = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
+    disk.damage(&path, |bytes| bytes[HEADER + 50] ^= 1).unwrap();
+    assert_eq!(repair(PATH, storage(&disk)).unwrap().lost.len(), 1);
+    let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
+    let at = ShardIteratorType::AtSequenceNumber(0.into());
+    let mut iterator = stream.shard_iterator(ShardId::new(0), at).unwrap();
+    let read: Vec<_> =
+        iterator.available().map(|record| record.map(|record| record.sequence_number().get())).collect();
+    assert!(matches!(read.as_slice(), [Err(Error::Lost { .. }), Ok(1), Ok(2)]), "{read:?}");
 }
