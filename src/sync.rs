@@ -8,7 +8,7 @@ pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 #[cfg(not(shuttle))]
 pub(crate) use std::sync::atomic;
 #[cfg(not(shuttle))]
-pub(crate) use std::thread;
+pub(crate) use std::thread::{self, park_timeout};
 
 #[cfg(not(tsan))]
 pub(crate) use std::sync::OnceLock;
@@ -20,6 +20,8 @@ pub(crate) use once_cell::sync::OnceCell as OnceLock;
 pub(crate) use shuttle::sync::atomic;
 #[cfg(shuttle)]
 pub(crate) use shuttle::thread;
+#[cfg(shuttle)]
+pub(crate) use under_shuttle::park_timeout;
 #[cfg(shuttle)]
 pub(crate) use under_shuttle::{Condvar, Mutex, MutexGuard, RwLock};
 
@@ -136,14 +138,14 @@ mod under_shuttle {
             }
         }
 
-        /// Waits without end: a wake-up that is lost is then a deadlock, which the scheduler reports, and not a delay.
-        pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _: Duration) {
-            self.wait(guard);
-        }
-
         pub(crate) fn notify_all(&self) {
             self.0.notify_all();
         }
+    }
+
+    /// Parks without end: a wake-up that is lost is then a deadlock, which the scheduler reports, and not a delay.
+    pub(crate) fn park_timeout(_: Duration) {
+        shuttle::thread::park();
     }
 
     #[derive(Debug, Default)]

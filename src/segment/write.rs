@@ -180,13 +180,23 @@ impl SegmentWriter {
         self.file.is_none()
     }
 
-    /// Makes everything durable and closes the file until the next write. A clean file only: a failed sync is told
-    /// to those who had the file open at the time.
+    /// Writes what is staged and closes the file until the next write or sync. Where a failed write-back would be told only
+    /// to those who had the file open at the time, everything is made durable first.
     pub(crate) fn park(&mut self) -> Result<(), Fault> {
-        self.sync()?;
-        self.file = None;
+        self.write_staged()?;
+        if !self.storage.reports_late() {
+            self.sync()?;
+        }
+        self.close();
         drop(self.take_slot());
         Ok(())
+    }
+
+    /// Closes the file until the next write or sync, if nothing waits to be written.
+    pub(crate) fn close(&mut self) {
+        if self.buffer.is_empty() {
+            self.file = None;
+        }
     }
 
     /// The number behind the last record, staged ones included.

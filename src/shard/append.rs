@@ -57,19 +57,22 @@ impl Shard {
         }
         appended.opened_file = was_closed;
         if durability == Durability::Buffered {
-            if state.writer.as_ref().is_some_and(SegmentWriter::has_slot) {
-                self.note_staged(&state);
+            let is_staged = state.writer.as_ref().is_some_and(SegmentWriter::has_slot);
+            if is_staged {
+                self.note_written(state.next); // it survives the process: it is there for everybody
             } else {
                 self.write_staged(&mut state)?;
             }
             self.limit_unsynced(&mut state)?;
+            drop(state); // whoever is woken now takes the lock next
+            if is_staged {
+                self.announce_staged();
+            }
         }
         Ok(appended)
     }
 
-    /// What was appended is staged where it survives the process: it is there for everybody.
-    fn note_staged(&self, state: &AppendState) {
-        self.note_written(state.next);
+    fn announce_staged(&self) {
         // Looked at behind a sequentially consistent store: either this sees the sleeper, or the sleeper sees the record.
         if self.tail.has_sleepers() || self.context.tail.has_sleepers() {
             self.announce();

@@ -40,7 +40,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sync::{Condvar, Mistake, Mutex, RwLock, planted};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Condvar, Mistake, Mutex, RwLock, park_timeout, planted};
 
 use crate::clock::Clock;
 use crate::format::{SealKind, ShardEntry, StreamOptions};
@@ -110,13 +111,12 @@ impl Counters {
     }
 }
 
-/// Wakes sleepers when something happened; costs one load while nobody sleeps.
+/// Wakes sleepers when something happened; costs one load while nobody sleeps. Each sleeper parks by itself and has no lock to take again
+/// when it is woken.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
     sleepers: AtomicU64,
-    /// Held from the last look to the sleep, so that no ring falls between.
-    turn: Mutex<()>,
-    bell: Condvar,
+    sleeping: Mutex<Vec<Thread>>,
 }
 
 impl Signal {
@@ -130,27 +130,26 @@ impl Signal {
         // Sequentially consistent with the increment in `wait_unless`: either this sees the sleeper, or the
         // sleeper's last look sees what happened.
         crate::sync::atomic::fence(Ordering::SeqCst);
-        if self.sleepers.load(Ordering::SeqCst) > 0 {
-            drop(self.turn.lock());
-            self.bell.notify_all();
+        if self.has_sleepers() {
+            std::mem::take(&mut *self.sleeping.lock()).iter().for_each(Thread::unpark);
         }
     }
 
-    /// Sleeps until a ring or for `timeout`, unless `happened` says that there is no need to.
-    pub(crate) fn wait_unless(&self, timeout: Duration, happened: impl FnOnce() -> bool) {
+    /// Sleeps until a ring or for `timeout`, unless `happened` says that there is no need to. It may end early: callers look again.
+    pub(crate) fn wait_unless(&self, timeout: Duration, happened: impl Fn() -> bool) {
         let late = planted(Mistake::RegisterLate);
-        if !late {
-            self.sleepers.fetch_add(1, Ordering::SeqCst);
+        if late && happened() {
+            return;
         }
+        let this = thread::current();
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        self.sleeping.lock().push(this.clone());
         crate::sync::atomic::fence(Ordering::SeqCst);
-        let mut turn = self.turn.lock();
-        if !happened() {
-            if late {
-                self.sleepers.fetch_add(1, Ordering::SeqCst);
-            }
-            self.bell.wait_for(&mut turn, timeout);
+        // A ring from here on finds this thread in the list, and then parking ends at once.
+        if late || !happened() {
+            park_timeout(timeout);
         }
-        drop(turn);
+        self.sleeping.lock().retain(|thread| thread.id() != this.id());
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -502,7 +501,7 @@ impl Shard {
         self.announce();
     }
 
-    /// Makes everything durable and closes the active segment's file until the next append; whether that could be done now.
+    /// Closes the active segment's file until the next append or sync; whether that could be done now.
     pub(crate) fn park(&self) -> bool {
         let mut state = self.append.lock();
         if state.committing || state.failure.is_some() {
@@ -511,13 +510,15 @@ impl Shard {
         let Some(writer) = state.writer.as_mut() else {
             return true;
         };
-        let had_unsynced = writer.staged_bytes() > 0 || writer.unsynced_bytes() > 0;
+        let had_unsynced = writer.unsynced_bytes() > 0;
         let outcome = writer.park();
-        let next = writer.next();
+        let (next, is_durable) = (writer.next(), writer.unsynced_bytes() == 0);
         match outcome {
             Ok(()) if had_unsynced => {
                 self.note_drained(next);
-                self.note_durable(next);
+                if is_durable {
+                    self.note_durable(next);
+                }
                 self.tell(&mut state);
                 self.announce();
             }

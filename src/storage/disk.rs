@@ -58,6 +58,12 @@ impl Storage for Disk {
         Place::of(path).lock()
     }
 
+    /// On Linux the map keeps the inode, and with it the mark of an error that nobody was told of; who opens the file next is told at
+    /// its first sync (`errseq_sample` in the kernel's `lib/errseq.c`, since 4.17).
+    fn reports_late(&self) -> bool {
+        cfg!(target_os = "linux")
+    }
+
     fn create_staging(&self, path: &Path, layout: StagingLayout) -> io::Result<Option<Staging>> {
         Place::of(path).create_staging(layout)
     }
@@ -120,6 +126,10 @@ impl Storage for AnchoredDisk {
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
         self.place(path).lock()
+    }
+
+    fn reports_late(&self) -> bool {
+        Disk.reports_late()
     }
 
     fn create_staging(&self, path: &Path, layout: StagingLayout) -> io::Result<Option<Staging>> {

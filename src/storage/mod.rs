@@ -77,6 +77,12 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// The lock is held until the returned value is dropped or the process dies.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>>;
 
+    /// Whether a write-back that fails while no handle of a file is open is still reported by the next sync, through a handle that is opened
+    /// then, as long as a [map](StorageFile::map) of the file is held. By default it is not said to be, and files are synced before they are closed.
+    fn reports_late(&self) -> bool {
+        false
+    }
+
     /// Makes a file to stage records in: memory that survives the death of the process. Fails with `AlreadyExists` if there is a
     /// file. Nothing, as by default, where storing could end in a signal: then each record is written by a call of
     /// its own.

@@ -14,6 +14,11 @@ use crate::types::{HashKeyRange, SequenceNumber, ShardId, ShardIteratorType};
 
 /// How long a wait lasts before a look at whether the stream was closed.
 pub(super) const WAIT_STEP: Duration = Duration::from_millis(500);
+/// A reader that finds at least so many records each time it looks does not sleep at the tail until the next one comes: waking it would cost its
+/// writer more than the record. It naps, and finds the next lot.
+const BUSY_RECORDS: u64 = 16;
+/// Naps end at multiples of this, so that all readers of a shard come at once, and one of them writes what is staged for all.
+const NAP: Duration = Duration::from_micros(250);
 /// How often a read-only stream looks for what the other process wrote.
 pub(super) const FOLLOW_STEP: Duration = Duration::from_millis(1);
 
@@ -31,6 +36,8 @@ pub(super) const FOLLOW_STEP: Duration = Duration::from_millis(1);
 pub struct ShardIterator {
     stream: Arc<StreamInner>,
     cursor: Cursor,
+    /// Where it waited last.
+    waited_at: SequenceNumber,
 }
 
 /// A shard that continues one that was read to its end.
@@ -56,7 +63,7 @@ impl Stream {
         self.inner.not_closed()?;
         self.inner.refresh()?;
         let cursor = self.inner.cursor(shard_id, kind)?;
-        Ok(ShardIterator { stream: Arc::clone(&self.inner.0), cursor })
+        Ok(ShardIterator { stream: Arc::clone(&self.inner.0), waited_at: cursor.next(), cursor })
     }
 
     /// One record by its sequence number.
@@ -216,8 +223,12 @@ impl ShardIterator {
             if progress != Progress::Tail || left.is_zero() {
                 return Ok(progress);
             }
+            let found = self.cursor.next().since(self.waited_at);
+            self.waited_at = self.cursor.next();
             if self.stream.read_only {
                 std::thread::sleep(left.min(FOLLOW_STEP));
+            } else if found >= BUSY_RECORDS {
+                std::thread::sleep(left.min(self.stream.nap()));
             } else {
                 let cursor = &self.cursor;
                 cursor.shard().wait(cursor.next(), cursor.visibility(), left.min(WAIT_STEP));
@@ -227,6 +238,12 @@ impl ShardIterator {
 }
 
 impl StreamInner {
+    /// How long it is until naps end.
+    fn nap(&self) -> Duration {
+        let into = self.context.clock.monotonic().as_micros() % NAP.as_micros();
+        NAP.saturating_sub(Duration::from_micros(u64::try_from(into).unwrap_or(0)))
+    }
+
     pub(super) fn poll_cursor(&self, cursor: &mut Cursor) -> Result<Progress> {
         let shard_id = cursor.shard().id();
         let mut poll = || cursor.poll().map_err(Error::of_shard(shard_id));

@@ -337,6 +337,10 @@ impl Storage for SimulatedDisk {
         Ok(self.open(&mut state, inode, access))
     }
 
+    fn reports_late(&self) -> bool {
+        true
+    }
+
     fn create_staging(&self, path: &Path, layout: StagingLayout) -> io::Result<Option<Staging>> {
         // The shortest slots there are: a history of a few records then fills some.
         let layout = StagingLayout { slot_bytes: layout.slot_bytes.min(SLOT_UNIT_BYTES), ..layout };
