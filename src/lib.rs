@@ -42,7 +42,7 @@
 //! - Looking: [`describe`](Stream::describe), [`metrics`](Stream::metrics), [`recovery`](Stream::recovery), [`verify()`].
 //! - Tests of your own: a stream on a [`SimulatedDisk`] with a [`ManualClock`] lives in memory, is the same at every run, and
 //!   can lose power, fill up and fail.
-//! - What is promised, word for word: [`docs::promises`]; how that is tested: [`docs::testing`].
+//! - What is promised, word for word: [`docs::promises`]; how that is tested: [`docs::testing`]; what costs what: [`docs::performance`].
 //! - Damage: [`verify()`] finds it, [`salvage()`] reads behind it, [`repair()`] makes the stream whole again.
 //! - The files: [`mod@format`]; the bounds: [`limits`]; what is asked of a file system: [`storage`].
 //!

@@ -80,8 +80,8 @@ pub const MAX_PENDING_BYTES: usize = 32 << 20;
 pub const READ_BATCH_BYTES: usize = 256 << 10;
 
 /// Most files that are open for appending, over all streams of a store, unless
-/// [`StreamBuilder::open_files`](crate::StreamBuilder::open_files) says otherwise. Above it the shard that opened its file first makes
-/// its records durable and closes it until the next append. Well below the usual limit of 1,024 descriptors.
+/// [`StreamBuilder::open_files`](crate::StreamBuilder::open_files) says otherwise. Above it the shard that opened its file first closes
+/// it until its next append or sync. Well below the usual limit of 1,024 descriptors.
 pub const MAX_OPEN_FILES: usize = 512;
 
 /// A slot of the STAGING file: what a `Buffered` shard gathers before it writes it to its segment. Of slots between 16 KiB and 1 MiB this is

@@ -1,4 +1,5 @@
-//! Pages to read: what is promised, and how that is tested.
+//! Pages to read: what is promised, how that is tested, and what costs what.
 
+pub mod performance;
 pub mod promises;
 pub mod testing;

@@ -20,14 +20,16 @@
 //! | level | the acknowledgement means | survives | may lose |
 //! | --- | --- | --- | --- |
 //! | [`Synced`](crate::Durability::Synced), the default | the record, every record before it in its shard, and everything needed to find them were covered by a sync that returned success | kill, panic, OOM killer, kernel crash, power cut | nothing |
-//! | [`Buffered`](crate::Durability::Buffered) | the bytes are in the kernel's page cache | kill, panic, OOM killer; a power cut once a later flush has covered it | a *suffix* of a shard at a kernel crash or power cut |
+//! | [`Buffered`](crate::Durability::Buffered) | the bytes are in memory that the kernel keeps: the page cache of a segment, or of the STAGING file | kill, panic, OOM killer; a power cut once a later flush has covered it | a *suffix* of a shard at a kernel crash or power cut |
 //!
 //! No `Synced` put is acknowledged on a timer.
 //!
 //! Tests: `crash/power.rs::synced_streams_survive_a_cut_at_every_operation`, `crash/power.rs::buffered_streams_survive_a_cut_at_every_operation`,
 //! `crash/threads.rs::what_threads_were_told_survives_a_cut`, `process/kill.rs::kill_nine_loses_nothing_synced`,
 //! `process/kill.rs::kill_nine_loses_nothing_buffered`, `api/durability.rs::a_synced_put_costs_one_sync_and_survives_power_loss`,
-//! `concurrency/main.rs::a_group_is_acknowledged_when_it_is_durable_and_nobody_is_forgotten`.
+//! `concurrency/main.rs::a_group_is_acknowledged_when_it_is_durable_and_nobody_is_forgotten`; what was staged and not yet written:
+//! `crash/opening.rs::what_was_staged_is_recovered_whenever_the_recovery_dies`, `crash/opening.rs::what_cannot_be_written_stays_staged`,
+//! `crash/opening.rs::a_staging_file_of_another_life_is_ignored`, `crash/repair.rs::what_was_staged_is_salvaged_and_kept_by_a_repair`.
 //!
 //! # A2. After any crash
 //!
@@ -58,11 +60,13 @@
 //! # A5. What a reader may see
 //!
 //! A reader of a `Synced` stream sees only what no crash can take back; it does not change until retention removes it. The unsynced tail is shown on
-//! a `Buffered` stream, or where [`include_unsynced`](crate::ShardIterator::include_unsynced) asks for it. Opening makes what it found durable before the
+//! a `Buffered` stream, or where [`include_unsynced`](crate::ShardIterator::include_unsynced) asks for it: to readers of the writer's process at once, to other processes when
+//! it is written to its segment, about a millisecond later. Opening makes what it found durable before the
 //! first read is served.
 //!
 //! Tests: `concurrency/main.rs::readers_see_a_durable_prefix`, `crash/threads.rs::what_threads_were_told_survives_a_cut`,
-//! `crash/faults.rs::what_is_shown_after_a_failed_sync_survives_power_loss`, `api/read_only.rs::a_reader_of_a_synced_stream_sees_durable_records_only`.
+//! `crash/faults.rs::what_is_shown_after_a_failed_sync_survives_power_loss`, `api/read_only.rs::a_reader_of_a_synced_stream_sees_durable_records_only`,
+//! `api/read_only.rs::a_reader_sees_a_buffered_put_soon_after_it_is_acknowledged`.
 //!
 //! # A6. A failed append has an unknown outcome
 //!
@@ -84,6 +88,9 @@
 //! Tests: `crash/damage.rs::every_changed_byte_of_a_closed_stream_is_right_or_refused`, `crash/damage.rs::files_of_another_length_or_place_are_right_or_refused`,
 //! `crash/damage.rs::damage_to_what_was_durable_is_refused_after_a_crash_too`, `crash/damage.rs::damage_is_located`,
 //! `crash/repair.rs::every_kind_of_damage_is_mended_and_costs_only_what_it_hit`, `crash/repair.rs::a_repair_that_is_cut_short_is_run_again`.
+//!
+//! The STAGING file holds nothing durable: a slot that is damaged gives up its records from the damage on, as a tail that was not synced
+//! (`crash/opening.rs::a_damaged_slot_gives_up_its_records_from_the_damage_on`).
 //!
 //! What is not seen: bytes between a sealed segment's index and its footer, which hold nothing and are never read; and the loss of the last
 //! records of an open shard together with the WATERMARK slot that vouches for them, which is then indistinguishable from a write that was cut short.

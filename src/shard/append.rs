@@ -141,11 +141,16 @@ impl Shard {
     fn limit_unsynced(&self, state: &mut MutexGuard<'_, AppendState>) -> Result<(), ShardError> {
         let unsynced = state.writer.as_ref().map_or(0, SegmentWriter::unsynced_bytes);
         let limit = self.context.options.flush_bytes;
-        if unsynced < limit || state.committing {
+        let is_far_ahead = unsynced >= limit.saturating_mul(UNSYNCED_FACTOR);
+        if unsynced < limit || (state.committing && !is_far_ahead) {
             return Ok(());
         }
-        if self.context.has_background && unsynced < limit.saturating_mul(UNSYNCED_FACTOR) {
+        if self.context.has_background && !is_far_ahead {
             self.context.flush.ask();
+            return Ok(());
+        }
+        if state.committing {
+            self.committed.wait(state); // a slow disk makes its writers wait
             return Ok(());
         }
         self.lead_commit(state)

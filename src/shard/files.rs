@@ -12,8 +12,8 @@ use crate::types::{SequenceNumber, ShardId};
 
 /// The shards whose active segment has its file open, oldest opening first. Shared by the streams of a store.
 ///
-/// A shard that is appended to opens its file and is noted here; when there are too many, the one noted first is made
-/// durable and its file closed. It opens it again when it is next appended to.
+/// A shard that is appended to opens its file and is noted here; when there are too many, the one noted first closes
+/// its file. It opens it again when it is next appended to or synced.
 #[derive(Debug)]
 pub(crate) struct OpenFiles {
     most: usize,

@@ -132,7 +132,8 @@ impl StreamBuilder {
     }
 
     /// Whether a thread flushes and trims in the background; it does by default. Without it, call [`Stream::maintain`]; tests do,
-    /// to be the same at every run. `Synced` puts never need it, and unsynced bytes stay bounded without it too.
+    /// to be the same at every run. `Synced` puts never need it, and unsynced bytes stay bounded without it too; other processes that follow
+    /// a `Buffered` stream find its newest records later (see [`performance`](crate::docs::performance#reading)).
     pub fn background(mut self, on: bool) -> Self {
         self.no_background = !on;
         self
@@ -147,7 +148,7 @@ impl StreamBuilder {
     }
 
     /// How many shards have their file open for appending at once: at least 1; [`MAX_OPEN_FILES`](crate::limits::MAX_OPEN_FILES) by default. Above
-    /// it the shard that opened its file first makes its records durable and closes it until its next append. In a
+    /// it the shard that opened its file first closes it until its next append or sync. In a
     /// [`Store`](crate::Store) the store's bound counts, for all of its streams together.
     pub fn open_files(mut self, most: usize) -> Self {
         self.open_files = Some(most);

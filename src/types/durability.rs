@@ -9,7 +9,7 @@ use crate::limits::{DEFAULT_RETENTION_MS, MAX_RETENTION_MS};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[non_exhaustive]
 pub enum Durability {
-    /// When the put returns, its bytes are in the kernel's page cache: they survive kill -9, a panic
+    /// When the put returns, its bytes are in memory that the kernel keeps (a segment's page cache, or a mapped file's): they survive kill -9, a panic
     /// and the OOM killer at once; a power cut or a kernel crash once a later flush has covered
     /// them (by interval, by bytes, or by [`Stream::sync`](crate::Stream::sync)). What a power cut takes is a
     /// suffix of the shard, never a hole.

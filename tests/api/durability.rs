@@ -47,6 +47,28 @@ fn a_batch_costs_one_sync_a_shard() {
     assert_eq!(after.records_synced - before.1.records_synced, 100);
 }
 
+/// What is not synced stays bounded: while a sync takes its time, a writer that is far ahead of it waits for it.
+#[test]
+fn a_writer_far_ahead_of_a_slow_disk_waits_for_it() {
+    let (disk, _, stream) = simulated(builder().durability(Durability::Buffered).flush_bytes(1));
+    stream.put("key", b"makes the segment").unwrap();
+    let before = syncs(&disk);
+    disk.stall_syncs(true);
+    let put = || {
+        let stream = stream.clone();
+        thread::spawn(move || stream.put("key", b"data").unwrap())
+    };
+    let first = put();
+    eventually("it syncs", || syncs(&disk) > before);
+    let second = put();
+    eventually("it is appended", || stream.metrics().records_in == 3);
+    thread::sleep(std::time::Duration::from_millis(20));
+    assert!(!first.is_finished() && !second.is_finished(), "unsynced bytes grow without bound");
+    disk.stall_syncs(false);
+    first.join().unwrap();
+    second.join().unwrap();
+}
+
 #[test]
 fn concurrent_writers_share_one_sync() {
     const WRITERS: u64 = 16;

@@ -1,0 +1,67 @@
+//! What costs what, and how to choose.
+//!
+//! Figures beside rivals and beside bare system calls stand in the repository's README; `benches/peers` makes them, each cell a process of its own, the
+//! engines in turn, medians of five rounds. This page tells what they mean.
+//!
+//! # Writing
+//!
+//! A **`Buffered` put** makes no system call. Its frame is encoded in place into a slot of the STAGING file, 64 KiB that are mapped and stay in the processor's
+//! cache; when the put returns, the kernel has it. A full slot is written to the segment by one positional write, the cheapest way into the page cache
+//! there is. What remains of a put besides that copy and its checksum: one hash of the key, one look for the shard (no lock, and no count that all
+//! processors write), one lock of the shard, one look at the clock, two plain stores for the index, one store that readers look at.
+//!
+//! Slots are 64 for a stream. Shards that find none, and all shards where the file system is not trusted with a map (anything but ext4, XFS, tmpfs, and Btrfs
+//! without copying on write), make one positional write a put: about half a microsecond more. A slot that stays idle is given to who needs it.
+//!
+//! A record larger than a slot is written by a call of its own. **`put_batch`** takes each shard's lock once and looks at the clock once; it pays for
+//! records up to about a kilobyte.
+//!
+//! A **`Synced` put** waits for a sync of its shard, shared by all who wait ([group commit](crate::Durability::Synced)). One thread gets one record a sync;
+//! many threads get many, since whoever leads the next sync lets those who have just been told come back with their next record first (for some ten
+//! microseconds, and only while that has been worth it). After the third commit of a segment, zeros are written ahead of its frames: a sync of bytes that were written
+//! before is nearly twice as fast as one of bytes that were only reserved. Each sync is followed by the question whether the file system still takes changes (see
+//! [`testing`](super::testing#real-file-systems)): some 2 % of it. Shards sync independently, so more shards are more syncs in flight.
+//!
+//! # Choosing
+//!
+//! | | what it costs | what it buys |
+//! | --- | --- | --- |
+//! | [`Durability::Synced`](crate::Durability::Synced) | a sync for each group: 0.1 to 5 ms, by the disk | power cuts lose nothing that was acknowledged |
+//! | [`flush_interval`](crate::StreamBuilder::flush_interval), [`flush_bytes`](crate::StreamBuilder::flush_bytes) | syncs in the background; a writer that is eight times `flush_bytes` ahead of the disk waits for it | a bound on what a power cut takes of a `Buffered` stream |
+//! | [`segment_bytes`](crate::StreamBuilder::segment_bytes) larger | disk in larger steps; more to read at an opening after a kill; retention removes later | fewer rolls: each syncs the full segment and the new one's name, and its shard takes no records meanwhile |
+//! | [`first_segment_bytes`](crate::StreamBuilder::first_segment_bytes) larger | disk for each shard that has a record | a busy shard does not roll through 64 KiB, 512 KiB, 4 MiB, 32 MiB first |
+//! | more shards | some 1 KiB of memory each, 64 KiB of disk each with a record | writers that do not meet, syncs in parallel |
+//!
+//! Past the kernel's limit of dirty pages (a fifth of the memory, usually) every engine converges to what the disk takes.
+//!
+//! # Reading
+//!
+//! The **batch form** borrows records from the map. Their checksums are verified once, when the batch is made; stepping through it decodes fields as they are asked for.
+//! The **iterator form** gives records that own their share of the map, one reference count each. [`Stream::get`](crate::Stream::get) is one step by the
+//! index. By time it is a binary search over segments, then over records.
+//!
+//! A reader at the tail of a `Buffered` shard writes what is staged to the segment, and then reads it there: what was acknowledged is there for everybody in the
+//! process at once. Other processes find it when the background thread has written it, about a millisecond later (without that thread: when the
+//! slot is full, at a sync, or when somebody in the process reads).
+//!
+//! A waiting reader sleeps until the next record, and the put that wakes it pays for that. A reader that finds sixteen records or more each time it looks naps instead, for at
+//! most a quarter of a millisecond, together with all other readers of the stream that do; the writer then pays nothing.
+//!
+//! # Opening
+//!
+//! After a clean close no record is read: the manifest and nothing else. After a kill the unsealed segments are read as far as they were written, and what is not known
+//! durable is written again and synced, which is most of the time (see [`promises`](super::promises#a14-bounds)).
+//!
+//! # Where the time goes, and where it cannot be saved
+//!
+//! - A fresh page of the page cache costs the kernel more than the record costs the library: about half of all processor time at 128 bytes, nearly all of it
+//!   at 10 KiB.
+//! - The clock of the system is some 20 to 30 ns of a put. A coarser one would be cheaper, and would let a record arrive before a time that was looked at before it was put.
+//! - A roll waits for the disk. Sealing behind the writer's back would take that away; recovery would then have to judge several unsealed segments. Not done.
+//! - Random puts to 10,000 shards: the first put of each makes a segment file, with two syncs; with more shards than
+//!   [`open_files`](crate::StreamBuilder::open_files), each put opens a file and closes another.
+//!
+//! # Guarding it
+//!
+//! `cargo bench` measures each path with its bare rival beside it. `.ci/instructions` counts the instructions of the hot paths under callgrind, which is the same on a noisy
+//! machine, and `.ci/instructions --check` compares them with `benches/instructions.txt`.
