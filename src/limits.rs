@@ -84,8 +84,8 @@ pub const READ_BATCH_BYTES: usize = 256 << 10;
 /// it until its next append or sync. Well below the usual limit of 1,024 descriptors.
 pub const MAX_OPEN_FILES: usize = 512;
 
-/// A slot of the STAGING file: what a `Buffered` shard gathers before it writes it to its segment. Of slots between 16 KiB and 1 MiB this is
-/// the smallest from which on more gains nothing: writing costs as much for each byte, and the slot stays in the processor's cache.
+/// A slot of the STAGING file: what a `Buffered` shard gathers before it writes it to its segment. A write
+/// of this length costs no more for each byte than one of a megabyte, and the slot stays in the processor's cache.
 pub const STAGING_SLOT_BYTES: usize = 64 << 10;
 
 /// Slots start at multiples of this, and are no shorter.

@@ -11,10 +11,10 @@
 //! processors write), one lock of the shard, one look at the clock, two plain stores for the index, one store that readers look at.
 //!
 //! Slots are 64 for a stream. Shards that find none, and all shards where the file system is not trusted with a map (anything but ext4, XFS, tmpfs, and Btrfs
-//! without copying on write), make one positional write a put: about half a microsecond more. A slot that stays idle is given to who needs it.
+//! without copying on write), make one positional write a put: half a microsecond to one and a half more. A slot that stays idle is given to who needs it.
 //!
-//! A record larger than a slot is written by a call of its own. **`put_batch`** takes each shard's lock once and looks at the clock once; it pays for
-//! records up to about a kilobyte.
+//! A record larger than a slot is written by a call of its own. **`put_batch`** takes each shard's lock once and looks at the clock once. For `Buffered` records that gains
+//! little, since a put has no call to save (3.42 against 3.27 million a second at 128 bytes); for `Synced` ones it is one sync for all.
 //!
 //! A **`Synced` put** waits for a sync of its shard, shared by all who wait ([group commit](crate::Durability::Synced)). One thread gets one record a sync;
 //! many threads get many, since whoever leads the next sync lets those who have just been told come back with their next record first (for some ten
