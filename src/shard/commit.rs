@@ -237,3 +237,39 @@ impl Shard {
         told
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(gathering: &mut Gathering, arrived: u32, expected: u32) -> bool {
+        (gathering.arrived, gathering.expected) = (arrived, expected);
+        let waits = gathering.is_worth_it();
+        gathering.end(waits);
+        assert_eq!(gathering.arrived, 0);
+        waits
+    }
+
+    #[test]
+    fn a_leader_gathers_while_fewer_came_than_are_expected() {
+        let mut gathering = Gathering::default();
+        assert!(!group(&mut gathering, 1, 1), "alone");
+        assert!(!group(&mut gathering, 9, 8));
+        (gathering.arrived, gathering.expected) = (3, 8);
+        assert!(gathering.is_worth_it());
+        gathering.arrived = 8; // they came
+        gathering.end(true);
+        assert!(group(&mut gathering, 3, 8), "it was worth it");
+    }
+
+    #[test]
+    fn gathering_in_vain_is_done_less_and_less() {
+        let mut gathering = Gathering::default();
+        let waited: Vec<_> = (0..200).filter(|_| group(&mut gathering, 1, 8)).collect();
+        assert_eq!(waited, [0, 2, 6, 14, 30, 62, 126, 190], "each time twice as long, up to 63 commits");
+        gathering.skip = 0;
+        (gathering.arrived, gathering.expected) = (8, 8);
+        gathering.end(true);
+        assert!(group(&mut gathering, 1, 8), "and again once it was worth it");
+    }
+}
