@@ -162,10 +162,20 @@ impl SegmentWriter {
         if let Some(file) = &self.file {
             return Ok(Arc::clone(file));
         }
-        let path = self.segment.path();
-        let file = self.storage.open_file(path, Access::Write).map_err(Fault::io("open", path))?;
+        let file = self.file_to_sync()?;
         self.file = Some(Arc::clone(&file));
         Ok(file)
+    }
+
+    /// The file for one sync: of a parked one a handle that nobody keeps, since it is not counted among the open files.
+    pub(crate) fn file_to_sync(&self) -> Result<Arc<dyn StorageFile>, Fault> {
+        match &self.file {
+            Some(file) => Ok(Arc::clone(file)),
+            None => {
+                let path = self.segment.path();
+                self.storage.open_file(path, Access::Write).map_err(Fault::io("open", path))
+            }
+        }
     }
 
     /// Opens the file if it was parked.
@@ -187,16 +197,9 @@ impl SegmentWriter {
         if !self.storage.reports_late() {
             self.sync()?;
         }
-        self.close();
+        self.file = None;
         drop(self.take_slot());
         Ok(())
-    }
-
-    /// Closes the file until the next write or sync, if nothing waits to be written.
-    pub(crate) fn close(&mut self) {
-        if self.buffer.is_empty() {
-            self.file = None;
-        }
     }
 
     /// The number behind the last record, staged ones included.

@@ -179,8 +179,7 @@ impl Shard {
         let Some(writer) = state.writer.as_mut() else {
             return Err(ShardError::NotOpen); // nothing undurable without a writer
         };
-        let was_parked = writer.is_parked();
-        let file = match writer.file() {
+        let file = match writer.file_to_sync() {
             Ok(file) => file,
             Err(fault) => return Err(self.fail(state, fault)),
         };
@@ -208,9 +207,6 @@ impl Shard {
         // The writer is the same: a roll waits while a commit runs.
         if let Some(writer) = state.writer.as_mut() {
             writer.note_durable(end);
-            if was_parked {
-                writer.close(); // it is not counted among the open files
-            }
         }
         Ok(())
     }
