@@ -159,23 +159,20 @@ impl SegmentWriter {
 
     /// The open file; opened again if it was parked.
     pub(crate) fn file(&mut self) -> Result<Arc<dyn StorageFile>, Fault> {
-        if let Some(file) = &self.file {
-            return Ok(Arc::clone(file));
-        }
         let file = self.file_to_sync()?;
-        self.file = Some(Arc::clone(&file));
+        if self.file.is_none() {
+            self.file = Some(Arc::clone(&file));
+        }
         Ok(file)
     }
 
     /// The file for one sync: of a parked one a handle that nobody keeps, since it is not counted among the open files.
     pub(crate) fn file_to_sync(&self) -> Result<Arc<dyn StorageFile>, Fault> {
-        match &self.file {
-            Some(file) => Ok(Arc::clone(file)),
-            None => {
-                let path = self.segment.path();
-                self.storage.open_file(path, Access::Write).map_err(Fault::io("open", path))
-            }
+        if let Some(file) = &self.file {
+            return Ok(Arc::clone(file));
         }
+        let path = self.segment.path();
+        self.storage.open_file(path, Access::Write).map_err(Fault::io("open", path))
     }
 
     /// Opens the file if it was parked.
