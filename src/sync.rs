@@ -3,6 +3,9 @@
 //! Normally these are `parking_lot`'s and the standard library's, and nothing is added. Built with `--cfg shuttle` they are those of the
 //! `shuttle` scheduler, and `tests/concurrency` runs the crate's own code under thousands of chosen schedules.
 
+mod door;
+
+pub(crate) use door::Door;
 #[cfg(not(shuttle))]
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 #[cfg(not(shuttle))]
@@ -140,6 +143,10 @@ mod under_shuttle {
 
         pub(crate) fn notify_all(&self) {
             self.0.notify_all();
+        }
+
+        pub(crate) fn notify_one(&self) {
+            self.0.notify_one();
         }
     }
 

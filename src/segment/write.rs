@@ -340,6 +340,11 @@ impl SegmentWriter {
         Some((zeros, start))
     }
 
+    /// Whether all that is written stands where zeros stood that an earlier commit made durable: the one that wrote them.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.written_end <= self.zeros_end
+    }
+
     /// Records that a sync which began after `end` was written has succeeded.
     pub(crate) fn note_durable(&mut self, end: u64) {
         self.durable_end = self.durable_end.max(end);

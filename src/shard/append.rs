@@ -53,7 +53,7 @@ impl Shard {
         self.make_room(&mut state, bytes, count, expect_next)?;
         let mut appended = self.stage(&mut state, entries)?;
         if durability == Durability::Synced {
-            state.waiters.note_arrival();
+            state.groups.note_arrival();
         }
         appended.opened_file = was_closed;
         if durability == Durability::Buffered {

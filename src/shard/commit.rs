@@ -1,8 +1,8 @@
 //! Group commit: many wait, one leads, one sync makes the records of all durable.
 //!
-//! Whoever finds no commit running leads one. The others register and wait, each at a door of its own (`park`), so that whoever is told goes on with
-//! no lock to take again: the outcome is in two atomics. A commit that ended tells those whose records it covered; of those that it did not cover it
-//! wakes one, who leads the next commit while the first are still being told.
+//! Whoever finds no commit running leads one. The others wait at a [`Door`]: there are two, which the groups use in turn, so that a commit that ended
+//! lets its own group out by one call, and of the next group no more than one, who leads it while the first are still coming out. Whoever is let out goes on
+//! with no lock to take again: the outcome is in an atomic.
 //!
 //! Threads that were just told come back with their next record a moment later. A leader that started at once would sync for a few
 //! and let them wait for the sync after that: each would get every second sync. So it *gathers*: it lets others go first as long as fewer records came than
@@ -10,64 +10,75 @@
 
 use std::sync::Arc;
 
-use crate::sync::thread::{self, Thread};
-use crate::sync::{Mistake, MutexGuard, planted};
+use crate::sync::{Door, Mistake, MutexGuard, planted, thread};
 
 use super::{AppendState, Shard, ShardError};
 use crate::segment::Visibility;
 use crate::storage::Fault;
 use crate::types::{Durability, SequenceNumber};
 
-/// How often a waiter lets others run before it parks: waking one that has not parked costs nothing.
-const YIELDS_BEFORE_PARKING: u32 = 2;
-/// How often a leader lets others run while it gathers: some ten microseconds, up to a hundred where every processor is busy with them.
-const YIELDS_TO_GATHER: u32 = 16;
+/// How often a leader lets others run while it gathers: some twenty microseconds, up to a few hundred where every processor is busy with them.
+const YIELDS_TO_GATHER: u32 = 32;
 /// After gathering in vain, at most so many commits go by without.
 const MOST_SKIPPED: u32 = 63;
 
-/// Those who wait for commits of one shard.
+/// The groups of one shard, as its lock protects them.
 #[derive(Debug, Default)]
-pub(super) struct Waiters {
-    waiting: Vec<Waiter>,
+pub(super) struct Groups {
+    /// Commits that have begun: the number of the group that gathers.
+    begun: u64,
+    /// The number behind the last record that the last of them covers.
+    covered: SequenceNumber,
+    /// Whether somebody waits at the door of the even groups, and of the odd ones.
+    is_awaited: [bool; 2],
     gathering: Gathering,
 }
 
-#[derive(Debug)]
-struct Waiter {
-    target: SequenceNumber,
-    thread: Thread,
+/// Where the groups wait in turn.
+#[derive(Debug, Default)]
+pub(super) struct Doors([Door; 2]);
+
+impl Doors {
+    fn of(&self, group: u64) -> &Door {
+        let [even, odd] = &self.0;
+        if group.is_multiple_of(2) { even } else { odd }
+    }
 }
 
 /// How many records a leader expects.
 #[derive(Debug, Default)]
 struct Gathering {
-    /// Appends that a commit has to cover, since the last one began.
+    /// Appends that the next commit has to cover.
     arrived: u32,
-    /// Who was told at the end of the last commit, or had to wait for this one.
+    /// Those that the last one covered.
+    covered: u32,
+    /// How many there would be if all that were told come back.
     expected: u32,
     /// Commits until gathering is tried again, and how many it will be next time.
     skip: u32,
     penalty: u32,
 }
 
-impl Waiters {
+impl Groups {
     /// An append came that a commit has to cover.
     pub(super) fn note_arrival(&mut self) {
         self.gathering.arrived = self.gathering.arrived.saturating_add(1);
     }
 
-    /// Takes out those whose records are below `durable`, or everybody.
-    fn take(&mut self, durable: SequenceNumber, everybody: bool) -> Vec<Thread> {
-        if self.waiting.is_empty() {
-            return Vec::new();
-        }
-        let told = |waiter: &mut Waiter| everybody || waiter.target <= durable;
-        self.waiting.extract_if(.., told).map(|waiter| waiter.thread).collect()
+    /// The group that gathers becomes the one that is committed, with all records below `next`.
+    fn begin(&mut self, next: SequenceNumber) {
+        self.begun += 1;
+        self.covered = next;
     }
 
-    /// Takes out one who is to lead.
-    fn take_leader(&mut self) -> Option<Thread> {
-        self.waiting.pop().map(|waiter| waiter.thread)
+    /// The group whose commit covers the records below `target`, while one is running.
+    fn of(&self, target: SequenceNumber) -> u64 {
+        if target <= self.covered { self.begun.wrapping_sub(1) } else { self.begun }
+    }
+
+    fn is_awaited(&mut self, group: u64) -> &mut bool {
+        let [even, odd] = &mut self.is_awaited;
+        if group.is_multiple_of(2) { even } else { odd }
     }
 }
 
@@ -96,7 +107,12 @@ impl Gathering {
             self.penalty = if self.is_complete() { 0 } else { (self.penalty * 2 + 1).min(MOST_SKIPPED) };
             self.skip = self.penalty;
         }
-        self.arrived = 0;
+        self.covered = std::mem::take(&mut self.arrived);
+    }
+
+    /// Those who were told come back, the leader too; the others are there.
+    fn expect(&mut self) {
+        self.expected = self.covered.saturating_add(self.arrived);
     }
 }
 
@@ -116,25 +132,16 @@ impl Shard {
                 return Err(ShardError::Failed(Arc::clone(failure)));
             }
             if state.committing {
-                let thread = thread::current();
-                state.waiters.waiting.push(Waiter { target, thread });
+                let group = state.groups.of(target);
+                *state.groups.is_awaited(group) = true;
+                let door = self.doors.of(group);
+                let ticket = door.ticket(); // with the lock held: the door is opened later
                 drop(state);
-                self.wait_to_be_told(target);
+                door.wait(ticket);
             } else {
                 self.lead_commit(&mut state)?;
             }
         }
-    }
-
-    /// Waits until a commit ended that says something to this thread. It may come back early: the caller looks again.
-    fn wait_to_be_told(&self, target: SequenceNumber) {
-        for _ in 0..YIELDS_BEFORE_PARKING {
-            if self.next(Visibility::Durable) >= target {
-                return;
-            }
-            thread::yield_now();
-        }
-        thread::park();
     }
 
     /// Makes everything that is appended so far durable.
@@ -148,10 +155,11 @@ impl Shard {
         Self::gather(state);
         let outcome = self.commit_group(state);
         state.committing = false;
-        if !planted(Mistake::WakeNobody) {
-            let told = self.take_told(state);
-            // The next leader, who is the last of them, starts while the others are still being told.
-            MutexGuard::unlocked(state, || told.iter().rev().for_each(Thread::unpark));
+        state.groups.gathering.expect();
+        if outcome.is_err() {
+            self.tell(state);
+        } else if !planted(Mistake::WakeNobody) {
+            self.tell_group(state);
         }
         if outcome.is_ok() {
             self.announce();
@@ -160,18 +168,20 @@ impl Shard {
     }
 
     fn gather(state: &mut MutexGuard<'_, AppendState>) {
-        let waits = state.waiters.gathering.is_worth_it();
+        let waits = state.groups.gathering.is_worth_it();
         for _ in 0..if waits { YIELDS_TO_GATHER } else { 0 } {
-            if state.waiters.gathering.is_complete() {
+            if state.groups.gathering.is_complete() {
                 break;
             }
             MutexGuard::unlocked(state, thread::yield_now);
         }
-        state.waiters.gathering.end(waits);
+        state.groups.gathering.end(waits);
     }
 
     /// Writes what is staged, lets go of the lock, syncs, and publishes.
     fn commit_group(&self, state: &mut MutexGuard<'_, AppendState>) -> Result<(), ShardError> {
+        let next = state.next;
+        state.groups.begin(next);
         if let Some(failure) = &state.failure {
             return Err(ShardError::Failed(Arc::clone(failure))); // of a write, while this group gathered
         }
@@ -188,12 +198,17 @@ impl Shard {
         // Frames are written only with the lock held and no commit running where all of them wait for commits.
         let is_alone = self.context.options.durability == Durability::Synced;
         let zeros = if is_alone { writer.zeros_ahead() } else { None };
+        let is_in_place = writer.is_in_place(); // where no zeros are to be written now
         let outcome = MutexGuard::unlocked(state, || {
             if planted(Mistake::PublishBeforeSync) {
                 segment.publish_durable(end);
                 self.note_durable(next);
             }
-            let outcome = zeros.map_or(Ok(()), |(zeros, at)| file.write_at(zeros, at)).and_then(|()| file.sync());
+            let outcome = match zeros {
+                Some((zeros, at)) => file.write_at(zeros, at).and_then(|()| file.sync()),
+                None if is_in_place => file.sync_in_place(),
+                None => file.sync(),
+            };
             if outcome.is_ok() {
                 // Readers first: whoever learns that a record is durable also finds it.
                 segment.publish_durable(end);
@@ -211,26 +226,29 @@ impl Shard {
         Ok(())
     }
 
-    /// Tells those who wait what has become durable, or that nothing more will.
-    pub(super) fn tell(&self, state: &mut AppendState) {
-        for thread in self.take_told(state) {
-            thread.unpark();
-        }
+    /// Lets out the group whose commit has ended, and before it one of the next, who leads it while the others come out.
+    fn tell_group(&self, state: &mut MutexGuard<'_, AppendState>) {
+        self.committed.notify_all();
+        let next = state.groups.begun;
+        let ended = next.wrapping_sub(1);
+        let next_awaits = *state.groups.is_awaited(next);
+        let ended_awaits = std::mem::take(state.groups.is_awaited(ended));
+        MutexGuard::unlocked(state, || {
+            if next_awaits {
+                self.doors.of(next).open_for_one();
+            }
+            if ended_awaits {
+                self.doors.of(ended).open();
+            }
+        });
     }
 
-    /// Takes out everybody who has something to do now: those whose records are durable; all, if the shard failed; else, if nobody commits,
-    /// one who leads the next commit, at the end.
-    fn take_told(&self, state: &mut AppendState) -> Vec<Thread> {
+    /// Lets everybody out who waits, to look what has become durable, or that nothing more will.
+    pub(super) fn tell(&self, state: &mut AppendState) {
         self.committed.notify_all();
-        let over = state.failure.is_some() || state.writer.is_none();
-        let waiting = state.waiters.waiting.len();
-        let mut told = state.waiters.take(self.next(Visibility::Durable), over);
-        // This thread is one of those who will come back.
-        state.waiters.gathering.expected = u32::try_from(waiting).unwrap_or(u32::MAX).saturating_add(1);
-        if !state.committing {
-            told.extend(state.waiters.take_leader());
+        if std::mem::take(&mut state.groups.is_awaited) != [false; 2] {
+            self.doors.0.iter().for_each(Door::open);
         }
-        told
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) use retain::Removal;
 pub(crate) use staging::{STAGING_FILE, Staged, StagingSlots};
 pub(crate) use watermark::{WATERMARK_FILE, Watermarks};
 
-use commit::Waiters;
+use commit::{Doors, Groups};
 use follow::FollowState;
 use segments::Segments;
 
@@ -227,6 +227,8 @@ pub(crate) struct Shard {
     append: Mutex<AppendState>,
     /// Told when a commit ended, whatever its outcome: for those who want the shard to themselves.
     committed: Condvar,
+    /// Where those wait whose records a commit is to make durable.
+    doors: Doors,
     /// All records below survive the death of the process: they are in a segment, or staged.
     written: AtomicU64,
     /// All records below are in a segment, where readers find them.
@@ -260,7 +262,7 @@ struct AppendState {
     committing: bool,
     /// What was appended and not added to the stream's counters yet.
     counted: Counted,
-    waiters: Waiters,
+    groups: Groups,
 }
 
 #[derive(Debug, Default)]
@@ -305,9 +307,10 @@ impl Shard {
                 failure: None,
                 committing: false,
                 counted: Counted::default(),
-                waiters: Waiters::default(),
+                groups: Groups::default(),
             }),
             committed: Condvar::new(),
+            doors: Doors::default(),
             written: AtomicU64::new(next.get()),
             drained: AtomicU64::new(next.get()),
             durable: AtomicU64::new(next.get()),

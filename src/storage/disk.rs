@@ -314,6 +314,11 @@ impl StorageFile for DiskFile {
         still_changeable(&self.0)
     }
 
+    fn sync_in_place(&self) -> io::Result<()> {
+        // Such a sync waits for no commit of the journal, whose failure could be kept from it.
+        if overwrites_in_place(&self.0)? { sync_data(&self.0) } else { self.sync() }
+    }
+
     fn map(&self, len: u64) -> io::Result<Map> {
         if self.len()? < len {
             // Touching a page behind the end of the file would be a SIGBUS.
@@ -353,7 +358,8 @@ fn sync_all(file: &File) -> io::Result<()> {
 /// then the file system knows that it must not be changed any more, and says so to who changes something: here, the file's times. ext4
 /// notices when the first change is made, which it still lets pass, and refuses the second.
 ///
-/// It costs some 2 % of a sync to a disk.
+/// The calls are short, but they leave a change in the journal, and the next sync takes a third longer for it (185 us in place of 138, ext4,
+/// Linux 6.18). A sync that has nothing to do with the journal goes without: [`StorageFile::sync_in_place`].
 #[cfg(target_os = "linux")]
 fn still_changeable(file: &File) -> io::Result<()> {
     use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
@@ -371,20 +377,48 @@ fn still_changeable(_file: &File) -> io::Result<()> {
     Ok(())
 }
 
+#[cfg(target_os = "linux")]
+const EXT4: u64 = 0xef53;
+#[cfg(target_os = "linux")]
+const XFS: u64 = 0x5846_5342;
+#[cfg(target_os = "linux")]
+const TMPFS: u64 = 0x0102_1994;
+#[cfg(target_os = "linux")]
+const BTRFS: u64 = 0x9123_683e;
+
+/// Which file system a file is on.
+#[cfg(target_os = "linux")]
+fn file_system(file: &File) -> io::Result<u64> {
+    // The type's width and sign differ between architectures.
+    #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast, reason = "magic numbers of 32 bits")]
+    Ok(rustix::fs::fstatfs(file)?.f_type as u64 & 0xffff_ffff)
+}
+
+/// Whether what is written again goes to the same blocks without a note in the journal. Only file systems that are known are trusted, and only
+/// files that offer direct I/O: ext4 has none for those whose data go through its journal. (XFS writes blocks elsewhere that a copy
+/// shares, and cannot be asked: a live segment must not be cloned, as it must not be written to by others.)
+#[cfg(target_os = "linux")]
+fn overwrites_in_place(file: &File) -> io::Result<bool> {
+    use rustix::fs::{StatxFlags, statx};
+    if !matches!(file_system(file)?, EXT4 | XFS) {
+        return Ok(false);
+    }
+    let stat = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN)?;
+    Ok(stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0 && stat.stx_dio_offset_align != 0)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn overwrites_in_place(_file: &File) -> io::Result<bool> {
+    Ok(false)
+}
+
 /// Whether the room of a new file, once reserved, is there for every later store: a file system that writes elsewhere what is written
 /// again may have none left then, and a store into a map cannot be told but by a signal. Only file systems that are known are trusted.
 #[cfg(target_os = "linux")]
 fn keeps_its_room(file: &File) -> io::Result<bool> {
-    use rustix::fs::{IFlags, fstatfs, ioctl_getflags, ioctl_setflags};
-    const EXT: u64 = 0xef53;
-    const XFS: u64 = 0x5846_5342;
-    const TMPFS: u64 = 0x0102_1994;
-    const BTRFS: u64 = 0x9123_683e;
-    // The type's width and sign differ between architectures.
-    #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast, reason = "magic numbers of 32 bits")]
-    let kind = fstatfs(file)?.f_type as u64 & 0xffff_ffff;
-    Ok(match kind {
-        EXT | XFS | TMPFS => true,
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    Ok(match file_system(file)? {
+        EXT4 | XFS | TMPFS => true,
         // Possible only while the file is empty, and refused where copying on write is forced.
         BTRFS => ioctl_getflags(file)
             .and_then(|flags| ioctl_setflags(file, flags | IFlags::NOCOW))

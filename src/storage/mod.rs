@@ -134,6 +134,12 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
     /// Makes all bytes written so far, and the file's length, durable.
     fn sync(&self) -> io::Result<()>;
 
+    /// As [`sync`](Self::sync), by one who knows that all that was written since the last sync stands in the place of bytes that a
+    /// sync had made durable, in a file that has not grown: a disk may know a cheaper way.
+    fn sync_in_place(&self) -> io::Result<()> {
+        self.sync()
+    }
+
     /// A read-only view of the first `len` bytes, which must exist. It sees later writes and
     /// outlives the handle and the file's name.
     fn map(&self, len: u64) -> io::Result<Map>;

@@ -32,11 +32,20 @@ pub(super) struct Contents {
     sizes: History<usize>,
     /// Blocks that were given back and not written since.
     holes: BTreeSet<usize>,
+    /// A sync has covered what was written up to here.
+    synced_end: usize,
     /// Counts changes.
     stamp: u64,
     syncs_under_way: usize,
     /// What the medium does not give back.
     unreadable: Vec<Range<usize>>,
+}
+
+/// What a sync that has begun will make durable.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StartedSync {
+    stamp: u64,
+    data_end: usize,
 }
 
 impl Contents {
@@ -52,6 +61,7 @@ impl Contents {
             unsynced: BTreeMap::new(),
             sizes: History::durable(bytes.len()),
             holes: BTreeSet::new(),
+            synced_end: bytes.len(),
             stamp: 0,
             syncs_under_way: 0,
             unreadable: Vec::new(),
@@ -142,18 +152,30 @@ impl Contents {
     }
 
     /// Starts a sync: what it covers, for [`finish_sync`](Self::finish_sync).
-    pub(super) fn start_sync(&mut self) -> u64 {
+    pub(super) fn start_sync(&mut self) -> StartedSync {
         self.syncs_under_way += 1;
-        self.stamp
+        StartedSync { stamp: self.stamp, data_end: self.data_end }
     }
 
     /// Makes durable what had been written when the sync started, and no more: what came later is
     /// not promised to be part of it.
-    pub(super) fn finish_sync(&mut self, started: u64) {
+    pub(super) fn finish_sync(&mut self, started: StartedSync) {
+        self.sizes.synced(started.stamp);
+        self.make_durable(started, usize::MAX);
+        self.synced_end = self.synced_end.max(started.data_end);
+    }
+
+    /// As [`finish_sync`](Self::finish_sync), but only of what was synced before and written again.
+    pub(super) fn finish_sync_in_place(&mut self, started: StartedSync) {
+        self.make_durable(started, self.synced_end);
+    }
+
+    fn make_durable(&mut self, started: StartedSync, end: usize) {
         self.syncs_under_way = self.syncs_under_way.saturating_sub(1);
-        self.sizes.synced(started);
-        self.unsynced.retain(|_, history| {
-            history.synced(started);
+        self.unsynced.retain(|index, history| {
+            if *index < end.div_ceil(SECTOR_BYTES) {
+                history.synced(started.stamp);
+            }
             !history.is_durable()
         });
     }
@@ -183,6 +205,7 @@ impl Contents {
             unsynced: self.unsynced.clone(),
             sizes: self.sizes.clone(),
             holes: self.holes.clone(),
+            synced_end: self.synced_end,
             stamp: self.stamp,
             syncs_under_way: 0,
             unreadable: self.unreadable.clone(),
@@ -209,6 +232,7 @@ impl Contents {
             unsynced: BTreeMap::new(),
             sizes: History::durable(size),
             holes: BTreeSet::new(),
+            synced_end: 0,
             stamp: 0,
             syncs_under_way: 0,
             unreadable: self.unreadable.clone(),

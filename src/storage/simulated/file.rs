@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Shared;
+use super::contents::{Contents, StartedSync};
 use super::faults::{DiskFault, Operation};
 use super::tree::InodeId;
 use crate::storage::{Access, LockGuard, Map, StorageFile};
@@ -32,6 +33,21 @@ impl SimulatedFile {
         let (stored, _) = bytes.split_at(bytes.len() / 2);
         let _ = file.write(stored, position, u64::MAX);
         Err(fault.error())
+    }
+
+    fn sync_by(&self, finish: impl FnOnce(&mut Contents, StartedSync)) -> io::Result<()> {
+        let (mut state, fault) = self.disk.begin(Operation::Sync)?;
+        let file = state.tree.file_mut(self.inode)?;
+        if let Some(fault) = fault {
+            if fault != DiskFault::PowerCut {
+                file.fail_sync();
+            }
+            return Err(fault.error());
+        }
+        let started = file.start_sync();
+        self.disk.wait_while_stalled(&mut state)?;
+        finish(state.tree.file_mut(self.inode)?, started);
+        Ok(())
     }
 
     fn check_writable(&self) -> io::Result<()> {
@@ -87,18 +103,12 @@ impl StorageFile for SimulatedFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let (mut state, fault) = self.disk.begin(Operation::Sync)?;
-        let file = state.tree.file_mut(self.inode)?;
-        if let Some(fault) = fault {
-            if fault != DiskFault::PowerCut {
-                file.fail_sync();
-            }
-            return Err(fault.error());
-        }
-        let started = file.start_sync();
-        self.disk.wait_while_stalled(&mut state)?;
-        state.tree.file_mut(self.inode)?.finish_sync(started);
-        Ok(())
+        self.sync_by(Contents::finish_sync)
+    }
+
+    /// What was not durable before stays as it is.
+    fn sync_in_place(&self) -> io::Result<()> {
+        self.sync_by(Contents::finish_sync_in_place)
     }
 
     fn map(&self, len: u64) -> io::Result<Map> {

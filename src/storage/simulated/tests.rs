@@ -660,3 +660,17 @@ fn trace(storage: &dyn Storage, top: &Path) -> Vec<String> {
     seen.push(format!("{names:?}"));
     seen
 }
+
+#[test]
+fn a_sync_in_place_makes_durable_only_what_was_durable_before_and_written_again() {
+    let (disk, file) = disk_with(&[]);
+    file.allocate(4096).unwrap();
+    file.write_at(&[1; 1024], 0).unwrap();
+    file.sync().unwrap();
+    file.write_at(&[2; 1536], 0).unwrap();
+    file.sync_in_place().unwrap();
+    let kept: BTreeSet<_> = states(&disk).into_iter().map(|state| state.unwrap()[..1536].to_vec()).collect();
+    let with_end = |byte| [vec![2; 1024], vec![byte; 512]].concat();
+    assert!(kept.contains(&with_end(0)) && kept.contains(&with_end(2)));
+    assert!(kept.iter().all(|state| state[..1024] == [2; 1024]), "what was there before is durable");
+}
