@@ -16,9 +16,10 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::format::{
-    FOOTER_BYTES, Footer, Frame, FrameInput, ManifestState, RawFrame, SEGMENT_HEADER_BYTES, SegmentHeader,
-    WATERMARK_SLOT_BYTES, decode_slot, encode_slot, encode_to,
+    FOOTER_BYTES, Footer, Frame, FrameInput, ManifestState, RawFrame, SEGMENT_HEADER_BYTES, SLOT_HEADER_BYTES,
+    Seed, SegmentHeader, SlotHeader, WATERMARK_SLOT_BYTES, decode_slot, encode_slot, encode_to,
 };
+use crate::shard::{STAGING_FILE, Staged};
 use crate::storage::{Crash, SimulatedDisk, Storage};
 use crate::stream::Stream;
 use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
@@ -45,6 +46,7 @@ pub fn decode(input: &[u8]) {
         1 => decode_header(&mut bytes, mend),
         2 => decode_footer(&mut bytes, mend),
         3 => decode_manifest(&mut bytes, mend),
+        5 => decode_staging(&mut bytes, mend),
         _ => decode_watermark(&mut bytes, mend),
     }
 }
@@ -62,9 +64,8 @@ fn header() -> SegmentHeader {
 
 fn decode_frame(bytes: &mut [u8], mend: bool) {
     let seed = header().seed();
-    if mend && let Some(frame) = Frame::size_at(bytes).ok().and_then(|size| bytes.get_mut(..size)) {
-        let checksum = seed.checksum(&frame[4..]);
-        frame[..4].copy_from_slice(&checksum.to_le_bytes());
+    if mend {
+        mend_frame(bytes, seed);
     }
     let _ = Frame::claimed_sequence_number(bytes);
     let _ = RawFrame::split(bytes).map(|raw| raw.decode());
@@ -88,6 +89,15 @@ fn decode_frame(bytes: &mut [u8], mend: bool) {
     );
     assert_eq!(bytes.get(..frame.size), Some(&again[..]), "{frame:?}");
     assert_eq!(RawFrame::split(bytes).and_then(|raw| raw.decode()), Some(frame));
+}
+
+/// Puts the checksum of the frame in front right, and gives the frame's size.
+fn mend_frame(bytes: &mut [u8], seed: Seed) -> Option<usize> {
+    let size = Frame::size_at(bytes).ok()?;
+    let frame = bytes.get_mut(..size)?;
+    let checksum = seed.checksum(&frame[4..]);
+    frame[..4].copy_from_slice(&checksum.to_le_bytes());
+    Some(size)
 }
 
 /// Puts a checksum right that stands in the last four bytes of `bytes`.
@@ -134,6 +144,43 @@ fn decode_watermark(bytes: &mut [u8], mend: bool) {
     }
     if let Some(durable) = decode_slot(slot, STREAM_ID, SHARD_ID) {
         assert_eq!(encode_slot(STREAM_ID, SHARD_ID, durable), *slot);
+    }
+}
+
+fn decode_staging(bytes: &mut [u8], mend: bool) {
+    let Some(front) = bytes.first_chunk_mut::<SLOT_HEADER_BYTES>() else {
+        return;
+    };
+    if mend {
+        mend_tail(front, crc32fast::hash);
+    }
+    let front = *front;
+    let Some(slot) = SlotHeader::decode(&front) else {
+        return;
+    };
+    assert_eq!(slot.encode(), front, "{slot:?}");
+    let SlotHeader { stream_id, shard_id, incarnation, first, .. } = slot;
+    let segment = SegmentHeader { stream_id, shard_id, incarnation, first, ..header() };
+    let mut position = SLOT_HEADER_BYTES;
+    while mend && let Some(size) = mend_frame(&mut bytes[position..], segment.seed()) {
+        position += size;
+    }
+    take_staged(&segment, bytes);
+}
+
+/// What recovery takes from a file with this slot in front: whole sound frames that follow one another, whatever the file says.
+fn take_staged(segment: &SegmentHeader, file: &[u8]) {
+    let disk = SimulatedDisk::new();
+    write_file(&disk, STAGING_FILE, file);
+    let staged = Staged::load(&disk, Path::new("/")).unwrap();
+    let mut frames = staged.continuing(segment, segment.first);
+    let mut next = segment.first;
+    while !frames.is_empty() {
+        let frame = Frame::decode(frames, segment.seed()).unwrap();
+        assert_eq!(frame.sequence_number, next);
+        next = next.next();
+        frames = &frames[frame.size..];
+        assert!(!frames.is_empty() || frame.batch_remaining == 0, "a batch is taken whole");
     }
 }
 
