@@ -41,6 +41,12 @@ pub enum Mistake {
     RegisterLate,
     /// A roll does not wait for the commit that is running.
     RollDuringCommit,
+    /// What is staged is said to be in its segment before it is written there.
+    DrainedBeforeWritten,
+    /// A put looks for sleepers before its record can be seen.
+    AnnounceBeforeStaged,
+    /// The looks for staged records rest without a last one.
+    RestUnlooked,
 }
 
 /// Whether the mistake is to be made: never, outside a model's twin.

@@ -58,6 +58,10 @@ impl Shard {
         appended.opened_file = was_closed;
         if durability == Durability::Buffered {
             let is_staged = state.writer.as_ref().is_some_and(SegmentWriter::has_slot);
+            let early = planted(Mistake::AnnounceBeforeStaged);
+            if is_staged && early {
+                self.announce_staged();
+            }
             if is_staged {
                 self.note_written(state.next); // it survives the process: it is there for everybody
             } else {
@@ -65,7 +69,7 @@ impl Shard {
             }
             self.limit_unsynced(&mut state)?;
             drop(state); // whoever is woken now takes the lock next
-            if is_staged {
+            if is_staged && !early {
                 self.announce_staged();
             }
         }
@@ -123,6 +127,9 @@ impl Shard {
 
     pub(super) fn write_staged(&self, state: &mut AppendState) -> Result<(), ShardError> {
         self.count_appended(state);
+        if planted(Mistake::DrainedBeforeWritten) {
+            self.note_drained(state.next);
+        }
         let Some(writer) = state.writer.as_mut() else {
             return Ok(());
         };

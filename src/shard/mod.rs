@@ -366,7 +366,7 @@ impl Shard {
     }
 
     /// The number behind the last record that is in a segment.
-    fn next_drained(&self) -> SequenceNumber {
+    pub(crate) fn next_drained(&self) -> SequenceNumber {
         SequenceNumber::new(self.drained.load(Ordering::SeqCst))
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::sync::Mutex;
+use crate::sync::{Mistake, Mutex, planted};
 
 use super::StreamInner;
 use crate::limits::{DRAIN_INTERVAL_MS, RETENTION_CHECK_MS};
@@ -180,14 +180,21 @@ impl StreamInner {
         let started = Instant::now();
         let idle = if self.drain_shards() == 0 { before.idle + 1 } else { 0 };
         if idle >= IDLE_LOOKS {
-            self.context.drains_rest.store(true, Ordering::SeqCst);
-            if self.drain_shards() > 0 {
-                self.context.drains_rest.store(false, Ordering::SeqCst); // staged by one who did not see it
-            }
+            self.rest();
         }
         let took = started.elapsed();
         let pause = (took * LOOK_SHARE).max(Duration::from_millis(DRAIN_INTERVAL_MS));
         Drains { next: Instant::now() + pause, idle }
+    }
+
+    /// Lets the looks rest, unless a last one finds something; whether they do.
+    fn rest(&self) -> bool {
+        self.context.drains_rest.store(true, Ordering::SeqCst);
+        let finds_some = !planted(Mistake::RestUnlooked) && self.drain_shards() > 0;
+        if finds_some {
+            self.context.drains_rest.store(false, Ordering::SeqCst); // staged by one who did not see it
+        }
+        !finds_some
     }
 
     /// One round of background work. Failures are kept by the shards, which tell the next one who appends; a
@@ -200,5 +207,36 @@ impl StreamInner {
         if retain {
             let _ = self.enforce_retention();
         }
+    }
+}
+
+/// For models, whose own threads play the background.
+#[cfg(shuttle)]
+impl super::Stream {
+    /// One look for staged records, as the background does it; how many shards had some.
+    pub fn drain_once(&self) -> u64 {
+        self.inner.drain_shards()
+    }
+
+    /// Looks for staged records and rests, until it is `over`; how often it was woken, and how often its last look before a rest found some.
+    pub fn drain_until(&self, over: impl Fn() -> bool) -> (u64, u64) {
+        let context = &self.inner.context;
+        let (mut wakes, mut late) = (0, 0);
+        while !over() {
+            if context.drains_rest.load(Ordering::SeqCst) {
+                context.flush.wait(IDLE);
+                wakes += 1;
+            }
+            if self.inner.drain_shards() == 0 {
+                late += u64::from(!self.inner.rest());
+            }
+        }
+        (wakes, late)
+    }
+
+    /// How many records of the first shard are in its segments.
+    pub fn drained(&self) -> u64 {
+        let topology = self.inner.topology();
+        topology.shards.values().next().map_or(0, |member| member.shard.next_drained().get())
     }
 }

@@ -333,7 +333,7 @@ impl Opening {
             tail: Signal::default(),
             recent: RecentSegments::default(),
             flush: background.map_or_else(|| Arc::new(FlushRequest::default()), Background::wake),
-            has_background: background.is_some(),
+            has_background: background.is_some() || cfg!(shuttle), // which a model plays
             staging: StagingSlots::new(Arc::clone(&self.storage), &self.path),
             drains_rest: AtomicBool::new(true),
         })

@@ -1,4 +1,4 @@
-//! The crate's own code under chosen schedules: publishing, group commit, rolls, waiting readers.
+//! The crate's own code under chosen schedules: publishing, group commit, rolls, waiting readers, staging and draining.
 //!
 //! `shuttle` decides which thread goes on at every lock, condition and atomic; a deadlock (a wake-up that is lost) fails at once.
 //! Each model counts the interleavings that it is about and fails if one was never reached. Each has a twin in which a mistake
@@ -16,14 +16,16 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex as StdMutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anabranch::storage::Operation;
+use anabranch::storage::{Operation, Storage};
 use anabranch::sync::{Mistake, plant};
 use anabranch::{
-    Crash, DiskFault, Durability, ErrorKind, ManualClock, RetentionPeriod, ShardId, ShardIteratorType,
+    Crash, DiskFault, Durability, ErrorKind, ManualClock, PutOptions, RetentionPeriod, ShardId, ShardIteratorType,
     SimulatedDisk, Stream,
 };
 use shuttle::thread;
@@ -274,4 +276,168 @@ fn waiting_reader(reached: &Reached) {
 #[test]
 fn a_waiting_reader_is_woken() {
     check("waiting reader", waiting_reader, &[Mistake::RegisterLate]);
+}
+
+/// A record that fills a slot of the STAGING file; the fifth needs another segment.
+fn filling(number: usize) -> Vec<u8> {
+    vec![u8::try_from(number).unwrap(); 880]
+}
+
+/// The steps of one thread that others look at.
+#[derive(Debug, Default, Clone)]
+struct Steps(Arc<AtomicUsize>);
+
+impl Steps {
+    fn step(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn taken(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// What the background does, step by step.
+#[derive(Debug, Default, Clone)]
+struct Looks {
+    begun: Steps,
+    in_vain: Steps,
+}
+
+impl Looks {
+    fn look(&self, stream: &Stream) -> bool {
+        self.begun.step();
+        let is_in_vain = stream.drain_once() == 0;
+        if is_in_vain {
+            self.in_vain.step();
+        }
+        !is_in_vain
+    }
+
+    fn wrote_nothing(&self) -> bool {
+        self.begun.taken() == self.in_vain.taken()
+    }
+}
+
+/// Reads at the tail until all is there; counts how it came to what was staged.
+fn read_staged(stream: &Stream, put: &Steps, background: &Looks, reached: &Reached) {
+    let mut iterator = stream.shard_iterator(SHARD, ShardIteratorType::TrimHorizon).unwrap();
+    let (mut slept, mut by_itself) = (false, false);
+    for number in 0..5 {
+        let known = put.taken();
+        let record = match iterator.available().next() {
+            Some(record) => record.unwrap(),
+            None => {
+                assert!(number >= known, "a record that was acknowledged is not shown");
+                slept = true;
+                iterator.next_timeout(Duration::from_secs(600)).unwrap().expect("the record")
+            }
+        };
+        by_itself |= background.wrote_nothing() && put.taken() < 4; // nor did a roll
+        assert_eq!(record.data(), filling(number));
+    }
+    reached.count("the reader slept", slept);
+    reached.count("the reader drained what it read", by_itself);
+}
+
+/// What a process leaves that is killed, or whose machine loses its power, at this moment.
+fn cut_while_staging(disk: &SimulatedDisk, put: &Steps, seed: u64, reached: &Reached) {
+    let expected = |left: &[Vec<u8>]| left.iter().enumerate().all(|(number, data)| *data == filling(number));
+    let acknowledged = put.taken();
+    let killed = disk.fork(Crash::ProcessKilled);
+    let in_segments = killed.fork(Crash::ProcessKilled);
+    let sealed = sealed_segments(&killed);
+    let left = read(&builder(&killed).open_existing("s").unwrap());
+    assert!(
+        left.len() >= acknowledged && expected(&left),
+        "{acknowledged} were acknowledged, {} left",
+        left.len()
+    );
+    if in_segments.remove_file(Path::new("s/STAGING")).is_ok() {
+        let written = read(&builder(&in_segments).open_existing("s").unwrap()).len();
+        reached.count("a kill while records were staged", written < left.len());
+        reached.count("a kill while all were drained", written == left.len() && written > 0);
+    }
+    reached.count("a kill before the roll was sealed", sealed == [false, false]);
+    reached.count("a kill after the roll", sealed == [true, false]);
+
+    let acknowledged = put.taken();
+    let left = after_power_loss(disk, seed);
+    assert!(expected(&left), "a power cut leaves a prefix");
+    reached.count("a power cut that took acknowledged records", left.len() < acknowledged);
+}
+
+/// Whether each segment file of the shard has its footer.
+fn sealed_segments(disk: &SimulatedDisk) -> Vec<bool> {
+    let directory = Path::new("s/shards").join(format!("{:012}", SHARD.get()));
+    let mut names: Vec<_> = disk.list(&directory).unwrap().into_iter().map(|entry| entry.name).collect();
+    names.sort();
+    let is_sealed = |name: &String| {
+        let bytes = disk.read_file(&directory.join(name)).unwrap();
+        bytes.len() >= 128 && bytes[bytes.len() - 128..].starts_with(b"ANABREND")
+    };
+    names.iter().map(is_sealed).collect()
+}
+
+/// A writer stages and rolls, a reader at the tail and the background drain; a kill in the middle loses nothing, a power cut leaves a
+/// prefix, and a reader finds whatever was acknowledged.
+fn staging(reached: &Reached) {
+    let (disk, stream) = make(Durability::Buffered);
+    let (put, looks) = (Steps::default(), Looks::default());
+    let writer = thread::spawn({
+        let (stream, put) = (stream.clone(), put.clone());
+        move || {
+            for number in 0..5 {
+                stream.put("key", filling(number)).unwrap();
+                put.step();
+            }
+        }
+    });
+    let reader = thread::spawn({
+        let (stream, put, looks, reached) = (stream.clone(), put.clone(), looks.clone(), reached.clone());
+        move || read_staged(&stream, &put, &looks, &reached)
+    });
+    let background = thread::spawn({
+        let stream = stream.clone();
+        move || (0..2).filter(|_| looks.look(&stream)).count()
+    });
+    for seed in 0..2 {
+        cut_while_staging(&disk, &put, seed, reached);
+    }
+    writer.join().unwrap();
+    reader.join().unwrap();
+    reached.count("the background drained", background.join().unwrap() > 0);
+}
+
+#[test]
+fn what_is_staged_survives_a_kill_and_is_shown() {
+    check("staging", staging, &[Mistake::DrainedBeforeWritten, Mistake::AnnounceBeforeStaged]);
+}
+
+/// The background rests where nothing is staged: a put wakes it, and other processes find the record.
+fn draining(reached: &Reached) {
+    let disk = SimulatedDisk::new();
+    // Many shards, so that a look takes long: the first one gets the records, and is looked at first.
+    let stream = builder(&disk).shards(8).durability(Durability::Buffered).create("s").unwrap();
+    let writer = thread::spawn({
+        let stream = stream.clone();
+        move || {
+            for number in 0..2 {
+                let first = PutOptions::new().explicit_hash_key(0.into());
+                stream.put_with("key", [number; 9], first).unwrap();
+            }
+        }
+    });
+    let all_are_drained = || stream.drained() == 2;
+    let (wakes, late) = stream.drain_until(all_are_drained);
+    writer.join().unwrap();
+    let beside = builder(&disk).open_read_only("s").unwrap();
+    assert_eq!(read(&beside), [[0; 9], [1; 9]]);
+    reached.count("two puts woke it", wakes > 1);
+    reached.count("the last look before a rest found a record", late > 0);
+}
+
+#[test]
+fn what_is_staged_is_drained_by_nobody_but_the_background() {
+    check("draining", draining, &[Mistake::RestUnlooked]);
 }
