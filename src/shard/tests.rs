@@ -10,7 +10,7 @@ use crate::clock::ManualClock;
 use crate::format::{ClosedShard, FrameInput, SegmentHeader, StreamOptions, frame_bytes};
 use crate::limits::{READ_BATCH_BYTES, RECENT_SEGMENTS, UNSYNCED_FACTOR};
 use crate::segment::Segment;
-use crate::storage::{Access, DiskFault, SimulatedDisk};
+use crate::storage::{Access, DirEntry, DiskFault, LockGuard, SimulatedDisk, StorageFile};
 use crate::types::{Durability, HashKeyRange, ShardIteratorType};
 
 const STREAM: StreamId = StreamId::new(1);
@@ -26,7 +26,10 @@ fn shard(flush_bytes: u64, has_background: bool) -> Arc<Shard> {
 }
 
 fn shard_with(options: StreamOptions, has_background: bool) -> Arc<Shard> {
-    let storage: Arc<dyn Storage> = Arc::new(SimulatedDisk::new());
+    shard_on(Arc::new(SimulatedDisk::new()), options, has_background)
+}
+
+fn shard_on(storage: Arc<dyn Storage>, options: StreamOptions, has_background: bool) -> Arc<Shard> {
     let stream = PathBuf::from("stream");
     let directory = stream.join("shard");
     storage.create_dir(&stream).unwrap();
@@ -230,6 +233,76 @@ fn parking_closes_the_file_and_a_sync_opens_it_for_as_long_as_it_takes() {
     assert_eq!((is_parked(), durable(), syncs(&shard)), (true, 2, 2));
     put(&shard);
     assert_eq!(shard.next(Visibility::Written).get(), 3, "a parked shard takes records");
+}
+
+/// A disk on which a write-back that fails is reported to nobody but those who had the file open.
+#[derive(Debug, Default)]
+struct ForgetfulDisk {
+    disk: SimulatedDisk,
+    opened: AtomicU64,
+}
+
+impl Storage for ForgetfulDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir(path)
+    }
+
+    fn create_file(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        self.disk.create_file(path)
+    }
+
+    fn open_file(&self, path: &Path, access: Access) -> io::Result<Arc<dyn StorageFile>> {
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        self.disk.open_file(path, access)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.disk.list(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.sync_dir(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
+        self.disk.lock(path)
+    }
+}
+
+#[test]
+fn a_file_is_synced_before_it_is_closed_where_its_failure_would_not_be_reported_later() {
+    let storage = Arc::new(ForgetfulDisk::default());
+    let opened = || storage.opened.load(Ordering::SeqCst);
+    let shard = shard_on(Arc::<ForgetfulDisk>::clone(&storage), StreamOptions::default(), true);
+    let durable = || shard.next(Visibility::Durable).get();
+    let is_parked = || shard.append.lock().writer.as_ref().is_some_and(SegmentWriter::is_parked);
+    put(&shard);
+    let before = opened();
+    assert!(shard.park());
+    assert_eq!((is_parked(), durable(), syncs(&shard), shard.has_unsynced()), (true, 1, 1, false));
+    assert_eq!(opened(), before, "the handle that wrote is the one that syncs");
+    assert!(shard.park());
+    assert_eq!(syncs(&shard), 1, "nothing is left to sync");
+
+    put(&shard);
+    assert_eq!(opened(), before + 1);
+    storage.disk.fail_on(crate::storage::Operation::Sync, 0, DiskFault::Error(io::ErrorKind::Other));
+    assert!(shard.park());
+    assert_eq!(durable(), 1);
+    let refused = append(&shard, Durability::Buffered);
+    assert!(matches!(refused, Err(ShardError::Failed(_))), "whoever comes next is told: {refused:?}");
 }
 
 #[test]
