@@ -133,3 +133,100 @@ impl Drop for FrameBuffer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::storage::{Access, SimulatedDisk, Staging, StagingLayout, Storage};
+    use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
+
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            stream_id: StreamId::new(7),
+            shard_id: ShardId::new(3),
+            incarnation: 2,
+            first: SequenceNumber::new(90),
+            created: Timestamp::MIN,
+            file_bytes: 4096,
+        }
+    }
+
+    /// One slot of 1 KiB, and the bytes of its file.
+    fn staging() -> (Staging, impl Fn() -> Vec<u8>) {
+        let disk = SimulatedDisk::new();
+        let path = Path::new("STAGING");
+        let staging = disk.create_staging(path, StagingLayout { slot_bytes: 1024, slots: 1 }).unwrap().unwrap();
+        let file = disk.open_file(path, Access::Read).unwrap();
+        let bytes = move || {
+            let mut bytes = vec![0; 1024];
+            assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 1024);
+            bytes
+        };
+        (staging, bytes)
+    }
+
+    fn push(buffer: &mut FrameBuffer, frame: &[u8]) {
+        assert!(buffer.has_room(frame.len()));
+        buffer.push(frame.len(), |place| place.copy_from_slice(frame)).unwrap();
+    }
+
+    #[test]
+    fn frames_gather_in_private_memory_that_is_given_back() {
+        let mut buffer = FrameBuffer::default();
+        assert!(!buffer.has_slot() && buffer.is_empty());
+        assert!(buffer.has_room(usize::MAX / 2), "it grows");
+        push(&mut buffer, &[1; 8]);
+        push(&mut buffer, &[2; 5000]);
+        assert_eq!(buffer.len(), 5008);
+        assert_eq!((&buffer.frames()[..8], &buffer.frames()[8..]), (&[1; 8][..], &[2; 5000][..]));
+        assert!(buffer.take_slot().is_none());
+        buffer.clear();
+        assert!(buffer.is_empty() && buffer.frames().is_empty());
+        push(&mut buffer, &vec![3; 2 * KEPT_BYTES]);
+        buffer.clear();
+        let Memory::Private(bytes) = &buffer.memory else { panic!("no slot was given") };
+        assert!(bytes.capacity() <= KEPT_BYTES, "{} bytes are kept", bytes.capacity());
+        push(&mut buffer, &[4; 8]);
+        assert_eq!(buffer.frames(), [4; 8]);
+    }
+
+    #[test]
+    fn frames_gather_in_a_slot_behind_its_header() {
+        let (staging, bytes) = staging();
+        let mut buffer = FrameBuffer::default();
+        buffer.use_slot(staging.lend().unwrap().unwrap(), &header()).unwrap();
+        assert!(buffer.has_slot());
+        assert_eq!(SlotHeader::decode(&bytes()), Some(SlotHeader::of_segment(&header(), 1024)));
+        push(&mut buffer, &[1; 8]);
+        push(&mut buffer, &[2; 16]);
+        assert_eq!(bytes()[SLOT_HEADER_BYTES..][..24], *buffer.frames());
+        assert_eq!(buffer.frames()[..9], [1, 1, 1, 1, 1, 1, 1, 1, 2]);
+        assert!(buffer.take_slot().is_none(), "frames are in it");
+        assert!(buffer.has_slot());
+        let left = 1024 - SLOT_HEADER_BYTES - 24;
+        assert!(buffer.has_room(left) && !buffer.has_room(left + 1));
+        buffer.clear();
+        assert!(buffer.has_room(left + 24) && !buffer.has_room(left + 25));
+        drop(buffer.take_slot().unwrap());
+        assert!(!buffer.has_slot());
+        assert!(staging.lend().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_slot_with_frames_in_it_is_kept_for_the_next_opening() {
+        for has_frames in [false, true] {
+            let (staging, bytes) = staging();
+            let mut buffer = FrameBuffer::default();
+            buffer.use_slot(staging.lend().unwrap().unwrap(), &header()).unwrap();
+            push(&mut buffer, &[1; 8]);
+            if !has_frames {
+                buffer.clear();
+            }
+            drop(buffer);
+            assert_eq!(staging.lend().unwrap().is_none(), has_frames);
+            assert_eq!(bytes()[SLOT_HEADER_BYTES..][..8], [1; 8]);
+        }
+    }
+}

@@ -53,10 +53,9 @@ impl Positions {
     pub(super) fn encode(&self) -> Vec<u8> {
         let records = self.len();
         let mut index = Vec::with_capacity(crate::format::index_bytes(records));
-        for chunk in self.chunks.iter().map_while(OnceLock::get) {
-            for slot in chunk.iter().take(records - index.len() / size_of::<u32>()) {
-                index.extend_from_slice(&slot.load(Ordering::Relaxed).to_le_bytes());
-            }
+        let slots = self.chunks.iter().map_while(OnceLock::get).flat_map(|chunk| chunk.iter());
+        for slot in slots.take(records) {
+            index.extend_from_slice(&slot.load(Ordering::Relaxed).to_le_bytes());
         }
         index.resize(crate::format::index_bytes(records), 0);
         index
@@ -86,5 +85,11 @@ mod tests {
         let numbers: Vec<_> = index.chunks(4).map(|four| u32::from_le_bytes(four.try_into().unwrap())).collect();
         assert_eq!(numbers[count - 1], u32::try_from(16 + 6 * (count - 1)).unwrap());
         assert_eq!(numbers[count..], [0], "padding to a multiple of 8 bytes");
+    }
+
+    #[test]
+    fn there_are_chunks_for_a_file_of_frames_and_no_more() {
+        let chunks = |records: usize| Positions::of_file((records * FRAME_HEADER_BYTES) as u64).chunks.len();
+        assert_eq!([0, 1, CHUNK, CHUNK + 1].map(chunks), [0, 1, 1, 2]);
     }
 }

@@ -148,3 +148,127 @@ fn run_from<'a>(slot: &'a [u8], segment: &SegmentHeader, next: SequenceNumber) -
     }
     start.and_then(|start| slot.get(start..end)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{FrameInput, encode_to};
+    use crate::storage::{DiskFault, Operation, SimulatedDisk};
+    use crate::types::{ShardId, StreamId, Timestamp};
+
+    fn segment() -> SegmentHeader {
+        SegmentHeader {
+            stream_id: StreamId::new(7),
+            shard_id: ShardId::new(3),
+            incarnation: 2,
+            first: SequenceNumber::new(90),
+            created: Timestamp::MIN,
+            file_bytes: 4096,
+        }
+    }
+
+    /// A slot of the segment with these records, each with how many of its batch follow.
+    fn slot(slot_bytes: usize, records: &[(u64, u32)]) -> Vec<u8> {
+        let header = SlotHeader::of_segment(&segment(), u32::try_from(slot_bytes).unwrap());
+        let mut bytes = header.encode().to_vec();
+        for (number, batch_remaining) in records {
+            let input = FrameInput {
+                sequence_number: SequenceNumber::new(*number),
+                arrival: Timestamp::from_millis(1),
+                durable: SequenceNumber::ZERO,
+                batch_remaining: *batch_remaining,
+                explicit_hash_key: None,
+                producer: None,
+                partition_key: "key",
+                data: b"data",
+            };
+            encode_to(&mut bytes, segment().seed(), &input);
+        }
+        bytes.resize(slot_bytes.max(SLOT_UNIT_BYTES), 0);
+        bytes
+    }
+
+    /// The numbers of the frames that continue the segment from `next` on.
+    fn continuing(staged: &Staged, next: u64) -> Vec<u64> {
+        let mut frames = staged.continuing(&segment(), SequenceNumber::new(next));
+        let mut numbers = Vec::new();
+        while let Ok(frame) = Frame::decode(frames, segment().seed()) {
+            numbers.push(frame.sequence_number.get());
+            frames = &frames[frame.size..];
+        }
+        assert!(frames.is_empty());
+        numbers
+    }
+
+    #[test]
+    fn what_continues_a_segment_is_taken_to_the_end_of_its_last_batch() {
+        let staged = Staged::of(&slot(1024, &[(91, 0), (92, 1), (93, 0), (94, 1)]));
+        assert_eq!(continuing(&staged, 91), [91, 92, 93]);
+        assert_eq!(continuing(&staged, 92), [92, 93]);
+        assert_eq!(continuing(&staged, 93), [93]);
+        for next in [90, 94, 95] {
+            assert_eq!(continuing(&staged, next), [0; 0], "from {next} on");
+        }
+        let gap = Staged::of(&slot(1024, &[(91, 0), (93, 0)]));
+        assert_eq!((continuing(&gap, 91), continuing(&gap, 93)), (vec![91], vec![]));
+        let other = SegmentHeader { first: SequenceNumber::new(80), ..segment() };
+        assert!(staged.continuing(&other, SequenceNumber::new(91)).is_empty());
+    }
+
+    #[test]
+    fn slots_are_found_wherever_they_stand() {
+        let mut bytes = vec![0; SLOT_UNIT_BYTES]; // its header is gone
+        bytes.extend(slot(3 * SLOT_UNIT_BYTES, &[(91, 0)]));
+        bytes.extend(slot(0, &[])); // says that it has no bytes
+        bytes.extend(slot(1500, &[(91, 0), (92, 0)]));
+        bytes.resize(bytes.len().next_multiple_of(SLOT_UNIT_BYTES), 0);
+        bytes.extend(slot(1024, &[(91, 0)]));
+        let staged = Staged::of(&bytes);
+        let lengths: Vec<_> = staged.slots.iter().map(|(_, slot)| slot.len()).collect();
+        assert_eq!(
+            lengths,
+            [3072, 0, 1500, 1024].iter().copied().filter(|length| *length > 0).collect::<Vec<_>>()
+        );
+        assert_eq!(continuing(&staged, 91), [91, 92], "the longest run");
+        let cut = Staged::of(&bytes[..bytes.len() - 1]);
+        assert_eq!(cut.slots.len(), 2, "one that is longer than the file is none");
+    }
+
+    #[test]
+    fn all_of_the_file_is_read_and_nothing_else_stands_for_it() {
+        let (disk, stream) = (SimulatedDisk::new(), Path::new("/"));
+        assert!(Staged::load(&disk, stream).unwrap().slots.is_empty(), "no file");
+        let mut bytes = vec![0; STAGING_SLOT_BYTES * (MAX_STAGING_SLOTS - 1)];
+        bytes.extend(slot(STAGING_SLOT_BYTES, &[(91, 0)]));
+        disk.create_file(Path::new(STAGING_FILE)).unwrap().write_at(&bytes, 0).unwrap();
+        let load = || Staged::load(&disk, stream);
+        assert_eq!(continuing(&load().unwrap(), 91), [91], "the last slot");
+        for operation in [Operation::OpenFile, Operation::Len, Operation::Read] {
+            disk.fail_on(operation, 0, DiskFault::Error(io::ErrorKind::Other));
+            assert!(matches!(load(), Err(Fault::Io { .. })), "{operation:?}");
+        }
+    }
+
+    #[test]
+    fn slots_are_lent_until_there_are_none_and_again_when_some_were_given_back() {
+        let disk = SimulatedDisk::new();
+        let slots = StagingSlots::new(Arc::new(disk.clone()), Path::new("/"));
+        let mut lent: Vec<_> = (0..MAX_STAGING_SLOTS).map(|_| slots.lend().unwrap()).collect();
+        assert!(!slots.take_exhausted());
+        assert!(slots.lend().is_none());
+        lent.pop();
+        assert!(slots.lend().is_none(), "nobody looked");
+        assert!(slots.take_exhausted());
+        assert!(!slots.take_exhausted());
+        assert!(slots.lend().is_some());
+
+        // The next life makes its own file, and a stream that is closed leaves none.
+        let path = Path::new(STAGING_FILE);
+        let next = StagingSlots::new(Arc::new(disk.clone()), Path::new("/"));
+        assert!(next.lend().is_some());
+        assert!(disk.open_file(path, Access::Read).is_ok());
+        next.remove();
+        assert_eq!(disk.open_file(path, Access::Read).unwrap_err().kind(), io::ErrorKind::NotFound);
+        next.remove();
+    }
+}

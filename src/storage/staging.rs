@@ -212,6 +212,8 @@ mod tests {
             let mut second = staging.lend().unwrap().unwrap();
             assert!(staging.lend().unwrap().is_none());
             assert_eq!((second.len(), second.bytes()), (1024, &[0; 1024][..]));
+            assert!(!second.is_empty());
+            assert!(format!("{staging:?} {second:?}").contains("index: 1"));
             second.bytes_mut()[100..104].copy_from_slice(b"here");
             second.stored(100..104).unwrap();
             let file = disk.open_file(path, Access::Read).unwrap();
@@ -227,6 +229,7 @@ mod tests {
             again.keep();
             assert!(staging.lend().unwrap().is_none());
             assert!(disk.create_staging(path, layout).is_err(), "it is there");
+            assert!(format!("{staging:?}").contains("1024"));
         }
     }
 
@@ -240,5 +243,12 @@ mod tests {
         assert_eq!(staging.lend().unwrap_err().kind(), io::ErrorKind::StorageFull);
         disk.set_capacity(None);
         assert!(staging.lend().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_layout_has_bytes() {
+        let bytes = |slot_bytes, slots| StagingLayout { slot_bytes, slots }.bytes().ok();
+        assert_eq!(bytes(1024, 3), Some(3072));
+        assert_eq!([bytes(0, 3), bytes(1024, 0), bytes(usize::MAX, 2)], [None; 3]);
     }
 }
