@@ -391,3 +391,32 @@ fn make_aside(storage: &dyn Storage, path: &Path) -> Result<PathBuf> {
     storage.sync_dir(&all).map_err(Fault::io("sync", &all))?;
     Ok(aside)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::SimulatedDisk;
+
+    /// The manifest closed the shard before the end of its last segment: what is above belongs to its children.
+    #[test]
+    fn a_segment_that_goes_on_behind_the_end_of_its_shard_is_cut() {
+        let disk = SimulatedDisk::new();
+        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+        let stream = crate::Stream::builder().storage(Arc::clone(&storage)).background(false).create("s").unwrap();
+        for _ in 0..4 {
+            stream.put("key", b"data").unwrap();
+        }
+        stream.split_shard(ShardId::new(0), None).unwrap();
+        stream.close().unwrap();
+        let path = Path::new("s");
+        let mut state = manifest::load(&disk, path).unwrap().unwrap();
+        state.shard_mut(ShardId::new(0)).unwrap().next = SequenceNumber::new(3);
+        disk.damage(&path.join(MANIFEST_FILE), |bytes| *bytes = state.encode()).unwrap();
+        disk.damage(&path.join(WATERMARK_FILE), |bytes| bytes.fill(0)).unwrap();
+
+        let report = repair(path, Some(Arc::clone(&storage))).unwrap();
+        assert!(!report.before.is_sound());
+        assert!(report.after.is_sound(), "{:?}", report.after.damage);
+        assert_eq!((report.records_rewritten, report.after.records), (3, 3));
+    }
+}

@@ -208,7 +208,7 @@ impl<'a> Looker<'a> {
         bound(&mut files, entry, exact, durable);
         let known = files.iter().filter_map(|file| file.survey.as_ref()).map(|survey| survey.durable);
         let durable = known.max().unwrap_or_default().max(durable);
-        Ok(assemble(shard_id, directory, files, entry.map(|entry| entry.first), durable))
+        Ok(assemble(shard_id, directory, files, entry, durable))
     }
 
     fn survey(
@@ -266,14 +266,16 @@ fn assemble(
     shard_id: ShardId,
     directory: PathBuf,
     files: Vec<SegmentFile>,
-    first: Option<SequenceNumber>,
+    entry: Option<&ShardEntry>,
     durable: SequenceNumber,
 ) -> Look {
     let usable = || files.iter().enumerate().filter_map(|(index, file)| Some((index, file.survey.as_ref()?)));
+    let closed = entry.filter(|entry| !entry.is_open()).map(|entry| entry.next);
     // Of two files that claim the same numbers the later one is right: a repair puts the later ones in place first.
-    let ends = usable().skip(1).map(|(_, survey)| survey.header.first).map(Some).chain([None]);
+    let ends = usable().skip(1).map(|(_, survey)| survey.header.first).map(Some).chain([closed]);
     let mut pieces = Vec::new();
-    let mut next = first.or_else(|| files.first().map(|file| file.first)).unwrap_or(durable);
+    let mut next =
+        entry.map(|entry| entry.first).or_else(|| files.first().map(|file| file.first)).unwrap_or(durable);
     let mut last_arrival = Timestamp::MIN;
     for ((index, survey), end) in usable().zip(ends) {
         for run in &survey.runs {
@@ -297,7 +299,7 @@ fn assemble(
     Look { shard_id, directory, files, pieces, next: next.max(durable), last_arrival }
 }
 
-/// The number behind what the footer counts, as far as no later file holds it.
+/// The number behind what the footer counts, as far as no later file and no child of the shard holds it.
 fn bounded(footer: &Footer, end: Option<SequenceNumber>) -> SequenceNumber {
     end.map_or(footer.next(), |end| footer.next().min(end))
 }

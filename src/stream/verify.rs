@@ -528,3 +528,62 @@ fn index_agrees(
 fn damage_of(path: &Path, entry: &ShardEntry, reason: &str) -> Corruption {
     Corruption::new(path, 0, reason).of_shard(entry.id).of_records(entry.first, entry.next.previous())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::FrameInput;
+    use crate::segment::SegmentWriter;
+    use crate::storage::SimulatedDisk;
+    use crate::types::{ShardId, StreamId, Timestamp};
+
+    /// A footer whose own checksum holds, but which says something else than the records: no damage makes it, a mistake could.
+    #[test]
+    fn each_field_of_a_footer_is_compared_with_the_records() {
+        let disk = SimulatedDisk::new();
+        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+        let header = SegmentHeader {
+            stream_id: StreamId::new(7),
+            shard_id: ShardId::new(0),
+            incarnation: 1,
+            first: SequenceNumber::new(90),
+            created: Timestamp::from_millis(0),
+            file_bytes: 4096,
+        };
+        let mut writer = SegmentWriter::create(&storage, Path::new("/"), header).unwrap();
+        for number in 90_u32..94 {
+            writer
+                .stage(&FrameInput {
+                    sequence_number: SequenceNumber::new(number.into()),
+                    arrival: Timestamp::from_millis(number.into()),
+                    durable: SequenceNumber::ZERO,
+                    batch_remaining: 0,
+                    explicit_hash_key: None,
+                    producer: None,
+                    partition_key: "key",
+                    data: b"data",
+                })
+                .unwrap();
+        }
+        let footer = writer.seal(SealKind::Closed).unwrap();
+        let path = writer.segment().path().to_path_buf();
+        let check = |footer: &Footer| {
+            let file = disk.open_file(&path, Access::Read).unwrap();
+            check_sealed(file.as_ref(), &path, &header, footer)
+        };
+        assert_eq!(check(&footer).unwrap().starts.len(), 4);
+        let later = Timestamp::from_millis(100);
+        for wrong in [
+            Footer { records: 3, ..footer },
+            Footer { records: 5, ..footer },
+            Footer { frames_end: footer.frames_end + 8, ..footer },
+            Footer { first_arrival: later, ..footer },
+            Footer { last_arrival: later, ..footer },
+            Footer { bytes: footer.bytes + 1, ..footer },
+            Footer { index_position: footer.index_position - 8, ..footer },
+            Footer { index_checksum: !footer.index_checksum, ..footer },
+        ] {
+            assert!(matches!(check(&wrong), Err(Fault::Corrupt(_))), "{wrong:?}");
+        }
+    }
+}

@@ -33,6 +33,7 @@ mod opening;
 mod power;
 mod repair;
 mod threads;
+mod verified;
 
 use std::ops::Range;
 

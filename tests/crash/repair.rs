@@ -15,6 +15,7 @@ use anabranch::{
 use crate::Random;
 use crate::damage::{FOOTER, HEADER, Sample, frames, sample};
 use crate::history::{PATH, builder};
+use crate::verified;
 
 /// A record's place.
 type Place = (ShardId, u64);
@@ -230,7 +231,8 @@ fn without_a_manifest_the_records_are_salvaged_and_nothing_is_changed() {
             disk.damage(&manifest, |bytes| bytes[40] ^= 1).unwrap();
         }
         let (found, report) = check_salvage(&sample, &disk, "no MANIFEST");
-        assert!(report.manifest.is_some());
+        let reason = report.manifest.unwrap().reason;
+        assert_eq!(reason.contains("missing"), gone, "{reason}");
         assert_eq!(found.len(), sample.contents.len(), "all of it can be read");
         let before = disk.operations();
         let refusal = repair(PATH, storage(&disk)).unwrap_err();
@@ -267,6 +269,8 @@ fn behind_an_older_manifest_nothing_is_deleted() {
     assert!(report.after.is_sound(), "{:?}", report.after.damage);
     let stream = builder(&disk, &sample.clock).open_existing(PATH).unwrap();
     assert_eq!(stream.records(RecordsStart::TrimHorizon).unwrap().available().count(), sample.contents.len() - 1);
+    let of_shards: BTreeSet<_> = report.before.damage.iter().filter_map(|damage| damage.shard_id).collect();
+    assert!(of_shards.len() >= 2, "each shard that the manifest does not know is named: {of_shards:?}");
     let newer: Vec<_> = report.set_aside.iter().map(|path| disk.read_file(path).unwrap()).collect();
     let text = b"in one that it does not";
     assert!(newer.iter().any(|bytes| bytes.windows(text.len()).any(|window| window == text)), "set aside, whole");
@@ -290,8 +294,185 @@ fn a_second_repair_takes_up_what_the_first_found_lost() {
     let again = repair(PATH, storage(&disk)).unwrap();
     assert!(again.before.is_sound() && again.set_aside.is_empty(), "a sound stream is left alone");
     assert_eq!(again.before.lost, first.lost, "and still says what it has lost");
+    let neighbour = disk.fork(Crash::ProcessKilled);
     disk.damage(&path, |bytes| bytes[HEADER + 50] ^= 1).unwrap();
     check_repair(&sample, &disk, "damaged a second time");
+    neighbour.damage(&path, |bytes| bytes[starts[1] + 50] ^= 1).unwrap();
+    check_repair(&sample, &neighbour, "damaged beside what was lost");
+}
+
+/// Copied and written again is what is damaged, and nothing else.
+#[test]
+fn only_what_is_damaged_is_replaced() {
+    let sample = Sample::closed();
+    let segments = sample.segments();
+    let names = |paths: &[PathBuf]| {
+        let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        paths.iter().map(name).collect::<Vec<_>>()
+    };
+    let copy_of = |path: &Path| {
+        let shard = path.parent().unwrap().file_name().unwrap().to_str().unwrap();
+        format!("{shard}-{}", path.file_name().unwrap().to_str().unwrap())
+    };
+    for path in &segments {
+        let bytes = sample.disk.read_file(path).unwrap();
+        let starts = frames(&bytes);
+        let case = path.display();
+        for (index, start) in starts.iter().enumerate() {
+            let disk = sample.copy();
+            disk.damage(path, |bytes| bytes[start + 50] ^= 1).unwrap();
+            let report = repair(PATH, storage(&disk)).unwrap();
+            assert!(report.after.is_sound(), "{case}: {:?}", report.after.damage);
+            assert_eq!(names(&report.set_aside), [copy_of(path)], "{case}");
+            assert!(report.set_aside[0].starts_with(Path::new(PATH).join("damaged/1")));
+            assert_eq!(report.records_rewritten, starts.len() as u64 - 1, "{case}");
+            if index > 0 {
+                let made = disk.read_file(path).unwrap();
+                assert!(made.len() < bytes.len(), "{case}: {} bytes of {}", made.len(), bytes.len());
+            }
+        }
+        let disk = sample.copy();
+        disk.remove_file(path).unwrap();
+        let report = repair(PATH, storage(&disk)).unwrap();
+        assert!(report.after.is_sound(), "{case} is gone: {:?}", report.after.damage);
+        assert_eq!((names(&report.set_aside), report.records_rewritten), (vec![], 0), "{case} is gone");
+    }
+    let disk = sample.copy();
+    for directory in ["damaged/1", "damaged/2"] {
+        disk.damage(&segments[0], |bytes| bytes[HEADER + 50] ^= 1).unwrap();
+        let report = repair(PATH, storage(&disk)).unwrap();
+        assert!(
+            report.set_aside.iter().all(|path| path.starts_with(Path::new(PATH).join(directory))),
+            "{report:?}"
+        );
+    }
+}
+
+/// A process that is killed in a roll leaves a segment that is sealed, or not, and a successor that is empty; and a record was damaged
+/// before.
+#[test]
+fn a_repair_beside_a_roll_that_was_cut_short() {
+    let mut with_successor = 0;
+    for at in 0.. {
+        let disk = SimulatedDisk::new();
+        let stream = verified::create(&disk);
+        verified::put(&stream, 6);
+        disk.fail_at(at, DiskFault::PowerCut);
+        let is_done = stream.put("key", verified::RECORD).is_ok();
+        let left = disk.fork(Crash::ProcessKilled);
+        let files = verified::segments(&left);
+        with_successor += u64::from(files.len() == 3 && verified::is_sealed(&left, &files[1]));
+        left.damage(&files[0], |bytes| bytes[HEADER + 50] ^= 1).unwrap();
+        let report = repair(PATH, storage(&left)).unwrap();
+        assert!(report.after.is_sound(), "cut at {at}: {:?}", report.after.damage);
+        assert_eq!(report.lost.len(), 1, "cut at {at}");
+        let stream = builder(&left, &Arc::default()).open_existing(PATH).unwrap();
+        let mut records = stream.records(RecordsStart::TrimHorizon).unwrap();
+        let read = records.available().filter_map(Result::ok).count();
+        assert!(read >= 5 && (!is_done || read == 6), "cut at {at}: {read}");
+        stream.put("key", verified::RECORD).unwrap();
+        if is_done {
+            break;
+        }
+    }
+    assert!(with_successor > 2, "{with_successor}");
+}
+
+/// What a damaged WATERMARK said is kept, or there is no repair.
+#[test]
+fn a_watermark_is_not_replaced_without_a_copy() {
+    let sample = Sample::closed();
+    let path = Path::new(PATH).join("WATERMARK");
+    let damaged = sample.copy();
+    damaged.damage(&path, |bytes| bytes[3] ^= 1).unwrap();
+    let expected = damaged.read_file(&path).unwrap();
+    let whole = damaged.fork(Crash::ProcessKilled);
+    repair(PATH, storage(&whole)).unwrap();
+    for at in 0..whole.operations() {
+        let disk = damaged.fork(Crash::ProcessKilled);
+        disk.fail_at(at, DiskFault::Error(std::io::ErrorKind::Other));
+        if let Ok(report) = repair(PATH, storage(&disk)) {
+            let kept = report.set_aside.iter().any(|path| disk.read_file(path).unwrap() == expected);
+            assert!(kept, "an error at {at}: {report:?}");
+        }
+    }
+}
+
+/// Where nothing is left of a shard, or of all of them, a salvage goes on with the rest, and says what it counted.
+#[test]
+fn a_salvage_goes_without_directories() {
+    let sample = Sample::closed();
+    let shards = Path::new(PATH).join("shards");
+    let remove = |disk: &SimulatedDisk, directory: &Path| {
+        for entry in disk.list(directory).unwrap() {
+            disk.remove_file(&directory.join(entry.name)).unwrap();
+        }
+        disk.remove_dir(directory).unwrap();
+    };
+    let (_, whole) = check_salvage(&sample, &sample.copy(), "sound");
+    let count = sample.disk.list(&shards).unwrap().len() as u64;
+    assert_eq!((whole.shards, whole.manifest, whole.lost), (count, None, vec![]));
+
+    let mut directories: Vec<_> = sample.disk.list(&shards).unwrap();
+    directories.sort();
+    let disk = sample.copy();
+    for entry in &directories {
+        // One after another: of those that are gone without a trace, a repair knows from the manifest.
+        remove(&disk, &shards.join(&entry.name));
+        let left = salvage(PATH, storage(&disk), |_| ControlFlow::Continue(())).unwrap();
+        assert!(left.manifest.is_none());
+        let report = repair(PATH, storage(&disk.fork(Crash::ProcessKilled))).unwrap();
+        assert!(report.after.is_sound(), "{}: {:?}", entry.name, report.after.damage);
+    }
+    let report = repair(PATH, storage(&disk)).unwrap();
+    let lost: u64 = report.lost.iter().map(|range| range.last.since(range.first) + 1).sum();
+    assert_eq!(lost, sample.contents.len() as u64);
+
+    let disk = sample.copy();
+    for entry in &directories {
+        remove(&disk, &shards.join(&entry.name));
+    }
+    disk.remove_dir(&shards).unwrap();
+    let left = salvage(PATH, storage(&disk), |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!((left.shards, left.records, left.manifest), (0, 0, None));
+    disk.remove_file(&Path::new(PATH).join("MANIFEST")).unwrap();
+    let refusal = salvage(PATH, storage(&disk), |_| ControlFlow::Continue(())).unwrap_err();
+    assert_eq!(refusal.kind(), ErrorKind::NotFound, "{refusal:?}");
+    for nth in 0..3 {
+        let disk = sample.copy();
+        disk.fail_on(anabranch::storage::Operation::List, nth, DiskFault::Error(std::io::ErrorKind::Other));
+        let refusal = salvage(PATH, storage(&disk), |_| ControlFlow::Continue(())).unwrap_err();
+        assert_eq!(refusal.kind(), ErrorKind::Io, "list {nth}: {refusal:?}");
+    }
+    let nowhere = salvage("nowhere", storage(&disk), |_| ControlFlow::Continue(())).unwrap_err();
+    assert_eq!(nowhere.kind(), ErrorKind::NotFound);
+}
+
+/// Notes of what was durable that cannot be read are done without by a salvage, and end a repair.
+#[test]
+fn a_watermark_that_cannot_be_read_costs_a_salvage_nothing() {
+    let sample = Sample::killed();
+    let disk = sample.copy();
+    disk.make_unreadable(&Path::new(PATH).join("WATERMARK"), 0..1).unwrap();
+    let (found, _) = check_salvage(&sample, &disk, "an unreadable WATERMARK");
+    assert_eq!(found.len(), sample.contents.len());
+
+    // Only the notes tell that the last record of a shard was durable: without them it would be cut off behind damage.
+    let path = sample.segments().pop().unwrap();
+    let starts = frames(&sample.disk.read_file(&path).unwrap());
+    let damaged = sample.copy();
+    damaged.damage(&path, |bytes| bytes[starts[starts.len() - 2] + 50] ^= 1).unwrap();
+    let (salvaged, _) = check_salvage(&sample, &damaged, "before");
+    let whole = damaged.fork(Crash::ProcessKilled);
+    repair(PATH, storage(&whole)).unwrap();
+    for at in 0..whole.operations() {
+        let case = format!("an error at {at}");
+        let disk = damaged.fork(Crash::ProcessKilled);
+        disk.fail_at(at, DiskFault::Error(std::io::ErrorKind::Other));
+        let _ = repair(PATH, storage(&disk));
+        disk.clear_faults();
+        assert_eq!(check_salvage(&sample, &disk, &case).0, salvaged, "{case}");
+    }
 }
 
 /// Cut at every operation, a repair can be run again and loses nothing that the first run had not lost.
