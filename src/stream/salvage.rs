@@ -434,3 +434,54 @@ fn stream_id_of_segments(
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{FrameInput, SlotHeader, encode_to};
+    use crate::shard::STAGING_FILE;
+    use crate::storage::{Crash, SimulatedDisk};
+    use crate::stream::Stream;
+
+    /// A stream whose writer died after one record, and then staged records that have room in the segment, or have not.
+    fn left_with(records: u64) -> SimulatedDisk {
+        let disk = SimulatedDisk::new();
+        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+        let stream = Stream::builder().storage(storage).background(false).segment_bytes(4096).create("s").unwrap();
+        stream.put("key", [1; 1000]).unwrap();
+        let left = disk.crash(Crash::ProcessKilled);
+        drop(stream);
+        let path = Path::new("s/shards/000000000000").join(segment_name(SequenceNumber::ZERO));
+        let bytes = left.read_file(&path).unwrap();
+        let header = SegmentHeader::decode(bytes.first_chunk().unwrap()).unwrap();
+        let mut slot = SlotHeader::of_segment(&header, 1 << 14).encode().to_vec();
+        for number in 1..=records {
+            let input = FrameInput {
+                sequence_number: SequenceNumber::new(number),
+                arrival: Timestamp::from_millis(1 << 42), // no earlier than the first one's,
+                durable: SequenceNumber::ZERO,
+                batch_remaining: 0,
+                explicit_hash_key: None,
+                producer: None,
+                partition_key: "key",
+                data: &[2; 1000],
+            };
+            encode_to(&mut slot, header.seed(), &input);
+        }
+        slot.resize(1 << 14, 0);
+        let file = left.create_file(&Path::new("s").join(STAGING_FILE)).unwrap();
+        file.write_at(&slot, 0).unwrap();
+        left
+    }
+
+    #[test]
+    fn staged_records_are_taken_if_their_segment_has_room_for_them() {
+        for (staged, taken) in [(0, 0), (1, 1), (2, 2), (3, 0)] {
+            let storage: Arc<dyn Storage> = Arc::new(left_with(staged));
+            let report = salvage("s", Some(Arc::clone(&storage)), |_| ControlFlow::Continue(())).unwrap();
+            assert_eq!((report.records, report.lost), (1 + taken, vec![]), "{staged} were staged");
+            let stream = Stream::builder().storage(storage).background(false).open_existing("s").unwrap();
+            assert_eq!(stream.describe().unwrap().shards[0].records, 1 + taken, "{staged} were staged");
+        }
+    }
+}

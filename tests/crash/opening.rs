@@ -1,6 +1,7 @@
 //! What an opening decides, one decision at a time. Most were written for a mutant that nothing else caught.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -448,11 +449,11 @@ fn a_directory_that_the_manifest_does_not_name_is_removed_or_refused() {
     assert!(case.disk.list(&foreign).is_ok());
 }
 
-/// A disk on which something happens just before one of the calls that look for files: a writer is at work beside the caller.
+/// A disk on which something happens just before some of the calls that look for files: a writer is at work beside the caller.
 struct Meanwhile {
     disk: SimulatedDisk,
     looks: AtomicU64,
-    at: u64,
+    at: Range<u64>,
     happens: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -464,7 +465,7 @@ impl std::fmt::Debug for Meanwhile {
 
 impl Meanwhile {
     fn look(&self) -> &SimulatedDisk {
-        if self.looks.fetch_add(1, Ordering::SeqCst) == self.at {
+        if self.at.contains(&self.looks.fetch_add(1, Ordering::SeqCst)) {
             (self.happens)();
         }
         &self.disk
@@ -523,7 +524,7 @@ fn a_look_beside_a_writer_that_trims_is_repeated() {
             let storage = Arc::new(Meanwhile {
                 disk: case.disk.clone(),
                 looks: AtomicU64::new(0),
-                at,
+                at: at..at + 1,
                 happens: Box::new({
                     let stream = stream.clone();
                     move || {
@@ -564,4 +565,26 @@ fn a_look_beside_a_writer_that_trims_is_repeated() {
         }
         assert!(!happened, "it happened before every look");
     }
+}
+
+/// Damage is told though the writer changes something before every look: the looks are repeated a few times and not for ever.
+#[test]
+fn damage_beside_a_busy_writer_is_told() {
+    let (case, stream) = Case::create(Durability::Synced, 4096);
+    for _ in 0..4 {
+        stream.put("key", [1; 1000]).unwrap();
+    }
+    let segment = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
+    case.disk.damage(&segment, |bytes| bytes[128 + 50] ^= 1).unwrap();
+    let budget = AtomicU64::new(1 << 40);
+    let storage = Arc::new(Meanwhile {
+        disk: case.disk.clone(),
+        looks: AtomicU64::new(0),
+        at: 0..u64::MAX,
+        happens: Box::new(move || {
+            stream.set_retention_bytes(Some(budget.fetch_add(1, Ordering::SeqCst))).unwrap();
+        }),
+    });
+    let report = verify(PATH, VerifyOptions { storage: Some(storage), progress: None }).unwrap();
+    assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
 }

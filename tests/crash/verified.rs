@@ -138,6 +138,11 @@ fn directories_of_shards_are_missed_and_others_are_not_minded() {
         disk.create_dir(&shard_directory(newer)).unwrap();
     }
     assert_eq!(damage(&disk), [0; 0], "made for a split that came to nothing");
+    for (error, is_told) in [(io::ErrorKind::NotFound, false), (io::ErrorKind::Other, true)] {
+        let disk = disk.fork(Crash::ProcessKilled);
+        disk.fail_on(anabranch::storage::Operation::List, 1, DiskFault::Error(error));
+        assert_eq!(try_verify(&disk).is_err(), is_told, "{error:?} from the list of one of them");
+    }
     disk.create_file(&shard_directory(next).join("anything")).unwrap();
     assert_eq!(damage(&disk), [next]);
     disk.create_file(&shard_directory(next + 1).join("anything")).unwrap();
@@ -156,22 +161,25 @@ fn directories_of_shards_are_missed_and_others_are_not_minded() {
     }
 }
 
-/// Removed between two looks, without a writer that says so.
+/// Removed between two looks, without a writer that says so: before its length was read, that is no failure yet.
 #[test]
 fn a_file_that_went_between_two_looks_is_damage_and_no_failure() {
     let sample = Sample::closed();
     let disk = sample.copy();
-    let opens = report(&disk).segments * 2 + 1;
-    let mut found = 0;
+    let opens = disk.operations_of(anabranch::storage::Operation::OpenFile);
+    assert!(report(&disk).is_sound());
+    let opens = disk.operations_of(anabranch::storage::Operation::OpenFile) - opens;
+    let (mut sound, mut damaged) = (0, 0);
     for nth in 0..opens {
         let disk = sample.copy();
         disk.fail_on(anabranch::storage::Operation::OpenFile, nth, DiskFault::Error(io::ErrorKind::NotFound));
         match try_verify(&disk) {
-            Ok(report) => found += u64::from(!report.is_sound()),
+            Ok(report) if report.is_sound() => sound += 1,
+            Ok(_) => damaged += 1,
             Err(error) => assert_ne!(error.kind(), ErrorKind::Corrupt, "open {nth}: {error:?}"),
         }
     }
-    assert!(found > 0);
+    assert_eq!((sound, damaged), (sample.segments().len(), 1), "lengths, and WATERMARK");
 }
 
 /// Cut at every call of a roll, and of the first segment of an opening.
@@ -224,6 +232,12 @@ fn check_successor(disk: &SimulatedDisk) -> bool {
             damaged.damage(newest, |bytes| bytes[..HEADER].fill(0)).unwrap();
         }
         assert!(!report(&damaged).is_sound(), "gone: {is_gone}");
+        for nth in 0..damaged.operations() {
+            let disk = damaged.fork(Crash::ProcessKilled);
+            disk.fail_at(nth, DiskFault::Error(io::ErrorKind::Other));
+            let outcome = try_verify(&disk);
+            assert!(outcome.is_err() || disk.operations() <= nth, "call {nth} fails: {outcome:?}");
+        }
     }
     true
 }
@@ -264,9 +278,11 @@ fn segments_tell_what_is_wrong_with_each_other() {
         disk.damage(second_newest, no_footer).unwrap();
         disk.damage(newest, |bytes| bytes[HEADER + 50] ^= 1).unwrap();
     });
-    damaged("the newest segment has no header, but a record", &|disk| {
-        disk.damage(newest, |bytes| bytes[..HEADER].fill(0)).unwrap();
-    });
+    for whole in [whole.fork(Crash::ProcessKilled), killed_after(2)] {
+        let newest = segments(&whole).pop().unwrap();
+        whole.damage(&newest, |bytes| bytes[..HEADER].fill(0)).unwrap();
+        assert!(!report(&whole).is_sound(), "the newest segment has no header, but a record");
+    }
 }
 
 /// A gap before the empty successor of a roll, and the segment before the gap is sealed.
