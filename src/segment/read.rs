@@ -414,6 +414,21 @@ mod tests {
     }
 
     #[test]
+    fn a_sound_frame_of_another_record_is_not_the_one_that_was_asked_for() {
+        let writer = writer();
+        let segment = writer.segment();
+        let number = SequenceNumber::new(101);
+        let position = segment.position(number, Visibility::Durable).unwrap().unwrap();
+        let end = segment.end(Visibility::Durable);
+        assert_eq!(segment.frame(position, end, number).unwrap().sequence_number(), number);
+        let Err(Fault::Corrupt(other)) = segment.frame(position, end, SequenceNumber::new(100)) else {
+            panic!("it was given");
+        };
+        assert_eq!((other.offset, other.first_sequence_number), (position, Some(SequenceNumber::new(100))));
+        assert_eq!(other.reason, "found sequence number 101 in the place of 100");
+    }
+
+    #[test]
     fn a_time_leads_to_the_first_visible_record_from_it_on() {
         let writer = writer();
         let first_at = |time, visibility| {

@@ -429,3 +429,106 @@ fn rewrite(file: &dyn StorageFile, path: &Path, range: Range<u64>) -> Result<(),
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::FRAME_HEADER_BYTES;
+    use crate::storage::SimulatedDisk;
+    use crate::types::{ShardId, StreamId};
+
+    const KEY: &str = "key";
+
+    fn writer(file_bytes: u64) -> SegmentWriter {
+        let storage: Arc<dyn Storage> = Arc::new(SimulatedDisk::new());
+        let header = SegmentHeader {
+            stream_id: StreamId::new(1),
+            shard_id: ShardId::new(2),
+            incarnation: 1,
+            first: SequenceNumber::new(100),
+            created: Timestamp::from_millis(0),
+            file_bytes,
+        };
+        SegmentWriter::create(&storage, Path::new("/"), header).unwrap()
+    }
+
+    /// Stages a record whose frame has this many bytes.
+    fn stage(writer: &mut SegmentWriter, frame: usize) {
+        let input = FrameInput {
+            sequence_number: writer.next(),
+            arrival: Timestamp::from_millis(1),
+            durable: SequenceNumber::ZERO,
+            batch_remaining: 0,
+            explicit_hash_key: None,
+            producer: None,
+            partition_key: KEY,
+            data: &vec![1; frame - FRAME_HEADER_BYTES - KEY.len()],
+        };
+        assert_eq!(input.size(), frame);
+        writer.stage(&input).unwrap();
+    }
+
+    /// What a commit of such a group writes ahead.
+    fn commit(writer: &mut SegmentWriter, group: usize) -> Option<(usize, u64)> {
+        stage(writer, group);
+        writer.write_staged().unwrap();
+        let zeros = writer.zeros_ahead().map(|(zeros, at)| (zeros.len(), at));
+        writer.note_durable(writer.written_end());
+        zeros
+    }
+
+    #[test]
+    fn what_is_staged_waits_until_it_is_written() {
+        let mut writer = writer(64 << 10);
+        assert_eq!((writer.staged_bytes(), writer.unsynced_bytes()), (0, 0));
+        stage(&mut writer, 104);
+        stage(&mut writer, 200);
+        assert_eq!((writer.staged_bytes(), writer.unsynced_bytes()), (304, 304));
+        writer.write_staged().unwrap();
+        assert_eq!((writer.staged_bytes(), writer.unsynced_bytes()), (0, 304));
+        assert_eq!(writer.written_end(), SEGMENT_HEADER_BYTES as u64 + 304);
+        writer.sync().unwrap();
+        assert_eq!(writer.unsynced_bytes(), 0);
+    }
+
+    /// Zeros come from the third commit on, behind what is written, before it is needed, and no more than was written so far.
+    #[test]
+    fn zeros_are_written_ahead_of_small_commits() {
+        const GROUP: usize = 1024;
+        let mut writer = writer(8 << 20);
+        assert_eq!([(); 2].map(|()| commit(&mut writer, GROUP)), [None; 2], "it may stay with a few");
+        let start = writer.written_end() + GROUP as u64;
+        assert_eq!(commit(&mut writer, GROUP), Some((LEAST_ZEROS_AHEAD, start)));
+        let mut zeros_end = start + LEAST_ZEROS_AHEAD as u64;
+        let (mut longest, mut calls) = (0, 0);
+        for _ in 3..4000 {
+            let zeros = commit(&mut writer, GROUP);
+            if let Some((length, at)) = zeros {
+                assert_eq!(at, zeros_end, "where the others ended");
+                assert!(at < writer.written_end() + GROUP as u64, "it is soon reached");
+                assert!(length as u64 <= writer.written_end().max(LEAST_ZEROS_AHEAD as u64));
+                zeros_end += length as u64;
+                (longest, calls) = (longest.max(length), calls + 1);
+            }
+            assert!(writer.written_end() + GROUP as u64 <= zeros_end, "the next commit finds them there");
+        }
+        assert_eq!(longest, ZEROS_AHEAD);
+        assert!((8..16).contains(&calls), "{calls}");
+    }
+
+    #[test]
+    fn no_zeros_are_written_ahead_of_large_commits_or_behind_the_frames_room() {
+        for (group, is_small) in [(ZEROS_AHEAD / 4, true), (ZEROS_AHEAD / 4 + 8, false)] {
+            let mut writer = writer(8 << 20);
+            let zeros: Vec<_> = (0..4).map(|_| commit(&mut writer, group)).collect();
+            assert_eq!(zeros.iter().any(Option::is_some), is_small, "{group}: {zeros:?}");
+        }
+        let mut writer = writer(8 << 10);
+        let footer = writer.segment().header().footer_position();
+        commit(&mut writer, 104);
+        commit(&mut writer, 104);
+        let (length, at) = commit(&mut writer, 104).unwrap();
+        assert_eq!(at + length as u64, footer);
+        assert_eq!((0..20).find_map(|_| commit(&mut writer, 256)), None, "there is no room for more");
+    }
+}

@@ -8,9 +8,9 @@ use std::time::Instant;
 use super::*;
 use crate::clock::ManualClock;
 use crate::format::{ClosedShard, FrameInput, SegmentHeader, StreamOptions, frame_bytes};
-use crate::limits::{READ_BATCH_BYTES, RECENT_SEGMENTS, UNSYNCED_FACTOR};
+use crate::limits::{MAX_PENDING_BYTES, MAX_STAGING_SLOTS, READ_BATCH_BYTES, RECENT_SEGMENTS, UNSYNCED_FACTOR};
 use crate::segment::Segment;
-use crate::storage::{Access, DirEntry, DiskFault, LockGuard, SimulatedDisk, StorageFile};
+use crate::storage::{Access, DirEntry, DiskFault, LockGuard, Operation, SimulatedDisk, StorageFile};
 use crate::types::{Durability, HashKeyRange, ShardIteratorType};
 
 const STREAM: StreamId = StreamId::new(1);
@@ -169,6 +169,110 @@ fn a_reader_sleeps_until_there_is_something_to_read() {
     join(woken);
 }
 
+/// A shard that stages what is put, and its disk.
+fn staging_shard(has_background: bool) -> (Arc<Shard>, SimulatedDisk) {
+    let disk = SimulatedDisk::new();
+    let options = StreamOptions { durability: Durability::Buffered, ..StreamOptions::default() };
+    (shard_on(Arc::new(disk.clone()), options, has_background), disk)
+}
+
+#[test]
+fn a_staged_record_wakes_who_sleeps_at_the_tail_of_its_shard_or_its_stream() {
+    for of_stream in [false, true] {
+        let (shard, disk) = staging_shard(true);
+        put(&shard); // the file and the slot are made
+        let written = disk.operations_of(Operation::Write);
+        let woken = sleeper({
+            let shard = Arc::clone(&shard);
+            move || {
+                let is_there = || shard.next(Visibility::Written) > SequenceNumber::new(1);
+                if of_stream {
+                    shard.context.tail.wait_unless(FOREVER, is_there);
+                } else {
+                    shard.wait(SequenceNumber::new(1), Visibility::Written, FOREVER);
+                }
+                assert!(is_there());
+            }
+        });
+        put(&shard);
+        join(woken);
+        assert_eq!(disk.operations_of(Operation::Write), written, "staging needs no call");
+    }
+}
+
+#[test]
+fn a_staged_record_wakes_the_background_that_rests_and_no_other() {
+    for has_background in [true, false] {
+        let (shard, _disk) = staging_shard(has_background);
+        let wishes = || shard.context.flush.wish.load(Ordering::SeqCst);
+        let rests = || shard.context.drains_rest.load(Ordering::SeqCst);
+        put(&shard);
+        assert_eq!((wishes(), rests()), if has_background { (LOOK_AGAIN, false) } else { (NO_WISH, true) });
+        shard.context.flush.wait(Duration::ZERO);
+        put(&shard);
+        assert_eq!(wishes(), NO_WISH, "it looks anyway, or is not there");
+        assert!(shard.has_staged());
+        assert_eq!(shard.context.counters.puts.load(Ordering::SeqCst), 0, "counted when they are written");
+        shard.drain().unwrap();
+        assert!(!shard.has_staged());
+        assert_eq!(shard.context.counters.puts.load(Ordering::SeqCst), 2);
+        assert_eq!(shard.context.counters.bytes_in.load(Ordering::SeqCst), 2 * (3 + DATA.len() as u64));
+    }
+}
+
+#[test]
+fn slots_go_from_shard_to_shard() {
+    let (shard, disk) = staging_shard(true);
+    let has_slot = || shard.append.lock().writer.as_ref().is_some_and(SegmentWriter::has_slot);
+    let lend_all = || std::iter::from_fn(|| shard.context.staging.lend()).collect::<Vec<_>>();
+    put(&shard);
+    assert!(has_slot());
+    assert_eq!(lend_all().len(), MAX_STAGING_SLOTS - 1);
+    shard.release_slot();
+    assert!(has_slot(), "a record is in it");
+    shard.drain().unwrap();
+    shard.release_slot();
+    assert!(!has_slot());
+    shard.context.staging.take_exhausted();
+    let all = lend_all();
+    assert_eq!(all.len(), MAX_STAGING_SLOTS);
+    let written = disk.operations_of(Operation::Write);
+    put(&shard);
+    assert_eq!((has_slot(), shard.has_staged()), (false, false));
+    assert_eq!(disk.operations_of(Operation::Write), written + 1, "without a slot, a call of its own");
+    drop(all);
+    put(&shard);
+    assert!(!has_slot(), "nobody looked");
+    assert!(shard.context.staging.take_exhausted());
+    put(&shard);
+    assert!(has_slot());
+    assert!(shard.park(), "what is staged is written first");
+    assert!(!has_slot() && !shard.has_staged());
+    assert_eq!(lend_all().len(), MAX_STAGING_SLOTS);
+}
+
+/// `Synced` records that nobody commits are committed by the put that finds too many of them.
+#[test]
+fn records_that_wait_for_their_commit_do_not_gather_without_end() {
+    const LARGE: usize = 1 << 20;
+    let mut context = Arc::into_inner(shard(1 << 40, true)).unwrap().context;
+    let own = Arc::get_mut(&mut context).unwrap();
+    (own.first_segment_bytes, own.options.segment_bytes) = (64 << 20, 64 << 20);
+    let shard = Shard::new(context, PathBuf::from("stream/shard"), &entry());
+    let large = vec![7; LARGE];
+    let put = || {
+        let entry = AppendEntry { partition_key: "key", data: &large, explicit_hash_key: None };
+        shard.append(std::iter::once(entry), Durability::Synced, None).unwrap();
+    };
+    let most = MAX_PENDING_BYTES / LARGE;
+    for _ in 0..most {
+        put();
+    }
+    assert_eq!(syncs(&shard), 0);
+    put();
+    assert_eq!((syncs(&shard), shard.next(Visibility::Durable).get()), (1, most as u64));
+}
+
 #[test]
 fn the_end_of_a_shard_and_of_its_stream_wake_its_readers() {
     for end in [Shard::close, Shard::shut] {
@@ -298,7 +402,7 @@ fn a_file_is_synced_before_it_is_closed_where_its_failure_would_not_be_reported_
 
     put(&shard);
     assert_eq!(opened(), before + 1);
-    storage.disk.fail_on(crate::storage::Operation::Sync, 0, DiskFault::Error(io::ErrorKind::Other));
+    storage.disk.fail_on(Operation::Sync, 0, DiskFault::Error(io::ErrorKind::Other));
     assert!(shard.park());
     assert_eq!(durable(), 1);
     let refused = append(&shard, Durability::Buffered);
@@ -520,7 +624,7 @@ fn a_follower_that_cannot_open_a_file_says_so() {
     let shard = Shard::new(context(storage, watermarks, StreamOptions::default(), true), directory, &entry());
     let follower = follow(&shard, &entry());
     follower.refresh().unwrap(); // no file is no error
-    disk.fail_on(crate::storage::Operation::OpenFile, 0, DiskFault::Error(io::ErrorKind::PermissionDenied));
+    disk.fail_on(Operation::OpenFile, 0, DiskFault::Error(io::ErrorKind::PermissionDenied));
     assert!(matches!(follower.refresh(), Err(Fault::Io { .. })));
     // One that is being made has no header yet.
     let path = shard.directory.join(crate::format::segment_name(SequenceNumber::ZERO));

@@ -157,12 +157,20 @@ fn history(stream: &Stream) -> Vec<Event> {
 #[test]
 fn histories_of_threads_are_linearizable() {
     for durability in [Durability::Synced, Durability::Buffered] {
-        let (_directory, stream) = support::stream(support::builder().durability(durability).segment_bytes(4096));
-        let history = history(&stream);
-        assert_eq!(fault(&history), None, "{durability:?}");
-        let meets = |one: &Event, two: &Event| two.called < one.called && one.called < two.returned;
-        let concurrent = history.iter().filter(|one| history.iter().any(|two| meets(one, two)));
-        assert!(concurrent.count() > 10, "the threads met each other");
+        let mut met = 0;
+        // On a disk without a delay and a busy machine, the threads of one history may run one after another.
+        for _ in 0..100 {
+            let (_directory, stream) =
+                support::stream(support::builder().durability(durability).segment_bytes(4096));
+            let history = history(&stream);
+            assert_eq!(fault(&history), None, "{durability:?}");
+            let meets = |one: &Event, two: &Event| two.called < one.called && one.called < two.returned;
+            met += history.iter().filter(|one| history.iter().any(|two| meets(one, two))).count();
+            if met > 10 {
+                break;
+            }
+        }
+        assert!(met > 10, "the threads met each other");
     }
 }
 
