@@ -77,9 +77,11 @@
 //! # Concurrency
 //!
 //! All locks and atomics come from one module, for which the `shuttle` scheduler can stand in. `.ci/models` runs the library's own code (publish, group commit, a
-//! failing group, roll and split, waiting readers) under 4,000 chosen schedules a model, with the power cut in the middle of them. Each model counts the
-//! interleavings that it is about and fails if one was not reached; each has a twin with a planted mistake (published before the sync, nobody woken, a failure
-//! kept secret, a sleeper registered late, a roll during a commit), all six of which are found.
+//! failing group, roll and split, waiting readers, staging and draining) under 4,000 chosen schedules a model, with the power cut or the process killed in the middle
+//! of them. Each model counts the interleavings that it is about (of staging: a kill while records stand in a slot only, before and behind the seal of a roll, a power cut
+//! that takes acknowledged records, a reader and the background that drain, a reader that slept) and fails if one was not reached; each has twins with a planted
+//! mistake (published before the sync, nobody woken, a failure kept secret, a sleeper registered late, a roll during a commit, said to be drained before
+//! it is written, announced before it is staged, rested without a last look), all nine runs of which find it.
 //!
 //! `api/linearizable.rs::histories_of_threads_are_linearizable` records histories of real threads and checks them; the checker itself is tested on histories
 //! that are not. `.ci/sanitizers` runs `tests/race.rs` under `ThreadSanitizer`, where it is silent (but for the freeing of an `Arc` or `Weak` by its last owner, which is
@@ -98,6 +100,8 @@
 //! | `recover_segment` | a newest segment of whatever pieces, opened, cut, opened again | 603,843 | none |
 //! | `operations` | operation sequences with faults and crashes against a model | 29,715 | none |
 //! | `repair` | damage anywhere; then salvage, repair, use | 194,010 | none |
+//!
+//! Since `decode` reads the headers of staged slots too, and what recovery takes behind them, it ran for eleven minutes: 6,084,006 executions, no failure.
 //!
 //! Found on the way to that, and mended: counters of a manifest at their end that overflowed, a repair that left a segment saying it had a successor, a
 //! verification that took for a cut roll what opening refused; and mistakes of the bodies themselves.
@@ -141,31 +145,45 @@
 //! | `segment/survey.rs` | 108 | 7 | 96 | 4 |
 //! | `shard/cursor.rs` | 91 | 9 | 79 | 3 |
 //! | `shard/files.rs` | 8 | 0 | 8 | 0 |
-//! | `shard/follow.rs` | 28 | 4 | 23 | 1 |
+//! | `shard/follow.rs` | 32 | 4 | 26 | 2 |
 //! | `shard/watermark.rs` | 22 | 4 | 18 | 0 |
 //! | `stream/open.rs` | 97 | 18 | 78 | 1 |
-//! | `stream/salvage.rs` | 60 | 12 | 38 | 9 |
-//! | `stream/repair.rs` | 61 | 5 | 33 | 22 |
-//! | `stream/verify.rs` | 136 | 7 | 91 | 38 |
+//! | `stream/salvage.rs` | 72 | 13 | 55 | 4 |
+//! | `stream/repair.rs` | 61 | 5 | 52 | 4 |
+//! | `stream/verify.rs` | 136 | 7 | 128 | 1 |
+//! | `format/staging.rs` | 12 | 2 | 10 | 0 |
+//! | `storage/staging.rs` | 46 | 4 | 41 | 1 |
+//! | `segment/buffer.rs` | 50 | 10 | 38 | 2 |
+//! | `segment/positions.rs` | 25 | 1 | 24 | 0 |
+//! | `shard/staging.rs` | 37 | 2 | 34 | 1 |
 //!
-//! Before the tests that came of it, 14 of `record.rs` and 6 of `files.rs` survived; of the others that was not counted. Left are:
+//! Before the tests that came of it, 14 of `record.rs` and 6 of `files.rs` survived, and 113 of the last eight files together with `follow.rs` survived the unit tests, those of
+//! damage and repair, the directed stories and a part of `api`; of the others that was not counted. Left are:
 //!
 //! - `record.rs`, `RecordBatch::next`, `> 0` to `>= 0`: a batch without a record has no bytes to decode either.
 //! - `survey.rs`, `walk`: `4 * limit` to `4 + limit` and to `4 / limit` in the budget, which is an estimate; `zeros > 0` to `< 0`, which goes over
 //!   zeros in steps of 8. `copy`: `<` to `<=` reads once more, nothing.
 //! - `cursor.rs`, `is_kept` answering `false`, its `<` to `<=`, and `||` to `&&` in `checked_position`: a look saved where the search says the same.
-//! - `follow.rs`, `read_on`, `durable >` to `>=`: publishes the end of no frames, which is published from the start.
+//! - `follow.rs`, `read_on`, `durable >` to `>=`: publishes the end of no frames, which is published from the start; `skip_removed`, `<` to `<=`:
+//!   stores what is there, and rings a bell.
 //! - `open.rs`, `draw_stream_id`, `|` to `^` between halves that share no bit.
 //! - `salvage.rs`, `push_lost`, its guard to `true`: a lost piece always ends where the next one begins; `assemble`, `>` to `>=`: nothing is pushed
-//!   at equality.
+//!   at equality; `look`, `||` to `&&` in `exact`: the note of what was durable is looked at as well where the manifest knows it, and says no more;
+//!   `staged_behind`, its guard to `true`: behind a sealed segment nothing continues, its successor's slot has another header.
+//! - `repair.rs`, `replaced`, `||` to `&&` in `holds`: which file is the last one is asked only of a segment that was full, and there that its numbers end
+//!   before the shard's says the same; `rewrite`, `>` to `==`, `<` and `>=`: how much is written at once.
+//! - `verify.rs`, `check_shard`, `index > 0` to `index >= 0`: a roll has two segments, which `is_cut_roll` asks again.
+//! - `storage/staging.rs`, `is_empty` answering `false`: a layout without bytes is refused.
+//! - `buffer.rs`, `push`, `>` to `>=`, which grows a frame earlier; `clear`, `>` to `>=`, which cuts nothing off.
+//! - `shard/staging.rs`, `remove_if_there`, its guard to `false`: a file that cannot be removed cannot be made either, and there are no slots.
 //!
-//! The other 67 of `salvage.rs`, `repair.rs` and `verify.rs` are not explained: they ran against parts of the suite only (the tests of
-//! repair and of damage, the directed stories, the model, some openings; not the power cuts). Of `survey.rs`, `salvage.rs` and `repair.rs` one constant each was not changed.
+//! Of `survey.rs`, `salvage.rs`, `repair.rs` and `buffer.rs` one constant each was not changed.
 //!
 //! The staging of `Buffered` records and the group commit that parks each waiter came after these runs; `append.rs`, `commit.rs`, `staging.rs`, `buffer.rs`, `positions.rs`,
 //! and what changed in `write.rs`, `recover.rs` and `mod.rs`, have not been mutated since.
 //!
-//! What came of it besides tests: a reader beside a writer that trimmed past it was left behind for good, silently. The test that found it
+//! What came of it besides tests: a repair of a closed shard whose last segment went on behind the shard's end (which only an altered manifest can say) left both; it is
+//! cut there now. And a reader beside a writer that trimmed past it was left behind for good, silently. The test that found it
 //! lets the writer work between any two looks of an opening (`crash/opening.rs::a_look_beside_a_writer_that_trims_is_repeated`).
 //!
 //! # What is not tested
