@@ -220,6 +220,26 @@ fn a_staged_record_wakes_the_background_that_rests_and_no_other() {
     }
 }
 
+/// A `Buffered` shard writes frames while a commit runs: zeros written by the commit could go over them.
+#[test]
+fn only_commits_that_are_alone_write_zeros_ahead() {
+    for (durability, third) in [(Durability::Synced, 1), (Durability::Buffered, 0)] {
+        let disk = SimulatedDisk::new();
+        let shard =
+            shard_on(Arc::new(disk.clone()), StreamOptions { durability, ..StreamOptions::default() }, true);
+        let mut commit = || {
+            append(&shard, Durability::Synced).unwrap();
+            let before = disk.operations_of(Operation::Write);
+            shard.sync().unwrap();
+            disk.operations_of(Operation::Write) - before
+        };
+        let writes: Vec<_> = (0..8).map(|_| commit()).collect();
+        let usual = writes[1];
+        let expected: Vec<_> = (0..8).map(|commit| if commit == 2 { usual + third } else { usual }).collect();
+        assert_eq!(writes, expected, "{durability:?}");
+    }
+}
+
 #[test]
 fn slots_go_from_shard_to_shard() {
     let (shard, disk) = staging_shard(true);
