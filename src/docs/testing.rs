@@ -179,8 +179,28 @@
 //!
 //! Of `survey.rs`, `salvage.rs`, `repair.rs` and `buffer.rs` one constant each was not changed.
 //!
-//! The staging of `Buffered` records and the group commit that parks each waiter came after these runs; `append.rs`, `commit.rs`, `staging.rs`, `buffer.rs`, `positions.rs`,
-//! and what changed in `write.rs`, `recover.rs` and `mod.rs`, have not been mutated since.
+//! In the same manner, but against the unit tests, the model, the directed stories, those of verify and repair, most of `api` and a part of `crash/opening.rs` and of the faults only, the files that
+//! staging and the two doors of the group commit changed:
+//!
+//! | file | mutants | no code | caught | left |
+//! | --- | ---: | ---: | ---: | ---: |
+//! | `shard/append.rs` | 46 | 2 | 38 | 6 |
+//! | `shard/commit.rs` | 36 | 0 | 32 | 4 |
+//! | `shard/recover.rs` | 75 | 13 | 57 | 5 |
+//! | `shard/mod.rs` | 78 | 4 | 70 | 4 |
+//!
+//! Of `commit.rs`, two are caught by the models alone: whoever waits at the wrong door (for which the model of group commit has four writers since), and a door that is taken for
+//! awaited. Tests were written for waiters of a commit that never came, zeros of a commit over the frames of others, staged records that wake nobody, slots that
+//! nobody gets back, a damaged newest segment that an opening would have removed without the notes of what was durable. Left are:
+//!
+//! - `append.rs`: `&&` to `||` around the mistakes that models plant, which ring a bell twice; the planted roll during a commit without its question, which is the model's own
+//!   mistake; `note_arrival` of others, which makes a leader gather longer; a commit at exactly 32 MiB; `use_slot` without its error, which only a power that is gone gives.
+//! - `commit.rs`: `note_arrival`, `expect` and `gather` doing nothing: whom a leader waits for; a question less to the file system where a sync is in place.
+//! - `recover.rs`: `clear_frames`: the size of its pieces, one more read at their end, room cleared that is empty, and `!= 0` to `== 0`, where a piece without one zero byte would be
+//!   left: none is; `take_staged`, `>` to `>=`: frames never reach the footer, since the index has its room.
+//! - `mod.rs`: bells rung while nobody sleeps, a wish that is wished again, a look more before a sleep.
+//!
+//! `segment/write.rs` was begun: the zeros ahead of commits, which nothing tested, have unit tests since; what else changed in it and in `segment/read.rs` was not run to the end.
 //!
 //! What came of it besides tests: a repair of a closed shard whose last segment went on behind the shard's end (which only an altered manifest can say) left both; it is
 //! cut there now. And a reader beside a writer that trimmed past it was left behind for good, silently. The test that found it

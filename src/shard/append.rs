@@ -242,7 +242,7 @@ impl Shard {
         self.use_slot(state)
     }
 
-    fn seal_rolled(&self, state: &mut AppendState) -> Result<(), ShardError> {
+    pub(super) fn seal_rolled(&self, state: &mut AppendState) -> Result<(), ShardError> {
         let Some(writer) = state.writer.as_mut() else {
             return Ok(());
         };

@@ -227,7 +227,7 @@ fn only_commits_that_are_alone_write_zeros_ahead() {
         let disk = SimulatedDisk::new();
         let shard =
             shard_on(Arc::new(disk.clone()), StreamOptions { durability, ..StreamOptions::default() }, true);
-        let mut commit = || {
+        let commit = || {
             append(&shard, Durability::Synced).unwrap();
             let before = disk.operations_of(Operation::Write);
             shard.sync().unwrap();
@@ -238,6 +238,39 @@ fn only_commits_that_are_alone_write_zeros_ahead() {
         let expected: Vec<_> = (0..8).map(|commit| if commit == 2 { usual + third } else { usual }).collect();
         assert_eq!(writes, expected, "{durability:?}");
     }
+}
+
+/// Whoever waits for a commit is told when something else seals, syncs or ends the shard before anybody leads one.
+#[test]
+fn who_waits_for_a_commit_is_told_by_whatever_comes_instead() {
+    type Instead = fn(&Shard);
+    let cases: [(Instead, bool); 4] = [
+        (|shard| assert!(shard.freeze().is_ok()), true),
+        (|shard| shard.seal_rolled(&mut shard.append.lock()).unwrap(), true),
+        (Shard::shut, false),
+        (|shard| drop(shard.fail(&mut shard.append.lock(), io_fault())), false),
+    ];
+    for (index, (instead, is_durable)) in cases.into_iter().enumerate() {
+        let shard = shard(1 << 20, true);
+        let target = append(&shard, Durability::Synced).unwrap().next();
+        shard.append.lock().committing = true;
+        let waiters = [(); 3].map(|()| {
+            sleeper({
+                let shard = Arc::clone(&shard);
+                move || shard.commit(target)
+            })
+        });
+        assert!(waiters.iter().all(|waiter| !waiter.is_finished()));
+        shard.append.lock().committing = false;
+        instead(&shard);
+        for waiter in waiters {
+            assert_eq!(join(waiter).is_ok(), is_durable, "case {index}");
+        }
+    }
+}
+
+fn io_fault() -> Fault {
+    Fault::io("write", Path::new("file"))(io::ErrorKind::Other.into())
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anabranch::storage::Storage;
 use anabranch::{
-    Crash, DiskFault, ErrorKind, ManualClock, RetentionPeriod, ShardId, SimulatedDisk, Stream, VerifyOptions,
-    VerifyProgress, VerifyReport, verify,
+    Crash, DiskFault, ErrorKind, ManualClock, RecordsStart, RetentionPeriod, ShardId, SimulatedDisk, Stream,
+    VerifyOptions, VerifyProgress, VerifyReport, verify,
 };
 
 use crate::damage::{FOOTER, HEADER, Sample, frames};
@@ -214,6 +214,24 @@ fn a_roll_or_a_creation_that_is_cut_short_is_no_damage() {
     assert!(rolled > 2, "a sealed segment and its empty successor");
 }
 
+/// A verification finds it; an opening refuses it and changes nothing, or reading does.
+fn assert_refused(disk: &SimulatedDisk, case: &str) {
+    assert!(!report(disk).is_sound(), "{case}");
+    let files = segments(disk);
+    let bytes = |path: &PathBuf| disk.read_file(path).ok();
+    let before: Vec<_> = files.iter().map(bytes).collect();
+    match builder(disk, &Arc::default()).open_existing(PATH) {
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{case}: {error:?}");
+            assert!(files.iter().map(bytes).eq(before), "{case}: the opening changed something");
+        }
+        Ok(stream) => {
+            let mut records = stream.records(RecordsStart::TrimHorizon).unwrap();
+            assert!(records.available().any(|record| record.is_err()), "{case}: it was read");
+        }
+    }
+}
+
 /// Behind a segment that says that it was full, another one must be; whether the state was that.
 fn check_successor(disk: &SimulatedDisk) -> bool {
     let files = segments(disk);
@@ -231,7 +249,8 @@ fn check_successor(disk: &SimulatedDisk) -> bool {
         } else {
             damaged.damage(newest, |bytes| bytes[..HEADER].fill(0)).unwrap();
         }
-        assert!(!report(&damaged).is_sound(), "gone: {is_gone}");
+        assert_refused(&damaged.fork(Crash::ProcessKilled), &format!("gone: {is_gone}"));
+        assert!(!report(&damaged).is_sound());
         for nth in 0..damaged.operations() {
             let disk = damaged.fork(Crash::ProcessKilled);
             disk.fail_at(nth, DiskFault::Error(io::ErrorKind::Other));
@@ -267,7 +286,7 @@ fn segments_tell_what_is_wrong_with_each_other() {
     let damaged = |case: &str, change: &dyn Fn(&SimulatedDisk)| {
         let disk = whole.fork(Crash::ProcessKilled);
         change(&disk);
-        assert!(!report(&disk).is_sound(), "{case}");
+        assert_refused(&disk, case);
     };
     for (index, path) in files[..3].iter().enumerate() {
         damaged(&format!("segment {index} has no footer"), &|disk| disk.damage(path, no_footer).unwrap());
@@ -281,7 +300,7 @@ fn segments_tell_what_is_wrong_with_each_other() {
     for whole in [whole.fork(Crash::ProcessKilled), killed_after(2)] {
         let newest = segments(&whole).pop().unwrap();
         whole.damage(&newest, |bytes| bytes[..HEADER].fill(0)).unwrap();
-        assert!(!report(&whole).is_sound(), "the newest segment has no header, but a record");
+        assert_refused(&whole, "the newest segment has no header, but a record");
     }
 }
 
