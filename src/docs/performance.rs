@@ -5,7 +5,7 @@
 //!
 //! # Writing
 //!
-//! A **`Buffered` put** makes no system call. Its frame is encoded in place into a slot of the STAGING file, 64 KiB that are mapped and stay in the processor's
+//! A **`Buffered` put** makes no system call. Its frame is encoded in place into a slot of the STAGING file, 256 KiB that are mapped and stay in the processor's
 //! cache; when the put returns, the kernel has it. A full slot is written to the segment by one positional write, the cheapest way into the page cache
 //! there is. What remains of a put besides that copy and its checksum: one hash of the key, one look for the shard (no lock, and no count that all
 //! processors write), one lock of the shard, one look at the clock, two plain stores for the index, one store that readers look at.
@@ -30,7 +30,7 @@
 //! | [`flush_interval`](crate::StreamBuilder::flush_interval), [`flush_bytes`](crate::StreamBuilder::flush_bytes) | syncs in the background; a writer that is eight times `flush_bytes` ahead of the disk waits for it | a bound on what a power cut takes of a `Buffered` stream |
 //! | [`segment_bytes`](crate::StreamBuilder::segment_bytes) larger | disk in larger steps; more to read at an opening after a kill; retention removes later | fewer rolls: each syncs the full segment and the new one's name, and its shard takes no records meanwhile |
 //! | [`first_segment_bytes`](crate::StreamBuilder::first_segment_bytes) larger | disk for each shard that has a record | a busy shard does not roll through 64 KiB, 512 KiB, 4 MiB, 32 MiB first |
-//! | more shards | some 1 KiB of memory each, 64 KiB of disk each with a record | writers that do not meet, syncs in parallel |
+//! | more shards | some 1 KiB of memory each, 64 KiB of disk each with a record, 256 KiB of the first 64 that are written to at a time | writers that do not meet, syncs in parallel |
 //!
 //! Past the kernel's limit of dirty pages (a fifth of the memory, usually) every engine converges to what the disk takes.
 //!

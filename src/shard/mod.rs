@@ -233,6 +233,8 @@ pub(crate) struct Shard {
     written: AtomicU64,
     /// All records below are in a segment, where readers find them.
     drained: AtomicU64,
+    /// What `written` was when somebody looked for old staged records last.
+    seen_written: AtomicU64,
     /// All records below are durable.
     durable: AtomicU64,
     /// Readers are shown nothing below this number.
@@ -313,6 +315,7 @@ impl Shard {
             doors: Doors::default(),
             written: AtomicU64::new(next.get()),
             drained: AtomicU64::new(next.get()),
+            seen_written: AtomicU64::new(next.get()),
             durable: AtomicU64::new(next.get()),
             horizon: AtomicU64::new(entry.horizon.get()),
             end: AtomicU64::new(if entry.is_open() { STILL_OPEN } else { next.get() }),
@@ -380,6 +383,13 @@ impl Shard {
             return Err(ShardError::Failed(Arc::clone(failure)));
         }
         self.write_staged(&mut state)
+    }
+
+    /// Writes what is staged if some of it was so at the last call: a writer that fills its slot sooner writes it whole, which
+    /// is the cheapest.
+    pub(crate) fn drain_old(&self) -> Result<(), ShardError> {
+        let seen = self.seen_written.swap(self.written.load(Ordering::SeqCst), Ordering::SeqCst);
+        if seen > self.drained.load(Ordering::SeqCst) { self.drain() } else { Ok(()) }
     }
 
     /// Gives back the slot of a shard in which nothing is staged.

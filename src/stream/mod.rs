@@ -277,7 +277,7 @@ impl StreamInner {
         for member in topology.shards.values() {
             if member.shard.has_staged() {
                 drained += 1;
-                let _ = member.shard.drain(); // a failure is kept by the shard, which tells the next one who appends
+                let _ = member.shard.drain_old(); // a failure is kept by the shard, which tells the next one who appends
             } else if wanted {
                 member.shard.release_slot(); // it was idle since the last look
             }
