@@ -432,9 +432,11 @@ fn rewrite(file: &dyn StorageFile, path: &Path, range: Range<u64>) -> Result<(),
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
     use super::*;
     use crate::format::FRAME_HEADER_BYTES;
-    use crate::storage::SimulatedDisk;
+    use crate::storage::{Crash, DiskFault, Operation, SimulatedDisk};
     use crate::types::{ShardId, StreamId};
 
     const KEY: &str = "key";
@@ -497,6 +499,7 @@ mod tests {
         const GROUP: usize = 1024;
         let mut writer = writer(8 << 20);
         assert_eq!([(); 2].map(|()| commit(&mut writer, GROUP)), [None; 2], "it may stay with a few");
+        assert!(!writer.is_in_place(), "no zeros were written yet");
         let start = writer.written_end() + GROUP as u64;
         assert_eq!(commit(&mut writer, GROUP), Some((LEAST_ZEROS_AHEAD, start)));
         let mut zeros_end = start + LEAST_ZEROS_AHEAD as u64;
@@ -511,6 +514,7 @@ mod tests {
                 (longest, calls) = (longest.max(length), calls + 1);
             }
             assert!(writer.written_end() + GROUP as u64 <= zeros_end, "the next commit finds them there");
+            assert!(writer.is_in_place());
         }
         assert_eq!(longest, ZEROS_AHEAD);
         assert!((8..16).contains(&calls), "{calls}");
@@ -530,5 +534,34 @@ mod tests {
         let (length, at) = commit(&mut writer, 104).unwrap();
         assert_eq!(at + length as u64, footer);
         assert_eq!((0..20).find_map(|_| commit(&mut writer, 256)), None, "there is no room for more");
+    }
+
+    /// What a failed sync left as clean is made durable by nothing but writing it again: all of the range, in many pieces, and no more.
+    #[test]
+    fn what_is_written_again_is_durable_from_end_to_end() {
+        let path = Path::new("/file");
+        let disk = SimulatedDisk::new();
+        let file = disk.create_file(path).unwrap();
+        let bytes: Vec<u8> = (0..(5_usize << 19)).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        file.allocate(bytes.len() as u64).unwrap();
+        file.sync().unwrap();
+        disk.sync_dir(Path::new("/")).unwrap();
+        file.write_at(&bytes, 0).unwrap();
+        disk.fail_on(Operation::Sync, 0, DiskFault::Error(ErrorKind::Other));
+        file.sync().unwrap_err();
+        let range = 4096..bytes.len() - 8192;
+        rewrite(file.as_ref(), path, range.start as u64..range.end as u64).unwrap();
+        file.sync().unwrap();
+        let mut outside = [false; 2];
+        for seed in 0..8 {
+            let found = disk.fork(Crash::PowerLost { seed }).read_file(path).unwrap();
+            assert!(found[range.clone()] == bytes[range.clone()], "something of it is gone");
+            outside[0] |= found[..range.start] != bytes[..range.start];
+            outside[1] |= found[range.end..] != bytes[range.end..];
+        }
+        assert_eq!(outside, [true; 2], "written without need");
+        let end = bytes.len() as u64;
+        rewrite(file.as_ref(), path, end..end + 4096).unwrap();
+        assert_eq!(file.len().unwrap(), end, "nothing is behind the end of the file");
     }
 }

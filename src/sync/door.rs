@@ -78,3 +78,92 @@ mod imp {
         }
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::mpsc::{Receiver, channel};
+    use std::thread;
+    use std::time::Duration;
+
+    use super::Door;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// Threads at a door, each of which says when it was let out; and how often they looked whether they were.
+    struct Waiters {
+        door: Arc<Door>,
+        looks: Arc<AtomicU32>,
+        out: Receiver<()>,
+    }
+
+    impl Waiters {
+        /// They have their tickets when this returns, and most likely wait.
+        fn new(count: usize) -> Self {
+            let (door, looks) = (Arc::new(Door::default()), Arc::new(AtomicU32::new(0)));
+            for _ in 0..3 {
+                door.open(); // nobody waits yet; a ticket of a used door is one of many
+            }
+            let (say, out) = channel();
+            let (came, come) = channel();
+            for _ in 0..count {
+                let (door, looks, say, came) = (Arc::clone(&door), Arc::clone(&looks), say.clone(), came.clone());
+                thread::spawn(move || {
+                    let ticket = door.ticket();
+                    came.send(()).unwrap();
+                    while door.ticket() == ticket {
+                        looks.fetch_add(1, Ordering::SeqCst);
+                        door.wait(ticket);
+                    }
+                    say.send(()).unwrap();
+                });
+            }
+            (0..count).for_each(|_| come.recv_timeout(SOON).unwrap());
+            thread::sleep(Duration::from_millis(50));
+            Self { door, looks, out }
+        }
+
+        fn assert_out(&self, count: usize) {
+            for _ in 0..count {
+                self.out.recv_timeout(SOON).expect("somebody was let out");
+            }
+        }
+    }
+
+    #[test]
+    fn an_opened_door_lets_everybody_out() {
+        let waiters = Waiters::new(3);
+        assert!(waiters.out.try_recv().is_err(), "somebody did not wait");
+        waiters.door.open();
+        waiters.assert_out(3);
+        let looks = waiters.looks.load(Ordering::SeqCst);
+        assert!(looks < 100, "they slept, and did not look {looks} times");
+    }
+
+    #[test]
+    fn one_is_let_out_of_many() {
+        let waiters = Waiters::new(3);
+        waiters.door.open_for_one();
+        waiters.assert_out(1); // the others may, too: they look again
+        waiters.door.open();
+        waiters.assert_out(2);
+    }
+
+    /// Nothing is lost between the ticket and the wait.
+    #[test]
+    fn a_ticket_of_before_the_opening_is_not_waited_with() {
+        for open in [Door::open, Door::open_for_one] {
+            let door = Arc::new(Door::default());
+            let ticket = door.ticket();
+            open(&door);
+            assert_ne!(door.ticket(), ticket);
+            let (say, out) = channel();
+            thread::spawn(move || {
+                door.wait(ticket);
+                say.send(()).unwrap();
+            });
+            out.recv_timeout(SOON).expect("it did not wait");
+        }
+    }
+}

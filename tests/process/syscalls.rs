@@ -21,7 +21,7 @@ use crate::child;
 use crate::records::assert_sound;
 
 /// The calls that the library makes on its files.
-const CALLS: [&str; 15] = [
+const CALLS: [&str; 18] = [
     "openat",
     "fdatasync",
     "fsync",
@@ -37,6 +37,9 @@ const CALLS: [&str; 15] = [
     "getdents64",
     "statx,fstat,newfstatat",
     "ftruncate",
+    "utimensat",
+    "fstatfs",
+    "lseek",
 ];
 const ERRORS: [&str; 8] = ["EIO", "ENOSPC", "EINTR", "EMFILE", "ENOMEM", "EOPNOTSUPP", "EDQUOT", "EROFS"];
 /// Made again at once when a signal interrupts them; a sync is not.
