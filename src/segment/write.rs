@@ -8,7 +8,7 @@ use super::buffer::FrameBuffer;
 use super::read::Segment;
 use super::scan::Scan;
 use crate::format::{
-    FOOTER_BYTES, Footer, FrameInput, SEGMENT_HEADER_BYTES, SealKind, SegmentHeader, encode, index_bytes,
+    Checker, FOOTER_BYTES, Footer, FrameInput, SEGMENT_HEADER_BYTES, SealKind, SegmentHeader, encode, index_bytes,
     segment_name,
 };
 use crate::storage::{Access, Fault, StagingSlot, Storage, StorageFile};
@@ -35,6 +35,7 @@ pub(crate) struct SegmentWriter {
     durable_end: u64,
     /// Frames encoded and not yet written.
     buffer: FrameBuffer,
+    checker: Checker,
     /// Zeros were written up to here, where that is behind the frames.
     zeros_end: u64,
     /// Commits of this segment.
@@ -111,6 +112,7 @@ impl SegmentWriter {
 
     fn new(storage: Arc<dyn Storage>, segment: Arc<Segment>, file: Arc<dyn StorageFile>) -> Self {
         Self {
+            checker: segment.seed().checker(),
             segment,
             storage,
             file: Some(file),
@@ -238,10 +240,9 @@ impl SegmentWriter {
         if !self.buffer.has_room(size) {
             self.write_buffer()?;
         }
-        let seed = self.segment.seed();
         self.segment.push_position(self.staged_end());
         if self.buffer.has_room(size) {
-            let staged = self.buffer.push(size, |frame| encode(frame, seed, input));
+            let staged = self.buffer.push(size, |frame| encode(frame, &self.checker, input));
             staged.map_err(Fault::io("stage for", self.segment.path()))?;
         } else {
             self.write_large(size, input)?;
@@ -256,7 +257,7 @@ impl SegmentWriter {
     /// Writes a frame that is larger than the whole buffer, which is empty.
     fn write_large(&mut self, size: usize, input: &FrameInput<'_>) -> Result<(), Fault> {
         let mut frame = vec![0; size];
-        encode(&mut frame, self.segment.seed(), input);
+        encode(&mut frame, &self.checker, input);
         let (file, path) = (self.file()?, self.segment.path());
         file.write_at(&frame, self.written_end).map_err(Fault::io("write", path))?;
         self.written_end += size as u64;
