@@ -2,9 +2,7 @@
 
 use crate::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::fmt;
-use std::time::{Duration, Instant};
-
-use rustix::time::{ClockId, clock_gettime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::types::Timestamp;
 
@@ -42,14 +40,21 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        // Not `SystemTime`, whose arithmetic takes half as long again as the question: every put asks for the time.
-        let now = clock_gettime(ClockId::Realtime);
-        Timestamp::from_millis(now.tv_sec.saturating_mul(1_000).saturating_add(now.tv_nsec / 1_000_000))
+        match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => Timestamp::from_millis(saturate(since)),
+            Err(before) => Timestamp::from_millis(-saturate(before.duration())),
+        }
     }
 
     fn monotonic(&self) -> Duration {
         self.started.elapsed()
     }
+}
+
+fn saturate(duration: Duration) -> i64 {
+    // Not `as_millis`, which divides numbers of 128 bits: every put asks for the time.
+    let millis = duration.as_secs().saturating_mul(1_000).saturating_add(u64::from(duration.subsec_millis()));
+    i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
 /// A clock that moves only when it is told to: for tests.
@@ -80,7 +85,7 @@ impl ManualClock {
 
     /// Lets time pass: both clocks move.
     pub fn advance(&self, by: Duration) {
-        let millis = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        let millis = saturate(by);
         let _ =
             self.wall_ms.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| Some(now.saturating_add(millis)));
         self.monotonic_ms.fetch_add(millis.unsigned_abs(), Ordering::SeqCst);
