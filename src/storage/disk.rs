@@ -315,8 +315,8 @@ impl StorageFile for DiskFile {
     }
 
     fn sync_in_place(&self) -> io::Result<()> {
-        // Such a sync waits for no commit of the journal, whose failure could be kept from it.
-        if overwrites_in_place(&self.0)? { sync_data(&self.0) } else { self.sync() }
+        // Such a sync waits for no commit of the journal, whose failure could be kept from it. Where that cannot be asked it is a whole one.
+        if overwrites_in_place(&self.0).unwrap_or(false) { sync_data(&self.0) } else { self.sync() }
     }
 
     fn map(&self, len: u64) -> io::Result<Map> {
