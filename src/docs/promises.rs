@@ -6,7 +6,8 @@
 //! # A0. What is assumed of the platform
 //!
 //! 1. When `fdatasync` or `fsync` returns success, what was written before it survives a power cut: the drive honours flushes. One exception is known, and
-//!    looked for after every sync: a file system that is just giving up (see [`testing`](super::testing#real-file-systems)).
+//!    looked for after every sync that may wait for a journal: a file system that is just giving up (see [`testing`](super::testing#real-file-systems)).
+//!    On XFS that takes for granted that nobody clones (`reflink`) the files of a stream while it is written to.
 //! 2. A write changes no byte outside its range, even if the power goes in the middle of it.
 //! 3. Nothing else. Sectors may tear at 512 bytes; what was not synced may reach the disk in any order or not at all; a file's size and
 //!    a directory's entries are persisted by their own syncs only, in any order.
