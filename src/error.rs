@@ -73,6 +73,51 @@ pub enum Error {
         /// What it is.
         actual: SequenceNumber,
     },
+    /// A fenced append showed another token than the shard's. Nothing was appended.
+    #[error("the fencing token of {shard_id} is {actual}, not {token}")]
+    FencingTokenMismatch {
+        /// The shard.
+        shard_id: ShardId,
+        /// The token that the append showed.
+        token: u64,
+        /// The shard's; 0 where none was ever set.
+        actual: u64,
+    },
+    /// A later handle of the same producer was made, or the producer was deleted: this one appends nothing any more.
+    #[error("epoch {epoch} of producer {producer:?} is over: a later handle was made, or the producer deleted")]
+    ProducerFenced {
+        /// The producer's name.
+        producer: String,
+        /// The epoch of the handle that was used.
+        epoch: u32,
+    },
+    /// The producer has put a later batch: what became of this one is not remembered. Nothing was appended by the shard that says so.
+    #[error("batch {number} of producer {producer:?} comes after its batch {last}")]
+    BatchSuperseded {
+        /// The producer's name.
+        producer: String,
+        /// The number of the batch.
+        number: u64,
+        /// The number of the last batch that is known.
+        last: u64,
+    },
+    /// A batch came again under its number with other records than the first time.
+    #[error(
+        "batch {number} of producer {producer:?} came again with other records: {found} in the place of {expected}"
+    )]
+    BatchMismatch {
+        /// The producer's name.
+        producer: String,
+        /// The number of the batch.
+        number: u64,
+        /// How many records of it one shard took the first time.
+        expected: u32,
+        /// How many there are now.
+        found: u32,
+    },
+    /// The stream has no producer of this name.
+    #[error("the stream has no producer {0:?}")]
+    ProducerNotFound(String),
     /// The place lies below the trim horizon: retention has removed it.
     #[error("sequence number {requested} of {shard_id} is trimmed; the earliest record left is {earliest}")]
     Trimmed {
@@ -214,10 +259,18 @@ impl Error {
             | Self::BatchTooLarge { .. }
             | Self::NotAdjacent { .. }
             | Self::BeyondTail { .. }
+            | Self::BatchMismatch { .. }
             | Self::OptionMismatch { .. } => ErrorKind::InvalidInput,
-            Self::ShardNotFound(_) | Self::StreamNotFound(_) | Self::NotAStream { .. } => ErrorKind::NotFound,
+            Self::ShardNotFound(_)
+            | Self::StreamNotFound(_)
+            | Self::ProducerNotFound(_)
+            | Self::NotAStream { .. } => ErrorKind::NotFound,
             Self::StreamExists(_) => ErrorKind::AlreadyExists,
-            Self::SequenceNumberMismatch { .. } | Self::ShardClosed(_) => ErrorKind::Conflict,
+            Self::SequenceNumberMismatch { .. }
+            | Self::FencingTokenMismatch { .. }
+            | Self::ProducerFenced { .. }
+            | Self::BatchSuperseded { .. }
+            | Self::ShardClosed(_) => ErrorKind::Conflict,
             Self::Trimmed { .. } => ErrorKind::Trimmed,
             Self::Lost { .. } => ErrorKind::Lost,
             Self::Locked(_) => ErrorKind::Locked,
@@ -244,6 +297,9 @@ impl Error {
             ShardError::Mismatch { expected, actual } => {
                 Self::SequenceNumberMismatch { shard_id, expected, actual }
             }
+            ShardError::Fenced { token, actual } => Self::FencingTokenMismatch { shard_id, token, actual },
+            ShardError::ProducerFenced { producer, epoch } => Self::ProducerFenced { producer, epoch },
+            ShardError::Superseded { producer, number, last } => Self::BatchSuperseded { producer, number, last },
             ShardError::Trimmed { requested, earliest } => Self::Trimmed { shard_id, requested, earliest },
             ShardError::Lost { first, last } => Self::Lost { shard_id, first, last },
             ShardError::BeyondTail { requested, next } => Self::BeyondTail { shard_id, requested, next },

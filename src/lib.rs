@@ -35,6 +35,7 @@
 //!
 //! - Opening: [`Stream::builder`]; many streams by name: [`Store`].
 //! - Writing: [`Stream::put`], [`put_with`](Stream::put_with) (explicit hash key, durability, condition), [`put_batch`](Stream::put_batch).
+//! - Writing once, whatever happens: [`Stream::producer`]. Against others: [`PutOptions::expect_next`], [`Stream::fence_shard`].
 //! - Reading: [`Stream::shard_iterator`], [`records`](Stream::records), [`get`](Stream::get). Beside the writer, in another process:
 //!   [`StreamBuilder::open_read_only`].
 //! - Shards: [`split_shard`](Stream::split_shard), [`merge_shards`](Stream::merge_shards), [`update_shard_count`](Stream::update_shard_count).
@@ -118,10 +119,11 @@ pub use segment::{Record, RecordBatch, RecordRef};
 pub use storage::{Corruption, Crash, DiskFault, SimulatedDisk, Storage};
 pub use store::{Store, StoreBuilder};
 pub use stream::{
-    Available, ChildShard, Follow, LostRange, Metrics, PutEntry, PutOptions, PutReceipt, Records,
-    RecordsAvailable, RecordsFollow, RecordsStart, RecoveryReport, RepairReport, SalvageReport, Salvaged,
-    SalvagedRecord, ShardDescription, ShardIterator, ShardState, ShardSummary, Stream, StreamBuilder,
-    StreamDescription, TornTail, TrimReport, VerifyOptions, VerifyProgress, VerifyReport, repair, salvage, verify,
+    Available, ChildShard, Follow, LostRange, Metrics, Producer, ProducerDescription, PutBatchOptions, PutEntry,
+    PutOptions, PutReceipt, Records, RecordsAvailable, RecordsFollow, RecordsStart, RecoveryReport, RepairReport,
+    SalvageReport, Salvaged, SalvagedRecord, ShardDescription, ShardIterator, ShardState, ShardSummary, Stream,
+    StreamBuilder, StreamDescription, TornTail, TrimReport, VerifyOptions, VerifyProgress, VerifyReport, repair,
+    salvage, verify,
 };
 pub use types::{
     Durability, HashKey, HashKeyRange, ParseShardIdError, PartitionHash, RetentionPeriod, SequenceNumber, ShardId,

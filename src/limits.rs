@@ -57,6 +57,16 @@ pub const MAX_SHARD_ID: u32 = (1 << 24) - 1;
 /// The largest manifest that is read: far above what [`MAX_SHARDS`] can need.
 pub const MAX_MANIFEST_BYTES: u64 = 64 << 20;
 
+/// Most producers that a stream knows by name at a time.
+pub const MAX_PRODUCERS: usize = 10_000;
+
+/// The longest name of a producer, in bytes: as a stream's, of `[a-zA-Z0-9_.-]`.
+pub const MAX_PRODUCER_NAME_BYTES: usize = MAX_STREAM_NAME_CHARS;
+
+/// Most parts of batches that a shard remembers, over all its producers. Where merges would bring more together, the producers that have not put anything for
+/// the longest time are forgotten.
+pub const MAX_PRODUCER_PARTS: usize = 1 << 20;
+
 /// The longest retention period, in milliseconds, short of unlimited: 8,760 hours, as Kinesis.
 pub const MAX_RETENTION_MS: u64 = 8_760 * 3_600_000;
 

@@ -171,6 +171,8 @@ mod tests {
             options: StreamOptions::default(),
             next_shard_id: ShardId::new(1),
             shards: vec![shard],
+            next_producer_id: 0,
+            producers: Vec::new(),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::limits::MAX_STREAM_NAME_CHARS;
 use crate::shard::OpenFiles;
 use crate::storage::{Disk, Fault, Storage};
 use crate::stream::{Background, Stream, StreamBuilder, WeakStream, make_directories};
+use crate::types::is_name;
 
 /// Streams by name, in the directories of one directory: one background thread flushes and trims for all of them.
 ///
@@ -285,9 +286,7 @@ impl Inner {
 }
 
 fn check_name(name: &str) -> Result<()> {
-    let characters = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-    let length = (1..=MAX_STREAM_NAME_CHARS).contains(&name.len());
-    if characters && length && name != "." && name != ".." {
+    if is_name(name) {
         return Ok(());
     }
     let reason = format!("{name:?}; it has 1 to {MAX_STREAM_NAME_CHARS} characters of [a-zA-Z0-9_.-]");

@@ -5,7 +5,7 @@
 //! the stream must go on from there. A format that changes without a new version number, or a release that no longer
 //! reads an old version, fails here.
 //!
-//! The fixtures of a released version are never made again. To make those of a version that is not released yet, from nothing:
+//! The fixtures of a released version are never made again. To make those of a version that is not released yet, where they are missing:
 //!
 //! ```text
 //! cargo test --test fixtures -- --ignored write_the_fixtures
@@ -25,18 +25,39 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch::{
-    Clock, HashKey, ManualClock, PartitionHash, PutEntry, PutOptions, Record, RetentionPeriod, ShardId,
-    ShardIteratorType, Stream, StreamBuilder, Timestamp, VerifyOptions, verify,
+    Clock, HashKey, ManualClock, PartitionHash, PutEntry, PutOptions, PutReceipt, Record, RetentionPeriod,
+    ShardId, ShardIteratorType, Stream, StreamBuilder, Timestamp, VerifyOptions, verify,
 };
 use tempfile::TempDir;
 
 /// Each fixture: its name, its hash, and whether its writer closed it or was killed.
-const FIXTURES: [(&str, PartitionHash, bool); 4] = [
+const FIXTURES: [(&str, PartitionHash, bool); 6] = [
     ("xxh3-closed", PartitionHash::Xxh3, true),
     ("xxh3-killed", PartitionHash::Xxh3, false),
     ("md5-closed", PartitionHash::Md5, true),
     ("md5-killed", PartitionHash::Md5, false),
+    ("producers-closed", PartitionHash::Xxh3, true),
+    ("producers-killed", PartitionHash::Xxh3, false),
 ];
+
+/// Whether a producer and a fencing token are in a fixture: the others were made before there were any.
+fn has_producers(name: &str) -> bool {
+    name.starts_with("producers")
+}
+
+/// The fencing token of the stream's lowest shard, and of its descendants.
+const TOKEN: u64 = 7;
+
+/// The keys of the batches of the producer `importer`, 1 and 2.
+fn stamped_keys() -> Vec<String> {
+    (0..6).map(|index| format!("stamped-{index}")).collect()
+}
+
+fn put_stamped(stream: &Stream, number: u64) -> Vec<PutReceipt> {
+    let (keys, data) = (stamped_keys(), format!("batch {number}"));
+    let entries: Vec<_> = keys.iter().map(|key| PutEntry::new(key, data.as_bytes())).collect();
+    stream.producer("importer").unwrap().put_batch(number, &entries).unwrap()
+}
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1")
@@ -289,6 +310,9 @@ fn fixtures_are_opened_for_writing_and_go_on() {
         let found = describe(&stream, closed, fixture.now());
         assert_same(name, &found, &fixture.expected.replacen(&own, &next, 1));
 
+        if has_producers(name) {
+            remembers(name, &fixture, &stream);
+        }
         go_on(name, &fixture, &stream);
         let expected = describe(&stream, true, fixture.now());
         stream.close().unwrap();
@@ -297,6 +321,19 @@ fn fixtures_are_opened_for_writing_and_go_on() {
         let reader = fixture.builder().open_read_only(fixture.path()).unwrap();
         assert_same(name, &describe(&reader, true, fixture.now()), &expected);
     }
+}
+
+/// The producer's last batch is answered, and a fenced put has to show the token.
+fn remembers(name: &str, fixture: &Copied, stream: &Stream) {
+    let before = stream.metrics().records_in;
+    let place = |receipt: &PutReceipt| format!("record {} {}", receipt.shard_id.get(), receipt.sequence_number);
+    for (key, receipt) in stamped_keys().iter().zip(put_stamped(stream, 2)) {
+        let mut found = fixture.lines("record ").into_iter().filter(|line| line.contains(&format!("key {key:?}")));
+        let second = found.next_back().unwrap();
+        assert!(second.starts_with(&format!("{} ", place(&receipt))), "{name}: {second} {receipt:?}");
+    }
+    assert_eq!(stream.metrics().records_in, before, "{name}");
+    assert_eq!(stream.fencing_token(stream.open_shards()[0]).unwrap(), TOKEN, "{name}");
 }
 
 /// Appends to every open shard, by batch and one by one, then reshards.
@@ -351,17 +388,19 @@ fn records_keep_their_routes() {
 
 // ---- making them ----
 
-/// Writes the fixtures of the present version in place of those that are there: see the top of this file for when.
+/// Writes the fixtures of the present version that are not there: see the top of this file for when.
 #[test]
-#[ignore = "replaces the fixtures in the source tree"]
+#[ignore = "writes to the source tree"]
 fn write_the_fixtures() {
-    let _ = fs::remove_dir_all(fixtures());
     fs::create_dir_all(fixtures()).unwrap();
     for (name, hash, closed) in FIXTURES {
+        if fixtures().join(name).exists() {
+            continue;
+        }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("stream");
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_767_225_600_000)));
-        let stream = write(&path, hash, &clock);
+        let stream = write(&path, hash, &clock, has_producers(name));
         let described = describe(&stream, closed, clock.now());
         if closed {
             stream.close().unwrap();
@@ -374,19 +413,23 @@ fn write_the_fixtures() {
 }
 
 /// A history with one of everything, in segments as small as there are.
-fn write(path: &Path, hash: PartitionHash, clock: &Arc<ManualClock>) -> Stream {
+fn write(path: &Path, hash: PartitionHash, clock: &Arc<ManualClock>, producers: bool) -> Stream {
     let options = builder(clock).shards(2).segment_bytes(4 << 10).retention(RetentionPeriod::hours(168));
     options.partition_hash(hash).create(path).unwrap().close().unwrap();
     // A second incarnation, so that its number is not the one that everything starts with.
     let stream = builder(clock).open_existing(path).unwrap();
     let tick = || clock.advance(Duration::from_millis(1_250));
+    if producers {
+        stream.fence_shard(ShardId::new(0), TOKEN).unwrap();
+        put_stamped(&stream, 1);
+    }
 
     // Shard 0 rolls three times; its first segment is trimmed.
     for index in 0..24_u8 {
         put(&stream, HashKey::MIN, &format!("minimum-{index}"), &[index, index ^ 0xff].repeat(210));
         tick();
     }
-    let report = stream.trim_shard(ShardId::new(0), 8.into()).unwrap();
+    let report = stream.trim_shard(ShardId::new(0), if producers { 12 } else { 8 }.into()).unwrap();
     assert_eq!(report.segments_removed, 1);
 
     // Both shards, by their partition keys: empty data, all bytes, keys of every width, a batch.
@@ -403,6 +446,10 @@ fn write(path: &Path, hash: PartitionHash, clock: &Arc<ManualClock>) -> Stream {
     tick();
     for index in 0..10 {
         stream.put(format!("user-{index}"), format!("{index}")).unwrap();
+    }
+
+    if producers {
+        put_stamped(&stream, 2);
     }
 
     // 0 splits into 2 and 3; 3 and 1 merge to 4; 4 splits into 5 and 6. The last two share the rest, one of them gets none of it.

@@ -157,3 +157,27 @@
 //!
 //! Tests: `process/limits.rs::lengths_and_counts_in_files_take_no_memory`, `fuzz_corpus.rs::decode`, `fuzz_corpus.rs::recover_segment`, `fuzz_corpus.rs::operations`, `fuzz_corpus.rs::repair`; measured by
 //! `cargo bench --bench scale`.
+//!
+//! # A15. A batch of a producer is appended once
+//!
+//! A [`Producer`](crate::Producer) that puts its last batch again, in this process or in the next after any crash that the first time survived, is given the receipts of the
+//! first time, and of the records only those are appended that are not there: through roll, split, merge, clean close, kill and power cut. When
+//! [`Stream::producer`](crate::Stream::producer) returns, no earlier handle of that name appends anything any more. Remembered is the last batch, as long as its records are kept.
+//!
+//! What is read to find out does not grow with the log. Damage to what a segment says of producers is [`Error::Corrupt`](crate::Error::Corrupt); a repair gathers it from the records
+//! again.
+//!
+//! Tests: `crash/producers.rs::batches_are_there_once_after_a_power_cut_at_every_operation`, `crash/producers.rs::batches_are_there_once_after_a_kill_at_every_operation`,
+//! `crash/producers.rs::batches_are_there_once_after_a_failure_at_every_operation`, `process/producers.rs::batches_are_there_once_after_kills_synced`,
+//! `process/producers.rs::batches_are_there_once_after_kills_buffered`, `api/idempotence.rs::a_repeat_is_answered_through_splits_and_merges`,
+//! `api/idempotence.rs::a_fence_holds_against_a_put_that_is_under_way`, `api/idempotence.rs::what_is_read_does_not_grow_with_the_log`,
+//! `crash/repair.rs::every_kind_of_damage_is_mended_and_costs_only_what_it_hit`.
+//!
+//! # A16. Conditions
+//!
+//! An append that names a sequence number ([`expect_next`](crate::PutOptions::expect_next)) or a fencing token ([`fencing_token`](crate::PutOptions::fencing_token)) is appended only if that is the
+//! shard's, looked at in the same step; else nothing of it is. A token is durable when [`Stream::fence_shard`](crate::Stream::fence_shard) returns, never falls, and
+//! goes to the children of the shard.
+//!
+//! Tests: `api/fencing.rs::only_the_token_of_the_shard_is_accepted`, `api/fencing.rs::children_keep_the_token`,
+//! `api/fencing.rs::a_batch_is_appended_on_a_condition_or_not_at_all`.

@@ -9,7 +9,8 @@ use crate::types::{HashKey, SequenceNumber, Timestamp};
 pub(crate) const HEADER_BYTES: usize = 40;
 
 const HASH_KEY_BYTES: usize = 16;
-const STAMP_BYTES: usize = 24;
+/// What a producer stamp adds to a frame.
+pub(crate) const STAMP_BYTES: usize = 24;
 const FLAG_HASH_KEY: u8 = 1;
 const FLAG_STAMP: u8 = 2;
 
@@ -17,7 +18,7 @@ const FLAG_STAMP: u8 = 2;
 const MAX_FRAME_BYTES: usize =
     HEADER_BYTES + HASH_KEY_BYTES + STAMP_BYTES + MAX_PARTITION_KEY_BYTES + MAX_DATA_BYTES as usize;
 
-/// Which batch of which producer a record came with. Read by this version, not yet written.
+/// Which batch of which producer a record came with: in the first frame of the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ProducerStamp {
     pub(crate) producer_id: u64,
@@ -262,9 +263,12 @@ impl<'a> RawFrame<'a> {
         Some(HashKey::new(u128::from_le_bytes(*bytes)))
     }
 
-    fn producer(&self) -> Option<ProducerStamp> {
-        let present = self.header[38] & FLAG_STAMP != 0;
-        stamp_before(self.optional, self.optional.len()).filter(|_| present)
+    #[inline]
+    pub(crate) fn producer(&self) -> Option<ProducerStamp> {
+        if self.header[38] & FLAG_STAMP == 0 {
+            return None;
+        }
+        stamp_before(self.optional, self.optional.len())
     }
 
     #[inline]

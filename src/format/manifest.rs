@@ -15,7 +15,11 @@
 //!           shard id 4, count of parents 1, parents 4 each, range start 16, range end 16,
 //!           starting sequence number 8, time of opening 8, closed 1, time of closing 8 (if closed),
 //!           first 8, horizon 8, next 8, last arrival 8
-//!         count of extensions 4 (0 in this version)
+//!         count of extensions 4, and for each, kinds ascending: kind 4, length 4, and what it says:
+//!           kind 1, producers: next producer id 8, count 4, and for each, names ascending:
+//!             length of the name 1, name, producer id 8, epoch 4
+//!           kind 2, fencing tokens: count 4, and for each, ids ascending: shard id 4, token 8 (never 0)
+//!         An extension that has nothing to say is left out.
 //!   end-4 CRC-32 of everything before
 //! ```
 
@@ -24,12 +28,12 @@ use std::time::Duration;
 use super::FORMAT_VERSION;
 use super::reader::Reader;
 use crate::limits::{
-    DEFAULT_FLUSH_BYTES, DEFAULT_FLUSH_INTERVAL_MS, DEFAULT_SEGMENT_BYTES, Limits, MAX_SEGMENT_BYTES,
-    MAX_SHARD_ID, MAX_SHARDS, MIN_SEGMENT_BYTES,
+    DEFAULT_FLUSH_BYTES, DEFAULT_FLUSH_INTERVAL_MS, DEFAULT_SEGMENT_BYTES, Limits, MAX_PRODUCERS,
+    MAX_SEGMENT_BYTES, MAX_SHARD_ID, MAX_SHARDS, MIN_SEGMENT_BYTES,
 };
 use crate::types::{
     Durability, HashKey, HashKeyRange, PartitionHash, RetentionPeriod, SequenceNumber, ShardId, StreamId,
-    Timestamp,
+    Timestamp, is_name,
 };
 
 const MAGIC: [u8; 8] = *b"ANABRMAN";
@@ -37,6 +41,8 @@ const NONE: u64 = u64::MAX;
 /// No stream is opened or changed so often; a number beyond it was never written.
 const MAX_COUNT: u64 = 1 << 62;
 const CHECKSUM_BYTES: usize = 4;
+const PRODUCERS: u32 = 1;
+const FENCING_TOKENS: u32 = 2;
 const MAX_FLUSH_INTERVAL_S: u64 = 24 * 3_600;
 
 /// What a stream was created with; kept for its life, except for its retention.
@@ -119,6 +125,18 @@ pub(crate) struct ShardEntry {
     pub(crate) next: SequenceNumber,
     /// No record of the shard arrived later than this, as of the time it was written.
     pub(crate) last_arrival: Timestamp,
+    /// The token that fenced appends have to show; 0 where there is none.
+    pub(crate) fencing_token: u64,
+}
+
+/// A producer that the stream knows by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ProducerEntry {
+    pub(crate) name: String,
+    /// Never given to another producer.
+    pub(crate) id: u64,
+    /// Counts the handles that were made of it: only the newest can append.
+    pub(crate) epoch: u32,
 }
 
 impl ShardEntry {
@@ -141,6 +159,7 @@ impl ShardEntry {
             horizon: starting,
             next: starting,
             last_arrival: opened,
+            fencing_token: 0,
         }
     }
 
@@ -160,6 +179,9 @@ pub(crate) struct ManifestState {
     pub(crate) options: StreamOptions,
     pub(crate) next_shard_id: ShardId,
     pub(crate) shards: Vec<ShardEntry>,
+    pub(crate) next_producer_id: u64,
+    /// By name, ascending.
+    pub(crate) producers: Vec<ProducerEntry>,
 }
 
 /// Why bytes are no manifest.
@@ -191,7 +213,7 @@ impl ManifestState {
         for shard in &self.shards {
             shard.encode(&mut out);
         }
-        out.extend_from_slice(&[0; 4]);
+        self.encode_extensions(&mut out);
         let checksum = crc32fast::hash(&out);
         out.extend_from_slice(&checksum.to_le_bytes());
         out
@@ -232,9 +254,107 @@ impl ManifestState {
             return None;
         }
         let shards = (0..count).map(|_| ShardEntry::parse(reader)).collect::<Option<Vec<_>>>()?;
-        reader.zeros(4)?;
+        let mut state = Self {
+            generation,
+            stream_id,
+            created,
+            incarnation,
+            clean,
+            options,
+            next_shard_id,
+            shards,
+            next_producer_id: 0,
+            producers: Vec::new(),
+        };
+        state.parse_extensions(reader)?;
         reader.end()?;
-        Some(Self { generation, stream_id, created, incarnation, clean, options, next_shard_id, shards })
+        Some(state)
+    }
+
+    fn encode_extensions(&self, out: &mut Vec<u8>) {
+        let mut extensions = Vec::new();
+        if self.next_producer_id > 0 {
+            extensions.push((PRODUCERS, self.encode_producers()));
+        }
+        if self.shards.iter().any(|shard| shard.fencing_token != 0) {
+            extensions.push((FENCING_TOKENS, self.encode_fencing_tokens()));
+        }
+        out.extend_from_slice(&count(extensions.len()));
+        for (kind, body) in extensions {
+            out.extend_from_slice(&kind.to_le_bytes());
+            out.extend_from_slice(&count(body.len()));
+            out.extend_from_slice(&body);
+        }
+    }
+
+    fn encode_producers(&self) -> Vec<u8> {
+        let mut out = self.next_producer_id.to_le_bytes().to_vec();
+        out.extend_from_slice(&count(self.producers.len()));
+        for producer in &self.producers {
+            out.push(u8::try_from(producer.name.len()).unwrap_or(u8::MAX));
+            out.extend_from_slice(producer.name.as_bytes());
+            out.extend_from_slice(&producer.id.to_le_bytes());
+            out.extend_from_slice(&producer.epoch.to_le_bytes());
+        }
+        out
+    }
+
+    fn encode_fencing_tokens(&self) -> Vec<u8> {
+        let fenced: Vec<_> = self.shards.iter().filter(|shard| shard.fencing_token != 0).collect();
+        let mut out = count(fenced.len()).to_vec();
+        for shard in fenced {
+            out.extend_from_slice(&shard.id.get().to_le_bytes());
+            out.extend_from_slice(&shard.fencing_token.to_le_bytes());
+        }
+        out
+    }
+
+    fn parse_extensions(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        let mut last_kind = 0;
+        for _ in 0..reader.u32()? {
+            let (kind, length) = (reader.u32()?, reader.u32()?);
+            let mut body = Reader::new(reader.take(usize::try_from(length).ok()?)?);
+            match kind {
+                PRODUCERS if last_kind < PRODUCERS => self.parse_producers(&mut body)?,
+                FENCING_TOKENS if last_kind < FENCING_TOKENS => self.parse_fencing_tokens(&mut body)?,
+                _ => return None,
+            }
+            body.end()?;
+            last_kind = kind;
+        }
+        Some(())
+    }
+
+    fn parse_producers(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        self.next_producer_id = reader.u64()?;
+        let count = reader.u32()?;
+        if count as usize > MAX_PRODUCERS || self.next_producer_id == 0 {
+            return None;
+        }
+        for _ in 0..count {
+            let length = reader.u8()?;
+            let name = std::str::from_utf8(reader.take(length.into())?).ok()?;
+            let producer = ProducerEntry { name: name.to_owned(), id: reader.u64()?, epoch: reader.u32()? };
+            let is_next = self.producers.last().is_none_or(|last| last.name < producer.name);
+            if !is_next || !is_name(name) || producer.id >= self.next_producer_id {
+                return None;
+            }
+            self.producers.push(producer);
+        }
+        Some(())
+    }
+
+    fn parse_fencing_tokens(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        let mut last = None;
+        for _ in 0..reader.u32()? {
+            let (id, token) = (ShardId::new(reader.u32()?), reader.u64()?);
+            if token == 0 || last.is_some_and(|last| last >= id) {
+                return None;
+            }
+            self.shard_mut(id)?.fencing_token = token;
+            last = Some(id);
+        }
+        last.map(drop)
     }
 
     fn is_consistent(&self) -> bool {
@@ -359,6 +479,7 @@ impl ShardEntry {
             horizon: SequenceNumber::new(reader.u64()?),
             next: SequenceNumber::new(reader.u64()?),
             last_arrival: Timestamp::from_millis(reader.i64()?),
+            fencing_token: 0,
         };
         let lineage = entry.parents.iter().all(|parent| *parent < id);
         let ordered = starting <= entry.first && entry.first <= entry.horizon && entry.horizon <= entry.next;
@@ -417,8 +538,14 @@ mod tests {
                 ..Default::default()
             },
             next_shard_id: ShardId::new(3),
-            shards: vec![parent, child(1, lower), child(2, upper)],
+            shards: vec![parent, ShardEntry { fencing_token: 7, ..child(1, lower) }, child(2, upper)],
+            next_producer_id: 9,
+            producers: vec![producer("agent", 8), producer("importer", 2)],
         }
+    }
+
+    fn producer(name: &str, id: u64) -> ProducerEntry {
+        ProducerEntry { name: name.to_owned(), id, epoch: 3 }
     }
 
     fn reseal(bytes: &mut [u8]) {
@@ -454,7 +581,7 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused_even_with_a_sound_checksum() {
-        let broken: [fn(&mut ManifestState); 10] = [
+        let broken: [fn(&mut ManifestState); 15] = [
             |state| state.shards.swap(0, 1),
             |state| state.next_shard_id = ShardId::new(2),
             |state| state.shards[0].first = SequenceNumber::new(5),
@@ -465,6 +592,11 @@ mod tests {
             |state| state.incarnation = MAX_COUNT,
             |state| state.generation = MAX_COUNT,
             |state| state.options.initial_shards = MAX_SHARDS + 1,
+            |state| state.producers.swap(0, 1),
+            |state| state.producers[1].name = "agent".to_owned(),
+            |state| state.producers[0].name = "..".to_owned(),
+            |state| state.producers[0].id = 9,
+            |state| state.producers.resize(MAX_PRODUCERS + 1, producer("z", 1)),
         ];
         for (index, breaking) in broken.iter().enumerate() {
             let mut state = state();

@@ -15,12 +15,12 @@
 //!
 //! # Segment
 //!
-//! One self-describing file of fixed length: header, frames, room; once sealed, an index behind the frames and
-//! a footer in the file's last 128 bytes.
+//! One self-describing file of fixed length: header, frames, room; once sealed, an index and what is known of producers behind the
+//! frames, and a footer in the file's last 128 bytes.
 //!
 //! ```text
-//! | header 128 | frame | frame | ... | index | (room, given back) | footer 128 |
-//!                                    ^ frames end                 ^ file length - 128
+//! | header 128 | frame | frame | ... | index | producers | (room, given back) | footer 128 |
+//!                                    ^ frames end                             ^ file length - 128
 //! ```
 //!
 //! Every segment belongs to one **incarnation** of its stream: the number, kept in the manifest, that each
@@ -65,7 +65,8 @@
 //! Eight zero bytes where a frame should start mean that nothing was written there. The **watermark** is what tells
 //! a torn tail from damage: if the place of record *n* does not decode and any later frame says that *n* was
 //! durable, the file is damaged; otherwise the write of *n* was never acknowledged and was cut short. The
-//! count of **records that follow** makes a batch whole: a tail that ends inside a batch is cut before it.
+//! count of **records that follow** makes a batch whole: a tail that ends inside a batch is cut before it. The **producer stamp** of a
+//! batch stands in its first frame.
 //!
 //! ## Index and footer
 //!
@@ -85,8 +86,27 @@
 //!  56  8  last arrival time
 //!  64  8  bytes of keys and data
 //!  72  4  CRC-32, seeded, of the index
-//!  76 48  0
+//!  76  4  count of entries in the section about producers
+//!  80  4  CRC-32, seeded, of that section; 0 where it has none
+//!  84 40  0
 //! 124  4  CRC-32, seeded, of bytes 0 to 123
+//! ```
+//!
+//! ## Producers
+//!
+//! What the shard knew of the last batch of each producer when the segment was sealed: of its own batches, and of those that it inherited from its parents.
+//! So whoever opens it reads this section and the stamps of what stands behind it, however long the log is. Entries of 72 bytes, by ascending producer
+//! and range:
+//!
+//! ```text
+//!   0  8  producer id
+//!   8  8  batch number
+//!  16  4  shard that took this part of the batch
+//!  20  4  count of its records, at least 1
+//!  24  8  sequence number of the first of them
+//!  32  8  arrival time
+//!  40 16  first hash key of the range whose records of the batch these are
+//!  56 16  last hash key
 //! ```
 //!
 //! # WATERMARK
@@ -139,15 +159,18 @@
 
 mod frame;
 mod manifest;
+mod producers;
 mod reader;
 mod segment;
 mod staging;
 mod watermark;
 
 pub(crate) use frame::{
-    Frame, FrameError, FrameInput, HEADER_BYTES as FRAME_HEADER_BYTES, RawFrame, encode, encode_to, frame_bytes,
+    Frame, FrameError, FrameInput, HEADER_BYTES as FRAME_HEADER_BYTES, ProducerStamp, RawFrame, STAMP_BYTES,
+    encode, encode_to, frame_bytes,
 };
-pub(crate) use manifest::{ClosedShard, ManifestError, ManifestState, ShardEntry, StreamOptions};
+pub(crate) use manifest::{ClosedShard, ManifestError, ManifestState, ProducerEntry, ShardEntry, StreamOptions};
+pub(crate) use producers::{PART_BYTES, ProducerPart, decode_parts, encode_parts, section_bytes};
 pub(crate) use segment::{
     FOOTER_BYTES, Footer, HEADER_BYTES as SEGMENT_HEADER_BYTES, HeaderError, SealKind, SegmentHeader, index_bytes,
     parse_segment_name, segment_name,

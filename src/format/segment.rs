@@ -1,8 +1,9 @@
 //! Header, index and footer of a segment, and its file name. The layouts are drawn in the [room's documentation](super).
 
+use super::producers::section_bytes;
 use super::reader::Reader;
 use super::{FORMAT_VERSION, Seed, padded};
-use crate::limits::MAX_SEGMENT_FILE_BYTES;
+use crate::limits::{MAX_PRODUCER_PARTS, MAX_SEGMENT_FILE_BYTES};
 use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
 
 /// A segment's header; its first frame starts behind it.
@@ -154,6 +155,10 @@ pub(crate) struct Footer {
     /// Bytes of keys and data.
     pub(crate) bytes: u64,
     pub(crate) index_checksum: u32,
+    /// How many entries the section about producers has, behind the index.
+    pub(crate) producers: u32,
+    /// Of that section; 0 where there is none.
+    pub(crate) producers_checksum: u32,
 }
 
 impl Footer {
@@ -170,6 +175,16 @@ impl Footer {
     /// How long the segment's index is.
     pub(crate) fn index_bytes(&self) -> usize {
         if self.is_lost() { 0 } else { index_bytes(usize::try_from(self.records).unwrap_or(usize::MAX / 8)) }
+    }
+
+    /// Where the section about producers starts.
+    pub(crate) fn producers_position(&self) -> u64 {
+        self.index_position.saturating_add(self.index_bytes() as u64)
+    }
+
+    /// Where the last of the segment's sections ends: the room from here to the footer is not used.
+    pub(crate) fn sections_end(&self) -> u64 {
+        self.producers_position().saturating_add(section_bytes(self.producers as usize) as u64)
     }
 
     pub(crate) fn encode(&self, seed: Seed) -> [u8; FOOTER_BYTES] {
@@ -190,6 +205,8 @@ impl Footer {
         bytes[56..64].copy_from_slice(&self.last_arrival.as_millis().to_le_bytes());
         bytes[64..72].copy_from_slice(&self.bytes.to_le_bytes());
         bytes[72..76].copy_from_slice(&self.index_checksum.to_le_bytes());
+        bytes[76..80].copy_from_slice(&self.producers.to_le_bytes());
+        bytes[80..84].copy_from_slice(&self.producers_checksum.to_le_bytes());
         let checksum = seed.checksum(&bytes[..CHECKED_BYTES]);
         bytes[CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -221,8 +238,10 @@ impl Footer {
             last_arrival: Timestamp::from_millis(reader.i64()?),
             bytes: reader.u64()?,
             index_checksum: reader.u32()?,
+            producers: reader.u32()?,
+            producers_checksum: reader.u32()?,
         };
-        reader.zeros(48)?;
+        reader.zeros(40)?;
         footer.fits(header).then_some(footer)
     }
 
@@ -240,7 +259,9 @@ impl Footer {
             && self.frames_end <= self.index_position
             && self.index_position.is_multiple_of(8)
             && self.index_position <= room
-            && self.index_bytes() as u64 <= room - self.index_position
+            && self.sections_end() <= room
+            && self.producers as usize <= MAX_PRODUCER_PARTS
+            && (self.producers > 0 || self.producers_checksum == 0)
             && self.first_arrival <= self.last_arrival
     }
 }
@@ -273,6 +294,8 @@ mod tests {
             last_arrival: Timestamp::from_millis(2_000),
             bytes: 300,
             index_checksum: 7,
+            producers: 2,
+            producers_checksum: 8,
         }
     }
 
@@ -330,6 +353,9 @@ mod tests {
             Footer { index_position: 65_528, ..footer() },
             Footer { index_position: 1_025, ..footer() },
             Footer { index_position: 65_400, ..footer() },
+            Footer { index_position: 65_272, ..footer() }, // the index fits, what is known of producers does not
+            Footer { producers: 0, ..footer() },
+            Footer { producers: u32::MAX, ..footer() },
             Footer { last_arrival: Timestamp::from_millis(0), ..footer() },
         ] {
             assert_eq!(Footer::decode(&impossible.encode(seed), &header()), None, "{impossible:?}");

@@ -89,6 +89,8 @@ impl Scene {
             },
             next_shard_id: SHARD_ID.successor(),
             shards: vec![entry],
+            next_producer_id: 0,
+            producers: Vec::new(),
         };
         write_file(&disk, "MANIFEST", &state.encode());
         write_file(&disk, "WATERMARK", &encode_slot(STREAM_ID, SHARD_ID, SequenceNumber::new(noted)));
@@ -317,6 +319,8 @@ fn write_sealed(disk: &SimulatedDisk, directory: &Path, kind: SealKind) -> Vec<S
         last_arrival: START,
         bytes: 26 * SEALED_RECORDS,
         index_checksum: header.seed().checksum(&index),
+        producers: 0,
+        producers_checksum: 0,
     };
     image.extend_from_slice(&index);
     image.resize(1_024 - FOOTER_BYTES, 0);
@@ -461,6 +465,8 @@ impl Drawing {
             last_arrival: Timestamp::from_millis(self.arrival.max(START.as_millis())),
             bytes: 0,
             index_checksum: self.header.seed().checksum(&index) ^ u32::from(shape & 8),
+            producers: 0,
+            producers_checksum: 0,
         };
         let footer = if shape & 0x30 == 0x30 { lost(footer, self.header.seed()) } else { footer };
         self.at = usize::try_from(footer.index_position).unwrap();

@@ -12,8 +12,8 @@ mod scan;
 mod survey;
 mod write;
 
-pub(crate) use read::{Due, Segment, Visibility, is_unfinished, read_footer, read_header};
+pub(crate) use read::{Due, Segment, Visibility, is_unfinished, producers_section, read_footer, read_header};
 pub use record::{Record, RecordBatch, RecordRef};
-pub(crate) use scan::{Scan, advance, scan};
+pub(crate) use scan::{Scan, StampedBatch, advance, scan};
 pub(crate) use survey::{Expected, Run, Survey, copy, tolerant};
 pub(crate) use write::SegmentWriter;

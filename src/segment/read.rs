@@ -7,7 +7,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 
 use super::positions::Positions;
 use crate::format::{
-    FOOTER_BYTES, Footer, FrameError, HeaderError, RawFrame, SEGMENT_HEADER_BYTES, Seed, SegmentHeader,
+    FOOTER_BYTES, Footer, FrameError, HeaderError, ProducerPart, RawFrame, SEGMENT_HEADER_BYTES, Seed,
+    SegmentHeader, decode_parts, section_bytes,
 };
 use crate::storage::{Access, Corruption, Fault, Map, Storage, StorageFile};
 use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
@@ -319,6 +320,26 @@ pub(crate) fn read_header(
     } else {
         Ok(header)
     }
+}
+
+/// What a sealed segment says of producers.
+pub(crate) fn producers_section(
+    file: &dyn StorageFile,
+    path: &Path,
+    header: &SegmentHeader,
+    footer: &Footer,
+) -> Result<Vec<ProducerPart>, Fault> {
+    if footer.producers == 0 {
+        return Ok(Vec::new());
+    }
+    let position = footer.producers_position();
+    let mut bytes = vec![0; section_bytes(footer.producers as usize)]; // bounded by the footer's checks
+    let read = file.read_at(&mut bytes, position).map_err(Fault::io("read", path))?;
+    let is_sound = read == bytes.len() && header.seed().checksum(&bytes) == footer.producers_checksum;
+    decode_parts(&bytes).filter(|_| is_sound).ok_or_else(|| {
+        let reason = "the section about producers is not sound";
+        Corruption::new(path, position, reason).of_shard(header.shard_id).into()
+    })
 }
 
 /// Reads a segment's footer; nothing where there is no sound one.

@@ -1,9 +1,11 @@
 //! Finding the end of a segment whose writer died, and telling a torn tail from damage.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::format::{
-    Checker, Frame, FrameError, RawFrame, SEGMENT_HEADER_BYTES, Seed, SegmentHeader, index_bytes,
+    Checker, Frame, FrameError, FrameInput, ProducerStamp, RawFrame, SEGMENT_HEADER_BYTES, Seed, SegmentHeader,
+    index_bytes,
 };
 use crate::storage::{Corruption, Fault, StorageFile};
 use crate::types::{SequenceNumber, Timestamp};
@@ -25,6 +27,33 @@ pub(crate) struct Scan {
     pub(crate) torn: bool,
     /// Where frames of a batch that is not whole end, and the number behind them: what a writer staged may continue it.
     pub(crate) reached: (u64, SequenceNumber),
+    /// The last batch of each producer.
+    pub(crate) stamped: BTreeMap<u64, StampedBatch>,
+}
+
+/// A batch of a producer, as a segment holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StampedBatch {
+    pub(crate) stamp: ProducerStamp,
+    pub(crate) first: SequenceNumber,
+    pub(crate) count: u32,
+    pub(crate) arrival: Timestamp,
+}
+
+impl StampedBatch {
+    /// The batch that a frame begins, if it has a stamp.
+    #[inline]
+    fn begun_by(frame: &RawFrame<'_>) -> Option<Self> {
+        let stamp = frame.producer()?;
+        let count = frame.batch_remaining().saturating_add(1);
+        Some(Self { stamp, first: frame.sequence_number(), count, arrival: frame.arrival() })
+    }
+
+    /// The batch that a frame is to begin, if it has a stamp.
+    pub(crate) fn of_input(input: &FrameInput<'_>) -> Option<Self> {
+        let count = input.batch_remaining.saturating_add(1);
+        Some(Self { stamp: input.producer?, first: input.sequence_number, count, arrival: input.arrival })
+    }
 }
 
 /// Reads a segment's frames from `from`, a scan of its front (or [`Scan::start`]), to their end.
@@ -68,12 +97,13 @@ impl Scan {
             bytes: 0,
             torn: false,
             reached: (SEGMENT_HEADER_BYTES as u64, header.first),
+            stamped: BTreeMap::new(),
         }
     }
 
     /// A copy to run ahead with inside a batch.
     fn ahead(&self) -> Self {
-        Self { starts: Vec::new(), ..*self }
+        Self { starts: Vec::new(), stamped: BTreeMap::new(), ..*self }
     }
 }
 
@@ -99,6 +129,7 @@ fn read_frames(window: &mut Window<'_>, header: &SegmentHeader, found: &mut Scan
     let checker = header.seed().checker();
     let mut batch = found.ahead();
     let mut expected_remaining: Option<u32> = None;
+    let mut stamped = None;
     loop {
         let (position, next) = (batch.end, batch.next);
         let frame = match window.raw_frame(position, &checker)? {
@@ -114,6 +145,9 @@ fn read_frames(window: &mut Window<'_>, header: &SegmentHeader, found: &mut Scan
         if !(in_order && in_batch) {
             return Ok(Stop { position, next, reason: "a record is out of its order" });
         }
+        if expected_remaining.is_none() {
+            stamped = StampedBatch::begun_by(&frame);
+        }
         batch.starts.push(u32::try_from(position / 8).unwrap_or(u32::MAX));
         batch.end += frame.size() as u64;
         batch.next = batch.next.next();
@@ -123,6 +157,9 @@ fn read_frames(window: &mut Window<'_>, header: &SegmentHeader, found: &mut Scan
         expected_remaining = remaining.checked_sub(1);
         if expected_remaining.is_none() {
             accept(found, &mut batch);
+            if let Some(batch) = stamped {
+                found.stamped.insert(batch.stamp.producer_id, batch);
+            }
         }
     }
 }

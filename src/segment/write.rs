@@ -8,8 +8,8 @@ use super::buffer::FrameBuffer;
 use super::read::Segment;
 use super::scan::Scan;
 use crate::format::{
-    Checker, FOOTER_BYTES, Footer, FrameInput, SEGMENT_HEADER_BYTES, SealKind, SegmentHeader, encode, index_bytes,
-    segment_name,
+    Checker, FOOTER_BYTES, Footer, FrameInput, PART_BYTES, SEGMENT_HEADER_BYTES, SealKind, SegmentHeader, encode,
+    index_bytes, segment_name,
 };
 use crate::storage::{Access, Fault, StagingSlot, Storage, StorageFile};
 use crate::types::{SequenceNumber, Timestamp};
@@ -45,6 +45,8 @@ pub(crate) struct SegmentWriter {
     bytes: u64,
     first_arrival: Option<Timestamp>,
     last_arrival: Timestamp,
+    /// Room that is kept for what the seal is to say of producers.
+    reserved: u64,
 }
 
 impl SegmentWriter {
@@ -83,15 +85,17 @@ impl SegmentWriter {
         Ok(Segment::live(path.to_path_buf(), *header, map))
     }
 
-    /// Creates a sealed segment that stands for `records` lost ones, durable but for its name.
+    /// Creates a sealed segment that stands for `records` lost ones, durable but for its name. Its file has room for the section about producers.
     pub(crate) fn create_lost(
         storage: &Arc<dyn Storage>,
         directory: &Path,
         header: SegmentHeader,
         records: u64,
         arrival: Timestamp,
+        producers: &[u8],
     ) -> Result<(), Fault> {
         let path = directory.join(segment_name(header.first));
+        let (producers_count, producers_checksum) = section_summary(producers, &header.seed().checker());
         let footer = Footer {
             kind: SealKind::Lost,
             first: header.first,
@@ -102,9 +106,14 @@ impl SegmentWriter {
             last_arrival: arrival,
             bytes: 0,
             index_checksum: header.seed().checksum(&[]),
+            producers: producers_count,
+            producers_checksum,
         };
         let file = storage.create_file(&path).map_err(Fault::io("create", &path))?;
         file.write_at(&header.encode(), 0).map_err(Fault::io("write", &path))?;
+        if !producers.is_empty() {
+            file.write_at(producers, footer.producers_position()).map_err(Fault::io("write", &path))?;
+        }
         let footer = footer.encode(header.seed());
         file.write_at(&footer, header.footer_position()).map_err(Fault::io("write", &path))?;
         file.sync().map_err(Fault::io("sync", &path))
@@ -125,6 +134,7 @@ impl SegmentWriter {
             bytes: 0,
             first_arrival: None,
             last_arrival: Timestamp::MIN,
+            reserved: 0,
         }
     }
 
@@ -220,11 +230,17 @@ impl SegmentWriter {
         self.records == 0
     }
 
-    /// Whether frames of this many bytes fit, with their places in the index and the footer.
+    /// Keeps room for a section about producers of this many bytes, which [`has_room`](Self::has_room) has found to be there.
+    pub(crate) fn reserve(&mut self, section_bytes: u64) {
+        self.reserved = section_bytes;
+    }
+
+    /// Whether frames of this many bytes fit, with their places in the index, what is reserved, and the footer.
     pub(crate) fn has_room(&self, frame_bytes: u64, records: u64) -> bool {
         let frames_end = self.staged_end().saturating_add(frame_bytes);
         let records = usize::try_from(self.records.saturating_add(records)).unwrap_or(usize::MAX / 8);
-        frames_end.saturating_add(index_bytes(records) as u64) <= self.segment.header().footer_position()
+        let end = frames_end.saturating_add(index_bytes(records) as u64).saturating_add(self.reserved);
+        end <= self.segment.header().footer_position()
     }
 
     /// The smallest file that holds a group of frames of this many bytes.
@@ -362,33 +378,42 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Seals the segment: all frames durable first, then index and footer, durable too. An empty segment
-    /// must not be sealed; see [`remove_empty`](Self::remove_empty).
-    pub(crate) fn seal(&mut self, kind: SealKind) -> Result<Footer, Fault> {
+    /// Seals the segment: all frames durable first, then index, section about producers and footer, durable too. An empty segment
+    /// must not be sealed; see [`remove_empty`](Self::remove_empty). There is room for the section, or it was reserved.
+    pub(crate) fn seal(&mut self, kind: SealKind, producers: &[u8]) -> Result<Footer, Fault> {
         // In two steps: one sync for all could, cut short, leave a footer that vouches for frames or an index that are
         // not there.
         self.write_staged()?;
         let file = self.file()?;
-        let index_checksum = self.write_index(file.as_ref())?;
+        let index_checksum = self.write_sections(file.as_ref(), producers)?;
         file.sync().map_err(Fault::io("sync", self.segment.path()))?;
         self.note_durable(self.written_end);
-        let footer = self.write_footer(file.as_ref(), kind, index_checksum)?;
+        let footer = self.write_footer(file.as_ref(), kind, index_checksum, producers)?;
         file.sync().map_err(Fault::io("sync", self.segment.path()))?;
-        let index_end = footer.index_position + footer.index_bytes() as u64;
         // A hint: where the file system cannot, the room stays taken until the segment expires.
-        let _ = file.release(index_end..self.segment.header().footer_position());
+        let _ = file.release(footer.sections_end()..self.segment.header().footer_position());
         self.segment.publish_footer(footer);
         Ok(footer)
     }
 
-    fn write_index(&self, file: &dyn StorageFile) -> Result<u32, Fault> {
-        let index = self.segment.encode_index();
-        file.write_at(&index, self.written_end).map_err(Fault::io("write", self.segment.path()))?;
-        Ok(self.segment.seed().checksum(&index))
+    /// Writes index and section; gives the checksum of the index.
+    fn write_sections(&self, file: &dyn StorageFile, producers: &[u8]) -> Result<u32, Fault> {
+        let mut sections = self.segment.encode_index();
+        let index_checksum = self.checker.checksum(&sections);
+        sections.extend_from_slice(producers);
+        file.write_at(&sections, self.written_end).map_err(Fault::io("write", self.segment.path()))?;
+        Ok(index_checksum)
     }
 
-    fn write_footer(&self, file: &dyn StorageFile, kind: SealKind, index_checksum: u32) -> Result<Footer, Fault> {
+    fn write_footer(
+        &self,
+        file: &dyn StorageFile,
+        kind: SealKind,
+        index_checksum: u32,
+        producers: &[u8],
+    ) -> Result<Footer, Fault> {
         let path = self.segment.path();
+        let (producers, producers_checksum) = section_summary(producers, &self.checker);
         let footer = Footer {
             kind,
             first: self.segment.first(),
@@ -399,6 +424,8 @@ impl SegmentWriter {
             last_arrival: self.last_arrival,
             bytes: self.bytes,
             index_checksum,
+            producers,
+            producers_checksum,
         };
         let footer_bytes = footer.encode(self.segment.seed());
         file.write_at(&footer_bytes, self.segment.header().footer_position()).map_err(Fault::io("write", path))?;
@@ -409,6 +436,14 @@ impl SegmentWriter {
     pub(crate) fn remove_empty(self) -> Result<(), Fault> {
         let path = self.segment.path();
         self.storage.remove_file(path).map_err(Fault::io("remove", path))
+    }
+}
+
+/// What a footer says of a section about producers: how many entries, and their checksum.
+fn section_summary(section: &[u8], checker: &Checker) -> (u32, u32) {
+    match section.len() / PART_BYTES {
+        0 => (0, 0),
+        entries => (u32::try_from(entries).unwrap_or(u32::MAX), checker.checksum(section)),
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mistake, MutexGuard, planted};
 
-use super::{AppendState, Counters, Phase, Shard, ShardError};
-use crate::format::{FrameInput, SealKind, SegmentHeader, frame_bytes};
+use super::{AppendState, Counters, Phase, Producers, Shard, ShardError};
+use crate::format::{FrameInput, ProducerPart, ProducerStamp, STAMP_BYTES, SealKind, SegmentHeader, frame_bytes};
 use crate::limits::{MAX_PENDING_BYTES, SEGMENT_GROWTH, UNSYNCED_FACTOR};
-use crate::segment::SegmentWriter;
+use crate::segment::{SegmentWriter, StampedBatch};
 use crate::trace::event;
 use crate::types::{Durability, HashKey, SequenceNumber, Timestamp};
 
@@ -29,6 +29,49 @@ pub(crate) struct Appended {
     pub(crate) opened_file: bool,
 }
 
+/// What has to hold for an append, looked at under the shard's lock.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Condition {
+    pub(crate) expect_next: Option<SequenceNumber>,
+    pub(crate) fencing_token: Option<u64>,
+}
+
+/// The batch of a producer that records belong to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stamped<'a> {
+    /// The producer's name.
+    pub(crate) producer: &'a str,
+    pub(crate) stamp: ProducerStamp,
+    /// The epoch that may append.
+    pub(crate) current_epoch: &'a AtomicU64,
+    pub(crate) condition: Condition,
+}
+
+impl Stamped<'_> {
+    fn check_epoch(&self) -> Result<(), ShardError> {
+        let epoch = self.stamp.epoch;
+        if self.current_epoch.load(Ordering::SeqCst) == u64::from(epoch) {
+            return Ok(());
+        }
+        Err(ShardError::ProducerFenced { producer: self.producer.to_owned(), epoch })
+    }
+}
+
+/// What an append takes of a segment.
+#[derive(Debug, Clone, Copy)]
+struct Need {
+    bytes: u64,
+    records: u64,
+}
+
+fn bytes_of<'a, I>(entries: I) -> u64
+where
+    I: Iterator<Item = AppendEntry<'a>>,
+{
+    let sizes = entries.map(|entry| frame_bytes(entry.explicit_hash_key, entry.partition_key, entry.data) as u64);
+    sizes.sum()
+}
+
 impl Shard {
     /// Appends records as one batch: after a crash all are there or none is.
     ///
@@ -38,42 +81,99 @@ impl Shard {
         &self,
         entries: I,
         durability: Durability,
-        expect_next: Option<SequenceNumber>,
+        condition: Condition,
     ) -> Result<Appended, ShardError>
     where
         I: ExactSizeIterator<Item = AppendEntry<'a>> + Clone,
     {
-        let count = entries.len() as u64;
-        let bytes: u64 = entries
-            .clone()
-            .map(|entry| frame_bytes(entry.explicit_hash_key, entry.partition_key, entry.data) as u64)
-            .sum();
+        let need = Need { bytes: bytes_of(entries.clone()), records: entries.len() as u64 };
         let mut state = self.append.lock();
         let was_closed = state.writer.as_ref().is_none_or(SegmentWriter::is_parked);
-        self.make_room(&mut state, bytes, count, expect_next)?;
-        let mut appended = self.stage(&mut state, entries)?;
+        self.make_room(&mut state, need, condition)?;
+        let mut appended = self.stage(&mut state, entries, None)?;
+        appended.opened_file = was_closed;
+        self.hand_on(state, durability)?;
+        Ok(appended)
+    }
+
+    /// Appends what is new of a producer's batch, as one batch, and tells of each record whether it was there already: `None` for those that are
+    /// appended.
+    pub(crate) fn append_stamped(
+        &self,
+        entries: &[(HashKey, AppendEntry<'_>)],
+        durability: Durability,
+        stamped: Stamped<'_>,
+    ) -> Result<(Vec<Option<ProducerPart>>, Option<Appended>), ShardError> {
+        let mut state = self.append.lock();
+        let was_closed = state.writer.as_ref().is_none_or(SegmentWriter::is_parked);
+        Self::check_open(&state, stamped.condition)?;
+        stamped.check_epoch()?;
+        let id = stamped.stamp.producer_id;
+        let producers = self.producers(&mut state)?;
+        let last = producers.last_batch(id).filter(|last| *last >= stamped.stamp.batch_number);
+        if let Some(last) = last.filter(|last| *last > stamped.stamp.batch_number) {
+            let number = stamped.stamp.batch_number;
+            return Err(ShardError::Superseded { producer: stamped.producer.to_owned(), number, last });
+        }
+        let part_of = |key| last.and_then(|_| producers.part_of(id, key).copied());
+        let places: Vec<_> = entries.iter().map(|(key, _)| part_of(*key)).collect();
+        let fresh = entries.iter().zip(&places).filter(|(_, place)| place.is_none());
+        let fresh: Vec<_> = fresh.map(|((_, entry), _)| *entry).collect();
+        if fresh.is_empty() {
+            return Ok((places, None));
+        }
+        let added = STAMP_BYTES as u64 + producers.most_added(id);
+        let need = Need { bytes: bytes_of(fresh.iter().copied()) + added, records: fresh.len() as u64 };
+        self.make_room(&mut state, need, stamped.condition)?;
+        stamped.check_epoch()?; // that may have waited; nobody else of this epoch appends meanwhile
+        let mut appended = self.stage(&mut state, fresh.iter().copied(), Some(stamped.stamp))?;
+        self.remember(&mut state, stamped.stamp, &appended, fresh.len())?;
+        appended.opened_file = was_closed;
+        self.hand_on(state, durability)?;
+        Ok((places, Some(appended)))
+    }
+
+    /// Notes a batch that was just staged, and keeps room to write that down.
+    fn remember(
+        &self,
+        state: &mut AppendState,
+        stamp: ProducerStamp,
+        appended: &Appended,
+        records: usize,
+    ) -> Result<(), ShardError> {
+        let count = u32::try_from(records).unwrap_or(u32::MAX);
+        let batch = StampedBatch { stamp, first: appended.first, count, arrival: appended.arrival };
+        let producers = self.producers(state)?;
+        producers.note(&batch, self.id, self.range);
+        let section_bytes = producers.section_bytes();
+        if let Some(writer) = state.writer.as_mut() {
+            writer.reserve(section_bytes);
+        }
+        Ok(())
+    }
+
+    /// Leaves what was staged to the commit that it waits for, or sees to it that it survives the process, and shows it.
+    fn hand_on(&self, mut state: MutexGuard<'_, AppendState>, durability: Durability) -> Result<(), ShardError> {
         if durability == Durability::Synced {
             state.groups.note_arrival();
+            return Ok(());
         }
-        appended.opened_file = was_closed;
-        if durability == Durability::Buffered {
-            let is_staged = state.writer.as_ref().is_some_and(SegmentWriter::has_slot);
-            let early = planted(Mistake::AnnounceBeforeStaged);
-            if is_staged && early {
-                self.announce_staged();
-            }
-            if is_staged {
-                self.note_written(state.next); // it survives the process: it is there for everybody
-            } else {
-                self.write_staged(&mut state)?;
-            }
-            self.limit_unsynced(&mut state)?;
-            drop(state); // whoever is woken now takes the lock next
-            if is_staged && !early {
-                self.announce_staged();
-            }
+        let is_staged = state.writer.as_ref().is_some_and(SegmentWriter::has_slot);
+        let early = planted(Mistake::AnnounceBeforeStaged);
+        if is_staged && early {
+            self.announce_staged();
         }
-        Ok(appended)
+        if is_staged {
+            self.note_written(state.next); // it survives the process: it is there for everybody
+        } else {
+            self.write_staged(&mut state)?;
+        }
+        self.limit_unsynced(&mut state)?;
+        drop(state); // whoever is woken now takes the lock next
+        if is_staged && !early {
+            self.announce_staged();
+        }
+        Ok(())
     }
 
     fn announce_staged(&self) {
@@ -88,7 +188,12 @@ impl Shard {
         }
     }
 
-    fn stage<'a, I>(&self, state: &mut AppendState, entries: I) -> Result<Appended, ShardError>
+    fn stage<'a, I>(
+        &self,
+        state: &mut AppendState,
+        entries: I,
+        mut stamp: Option<ProducerStamp>,
+    ) -> Result<Appended, ShardError>
     where
         I: ExactSizeIterator<Item = AppendEntry<'a>>,
     {
@@ -108,7 +213,7 @@ impl Shard {
                 durable,
                 batch_remaining: remaining,
                 explicit_hash_key: entry.explicit_hash_key,
-                producer: None,
+                producer: stamp.take(), // the first has it for all
                 partition_key: entry.partition_key,
                 data: entry.data,
             });
@@ -163,26 +268,34 @@ impl Shard {
         self.lead_commit(state)
     }
 
-    /// Leaves with an active segment that has room for frames of this many bytes.
+    /// Whether the shard takes appends, and this one.
+    #[inline]
+    fn check_open(state: &AppendState, condition: Condition) -> Result<(), ShardError> {
+        if let Some(failure) = &state.failure {
+            return Err(ShardError::Failed(Arc::clone(failure)));
+        }
+        if state.phase != Phase::Open {
+            return Err(ShardError::NotOpen);
+        }
+        if let Some(expected) = condition.expect_next.filter(|expected| *expected != state.next) {
+            return Err(ShardError::Mismatch { expected, actual: state.next });
+        }
+        if let Some(token) = condition.fencing_token.filter(|token| *token != state.fencing_token) {
+            return Err(ShardError::Fenced { token, actual: state.fencing_token });
+        }
+        Ok(())
+    }
+
+    /// Leaves with an active segment that has room for what is needed.
     fn make_room(
         &self,
         state: &mut MutexGuard<'_, AppendState>,
-        bytes: u64,
-        records: u64,
-        expect_next: Option<SequenceNumber>,
+        need: Need,
+        condition: Condition,
     ) -> Result<(), ShardError> {
         loop {
-            if let Some(failure) = &state.failure {
-                return Err(ShardError::Failed(Arc::clone(failure)));
-            }
-            if state.phase != Phase::Open {
-                return Err(ShardError::NotOpen);
-            }
-            // Before a roll: a segment that is made gets a record at once.
-            if let Some(expected) = expect_next.filter(|expected| *expected != state.next) {
-                return Err(ShardError::Mismatch { expected, actual: state.next });
-            }
-            let has_room = state.writer.as_ref().is_some_and(|writer| writer.has_room(bytes, records));
+            Self::check_open(state, condition)?; // before a roll: a segment that is made gets a record at once
+            let has_room = state.writer.as_ref().is_some_and(|writer| writer.has_room(need.bytes, need.records));
             let staged = state.writer.as_ref().map_or(0, SegmentWriter::staged_bytes);
             if has_room && staged < MAX_PENDING_BYTES {
                 // Opened before anything is staged, so that a failure to open is only a refusal.
@@ -194,7 +307,7 @@ impl Shard {
             } else if has_room {
                 self.lead_commit(state)?;
             } else {
-                return self.roll(state, bytes, records);
+                return self.roll(state, need);
             }
         }
     }
@@ -215,13 +328,15 @@ impl Shard {
     }
 
     /// Puts a new segment in the place of the active one. A failure to create it leaves everything as it was.
-    fn roll(&self, state: &mut AppendState, bytes: u64, records: u64) -> Result<(), ShardError> {
+    fn roll(&self, state: &mut AppendState, need: Need) -> Result<(), ShardError> {
         self.write_staged(state)?;
+        let section_bytes = self.prepare_producers(state)?;
         if state.writer.as_ref().is_some_and(SegmentWriter::is_empty) {
             self.retire_writer(state)?; // too small for the first batch: its name is needed
         }
         let context = &self.context;
-        let file_bytes = state.next_file_bytes.max(SegmentWriter::file_bytes_for(bytes, records));
+        let least = SegmentWriter::file_bytes_for(need.bytes, need.records);
+        let file_bytes = state.next_file_bytes.max(least) + section_bytes;
         let header = SegmentHeader {
             stream_id: context.stream_id,
             shard_id: self.id,
@@ -230,7 +345,8 @@ impl Shard {
             created: context.clock.now(),
             file_bytes: file_bytes.next_multiple_of(8),
         };
-        let successor = SegmentWriter::create(&context.storage, &self.directory, header)?;
+        let mut successor = SegmentWriter::create(&context.storage, &self.directory, header)?;
+        successor.reserve(section_bytes);
         // Should it fail, the successor stays: the footer may be on the disk, and says that there is one.
         self.seal_rolled(state)?;
         self.segments.write().push_live(Arc::clone(successor.segment()));
@@ -242,11 +358,23 @@ impl Shard {
         self.use_slot(state)
     }
 
+    /// Before a roll: sees to it that what is remembered of producers is known, and gives the room that it takes. What is to be forgotten is so before the
+    /// old segment is sealed, so that recovery, which begins with what that says, needs no more room in the new one.
+    fn prepare_producers(&self, state: &mut AppendState) -> Result<u64, ShardError> {
+        let has_writer = state.writer.is_some();
+        let producers = self.producers(state)?;
+        if has_writer {
+            self.prune_producers(producers);
+        }
+        Ok(producers.section_bytes())
+    }
+
     pub(super) fn seal_rolled(&self, state: &mut AppendState) -> Result<(), ShardError> {
+        let producers = state.producers.as_ref().map(Producers::encode).unwrap_or_default();
         let Some(writer) = state.writer.as_mut() else {
             return Ok(());
         };
-        match writer.seal(SealKind::Rolled) {
+        match writer.seal(SealKind::Rolled, &producers) {
             Ok(_) => {
                 let (first, next) = (writer.segment().first(), writer.next());
                 self.segments.write().seal(first);

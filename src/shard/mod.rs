@@ -26,6 +26,7 @@ mod commit;
 mod cursor;
 mod files;
 mod follow;
+mod producers;
 mod recover;
 mod retain;
 mod segments;
@@ -48,11 +49,12 @@ use crate::format::{SealKind, ShardEntry, StreamOptions};
 use crate::segment::{SegmentWriter, Visibility};
 use crate::storage::{Fault, Storage};
 use crate::trace::event;
-use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
+use crate::types::{HashKeyRange, SequenceNumber, ShardId, StreamId, Timestamp};
 
-pub(crate) use append::AppendEntry;
+pub(crate) use append::{AppendEntry, Condition, Stamped};
 pub(crate) use cursor::{Cursor, Progress};
 pub(crate) use files::{OpenFiles, RecentSegments};
+pub(crate) use producers::{Lineage, Memory, ProducerRegistry, Producers};
 pub(crate) use recover::Torn;
 pub(crate) use retain::Removal;
 pub(crate) use staging::{STAGING_FILE, Staged, StagingSlots};
@@ -88,6 +90,8 @@ pub(crate) struct ShardContext {
     pub(crate) staging: StagingSlots,
     /// Whether nobody looks for staged records at the moment: who stages one wakes them.
     pub(crate) drains_rest: AtomicBool,
+    pub(crate) producers: ProducerRegistry,
+    pub(crate) lineage: Lineage,
 }
 
 /// What is counted for `Stream::metrics`. Statistics: each is exact, no two are read at one moment.
@@ -165,6 +169,14 @@ pub(crate) enum ShardError {
     /// An earlier write or sync failed.
     #[error("failed")]
     Failed(Arc<io::Error>),
+    #[error("fencing token mismatch")]
+    Fenced { token: u64, actual: u64 },
+    /// A later handle of the producer was made.
+    #[error("producer fenced")]
+    ProducerFenced { producer: String, epoch: u32 },
+    /// The producer put a later batch before.
+    #[error("batch superseded")]
+    Superseded { producer: String, number: u64, last: u64 },
     #[error("sequence number mismatch")]
     Mismatch { expected: SequenceNumber, actual: SequenceNumber },
     #[error("trimmed")]
@@ -221,6 +233,9 @@ impl FlushRequest {
 #[derive(Debug)]
 pub(crate) struct Shard {
     id: ShardId,
+    range: HashKeyRange,
+    /// The number its first record has, or would have had.
+    starting: SequenceNumber,
     directory: PathBuf,
     context: Arc<ShardContext>,
     segments: RwLock<Segments>,
@@ -265,6 +280,10 @@ struct AppendState {
     /// What was appended and not added to the stream's counters yet.
     counted: Counted,
     groups: Groups,
+    /// What is remembered of producers; nothing until it is needed, and always there when there is a writer.
+    producers: Option<Producers>,
+    /// The token that fenced appends have to show; 0 where there is none.
+    fencing_token: u64,
 }
 
 #[derive(Debug, Default)]
@@ -297,6 +316,8 @@ impl Shard {
         let phase = if entry.is_open() { Phase::Open } else { Phase::Closed };
         Self {
             id: entry.id,
+            range: entry.range,
+            starting: entry.starting,
             directory,
             context,
             segments: RwLock::new(segments),
@@ -310,6 +331,8 @@ impl Shard {
                 committing: false,
                 counted: Counted::default(),
                 groups: Groups::default(),
+                producers: None,
+                fencing_token: entry.fencing_token,
             }),
             committed: Condvar::new(),
             doors: Doors::default(),
@@ -453,7 +476,8 @@ impl Shard {
             self.segments.write().remove(first);
             return Ok(writer.remove_empty()?);
         }
-        match writer.seal(SealKind::Closed) {
+        let producers = state.producers.as_ref().map(Producers::encode).unwrap_or_default();
+        match writer.seal(SealKind::Closed, &producers) {
             Ok(_) => {
                 self.segments.write().seal(first);
                 self.note_drained(writer.next());
@@ -467,6 +491,11 @@ impl Shard {
                 Err(self.fail(state, fault))
             }
         }
+    }
+
+    /// From now on, a fenced append has to show this token.
+    pub(crate) fn fence(&self, token: u64) {
+        self.append.lock().fencing_token = token;
     }
 
     /// Takes appends again after a freeze that led to nothing.

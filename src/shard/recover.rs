@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::segments::Segments;
-use super::{Shard, ShardContext, Staged};
+use super::{Producers, Shard, ShardContext, Staged};
 use crate::format::{
     Footer, SEGMENT_HEADER_BYTES, SealKind, SegmentHeader, ShardEntry, parse_segment_name, segment_name,
 };
@@ -321,8 +321,15 @@ impl Opening<'_> {
                 .into());
         }
         let records = found.starts.len() as u64;
+        let producers = self.producers(&found)?;
         let mut writer = SegmentWriter::recover(&self.context.storage, &path, *header, &found, durable)?;
-        let footer = writer.seal(SealKind::Closed)?;
+        writer.reserve(producers.section_bytes());
+        if !writer.has_room(0, 0) {
+            // Its writer kept it free, so something else than that wrote here.
+            let reason = "there is no room for what is known of producers";
+            return Err(Corruption::new(&path, found.end, reason).of_shard(self.entry.id).into());
+        }
+        let footer = writer.seal(SealKind::Closed, &producers.encode())?;
         firsts.push(newest);
         Ok(Tail {
             next: footer.next(),
@@ -350,6 +357,16 @@ impl Opening<'_> {
         let file = self.context.storage.open_file(path, Access::Write).map_err(Fault::io("open", path))?;
         file.write_at(frames, end).map_err(Fault::io("write", path))?;
         scan(file.as_ref(), path, header, found, durable)
+    }
+
+    /// What the shard remembers of producers: what it did when the segment was begun, and what the segment says.
+    fn producers(&self, found: &Scan) -> Result<Producers, Fault> {
+        let shards = self.directory.parent().unwrap_or(self.directory);
+        let mut producers = self.context.remembered(self.entry, shards, &self.context.lineage.get())?;
+        for batch in found.stamped.values() {
+            producers.note(batch, self.entry.id, self.entry.range);
+        }
+        Ok(producers)
     }
 
     /// The number below which records are known to have been durable: by the manifest, or by the note after the last sync.

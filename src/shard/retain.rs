@@ -149,7 +149,7 @@ fn sealed_summary(footer: &Footer) -> SegmentSummary {
         first_arrival: footer.first_arrival,
         last_arrival: footer.last_arrival,
         bytes: footer.bytes,
-        disk_bytes: footer.index_position + (footer.index_bytes() + FOOTER_BYTES) as u64,
+        disk_bytes: footer.sections_end() + FOOTER_BYTES as u64,
         sealed: true,
         lost: footer.is_lost(),
     }

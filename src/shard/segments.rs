@@ -169,7 +169,7 @@ mod tests {
                 data: b"data",
             })
             .unwrap();
-        let footer = writer.seal(SealKind::Rolled).unwrap();
+        let footer = writer.seal(SealKind::Rolled, &[]).unwrap();
         drop(writer);
         let slot = segments.holding(first).unwrap();
         assert!(slot.open.lock().upgrade().is_some(), "it is not known yet that it is sealed");

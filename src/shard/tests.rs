@@ -62,6 +62,8 @@ fn context(
         has_background,
         staging,
         drains_rest: AtomicBool::new(true),
+        producers: ProducerRegistry::default(),
+        lineage: Lineage::default(),
     })
 }
 
@@ -72,7 +74,7 @@ fn entry() -> ShardEntry {
 
 fn append(shard: &Shard, durability: Durability) -> Result<SequenceNumber, ShardError> {
     let entry = AppendEntry { partition_key: "key", data: DATA, explicit_hash_key: None };
-    shard.append(std::iter::once(entry), durability, None).map(|appended| appended.first)
+    shard.append(std::iter::once(entry), durability, Condition::default()).map(|appended| appended.first)
 }
 
 fn put(shard: &Shard) {
@@ -315,7 +317,7 @@ fn records_that_wait_for_their_commit_do_not_gather_without_end() {
     let large = vec![7; LARGE];
     let put = || {
         let entry = AppendEntry { partition_key: "key", data: &large, explicit_hash_key: None };
-        shard.append(std::iter::once(entry), Durability::Synced, None).unwrap();
+        shard.append(std::iter::once(entry), Durability::Synced, Condition::default()).unwrap();
     };
     let most = MAX_PENDING_BYTES / LARGE;
     for _ in 0..most {
@@ -497,7 +499,7 @@ fn a_batch_ends_at_its_bound_wherever_in_the_segment_it_starts() {
     let records = a_batch * 3 + 1;
     for _ in 0..records {
         let entry = AppendEntry { partition_key: "key8", data: &data, explicit_hash_key: None };
-        shard.append(std::iter::once(entry), Durability::Buffered, None).unwrap();
+        shard.append(std::iter::once(entry), Durability::Buffered, Condition::default()).unwrap();
     }
     // Into the one segment that holds the end, and the last whole batches of it.
     let kind = ShardIteratorType::AtSequenceNumber(SequenceNumber::new(a_batch as u64));

@@ -5,6 +5,7 @@ mod builder;
 mod describe;
 mod open;
 mod parallel;
+mod producer;
 mod put;
 mod read;
 mod records;
@@ -39,7 +40,8 @@ pub(crate) use background::Background;
 pub use builder::StreamBuilder;
 pub use describe::{Metrics, ShardDescription, ShardState, ShardSummary, StreamDescription};
 pub(crate) use open::{LOCK_FILE, make_directories};
-pub use put::{PutEntry, PutOptions, PutReceipt};
+pub use producer::{Producer, ProducerDescription};
+pub use put::{PutBatchOptions, PutEntry, PutOptions, PutReceipt};
 pub use read::{Available, ChildShard, Follow, ShardIterator};
 pub use records::{Records, RecordsAvailable, RecordsFollow, RecordsStart};
 pub use repair::{RepairReport, repair};
@@ -304,6 +306,7 @@ impl StreamInner {
             let entry = entry.clone();
             Some((entry.id, Member { shard, entry }))
         });
+        self.context.lineage.set(&state.shards);
         // A manifest whose open shards do not tile the space is never put in force.
         let next = Topology::new(shards.collect(), manifest::routes(state).unwrap_or_default());
         self.topology.store(Arc::new(next));

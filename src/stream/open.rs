@@ -19,8 +19,8 @@ use crate::format::{ManifestState, ShardEntry};
 use crate::limits::FIRST_SEGMENT_BYTES;
 use crate::manifest::{self, MANIFEST_FILE, MANIFEST_NEW_FILE, Manifest};
 use crate::shard::{
-    Counters, FlushRequest, OpenFiles, RecentSegments, STAGING_FILE, Shard, ShardContext, Signal, Staged,
-    StagingSlots, Torn, WATERMARK_FILE, Watermarks,
+    Counters, FlushRequest, Lineage, OpenFiles, ProducerRegistry, RecentSegments, STAGING_FILE, Shard,
+    ShardContext, Signal, Staged, StagingSlots, Torn, WATERMARK_FILE, Watermarks,
 };
 use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Process, Storage};
 use crate::trace::event;
@@ -129,6 +129,8 @@ impl Opening {
             options: self.builder.options(),
             next_shard_id: ShardId::new(self.builder.options().initial_shards),
             shards: Vec::new(),
+            next_producer_id: 0,
+            producers: Vec::new(),
         };
         let ranges = HashKeyRange::partition(state.options.initial_shards);
         state.shards = (0..)
@@ -320,7 +322,15 @@ impl Opening {
         watermarks: Watermarks,
         background: Option<&Background>,
     ) -> Arc<ShardContext> {
+        let producers = ProducerRegistry::default();
+        for producer in &state.producers {
+            producers.set(producer.id, producer.epoch);
+        }
+        let lineage = Lineage::default();
+        lineage.set(&state.shards);
         Arc::new(ShardContext {
+            producers,
+            lineage,
             storage: Arc::clone(&self.storage),
             clock: Arc::clone(&self.clock),
             stream_id: state.stream_id,

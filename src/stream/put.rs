@@ -7,7 +7,7 @@ use super::{Stream, StreamInner};
 use crate::error::{Error, Result};
 use crate::limits::MAX_PARTITION_KEY_CHARS;
 use crate::routing;
-use crate::shard::{AppendEntry, Shard, ShardError};
+use crate::shard::{AppendEntry, Condition, Shard, ShardError};
 use crate::types::{Durability, HashKey, SequenceNumber, ShardId, Timestamp};
 
 /// Where a record went.
@@ -39,6 +39,9 @@ pub struct PutOptions {
     /// Appends only if this is the next sequence number of the shard that the key routes to; else
     /// [`Error::SequenceNumberMismatch`] says what it is. The record that won may not be durable, and so not visible, yet.
     pub expect_next: Option<SequenceNumber>,
+    /// Appends only if this is the fencing token of the shard that the key routes to, as [`Stream::fence_shard`] set it; else
+    /// [`Error::FencingTokenMismatch`]. A put without a token is not fenced.
+    pub fencing_token: Option<u64>,
 }
 
 impl PutOptions {
@@ -66,6 +69,69 @@ impl PutOptions {
     pub fn expect_next(mut self, next: SequenceNumber) -> Self {
         self.expect_next = Some(next);
         self
+    }
+
+    /// Sets [`fencing_token`](Self::fencing_token).
+    #[must_use]
+    pub fn fencing_token(mut self, token: u64) -> Self {
+        self.fencing_token = Some(token);
+        self
+    }
+}
+
+/// How a batch is put: see [`Stream::put_batch_with`]. A [`Durability`] alone is one, too.
+///
+/// ```
+/// use anabranch::{Durability, PutBatchOptions};
+/// let options = PutBatchOptions::new().durability(Durability::Synced).fencing_token(7);
+/// # let _ = options;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub struct PutBatchOptions {
+    /// The durability of this batch, where it is stronger than the stream's. A weaker one changes nothing.
+    pub durability: Option<Durability>,
+    /// Appends only if this is the next sequence number of the shard that the batch goes to: all of it to the same one, or else it is refused.
+    pub expect_next: Option<SequenceNumber>,
+    /// Each shard appends its part only if this is its fencing token; see [`PutOptions::fencing_token`].
+    pub fencing_token: Option<u64>,
+}
+
+impl PutBatchOptions {
+    /// Nothing special.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`durability`](Self::durability).
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// Sets [`expect_next`](Self::expect_next).
+    #[must_use]
+    pub fn expect_next(mut self, next: SequenceNumber) -> Self {
+        self.expect_next = Some(next);
+        self
+    }
+
+    /// Sets [`fencing_token`](Self::fencing_token).
+    #[must_use]
+    pub fn fencing_token(mut self, token: u64) -> Self {
+        self.fencing_token = Some(token);
+        self
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        Condition { expect_next: self.expect_next, fencing_token: self.fencing_token }
+    }
+}
+
+impl From<Durability> for PutBatchOptions {
+    fn from(durability: Durability) -> Self {
+        Self::new().durability(durability)
     }
 }
 
@@ -139,12 +205,41 @@ impl Stream {
     /// As [`put`](Self::put), and [`Error::BatchTooLarge`]. After an error that is not a refusal, some shards may
     /// have taken their part.
     pub fn put_batch(&self, entries: &[PutEntry<'_>]) -> Result<Vec<PutReceipt>> {
-        self.put_batch_with(entries, Durability::Buffered)
+        self.put_batch_with(entries, PutBatchOptions::new())
     }
 
-    /// Puts many records at `durability`, or the stream's if that is stronger; else as [`put_batch`](Self::put_batch).
-    pub fn put_batch_with(&self, entries: &[PutEntry<'_>], durability: Durability) -> Result<Vec<PutReceipt>> {
-        self.inner.put_batch(entries, durability)
+    /// Puts many records at a stronger durability, or with a condition; else as [`put_batch`](Self::put_batch).
+    ///
+    /// # Errors
+    ///
+    /// As [`put_batch`](Self::put_batch), [`Error::SequenceNumberMismatch`] and [`Error::FencingTokenMismatch`] where a condition does not hold, and
+    /// [`Error::InvalidArgument`] for an [`expect_next`](PutBatchOptions::expect_next) with records for more than one shard.
+    pub fn put_batch_with(
+        &self,
+        entries: &[PutEntry<'_>],
+        options: impl Into<PutBatchOptions>,
+    ) -> Result<Vec<PutReceipt>> {
+        self.inner.put_batch(entries, options.into())
+    }
+
+    /// Sets the fencing token of an open shard, durably: from when this returns, puts that show another token
+    /// ([`PutOptions::fencing_token`]) are refused, and those that show none are not concerned. A split or a merge hands it on, a merge the higher one.
+    ///
+    /// Whoever takes a shard over fences it with a token above his predecessor's, and shows it with every put: then nothing of
+    /// the predecessor, however late it comes, gets between. Setting the same token again is fine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] for 0; [`Error::FencingTokenMismatch`] for one below the shard's; [`Error::ShardNotFound`], [`Error::ShardClosed`].
+    pub fn fence_shard(&self, shard_id: ShardId, token: u64) -> Result<()> {
+        self.inner.fence_shard(shard_id, token)
+    }
+
+    /// The fencing token of a shard; 0 where none was ever set.
+    pub fn fencing_token(&self, shard_id: ShardId) -> Result<u64> {
+        let manifest = self.inner.manifest.lock();
+        let entry = manifest.state().shard(shard_id).ok_or(Error::ShardNotFound(shard_id))?;
+        Ok(entry.fencing_token)
     }
 
     /// The hash key that this stream computes for a partition key.
@@ -167,10 +262,11 @@ impl StreamInner {
         self.check(entry)?;
         let durability = self.effective(options.durability.unwrap_or(Durability::Buffered));
         let key = self.hash_key(entry.partition_key, entry.explicit_hash_key);
+        let condition = Condition { expect_next: options.expect_next, fencing_token: options.fencing_token };
         loop {
             let topology = self.topology.load();
             let shard = topology.shard_of(key).ok_or(Error::Closed)?;
-            let appended = match shard.append(std::iter::once(entry.into()), durability, options.expect_next) {
+            let appended = match shard.append(std::iter::once(entry.into()), durability, condition) {
                 Err(ShardError::NotOpen) => {
                     self.wait_for_reshard()?;
                     continue;
@@ -191,19 +287,23 @@ impl StreamInner {
         }
     }
 
-    fn put_batch(&self, entries: &[PutEntry<'_>], durability: Durability) -> Result<Vec<PutReceipt>> {
+    fn put_batch(&self, entries: &[PutEntry<'_>], options: PutBatchOptions) -> Result<Vec<PutReceipt>> {
         self.writable()?;
         self.check_batch(entries)?;
-        let durability = self.effective(durability);
+        let durability = self.effective(options.durability.unwrap_or(Durability::Buffered));
+        let condition = options.condition();
         let mut receipts = vec![None; entries.len()];
         let mut appended = Vec::new();
         let mut waiting: Vec<usize> = (0..entries.len()).collect();
         let mut outcome = Ok(());
         while !waiting.is_empty() && outcome.is_ok() {
             let groups = self.group(entries, &waiting)?;
+            if condition.expect_next.is_some() && groups.len() > 1 {
+                return Err(Error::invalid("expect_next", format!("the batch goes to {} shards", groups.len())));
+            }
             waiting.clear();
             for (shard, indices) in groups.into_values() {
-                match append_group(&shard, entries, &indices, durability, &mut receipts) {
+                match append_group(&shard, entries, &indices, (durability, condition), &mut receipts) {
                     Ok((next, opened_file)) => {
                         if opened_file {
                             self.files.opened(&shard);
@@ -228,8 +328,33 @@ impl StreamInner {
         Ok(receipts.into_iter().flatten().collect())
     }
 
+    fn fence_shard(&self, shard_id: ShardId, token: u64) -> Result<()> {
+        if token == 0 {
+            return Err(Error::invalid("token", "0 is that of a shard that was never fenced"));
+        }
+        self.writable()?;
+        let mut manifest = self.manifest.lock();
+        let entry = manifest.state().shard(shard_id).ok_or(Error::ShardNotFound(shard_id))?;
+        if !entry.is_open() {
+            return Err(Error::ShardClosed(shard_id));
+        }
+        let actual = entry.fencing_token;
+        if token < actual {
+            return Err(Error::FencingTokenMismatch { shard_id, token, actual });
+        }
+        if token > actual {
+            self.change_locked(&mut manifest, |state| {
+                if let Some(entry) = state.shard_mut(shard_id) {
+                    entry.fencing_token = token;
+                }
+            })?;
+        }
+        self.member(shard_id)?.shard.fence(token);
+        Ok(())
+    }
+
     /// The entries by the shard that takes them now.
-    fn group(&self, entries: &[PutEntry<'_>], indices: &[usize]) -> Result<Groups> {
+    pub(super) fn group(&self, entries: &[PutEntry<'_>], indices: &[usize]) -> Result<Groups> {
         let topology = self.topology();
         if let [only] = topology.open.as_slice() {
             return Ok(Groups::from([(only.id(), (Arc::clone(only), indices.to_vec()))])); // whatever the keys are
@@ -246,21 +371,21 @@ impl StreamInner {
     }
 
     /// A put asks for at least what the stream promises.
-    fn effective(&self, durability: Durability) -> Durability {
+    pub(super) fn effective(&self, durability: Durability) -> Durability {
         durability.max(self.context.options.durability)
     }
 
-    fn hash_key(&self, partition_key: &str, explicit: Option<HashKey>) -> HashKey {
+    pub(super) fn hash_key(&self, partition_key: &str, explicit: Option<HashKey>) -> HashKey {
         explicit.unwrap_or_else(|| routing::hash_key(self.context.options.partition_hash, partition_key))
     }
 
     /// A shard refused because it is being split, merged or closed: waits until that is decided.
-    fn wait_for_reshard(&self) -> Result<()> {
+    pub(super) fn wait_for_reshard(&self) -> Result<()> {
         drop(self.manifest.lock());
         self.not_closed()
     }
 
-    fn check_batch(&self, entries: &[PutEntry<'_>]) -> Result<()> {
+    pub(super) fn check_batch(&self, entries: &[PutEntry<'_>]) -> Result<()> {
         let limits = self.context.options.limits;
         let bytes = entries.iter().map(|entry| entry.partition_key.len() + entry.data.len()).sum::<usize>();
         if entries.len() > limits.max_batch_records as usize || bytes > limits.max_batch_bytes as usize {
@@ -282,18 +407,18 @@ impl StreamInner {
 }
 
 /// The shards that take a batch, and the places of their entries in it.
-type Groups = BTreeMap<ShardId, (Arc<Shard>, Vec<usize>)>;
+pub(super) type Groups = BTreeMap<ShardId, (Arc<Shard>, Vec<usize>)>;
 
 /// Appends a shard's part of a batch and fills in its receipts; gives the number behind it, and whether a file was opened.
 fn append_group(
     shard: &Shard,
     entries: &[PutEntry<'_>],
     indices: &[usize],
-    durability: Durability,
+    (durability, condition): (Durability, Condition),
     receipts: &mut [Option<PutReceipt>],
 ) -> Result<(SequenceNumber, bool), ShardError> {
     let group = indices.iter().map(|index| AppendEntry::from(&entries[*index]));
-    let appended = shard.append(group, durability, None)?;
+    let appended = shard.append(group, durability, condition)?;
     let mut next = appended.first;
     for index in indices {
         receipts[*index] =

@@ -18,10 +18,10 @@ use super::verify::{VerifyOptions, VerifyReport, no_stream, verify};
 use crate::error::{Error, Result};
 use crate::format::{Frame, FrameInput, ManifestState, SealKind, SegmentHeader, segment_name};
 use crate::manifest::{self, MANIFEST_FILE, Manifest, ReplaceError};
-use crate::segment::{Run, SegmentWriter, Survey};
-use crate::shard::{Staged, WATERMARK_FILE, Watermarks};
+use crate::segment::{Run, SegmentWriter, StampedBatch, Survey, producers_section};
+use crate::shard::{Memory, Producers, Staged, WATERMARK_FILE, Watermarks};
 use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Storage};
-use crate::types::{SequenceNumber, ShardId, Timestamp};
+use crate::types::{HashKeyRange, SequenceNumber, ShardId, Timestamp};
 
 /// The directory in the stream's that takes what was damaged; each repair makes one in it, named by a number.
 pub(super) const DAMAGED_DIRECTORY: &str = "damaged";
@@ -220,27 +220,54 @@ impl<'a> Repair<'a> {
     fn make_pieces(&mut self, look: &Look, replaced: &[&SegmentFile]) -> Result<Vec<SequenceNumber>> {
         let mut made = Vec::new();
         let mut arrival = self.state.shard(look.shard_id).map_or(Timestamp::MIN, |entry| entry.opened);
+        let mut producers = self.inherited_producers(look.shard_id)?;
         for piece in &look.pieces {
             match piece {
                 Piece::Records(index, run) => {
                     arrival = run.last_arrival;
-                    let file = look.files.get(*index);
-                    let Some(file) = file.filter(|file| replaced.iter().any(|other| other.first == file.first))
-                    else {
-                        continue;
-                    };
-                    self.rewrite(look, *index, file, run)?;
-                    made.push(run.first);
+                    let Some(file) = look.files.get(*index) else { continue };
+                    if replaced.iter().any(|other| other.first == file.first) {
+                        self.rewrite(look, *index, file, run, &mut producers)?;
+                        made.push(run.first);
+                    } else {
+                        producers = self.kept_producers(file, look.shard_id)?;
+                    }
                 }
                 Piece::Lost(first, next) => {
                     self.lost.push(lost_range(look.shard_id, *first, *next));
-                    let header = self.header(look.shard_id, *first, self.found.incarnation, arrival);
-                    SegmentWriter::create_lost(self.storage, &self.scratch, header, next.since(*first), arrival)?;
+                    let mut header = self.header(look.shard_id, *first, self.found.incarnation, arrival);
+                    header.file_bytes += producers.section_bytes();
+                    let (records, producers) = (next.since(*first), producers.encode());
+                    SegmentWriter::create_lost(self.storage, &self.scratch, header, records, arrival, &producers)?;
                     made.push(*first);
                 }
             }
         }
         Ok(made)
+    }
+
+    /// What the shard's ancestors remember of producers, if that can be read; they are repaired before their children.
+    fn inherited_producers(&self, shard_id: ShardId) -> Result<Producers> {
+        let shards = self.path.join(SHARDS_DIRECTORY);
+        let (storage, stream_id) = (self.storage.as_ref(), self.state.stream_id);
+        let memory = Memory { storage, stream_id, shards: &shards, entries: &self.state.shards };
+        match self.state.shard(shard_id).map(|entry| memory.inherited(entry)).transpose() {
+            Ok(producers) => Ok(producers.unwrap_or_default()),
+            Err(Fault::Corrupt(_)) => Ok(Producers::default()), // of a shard that could not be repaired
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// What a sound segment says of producers.
+    fn kept_producers(&self, file: &SegmentFile, shard_id: ShardId) -> Result<Producers> {
+        let mut producers = Producers::default();
+        let Some(survey) = &file.survey else { return Ok(producers) };
+        if let (Some(footer), Some(entry)) = (&survey.footer, self.state.shard(shard_id)) {
+            let open = self.storage.open_file(&file.path, Access::Read).map_err(Fault::io("open", &file.path))?;
+            let parts = producers_section(open.as_ref(), &file.path, &survey.header, footer)?;
+            producers.inherit(&parts, entry.range);
+        }
+        Ok(producers)
     }
 
     fn header(
@@ -254,13 +281,29 @@ impl<'a> Repair<'a> {
         SegmentHeader { stream_id: self.state.stream_id, shard_id, incarnation, first, created, file_bytes }
     }
 
-    /// Writes a run of records as a segment of its own: the seed of its checksums depends on its first number.
-    fn rewrite(&mut self, look: &Look, index: usize, file: &SegmentFile, run: &Run) -> Result<()> {
+    /// Writes a run of records as a segment of its own: the seed of its checksums depends on its first number. What it says of producers is
+    /// gathered from the stamps again.
+    fn rewrite(
+        &mut self,
+        look: &Look,
+        index: usize,
+        file: &SegmentFile,
+        run: &Run,
+        producers: &mut Producers,
+    ) -> Result<()> {
         let incarnation = file.survey.as_ref().map_or(self.found.incarnation, |survey| survey.header.incarnation);
         let created = file.survey.as_ref().map_or(run.last_arrival, |survey| survey.header.created);
         let count = run.next.since(run.first);
+        let range = self.state.shard(look.shard_id).map_or(HashKeyRange::FULL, |entry| entry.range);
+        look.records(index, run, |frame| {
+            if let Some(batch) = StampedBatch::of_input(&input_of(frame, run)) {
+                producers.note(&batch, look.shard_id, range);
+            }
+            Ok(true)
+        })?;
+        let least = SegmentWriter::file_bytes_for(run.end - run.start, count) + producers.section_bytes();
         let header = SegmentHeader {
-            file_bytes: SegmentWriter::file_bytes_for(run.end - run.start, count).next_multiple_of(8),
+            file_bytes: least.next_multiple_of(8),
             ..self.header(look.shard_id, run.first, incarnation, created)
         };
         let mut writer = SegmentWriter::create(self.storage, &self.scratch, header)?;
@@ -275,7 +318,7 @@ impl<'a> Repair<'a> {
             let reason = "records that were sound a moment ago are not any more";
             return Err(Fault::from(Corruption::new(&file.path, run.start, reason)).into());
         }
-        writer.seal(SealKind::Closed)?;
+        writer.seal(SealKind::Closed, &producers.encode())?;
         self.records_rewritten += count;
         Ok(())
     }

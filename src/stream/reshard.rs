@@ -215,6 +215,9 @@ fn add_children(
 ) -> Vec<ShardEntry> {
     let parent_ids: Vec<_> = parents.iter().map(|parent| parent.entry.id).collect();
     let latest = parent_ids.iter().filter_map(|id| state.shard(*id)).map(|entry| entry.last_arrival).max();
+    let fencing_token =
+        parents.iter().filter_map(|parent| state.shard(parent.entry.id)).map(|entry| entry.fencing_token);
+    let fencing_token = fencing_token.max().unwrap_or(0);
     let mut children = Vec::with_capacity(ranges.len());
     for range in ranges {
         let id = state.next_shard_id;
@@ -222,6 +225,7 @@ fn add_children(
         let mut child = ShardEntry::new(id, parent_ids.clone(), *range, starting, now);
         // Arrival times do not fall from parent to child either.
         child.last_arrival = latest.map_or(now, |latest| latest.max(now));
+        child.fencing_token = fencing_token;
         state.shards.push(child.clone());
         children.push(child);
     }

@@ -206,7 +206,11 @@ impl StreamInner {
         self.change_locked(&mut self.manifest.lock(), change)
     }
 
-    fn change_locked(&self, manifest: &mut Manifest, change: impl FnOnce(&mut ManifestState)) -> Result<()> {
+    pub(super) fn change_locked(
+        &self,
+        manifest: &mut Manifest,
+        change: impl FnOnce(&mut ManifestState),
+    ) -> Result<()> {
         self.writable()?; // may have been closed while this waited
         let mut state = manifest.state().clone();
         change(&mut state);

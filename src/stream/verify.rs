@@ -11,7 +11,7 @@ use crate::format::{
     Footer, ManifestState, SealKind, SegmentHeader, ShardEntry, index_bytes, parse_segment_name, segment_name,
 };
 use crate::manifest;
-use crate::segment::{Due, Scan, advance, is_unfinished, read_footer, read_header, scan};
+use crate::segment::{Due, Scan, advance, is_unfinished, producers_section, read_footer, read_header, scan};
 use crate::shard::Watermarks;
 use crate::storage::{Access, Corruption, Disk, Fault, Storage, StorageFile};
 use crate::types::SequenceNumber;
@@ -331,6 +331,7 @@ impl<'a, 'p> Verification<'a, 'p> {
         }
         let found = match read_footer(file.as_ref(), &path, &header)? {
             Some(footer) if footer.is_lost() => {
+                producers_section(file.as_ref(), &path, &header, &footer)?;
                 self.report.lost.push(lost_range(entry.id, footer.first, footer.next()));
                 return Ok(footer.next());
             }
@@ -504,6 +505,7 @@ fn check_sealed(
     if !index_agrees(file, path, header, footer, &found)? {
         return Err(at(footer.index_position, "the index does not point at the records").into());
     }
+    producers_section(file, path, header, footer)?;
     Ok(found)
 }
 
@@ -565,7 +567,7 @@ mod tests {
                 })
                 .unwrap();
         }
-        let footer = writer.seal(SealKind::Closed).unwrap();
+        let footer = writer.seal(SealKind::Closed, &[]).unwrap();
         let path = writer.segment().path().to_path_buf();
         let check = |footer: &Footer| {
             let file = disk.open_file(&path, Access::Read).unwrap();
@@ -582,6 +584,7 @@ mod tests {
             Footer { bytes: footer.bytes + 1, ..footer },
             Footer { index_position: footer.index_position - 8, ..footer },
             Footer { index_checksum: !footer.index_checksum, ..footer },
+            Footer { producers: 1, producers_checksum: 1, ..footer },
         ] {
             assert!(matches!(check(&wrong), Err(Fault::Corrupt(_))), "{wrong:?}");
         }

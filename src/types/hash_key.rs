@@ -22,6 +22,16 @@ impl HashKey {
     pub const fn get(self) -> u128 {
         self.0
     }
+
+    /// The key behind this one; nothing behind the last.
+    pub(crate) fn next(self) -> Option<Self> {
+        self.0.checked_add(1).map(Self)
+    }
+
+    /// The key before this one; nothing before the first.
+    pub(crate) fn previous(self) -> Option<Self> {
+        self.0.checked_sub(1).map(Self)
+    }
 }
 
 impl From<u128> for HashKey {
@@ -101,6 +111,11 @@ impl HashKeyRange {
         self.is_followed_by(upper).then_some(Self { start: self.start, end: upper.end })
     }
 
+    /// The keys that both ranges hold, if there are any.
+    pub fn intersection(self, other: Self) -> Option<Self> {
+        Self::new(self.start.max(other.start), self.end.min(other.end))
+    }
+
     /// Cuts the whole space into `count` ranges as Kinesis does: `floor(2^128 / count)` keys each,
     /// the last one taking the remainder.
     pub fn partition(count: u32) -> Vec<Self> {
@@ -173,5 +188,14 @@ mod tests {
         assert_eq!(range(5, 9).split(HashKey(10)), None);
         assert_eq!(range(5, 6).split(HashKey(6)), Some((range(5, 5), range(6, 6))));
         assert_eq!(HashKeyRange::new(HashKey(2), HashKey(1)), None);
+    }
+
+    #[test]
+    fn ranges_intersect_where_both_hold_a_key() {
+        assert_eq!(range(3, 9).intersection(range(5, 20)), Some(range(5, 9)));
+        assert_eq!(range(3, 9).intersection(range(9, 9)), Some(range(9, 9)));
+        assert_eq!(range(3, 9).intersection(HashKeyRange::FULL), Some(range(3, 9)));
+        assert_eq!(range(3, 9).intersection(range(10, 20)), None);
+        assert_eq!((HashKey::MIN.previous(), HashKey::MAX.next()), (None, None));
     }
 }

@@ -8,6 +8,7 @@ mod timestamp;
 
 pub use durability::{Durability, PartitionHash, RetentionPeriod};
 pub use hash_key::{HashKey, HashKeyRange};
+pub(crate) use names::is_name;
 pub use names::{ParseShardIdError, ShardId, StreamId};
 pub use sequence_number::{SequenceNumber, ShardIteratorType};
 pub use timestamp::Timestamp;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anabranch::storage::Storage;
 use anabranch::{
-    Crash, Durability, ErrorKind, HashKey, ManualClock, PutOptions, RecordsStart, RetentionPeriod, SequenceNumber,
-    ShardId, ShardIterator, ShardIteratorType, SimulatedDisk, Stream, VerifyOptions, verify,
+    Crash, Durability, ErrorKind, HashKey, ManualClock, PutEntry, PutOptions, RecordsStart, RetentionPeriod,
+    SequenceNumber, ShardId, ShardIterator, ShardIteratorType, SimulatedDisk, Stream, VerifyOptions, verify,
 };
 
 use crate::history::{PATH, builder};
@@ -49,11 +49,31 @@ pub(crate) fn sample(durability: Durability) -> (SimulatedDisk, Arc<ManualClock>
         put(&stream, 1, 400 + round * 20);
         put(&stream, u128::MAX, 300);
     }
+    let receipts = put_stamped(&stream).unwrap();
+    contents.extend(receipts.into_iter().zip(STAMPED).map(|(place, (_, data))| (place, data.to_vec())));
+    let mut put = |stream: &Stream, key: u128, bytes: usize| {
+        let data = vec![u8::try_from(contents.len() % 251).unwrap(); bytes];
+        let options = PutOptions::new().explicit_hash_key(HashKey::new(key));
+        let receipt = stream.put_with("partition", &data, options).unwrap();
+        contents.insert((receipt.shard_id, receipt.sequence_number.get()), data);
+    };
+    put(&stream, u128::MAX, 300);
     stream.split_shard(ShardId::new(0), None).unwrap();
     for _ in 0..12 {
         put(&stream, 1, 500);
     }
     (disk, clock, stream, contents)
+}
+
+/// A producer's batch, of a record for each shard.
+const STAMPED: [(HashKey, &[u8]); 2] = [(HashKey::new(1), &[0xfe; 300]), (HashKey::MAX, &[0xff; 300])];
+
+/// Puts the batch, or puts it again; gives its places.
+fn put_stamped(stream: &Stream) -> Result<Vec<(ShardId, u64)>, anabranch::Error> {
+    let entries =
+        STAMPED.map(|(key, data)| PutEntry { explicit_hash_key: Some(key), ..PutEntry::new("partition", data) });
+    let receipts = stream.producer("producer")?.put_batch(1, &entries)?;
+    Ok(receipts.iter().map(|receipt| (receipt.shard_id, receipt.sequence_number.get())).collect())
 }
 
 impl Sample {
@@ -148,7 +168,33 @@ impl Sample {
                 refusals += 1;
             }
         }
+        match put_stamped(&stream) {
+            Ok(places) => self.assert_stamped(&places, case),
+            Err(error) => {
+                refused(&error, case);
+                refusals += 1;
+            }
+        }
         if refusals == 0 { Outcome::Right } else { Outcome::Refused }
+    }
+
+    /// The producer's batch is where it was put.
+    fn assert_stamped(&self, places: &[(ShardId, u64)], case: &str) {
+        for (place, (_, data)) in places.iter().zip(STAMPED) {
+            let found = self.contents.get(place).map(Vec::as_slice);
+            assert_eq!(found, Some(data), "{case}: the batch was appended again, at {place:?}");
+        }
+    }
+
+    /// If what is left of a stream has the whole batch, it is not appended again.
+    pub(crate) fn assert_remembered(&self, stream: &Stream, case: &str) {
+        let is_there = |data: &[u8]| {
+            let mut places = self.contents.iter().filter(|(_, found)| found.as_slice() == data);
+            places.any(|((id, number), _)| stream.get(*id, SequenceNumber::new(*number)).is_ok())
+        };
+        if STAMPED.iter().all(|(_, data)| is_there(data)) {
+            self.assert_stamped(&put_stamped(stream).unwrap(), case);
+        }
     }
 
     /// Damages a copy of one file; gives whether reading was refused, and whether `verify` found it.
@@ -173,13 +219,14 @@ fn finds_damage(disk: &SimulatedDisk, case: &str) -> bool {
     }
 }
 
-/// Where a sealed segment has bytes that say nothing: behind the index, up to the footer. They were allocated for records that never
+/// Where a sealed segment has bytes that say nothing: behind index and producers, up to the footer. They were allocated for records that never
 /// came, nothing points there, and no later record will be stored there.
 fn slack(bytes: &[u8]) -> std::ops::Range<usize> {
     let footer = &bytes[bytes.len() - FOOTER..];
     let field = |at: usize| u64::from_le_bytes(footer[at..at + 8].try_into().unwrap());
     let (records, index) = (field(24), field(40));
-    let end = index + (records * 4).next_multiple_of(8);
+    let producers = u64::from(u32::from_le_bytes(footer[76..80].try_into().unwrap()));
+    let end = index + (records * 4).next_multiple_of(8) + 72 * producers;
     usize::try_from(end).unwrap()..bytes.len() - FOOTER
 }
 
@@ -192,7 +239,7 @@ fn every_changed_byte_of_a_closed_stream_is_right_or_refused() {
         let is_segment = path.extension().is_some();
         let slack = if is_segment { slack(&bytes) } else { 0..0 };
         // Each byte of header, footer and index, of MANIFEST and WATERMARK; of the frames and the slack, some.
-        let index = if is_segment { slack.start - 64..slack.start } else { 0..0 };
+        let index = if is_segment { slack.start - 64 - 72..slack.start } else { 0..0 };
         for at in 0..bytes.len() {
             let sampled = !is_segment
                 || at < HEADER + 64

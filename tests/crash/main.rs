@@ -8,6 +8,7 @@
 //! - `opening`: what an opening decides, one decision at a time.
 //! - `repair` mends what was damaged: what is sound stays, what is lost is said, the rest is set aside; the power is cut
 //!   in the middle of it, too.
+//! - `producers` puts numbered batches again after every one of these, and counts that each is there once.
 //! - `history` makes and runs the histories; `ledger` is the memory of what was promised; `directed` holds the short
 //!   stories of states that a random history reaches rarely.
 //!
@@ -31,6 +32,7 @@ mod history;
 mod ledger;
 mod opening;
 mod power;
+mod producers;
 mod repair;
 mod threads;
 mod verified;

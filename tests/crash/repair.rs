@@ -124,6 +124,7 @@ fn check_repaired(
     let all: Vec<_> = all.available().collect();
     assert_eq!(all.iter().filter(|record| record.is_ok()).count(), read.len(), "{case}");
 
+    sample.assert_remembered(&stream, case);
     // No number that stood for something is given again, and what comes now is as durable as ever.
     for (index, id) in stream.open_shards().into_iter().enumerate() {
         let range = stream.shards().into_iter().find(|shard| shard.shard_id == id).unwrap().hash_key_range;
@@ -327,8 +328,10 @@ fn only_what_is_damaged_is_replaced() {
             assert!(report.set_aside[0].starts_with(Path::new(PATH).join("damaged/1")));
             assert_eq!(report.records_rewritten, starts.len() as u64 - 1, "{case}");
             if index > 0 {
-                let expected = start + (4 * index).next_multiple_of(8) + FOOTER;
-                assert_eq!(disk.read_file(path).unwrap().len(), expected, "{case}: no longer than it must be");
+                let found = disk.read_file(path).unwrap();
+                let producers = usize::from(found[found.len() - FOOTER + 76]);
+                let expected = start + (4 * index).next_multiple_of(8) + 72 * producers + FOOTER;
+                assert_eq!(found.len(), expected, "{case}: no longer than it must be");
             }
         }
         let disk = sample.copy();

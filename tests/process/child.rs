@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 
-use crate::{create, follow, limits, lock, syscalls, writer};
+use crate::{create, follow, limits, lock, producers, syscalls, writer};
 
 const ROLE: &str = "ANABRANCH_CHILD";
 
@@ -93,6 +93,7 @@ fn role() {
     }));
     match role.as_str() {
         "writer" => writer::run(),
+        "producer" => producers::run(),
         "open" => drop(writer::open()),
         "follower" => follow::run(),
         "try" => lock::try_to_open(),

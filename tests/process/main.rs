@@ -13,6 +13,7 @@ mod kill;
 mod limits;
 mod lock;
 mod moved;
+mod producers;
 mod records;
 mod support;
 mod syscalls;

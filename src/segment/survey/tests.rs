@@ -307,7 +307,7 @@ fn a_damaged_header_is_found_again_by_its_footer() {
     let path = Path::new("shard").join(crate::format::segment_name(header().first));
     // The shortest file there is: a footer and no record.
     let short = SegmentHeader { file_bytes: SegmentWriter::file_bytes_for(0, 0), ..header() };
-    SegmentWriter::create_lost(&storage, Path::new("shard"), short, 4, Timestamp::from_millis(5)).unwrap();
+    SegmentWriter::create_lost(&storage, Path::new("shard"), short, 4, Timestamp::from_millis(5), &[]).unwrap();
     disk.damage(&path, |bytes| bytes[3] ^= 0xff).unwrap();
     let file = storage.open_file(&path, Access::Read).unwrap();
     let survey = Survey::of(&file, &path, &expected()).unwrap().unwrap();

@@ -1,0 +1,428 @@
+//! What a shard remembers of producers, so that a batch that comes again is answered and not appended again.
+//!
+//! Of each producer the last batch, by number, and where its records went: in *parts*. A batch that a shard took by itself is one part, of the
+//! shard's whole range. Children of a split remember the parts of their parent, each for its own range; the child of a merge remembers those of both parents: where
+//! only one of them had taken its records of the last batch, the other's are appended when the batch comes again, and nothing twice.
+//! A producer repeats no other batch than its last, so of two parents that know different ones only the later one counts.
+//!
+//! The truth is in the frames: the first of a batch carries its stamp. A seal writes down what is remembered; opening a shard reads that of the newest
+//! sealed segment, or where the shard has none, of its nearest ancestors that do, and the stamps of what stands behind it. So a batch is
+//! remembered as long as its records are kept, and what has to be read does not grow with the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, RwLock};
+
+use super::{AppendState, Shard, ShardError};
+use crate::format::{
+    ProducerPart, ProducerStamp, ShardEntry, encode_parts, parse_segment_name, section_bytes, segment_name,
+};
+use crate::limits::MAX_PRODUCER_PARTS;
+use crate::segment::{StampedBatch, producers_section, read_footer, read_header};
+use crate::storage::{Access, Corruption, Fault, Storage};
+use crate::types::{HashKey, HashKeyRange, ShardId, StreamId};
+
+/// The producers that the stream knows, and which handle of each may append.
+#[derive(Debug, Default)]
+pub(crate) struct ProducerRegistry {
+    epochs: RwLock<BTreeMap<u64, Arc<AtomicU64>>>,
+}
+
+/// Higher than any epoch: of a producer that was deleted.
+const DELETED: u64 = u64::MAX;
+
+impl ProducerRegistry {
+    /// From now on, only this epoch of the producer may append.
+    pub(crate) fn set(&self, id: u64, epoch: u32) -> Arc<AtomicU64> {
+        let mut epochs = self.epochs.write();
+        let current = epochs.entry(id).or_default();
+        current.store(epoch.into(), Ordering::SeqCst);
+        Arc::clone(current)
+    }
+
+    pub(crate) fn remove(&self, id: u64) {
+        if let Some(current) = self.epochs.write().remove(&id) {
+            current.store(DELETED, Ordering::SeqCst);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.epochs.read().is_empty()
+    }
+
+    fn contains(&self, id: u64) -> bool {
+        self.epochs.read().contains_key(&id)
+    }
+}
+
+/// The shards as the manifest lists them, for those who look for their ancestors.
+#[derive(Debug, Default)]
+pub(crate) struct Lineage(Mutex<Arc<Vec<ShardEntry>>>);
+
+impl Lineage {
+    pub(crate) fn set(&self, entries: &[ShardEntry]) {
+        *self.0.lock() = Arc::new(entries.to_vec());
+    }
+
+    pub(super) fn get(&self) -> Arc<Vec<ShardEntry>> {
+        Arc::clone(&self.0.lock())
+    }
+}
+
+/// The last batches of the producers of one shard.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Producers {
+    last: BTreeMap<u64, LastBatch>,
+    /// Over all of them.
+    parts: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct LastBatch {
+    number: u64,
+    /// By range, ascending and apart.
+    parts: Vec<ProducerPart>,
+}
+
+impl Producers {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        encode_parts(self.parts())
+    }
+
+    /// How long [`encode`](Self::encode) is.
+    pub(crate) fn section_bytes(&self) -> u64 {
+        section_bytes(self.parts) as u64
+    }
+
+    /// The most that one more batch of a producer can add to [`section_bytes`](Self::section_bytes).
+    pub(super) fn most_added(&self, producer_id: u64) -> u64 {
+        let parts = self.last.get(&producer_id).map_or(0, |last| last.parts.len());
+        section_bytes(parts + 1) as u64 // between the parts that are there, and around them
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &ProducerPart> {
+        self.last.values().flat_map(|last| &last.parts)
+    }
+
+    pub(crate) fn last_batch(&self, producer_id: u64) -> Option<u64> {
+        self.last.get(&producer_id).map(|last| last.number)
+    }
+
+    /// The part that a record of the producer's last batch is in, if it is there.
+    pub(super) fn part_of(&self, producer_id: u64, key: HashKey) -> Option<&ProducerPart> {
+        let parts = &self.last.get(&producer_id)?.parts;
+        let behind = parts.partition_point(|part| part.range.start() <= key);
+        parts.get(behind.checked_sub(1)?).filter(|part| part.range.contains(key))
+    }
+
+    /// Learns of a batch that a shard has taken: its records of all keys of `range` that are in no part yet.
+    pub(crate) fn note(&mut self, batch: &StampedBatch, shard_id: ShardId, range: HashKeyRange) {
+        let ProducerStamp { producer_id, batch_number, .. } = batch.stamp;
+        let (count, first, arrival) = (batch.count, batch.first, batch.arrival);
+        self.add(ProducerPart { producer_id, batch_number, shard_id, count, first, arrival, range });
+        self.forget_surplus();
+    }
+
+    /// Takes over what a parent knew, for the keys of `range`.
+    pub(crate) fn inherit(&mut self, parts: &[ProducerPart], range: HashKeyRange) {
+        for part in parts {
+            if let Some(range) = part.range.intersection(range) {
+                self.add(ProducerPart { range, ..*part });
+            }
+        }
+        self.forget_surplus();
+    }
+
+    fn add(&mut self, part: ProducerPart) {
+        let fresh = LastBatch { number: part.batch_number, parts: Vec::new() };
+        let last = self.last.entry(part.producer_id).or_insert_with(|| fresh.clone());
+        if part.batch_number < last.number {
+            return;
+        }
+        self.parts -= last.parts.len();
+        if part.batch_number > last.number {
+            *last = fresh;
+        }
+        for range in uncovered(&last.parts, part.range) {
+            last.parts.push(ProducerPart { range, ..part });
+        }
+        last.parts.sort_unstable_by_key(|part| part.range.start());
+        self.parts += last.parts.len();
+    }
+
+    pub(crate) fn retain(&mut self, stays: impl Fn(&ProducerPart) -> bool) {
+        self.last.retain(|_, last| {
+            last.parts.retain(&stays);
+            !last.parts.is_empty()
+        });
+        self.parts = self.parts().count();
+    }
+
+    /// Keeps the memory within its bound: those go that have been silent for the longest time.
+    fn forget_surplus(&mut self) {
+        while self.parts > MAX_PRODUCER_PARTS {
+            let newest = |last: &LastBatch| last.parts.iter().map(|part| part.arrival).max();
+            let oldest = self.last.iter().min_by_key(|(_, last)| newest(last)).map(|(id, _)| *id);
+            let Some(gone) = oldest.and_then(|id| self.last.remove(&id)) else {
+                return;
+            };
+            self.parts -= gone.parts.len();
+        }
+    }
+}
+
+/// What of `range` no part covers.
+fn uncovered(parts: &[ProducerPart], range: HashKeyRange) -> Vec<HashKeyRange> {
+    let mut gaps = Vec::new();
+    let mut start = Some(range.start());
+    for covered in parts.iter().filter_map(|part| part.range.intersection(range)) {
+        let gap = start.zip(covered.start().previous()).and_then(|(start, end)| HashKeyRange::new(start, end));
+        gaps.extend(gap);
+        start = covered.end().next();
+    }
+    gaps.extend(start.and_then(|start| HashKeyRange::new(start, range.end())));
+    gaps
+}
+
+/// Finds what the files of a stream remember.
+#[derive(Clone, Copy)]
+pub(crate) struct Memory<'a> {
+    pub(crate) storage: &'a dyn Storage,
+    pub(crate) stream_id: StreamId,
+    /// The directory that holds those of the shards.
+    pub(crate) shards: &'a Path,
+    /// Of the manifest.
+    pub(crate) entries: &'a [ShardEntry],
+}
+
+impl Memory<'_> {
+    /// What the newest sealed segment of a shard says, or, where it has none, those of its ancestors.
+    pub(crate) fn of(&self, entry: &ShardEntry) -> Result<Producers, Fault> {
+        match self.newest_section(entry)? {
+            Some(parts) => {
+                let mut producers = Producers::default();
+                producers.inherit(&parts, entry.range);
+                Ok(producers)
+            }
+            None => self.inherited(entry),
+        }
+    }
+
+    /// What the nearest ancestors that hold segments say for the keys of a shard. An ancestor that is not listed any more has no records
+    /// that could come again.
+    pub(crate) fn inherited(&self, entry: &ShardEntry) -> Result<Producers, Fault> {
+        let mut producers = Producers::default();
+        let mut seen = BTreeSet::new(); // after many merges, most ancestors are reached on many ways
+        let mut waiting = entry.parents.clone();
+        while let Some(id) = waiting.pop() {
+            let place = self.entries.binary_search_by_key(&id, |entry| entry.id);
+            let Some(ancestor) = place.ok().and_then(|place| self.entries.get(place)) else {
+                continue;
+            };
+            if !seen.insert(id) {
+                continue;
+            }
+            match self.newest_section(ancestor)? {
+                Some(parts) => producers.inherit(&parts, entry.range),
+                None => waiting.extend(&ancestor.parents),
+            }
+        }
+        Ok(producers)
+    }
+
+    /// The section of a shard's newest sealed segment, if there is one.
+    fn newest_section(&self, entry: &ShardEntry) -> Result<Option<Vec<ProducerPart>>, Fault> {
+        let directory = self.shards.join(entry.id.directory());
+        let names = match self.storage.list(&directory) {
+            Ok(names) => names,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Fault::io("list", &directory)(error)),
+        };
+        let firsts = names.iter().filter(|name| !name.is_dir).filter_map(|name| parse_segment_name(&name.name));
+        let mut firsts: Vec<_> = firsts.filter(|first| *first >= entry.first).collect();
+        firsts.sort_unstable();
+        let newest = firsts.len().saturating_sub(1);
+        for (index, first) in firsts.into_iter().enumerate().rev() {
+            let path = directory.join(segment_name(first));
+            let file = self.storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
+            let header = match read_header(file.as_ref(), &path, self.stream_id, entry.id, first) {
+                // Its creation was cut short, or opening says what is wrong.
+                Err(Fault::Corrupt(_)) if index == newest => continue,
+                other => other?,
+            };
+            match read_footer(file.as_ref(), &path, &header)? {
+                Some(footer) => return producers_section(file.as_ref(), &path, &header, &footer).map(Some),
+                None if index == newest => {} // it is being written, or was when its writer died
+                None => {
+                    let reason = "the footer of a sealed segment is not sound";
+                    return Err(Corruption::new(&path, 0, reason)
+                        .of_shard(entry.id)
+                        .of_records(first, None)
+                        .into());
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Shard {
+    /// The number of the last batch of a producer that the shard knows of.
+    pub(crate) fn last_batch(&self, producer_id: u64) -> Result<Option<u64>, ShardError> {
+        let mut state = self.append.lock();
+        Ok(self.producers(&mut state)?.last_batch(producer_id))
+    }
+
+    /// Returns when no append is under way that began before.
+    pub(crate) fn pass_appends(&self) {
+        drop(self.append.lock());
+    }
+
+    /// What the shard remembers; read from the files at first use.
+    pub(super) fn producers<'s>(&self, state: &'s mut AppendState) -> Result<&'s mut Producers, Fault> {
+        if state.producers.is_none() {
+            state.producers = Some(self.load_producers()?);
+        }
+        Ok(state.producers.get_or_insert_default())
+    }
+
+    fn load_producers(&self) -> Result<Producers, Fault> {
+        let context = &self.context;
+        let entries = context.lineage.get();
+        let place = entries.binary_search_by_key(&self.id, |entry| entry.id);
+        let (Some(entry), Some(shards)) =
+            (place.ok().and_then(|place| entries.get(place)), self.directory.parent())
+        else {
+            return Ok(Producers::default());
+        };
+        context.remembered(entry, shards, &entries)
+    }
+
+    /// Forgets what is not to be remembered any longer: producers that were deleted, and batches whose records are gone.
+    pub(super) fn prune_producers(&self, producers: &mut Producers) {
+        let horizon = self.horizon.load(Ordering::SeqCst);
+        let registry = &self.context.producers;
+        producers.retain(|part| {
+            // What an ancestor took is older than all that the shard holds.
+            let end =
+                if part.shard_id == self.id { part.first.plus(part.count.into()) } else { self.starting.next() };
+            end.get() > horizon && registry.contains(part.producer_id)
+        });
+    }
+}
+
+impl super::ShardContext {
+    /// What the files remember for a shard of the producers that the stream knows.
+    pub(super) fn remembered(
+        &self,
+        entry: &ShardEntry,
+        shards: &Path,
+        entries: &[ShardEntry],
+    ) -> Result<Producers, Fault> {
+        if self.producers.is_empty() {
+            return Ok(Producers::default()); // and nobody who has none pays for it
+        }
+        let memory = Memory { storage: self.storage.as_ref(), stream_id: self.stream_id, shards, entries };
+        let mut producers = memory.of(entry)?;
+        producers.retain(|part| self.producers.contains(part.producer_id));
+        Ok(producers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{SequenceNumber, Timestamp};
+
+    fn range(start: u128, end: u128) -> HashKeyRange {
+        HashKeyRange::new(HashKey::new(start), HashKey::new(end)).unwrap()
+    }
+
+    fn batch(producer_id: u64, batch_number: u64, first: u64) -> StampedBatch {
+        StampedBatch {
+            stamp: ProducerStamp { producer_id, epoch: 1, batch_number },
+            first: SequenceNumber::new(first),
+            count: 1,
+            arrival: Timestamp::from_millis(i64::try_from(first).unwrap()),
+        }
+    }
+
+    fn first_of(producers: &Producers, key: u128) -> Option<u64> {
+        producers.part_of(1, HashKey::new(key)).map(|part| part.first.get())
+    }
+
+    fn parts(producers: &Producers) -> Vec<ProducerPart> {
+        producers.parts().copied().collect()
+    }
+
+    #[test]
+    fn only_the_last_batch_counts() {
+        let mut producers = Producers::default();
+        for (number, first) in [(5, 50), (9, 51), (7, 52), (9, 53)] {
+            producers.note(&batch(1, number, first), ShardId::new(0), range(0, 99));
+        }
+        assert_eq!(producers.last_batch(1), Some(9));
+        assert_eq!(parts(&producers).len(), 1);
+        assert_eq!(first_of(&producers, 0), Some(51), "what is there is not taken again");
+        assert_eq!((producers.last_batch(2), first_of(&producers, 100)), (None, None));
+        assert_eq!(producers.section_bytes(), producers.encode().len() as u64);
+    }
+
+    /// Two shards of which only one took its records of batch 2, merged: the batch comes again, and each finds its place.
+    #[test]
+    fn parts_are_kept_apart_through_merge_and_split() {
+        let (mut lower, mut upper) = (Producers::default(), Producers::default());
+        lower.note(&batch(1, 1, 10), ShardId::new(1), range(0, 49));
+        upper.note(&batch(1, 1, 20), ShardId::new(2), range(50, 99));
+        lower.note(&batch(1, 2, 11), ShardId::new(1), range(0, 49));
+        let mut merged = Producers::default();
+        for parent in [&upper, &lower] {
+            merged.inherit(&parts(parent), range(0, 99));
+        }
+        assert_eq!(merged.last_batch(1), Some(2));
+        assert_eq!((first_of(&merged, 49), first_of(&merged, 50)), (Some(11), None));
+        merged.note(&batch(1, 2, 30), ShardId::new(3), range(0, 99));
+        assert_eq!((first_of(&merged, 49), first_of(&merged, 50)), (Some(11), Some(30)));
+
+        let mut children = [range(0, 59), range(60, 99)].map(|range| {
+            let mut child = Producers::default();
+            child.inherit(&parts(&merged), range);
+            child
+        });
+        let found = |child: &Producers| [0, 49, 50, 59, 60, 99].map(|key| first_of(child, key));
+        assert_eq!(found(&children[0]), [Some(11), Some(11), Some(30), Some(30), None, None]);
+        assert_eq!(found(&children[1]), [None, None, None, None, Some(30), Some(30)]);
+        // Reached on two ways, a part is still one.
+        let before = children[0].clone();
+        children[0].inherit(&parts(&before), range(0, 59));
+        assert_eq!(children[0], before);
+        assert_eq!(before.parts, 2);
+    }
+
+    #[test]
+    fn gaps_are_found_at_both_ends_of_the_space() {
+        let full = HashKeyRange::FULL;
+        assert_eq!(uncovered(&[], full), [full]);
+        let mut producers = Producers::default();
+        producers.note(&batch(1, 1, 0), ShardId::new(0), range(0, 9));
+        producers.note(&batch(1, 1, 1), ShardId::new(1), range(u128::MAX - 9, u128::MAX));
+        producers.note(&batch(1, 1, 2), ShardId::new(2), range(100, 100));
+        assert_eq!(uncovered(&parts(&producers), full), [range(10, 99), range(101, u128::MAX - 10)]);
+        producers.note(&batch(1, 1, 3), ShardId::new(3), full);
+        assert_eq!(uncovered(&parts(&producers), full), []);
+        assert_eq!(producers.parts, 5);
+    }
+
+    #[test]
+    fn what_is_pruned_takes_no_room() {
+        let mut producers = Producers::default();
+        for id in 1..=3 {
+            producers.note(&batch(id, 1, id), ShardId::new(0), range(0, 9));
+        }
+        producers.retain(|part| part.producer_id != 2);
+        assert_eq!((producers.last_batch(2), producers.section_bytes()), (None, section_bytes(2) as u64));
+    }
+}
