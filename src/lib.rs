@@ -83,6 +83,8 @@
 //!
 //! # Features
 //!
+//! - `async`: readers and puts for tasks of any runtime: `Records::into_stream`, `ShardIterator::into_stream`, `Stream::put_async`,
+//!   `Stream::put_batch_async`. Readers are woken by whoever appends; puts share the commits of threads.
 //! - `tracing`: events of the engine (open, recovery, roll, reshard, trim, failure) through the `tracing` facade. Changes nothing else.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -125,6 +127,8 @@ pub use stream::{
     StreamBuilder, StreamDescription, TornTail, TrimReport, VerifyOptions, VerifyProgress, VerifyReport, repair,
     salvage, verify,
 };
+#[cfg(feature = "async")]
+pub use stream::{PutBatchFuture, PutFuture, RecordsStream, ShardStream};
 pub use types::{
     Durability, HashKey, HashKeyRange, ParseShardIdError, PartitionHash, RetentionPeriod, SequenceNumber, ShardId,
     ShardIteratorType, StreamId, Timestamp,

@@ -10,6 +10,8 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "async")]
+use crate::sync::atomic::Ordering;
 use crate::sync::{Door, Mistake, MutexGuard, planted, thread};
 
 use super::{AppendState, Shard, ShardError};
@@ -142,6 +144,49 @@ impl Shard {
                 self.lead_commit(&mut state)?;
             }
         }
+    }
+
+    /// Has the background lead a commit of what is appended so far. Those who want one while the last is waited for share it.
+    #[cfg(feature = "async")]
+    pub(crate) fn want_commit(self: &Arc<Self>) {
+        if !self.is_wanted.swap(true, Ordering::SeqCst) {
+            self.context.wanted.lock().push(Arc::downgrade(self));
+            self.context.flush.ask_to_look();
+        }
+    }
+
+    /// Leads a commit that was wanted. Its failure is kept by the shard.
+    #[cfg(feature = "async")]
+    pub(crate) fn commit_wanted(&self) {
+        self.is_wanted.store(false, Ordering::SeqCst); // who appends from here on wants another
+        let _ = self.sync();
+        self.tail.ring(); // also after a failure
+    }
+
+    /// What became of the records below `target`; nothing while it is not known.
+    #[cfg(feature = "async")]
+    pub(crate) fn committed(&self, target: SequenceNumber) -> Option<Result<(), ShardError>> {
+        if self.next(Visibility::Durable) >= target {
+            return Some(Ok(()));
+        }
+        let failure = self.append.lock().failure.clone();
+        match failure {
+            _ if self.next(Visibility::Durable) >= target => Some(Ok(())),
+            Some(failure) => Some(Err(ShardError::Failed(failure))),
+            None if self.is_shut() => Some(Err(ShardError::NotOpen)),
+            None => None,
+        }
+    }
+
+    /// Has the task woken by what may be the end of that commit; whether it has to look again now.
+    #[cfg(feature = "async")]
+    pub(crate) fn watch_commit(
+        &self,
+        task: super::TaskId,
+        waker: &std::task::Waker,
+        target: SequenceNumber,
+    ) -> bool {
+        self.tail.watch(task, waker, || self.committed(target).is_some())
     }
 
     /// Makes everything that is appended so far durable.

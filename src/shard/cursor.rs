@@ -147,6 +147,12 @@ impl Cursor {
         self.visibility == Visibility::Written && self.has_news() && self.shard.has_staged()
     }
 
+    /// Whether all of a closed shard is read.
+    #[cfg(feature = "async")]
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.shard.end().is_some_and(|end| self.next >= end)
+    }
+
     /// Whether a poll may find something else than the tail; costs two loads.
     pub(crate) fn has_news(&self) -> bool {
         self.shard.next(self.visibility) > self.next || self.shard.end().is_some_and(|end| self.next >= end)

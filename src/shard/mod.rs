@@ -92,6 +92,12 @@ pub(crate) struct ShardContext {
     pub(crate) drains_rest: AtomicBool,
     pub(crate) producers: ProducerRegistry,
     pub(crate) lineage: Lineage,
+    /// Shards that tasks want to be committed.
+    #[cfg(feature = "async")]
+    pub(crate) wanted: Mutex<Vec<std::sync::Weak<Shard>>>,
+    /// Numbers the tasks.
+    #[cfg(feature = "async")]
+    pub(crate) tasks: AtomicU64,
 }
 
 /// What is counted for `Stream::metrics`. Statistics: each is exact, no two are read at one moment.
@@ -116,11 +122,19 @@ impl Counters {
 }
 
 /// Wakes sleepers when something happened; costs one load while nobody sleeps. Each sleeper parks by itself and has no lock to take again
-/// when it is woken.
+/// when it is woken. Tasks leave their wakers beside them.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
     sleepers: AtomicU64,
-    sleeping: Mutex<Vec<Thread>>,
+    sleeping: Mutex<Sleeping>,
+}
+
+#[derive(Debug, Default)]
+struct Sleeping {
+    threads: Vec<Thread>,
+    /// One waker a task.
+    #[cfg(feature = "async")]
+    tasks: Vec<(TaskId, std::task::Waker)>,
 }
 
 impl Signal {
@@ -135,7 +149,10 @@ impl Signal {
         // sleeper's last look sees what happened.
         crate::sync::atomic::fence(Ordering::SeqCst);
         if self.has_sleepers() {
-            std::mem::take(&mut *self.sleeping.lock()).iter().for_each(Thread::unpark);
+            let woken = std::mem::take(&mut *self.sleeping.lock());
+            woken.threads.iter().for_each(Thread::unpark);
+            #[cfg(feature = "async")]
+            self.wake_tasks(woken.tasks);
         }
     }
 
@@ -147,14 +164,66 @@ impl Signal {
         }
         let this = thread::current();
         self.sleepers.fetch_add(1, Ordering::SeqCst);
-        self.sleeping.lock().push(this.clone());
+        self.sleeping.lock().threads.push(this.clone());
         crate::sync::atomic::fence(Ordering::SeqCst);
         // A ring from here on finds this thread in the list, and then parking ends at once.
         if late || !happened() {
             park_timeout(timeout);
         }
-        self.sleeping.lock().retain(|thread| thread.id() != this.id());
+        self.sleeping.lock().threads.retain(|thread| thread.id() != this.id());
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Who waits without a thread.
+#[cfg(feature = "async")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TaskId(u64);
+
+#[cfg(feature = "async")]
+impl ShardContext {
+    /// One that no other task of the stream has.
+    pub(crate) fn new_task(&self) -> TaskId {
+        TaskId(self.tasks.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+#[cfg(feature = "async")]
+impl Signal {
+    /// Has the next ring wake this task, and says whether something has `happened` already: then the task has to look again now. The waker stays until a ring, or until it is
+    /// [forgotten](Self::forget).
+    pub(crate) fn watch(&self, task: TaskId, waker: &std::task::Waker, happened: impl FnOnce() -> bool) -> bool {
+        let mut sleeping = self.sleeping.lock();
+        if let Some((_, known)) = sleeping.tasks.iter_mut().find(|(other, _)| *other == task) {
+            known.clone_from(waker);
+        } else {
+            self.sleepers.fetch_add(1, Ordering::SeqCst);
+            sleeping.tasks.push((task, waker.clone()));
+        }
+        drop(sleeping);
+        crate::sync::atomic::fence(Ordering::SeqCst); // as in `wait_unless`
+        happened()
+    }
+
+    /// The task waits no more.
+    pub(crate) fn forget(&self, task: TaskId) {
+        let mut sleeping = self.sleeping.lock();
+        let before = sleeping.tasks.len();
+        sleeping.tasks.retain(|(other, _)| *other != task);
+        let gone = before - sleeping.tasks.len();
+        self.sleepers.fetch_sub(gone as u64, Ordering::SeqCst);
+    }
+
+    /// Whether tasks wait.
+    pub(crate) fn has_tasks(&self) -> bool {
+        !self.sleeping.lock().tasks.is_empty()
+    }
+
+    fn wake_tasks(&self, tasks: Vec<(TaskId, std::task::Waker)>) {
+        self.sleepers.fetch_sub(tasks.len() as u64, Ordering::SeqCst);
+        for (_, waker) in tasks {
+            waker.wake();
+        }
     }
 }
 
@@ -261,6 +330,9 @@ pub(crate) struct Shard {
     is_shut: AtomicBool,
     /// In a read-only stream: how far the other process' segment was followed.
     follow: Option<Mutex<FollowState>>,
+    /// Whether it is among those that tasks want to be committed.
+    #[cfg(feature = "async")]
+    is_wanted: AtomicBool,
 }
 
 /// What the shard's lock protects.
@@ -345,6 +417,8 @@ impl Shard {
             tail: Signal::default(),
             is_shut: AtomicBool::new(false),
             follow: None,
+            #[cfg(feature = "async")]
+            is_wanted: AtomicBool::new(false),
         }
     }
 
@@ -436,6 +510,18 @@ impl Shard {
     /// Sleeps until there may be records at `next` or the end of the shard, or for `timeout`.
     pub(crate) fn wait(&self, next: SequenceNumber, visibility: Visibility, timeout: Duration) {
         self.tail.wait_unless(timeout, || self.next(visibility) > next || self.end().is_some() || self.is_shut());
+    }
+
+    /// Has a task woken when there may be news of this shard; whether something has `happened` already.
+    #[cfg(feature = "async")]
+    pub(crate) fn watch(&self, task: TaskId, waker: &std::task::Waker, happened: impl FnOnce() -> bool) -> bool {
+        self.tail.watch(task, waker, happened)
+    }
+
+    /// The task waits no more.
+    #[cfg(feature = "async")]
+    pub(crate) fn forget(&self, task: TaskId) {
+        self.tail.forget(task);
     }
 
     pub(crate) fn is_shut(&self) -> bool {

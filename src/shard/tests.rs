@@ -64,6 +64,10 @@ fn context(
         drains_rest: AtomicBool::new(true),
         producers: ProducerRegistry::default(),
         lineage: Lineage::default(),
+        #[cfg(feature = "async")]
+        wanted: Mutex::default(),
+        #[cfg(feature = "async")]
+        tasks: AtomicU64::new(0),
     })
 }
 

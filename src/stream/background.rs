@@ -131,8 +131,12 @@ impl Shared {
                 due.push((served.stream.clone(), retain));
             }
         }
+        #[cfg(feature = "async")]
+        let all: Vec<_> = streams.iter().map(|served| served.stream.clone()).collect();
         let next = streams.iter().map(|served| served.next_flush.min(served.next_retention)).min();
         drop(streams); // work without the lock: a stream may close meanwhile
+        #[cfg(feature = "async")]
+        all.iter().filter_map(Weak::upgrade).for_each(|stream| stream.commit_wanted());
         for (stream, retain) in due {
             if let Some(stream) = stream.upgrade() {
                 stream.tend(retain);
@@ -171,6 +175,52 @@ impl Shared {
 impl Served {
     fn is(&self, stream: &Arc<StreamInner>) -> bool {
         std::ptr::eq(self.stream.as_ptr(), Arc::as_ptr(stream))
+    }
+}
+
+#[cfg(feature = "async")]
+impl StreamInner {
+    /// Leads the commits that tasks wait for.
+    fn commit_wanted(&self) {
+        let wanted = std::mem::take(&mut *self.context.wanted.lock());
+        if wanted.is_empty() || self.is_forked() {
+            return;
+        }
+        let wanted: Vec<_> = wanted.iter().filter_map(Weak::upgrade).collect();
+        super::parallel::map(&wanted, |shard| shard.commit_wanted());
+    }
+
+    /// Has the tasks of a read-only stream woken to look at the files, as long as there are any.
+    pub(super) fn look_for_tasks(self: &Arc<Self>) -> crate::Result<()> {
+        if !self.read_only || self.looks_for_tasks.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let stream = Arc::downgrade(self);
+        let looks = move || {
+            let mut idle = 0;
+            while let Some(stream) = stream.upgrade().filter(|stream| stream.goes_on_looking(&mut idle)) {
+                stream.context.tail.ring();
+                drop(stream);
+                thread::sleep(super::read::FOLLOW_STEP);
+            }
+        };
+        let started = thread::Builder::new().name("anabranch-follow".to_owned()).spawn(looks);
+        if let Err(source) = started {
+            self.looks_for_tasks.store(false, Ordering::SeqCst);
+            return Err(crate::storage::Fault::io("start a thread for", &self.path)(source).into());
+        }
+        Ok(())
+    }
+
+    /// Whether tasks wait, or did until a moment ago.
+    fn goes_on_looking(&self, idle: &mut u32) -> bool {
+        *idle = if self.context.tail.has_tasks() { 0 } else { *idle + 1 };
+        if *idle < IDLE_LOOKS {
+            return true;
+        }
+        self.looks_for_tasks.store(false, Ordering::SeqCst);
+        // One may have come that saw the looks going on: then they do, unless it has begun others.
+        self.context.tail.has_tasks() && !self.looks_for_tasks.swap(true, Ordering::SeqCst)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The engine: a stream as its user sees it.
 
+#[cfg(feature = "async")]
+mod asynchronous;
 mod background;
 mod builder;
 mod describe;
@@ -36,6 +38,8 @@ use crate::shard::{OpenFiles, Shard, ShardContext};
 use crate::storage::{LockGuard, Process};
 use crate::types::{Durability, HashKey, ShardId};
 
+#[cfg(feature = "async")]
+pub use asynchronous::{PutBatchFuture, PutFuture, RecordsStream, ShardStream};
 pub(crate) use background::Background;
 pub use builder::StreamBuilder;
 pub use describe::{Metrics, ShardDescription, ShardState, ShardSummary, StreamDescription};
@@ -104,6 +108,9 @@ pub(crate) struct StreamInner {
     deletion_clock: Mutex<DeletionClock>,
     background: Mutex<Option<Background>>,
     files: Arc<OpenFiles>,
+    /// Whether a thread has waiting tasks of a read-only stream look at the files.
+    #[cfg(feature = "async")]
+    looks_for_tasks: AtomicBool,
 }
 
 /// The shards as they are between two reshards.

@@ -331,6 +331,10 @@ impl Opening {
         Arc::new(ShardContext {
             producers,
             lineage,
+            #[cfg(feature = "async")]
+            wanted: Mutex::default(),
+            #[cfg(feature = "async")]
+            tasks: AtomicU64::new(0),
             storage: Arc::clone(&self.storage),
             clock: Arc::clone(&self.clock),
             stream_id: state.stream_id,
@@ -382,6 +386,8 @@ impl Opening {
             closed: AtomicBool::new(false),
             recovery,
             background: Mutex::new(background.cloned()),
+            #[cfg(feature = "async")]
+            looks_for_tasks: AtomicBool::new(false),
             files: self.builder.files.unwrap_or_else(|| {
                 Arc::new(self.builder.open_files.map_or_else(OpenFiles::default, OpenFiles::new))
             }),

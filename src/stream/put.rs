@@ -258,6 +258,19 @@ impl Stream {
 
 impl StreamInner {
     fn put(&self, entry: &PutEntry<'_>, options: PutOptions) -> Result<PutReceipt> {
+        let (receipt, wait) = self.append_one(entry, options)?;
+        if let Some((shard, next)) = wait {
+            shard.commit(next).map_err(Error::of_shard(shard.id()))?;
+        }
+        Ok(receipt)
+    }
+
+    /// Appends a record; where it has to be durable, gives the commit to wait for.
+    pub(super) fn append_one(
+        &self,
+        entry: &PutEntry<'_>,
+        options: PutOptions,
+    ) -> Result<(PutReceipt, Option<CommitWait>)> {
         self.writable()?;
         self.check(entry)?;
         let durability = self.effective(options.durability.unwrap_or(Durability::Buffered));
@@ -276,24 +289,49 @@ impl StreamInner {
             if appended.opened_file {
                 self.files.opened(shard);
             }
-            if durability == Durability::Synced {
-                shard.commit(appended.first.next()).map_err(Error::of_shard(shard.id()))?;
-            }
-            return Ok(PutReceipt {
-                shard_id: shard.id(),
-                sequence_number: appended.first,
-                arrival: appended.arrival,
-            });
+            let receipt =
+                PutReceipt { shard_id: shard.id(), sequence_number: appended.first, arrival: appended.arrival };
+            let is_synced = durability == Durability::Synced;
+            return Ok((receipt, is_synced.then(|| (Arc::clone(shard), appended.first.next()))));
         }
     }
 
     fn put_batch(&self, entries: &[PutEntry<'_>], options: PutBatchOptions) -> Result<Vec<PutReceipt>> {
+        let (mut outcome, waits) = self.append_batch(entries, options);
+        // Also after an error elsewhere: what was appended must not stay staged for ever.
+        for (shard, next) in waits {
+            if let Err(error) = shard.commit(next) {
+                outcome = outcome.and(Err(Error::of_shard(shard.id())(error)));
+            }
+        }
+        outcome
+    }
+
+    /// Appends a batch; gives the commits to wait for, also where a part of it failed.
+    pub(super) fn append_batch(
+        &self,
+        entries: &[PutEntry<'_>],
+        options: PutBatchOptions,
+    ) -> (Result<Vec<PutReceipt>>, Vec<CommitWait>) {
+        let mut waits = Vec::new();
+        let outcome = self.append_parts(entries, options, &mut waits);
+        if self.effective(options.durability.unwrap_or(Durability::Buffered)) == Durability::Buffered {
+            waits.clear();
+        }
+        (outcome, waits)
+    }
+
+    fn append_parts(
+        &self,
+        entries: &[PutEntry<'_>],
+        options: PutBatchOptions,
+        appended: &mut Vec<CommitWait>,
+    ) -> Result<Vec<PutReceipt>> {
         self.writable()?;
         self.check_batch(entries)?;
         let durability = self.effective(options.durability.unwrap_or(Durability::Buffered));
         let condition = options.condition();
         let mut receipts = vec![None; entries.len()];
-        let mut appended = Vec::new();
         let mut waiting: Vec<usize> = (0..entries.len()).collect();
         let mut outcome = Ok(());
         while !waiting.is_empty() && outcome.is_ok() {
@@ -316,12 +354,6 @@ impl StreamInner {
             }
             if !waiting.is_empty() && outcome.is_ok() {
                 outcome = self.wait_for_reshard();
-            }
-        }
-        if durability == Durability::Synced {
-            // Also after an error elsewhere: what was appended must not stay staged for ever.
-            for (shard, next) in appended {
-                outcome = outcome.and(shard.commit(next).map_err(Error::of_shard(shard.id())));
             }
         }
         outcome?;
@@ -405,6 +437,9 @@ impl StreamInner {
         Ok(())
     }
 }
+
+/// A shard, and the number up to which it has to be committed.
+pub(super) type CommitWait = (Arc<Shard>, SequenceNumber);
 
 /// The shards that take a batch, and the places of their entries in it.
 pub(super) type Groups = BTreeMap<ShardId, (Arc<Shard>, Vec<usize>)>;

@@ -196,7 +196,17 @@ impl ShardIterator {
         self.cursor.records_behind()
     }
 
-    fn next_record(&mut self) -> Result<Option<Record>> {
+    #[cfg(feature = "async")]
+    pub(super) fn stream(&self) -> &Arc<StreamInner> {
+        &self.stream
+    }
+
+    #[cfg(feature = "async")]
+    pub(super) fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    pub(super) fn next_record(&mut self) -> Result<Option<Record>> {
         if let Some(record) = self.cursor.next_verified() {
             return Ok(Some(record));
         }

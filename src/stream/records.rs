@@ -128,7 +128,7 @@ impl Records {
         self.next_record()
     }
 
-    fn next_record(&mut self) -> Result<Option<Record>> {
+    pub(super) fn next_record(&mut self) -> Result<Option<Record>> {
         if self.turn > 0
             && let Some(record) = self.active.get_mut(&self.last).and_then(Cursor::next_verified)
         {
@@ -205,11 +205,19 @@ impl Records {
                 std::thread::sleep(left.min(FOLLOW_STEP));
             } else {
                 let tail = &self.stream.context.tail;
-                tail.wait_unless(left.min(WAIT_STEP), || {
-                    self.active.values().any(|cursor| cursor.has_news() || cursor.shard().is_shut())
-                });
+                tail.wait_unless(left.min(WAIT_STEP), || self.has_news());
             }
         }
+    }
+
+    /// Whether there may be more than there was at the last look; costs two loads a shard.
+    pub(super) fn has_news(&self) -> bool {
+        self.active.values().any(|cursor| cursor.has_news() || cursor.shard().is_shut())
+    }
+
+    #[cfg(feature = "async")]
+    pub(super) fn stream(&self) -> &Arc<StreamInner> {
+        &self.stream
     }
 }
 
