@@ -149,6 +149,31 @@ pub enum Error {
         /// The number that the next record will get.
         next: SequenceNumber,
     },
+    /// The stream has no consumer of this name, or it was deleted.
+    #[error("the stream has no consumer {0:?}")]
+    ConsumerNotFound(String),
+    /// Somebody else took the shard, or the consumer was reset: this lease is over. Nothing was changed.
+    #[error("the lease of {shard_id} with epoch {epoch} is lost: its epoch is {current} now, its owner {}", owner.as_deref().unwrap_or("nobody"))]
+    LeaseLost {
+        /// The shard.
+        shard_id: ShardId,
+        /// The epoch of the lease.
+        epoch: u64,
+        /// The epoch that the shard has now.
+        current: u64,
+        /// Who has it now.
+        owner: Option<String>,
+    },
+    /// A checkpoint would take back what was done already. A reset can.
+    #[error("a checkpoint at {requested} of {shard_id} would go back behind the one at {checkpoint}")]
+    BehindCheckpoint {
+        /// The shard.
+        shard_id: ShardId,
+        /// The sequence number that was given.
+        requested: SequenceNumber,
+        /// That of the checkpoint in force.
+        checkpoint: SequenceNumber,
+    },
     /// There is no stream at this path.
     #[error("there is no stream at {}", .0.display())]
     StreamNotFound(PathBuf),
@@ -163,8 +188,9 @@ pub enum Error {
         /// What it is instead.
         reason: String,
     },
-    /// Another handle, in this process or another, has the stream open for writing.
-    #[error("{} is open for writing elsewhere", .0.display())]
+    /// Another handle, in this process or another, has the stream open for writing; or somebody held the lock of a consumer's file for
+    /// longer than [`CONSUMER_LOCK_MS`](crate::limits::CONSUMER_LOCK_MS).
+    #[error("{} is locked elsewhere", .0.display())]
     Locked(PathBuf),
     /// The stream was opened read-only.
     #[error("the stream is open read-only")]
@@ -260,16 +286,19 @@ impl Error {
             | Self::NotAdjacent { .. }
             | Self::BeyondTail { .. }
             | Self::BatchMismatch { .. }
+            | Self::BehindCheckpoint { .. }
             | Self::OptionMismatch { .. } => ErrorKind::InvalidInput,
             Self::ShardNotFound(_)
-            | Self::StreamNotFound(_)
+            | Self::ConsumerNotFound(_)
             | Self::ProducerNotFound(_)
+            | Self::StreamNotFound(_)
             | Self::NotAStream { .. } => ErrorKind::NotFound,
             Self::StreamExists(_) => ErrorKind::AlreadyExists,
             Self::SequenceNumberMismatch { .. }
             | Self::FencingTokenMismatch { .. }
             | Self::ProducerFenced { .. }
             | Self::BatchSuperseded { .. }
+            | Self::LeaseLost { .. }
             | Self::ShardClosed(_) => ErrorKind::Conflict,
             Self::Trimmed { .. } => ErrorKind::Trimmed,
             Self::Lost { .. } => ErrorKind::Lost,

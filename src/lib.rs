@@ -96,11 +96,13 @@ compile_error!("anabranch supports 64-bit Unix systems");
 struct Readme;
 
 mod clock;
+mod consumer;
 pub mod docs;
 mod error;
 pub mod format;
 #[doc(hidden)]
 pub mod fuzzing;
+mod leases;
 pub mod limits;
 mod manifest;
 mod routing;
@@ -115,6 +117,7 @@ mod trace;
 mod types;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use consumer::{Checkpoint, Consumer, Lease, Position, RecordPosition};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
 pub use segment::{Record, RecordBatch, RecordRef};

@@ -118,6 +118,24 @@ pub const RETENTION_CHECK_MS: u64 = 10_000;
 /// A stream's name in a store: 1 to 128 characters of `[a-zA-Z0-9_.-]`, as Kinesis.
 pub const MAX_STREAM_NAME_CHARS: usize = 128;
 
+/// A consumer's name: 1 to 128 characters of `[a-zA-Z0-9_.-]`, as a stream's.
+pub const MAX_CONSUMER_NAME_CHARS: usize = 128;
+
+/// The name of a worker, which owns shards of a consumer: as a consumer's.
+pub const MAX_WORKER_NAME_CHARS: usize = 128;
+
+/// Most consumers of one stream.
+pub const MAX_CONSUMERS: usize = 10_000;
+
+/// Most shards that a consumer keeps a position of; those of shards that expired are used again. As many as a stream may list.
+pub const MAX_CONSUMER_SLOTS: u32 = MAX_SHARDS;
+
+/// How long an operation on a consumer waits for its file's lock, in milliseconds, before it is refused as
+/// [`Error::Locked`](crate::Error::Locked). It is held for microseconds, or for one sync: whoever keeps it longer was stopped.
+pub const CONSUMER_LOCK_MS: u64 = 10_000;
+
+const _: () =
+    assert!(MAX_CONSUMER_NAME_CHARS == MAX_STREAM_NAME_CHARS && MAX_WORKER_NAME_CHARS == MAX_STREAM_NAME_CHARS);
 const _: () = assert!(STAGING_SLOT_BYTES.is_multiple_of(SLOT_UNIT_BYTES));
 const _: () = assert!(MAX_DATA_BYTES < MAX_BATCH_BYTES);
 const _: () = assert!(DEFAULT_MAX_DATA_BYTES < DEFAULT_MAX_BATCH_BYTES);

@@ -11,6 +11,7 @@
 //!   shards/000000000007/                  one directory a shard
 //!     00000000000000000000.seg            a segment, named by its first sequence number
 //!     00000000000000031402.seg
+//!   consumers/billing                     how far a consumer is in each shard, and who works on it
 //! ```
 //!
 //! # Segment
@@ -147,6 +148,53 @@
 //! written to the segment, the next ones are stored over them. So what recovery finds there is old, and in the segment
 //! already, or continues the segment exactly where its frames end; nothing else is taken.
 //!
+//! # consumers/NAME
+//!
+//! A header, and one slot of three copies for each shard. What is written again is always a copy that nobody needs any more, so that a write
+//! that is cut short never takes an older value with it. The file is made under another name, synced, and renamed.
+//!
+//! ```text
+//! | header 256 | slot 768 | slot 768 | ...        slot: | copy 256 | copy 256 | copy 256 |
+//! ```
+//!
+//! ## Header
+//!
+//! ```text
+//!   0  8  magic "ANABRCON"
+//!   8  4  format version (1)
+//!  12  4  length of the name
+//!  16 16  stream id
+//!  32 16  file id, drawn when the file is made
+//!  48  8  time of creation, ms since 1970
+//!  56 128 name, zeros behind it
+//! 184 60  0
+//! 244  4  CRC-32 of bytes 0 to 243
+//! 248  8  0; "DELETED", 0 in a file whose consumer was deleted: who has it open is told
+//! ```
+//!
+//! ## Copy of a slot
+//!
+//! ```text
+//!   0  4  CRC-32, seeded with stream id, file id and the slot's place, of everything behind it
+//!   4  4  shard id
+//!   8  8  version: raised by every write to the slot; the sound copy with the highest is in force
+//!  16  8  durable version: the copies up to this version were durable when this one was written
+//!  24  4  flags: 1 = it is acknowledged after a sync only
+//!  28  4  position: 1 = trim horizon, 2 = time, 3 = behind a record, 4 = behind a part of a record, 5 = behind the shard's end
+//!  32  8  sequence number of that record, the number behind the shard's last record, or the time in ms since 1970
+//!  40  8  sub-sequence number of the part
+//!  48  8  incarnation of the record, or of the opening at the shard's end
+//!  56  8  owner epoch: raised by every change of owner and by every reset
+//!  64  8  renewals of the lease
+//!  72  8  how long the lease lasts without one, in ms; 0 = no end
+//!  80  4  length of the owner's name
+//!  84  4  0
+//!  88 128 owner's name, zeros behind it
+//! 216 40  0
+//! ```
+//!
+//! A write goes to a copy that is neither the one in force nor the newest that is known durable. See `leases.rs` for how that is known.
+//!
 //! # MANIFEST
 //!
 //! Replaced whole by write, sync, rename, sync of the directory: the commit point of creation, of every reshard,
@@ -157,6 +205,7 @@
 //! A file whose version is not known is refused by a typed error. Every released version keeps a
 //! fixture that the tests open.
 
+mod checkpoint;
 mod frame;
 mod manifest;
 mod producers;
@@ -165,6 +214,10 @@ mod segment;
 mod staging;
 mod watermark;
 
+pub(crate) use checkpoint::{
+    COPIES, COPY_BYTES, ConsumerHeader, ConsumerHeaderError, DELETED_MARK, HEADER_BYTES as CONSUMER_HEADER_BYTES,
+    MARK_POSITION, SLOT_BYTES as CONSUMER_SLOT_BYTES, SlotCopy, SlotState, StoredPosition,
+};
 pub(crate) use frame::{
     Frame, FrameError, FrameInput, HEADER_BYTES as FRAME_HEADER_BYTES, ProducerStamp, RawFrame, STAMP_BYTES,
     encode, encode_to, frame_bytes,

@@ -3,7 +3,7 @@
 use crate::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use super::{Counters, Shard, ShardError};
+use super::{Counters, Done, Shard, ShardError};
 use crate::format::RawFrame;
 use crate::limits::READ_BATCH_BYTES;
 use crate::segment::{Record, RecordBatch, Segment, Visibility};
@@ -20,6 +20,8 @@ pub(crate) struct Cursor {
     visibility: Visibility,
     /// Records that arrived before this time are passed over.
     not_before: Option<Timestamp>,
+    /// What was done before is passed over.
+    done: Option<Done>,
     /// The records below this number were verified already, and the last of them ends here in its segment.
     verified: (SequenceNumber, u64),
     /// How many records to verify at once, in the iterator form.
@@ -68,7 +70,11 @@ impl Cursor {
                 shard.first_at(time, visibility)?
             }
         };
-        Ok(Self { shard, place: None, next, visibility, not_before, verified: (next, 0), ahead: 1 })
+        Ok(Self { not_before, ..Self::at(shard, next, visibility, None) })
+    }
+
+    pub(super) fn at(shard: Arc<Shard>, next: SequenceNumber, visibility: Visibility, done: Option<Done>) -> Self {
+        Self { shard, place: None, next, visibility, not_before: None, done, verified: (next, 0), ahead: 1 }
     }
 
     pub(crate) fn shard(&self) -> &Arc<Shard> {
@@ -130,6 +136,7 @@ impl Cursor {
     pub(crate) fn poll(&mut self) -> Result<Progress, ShardError> {
         loop {
             match (self.advance()?, self.not_before) {
+                (Progress::Records, _) if self.is_done() => self.pass_over_done(),
                 (Progress::Records, Some(time)) => {
                     let run = self.check_run(usize::MAX)?;
                     if !self.pass_over(&run, time)? {
@@ -151,6 +158,21 @@ impl Cursor {
     #[cfg(feature = "async")]
     pub(crate) fn is_at_end(&self) -> bool {
         self.shard.end().is_some_and(|end| self.next >= end)
+    }
+
+    fn is_done(&self) -> bool {
+        let (Some(done), Some(place)) = (self.done, &self.place) else {
+            return false;
+        };
+        done.covers(&place.segment, self.next)
+    }
+
+    /// Moves behind the records of this segment that were done. They count as read.
+    fn pass_over_done(&mut self) {
+        if let (Some(done), Some(place)) = (self.done, self.place.take()) {
+            let behind = place.segment.first().plus(place.segment.records() as u64);
+            self.next = behind.min(done.next);
+        }
     }
 
     /// Whether a poll may find something else than the tail; costs two loads.
@@ -377,7 +399,7 @@ impl Shard {
     }
 
     /// `next`, if `requested` names a place that exists.
-    fn checked_position(
+    pub(super) fn checked_position(
         &self,
         next: SequenceNumber,
         requested: SequenceNumber,

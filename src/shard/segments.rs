@@ -73,6 +73,11 @@ impl Segments {
         self.slots.get(behind.checked_sub(1)?).cloned()
     }
 
+    /// The segments that start at or below `number`, ascending.
+    pub(super) fn up_to(&self, number: SequenceNumber) -> Vec<Arc<Slot>> {
+        self.slots.iter().take_while(|slot| slot.first <= number).cloned().collect()
+    }
+
     pub(super) fn all(&self) -> Vec<Arc<Slot>> {
         self.slots.iter().cloned().collect()
     }

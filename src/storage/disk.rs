@@ -252,11 +252,15 @@ struct HeldLock {
 
 impl HeldLock {
     fn take(file: File) -> io::Result<Option<Self>> {
-        match retry_on_intr(|| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)) {
-            Ok(()) => Ok(Some(Self { file, process: Process::this() })),
-            Err(Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(try_lock(&file)?.then(|| Self { file, process: Process::this() }))
+    }
+}
+
+fn try_lock(file: &File) -> io::Result<bool> {
+    match retry_on_intr(|| rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -326,6 +330,14 @@ impl StorageFile for DiskFile {
         }
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
         Map::of_file(&self.0, len)
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        try_lock(&self.0)
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        Ok(retry_on_intr(|| rustix::fs::flock(&self.0, FlockOperation::Unlock))?)
     }
 }
 

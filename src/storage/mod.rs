@@ -143,6 +143,19 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
     /// A read-only view of the first `len` bytes, which must exist. It sees later writes and
     /// outlives the handle and the file's name.
     fn map(&self, len: u64) -> io::Result<Map>;
+
+    /// Takes the exclusive lock of the file for this handle; whether it has it now. Handles exclude each other, in this process and in others,
+    /// and a lock dies with its handle and with its process. It is no part of the file: reads and writes do not ask for it.
+    ///
+    /// By default it is `Unsupported`; then the stream has no consumers.
+    fn try_lock(&self) -> io::Result<bool> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Gives the lock back.
+    fn unlock(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// How a file is opened.

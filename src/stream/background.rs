@@ -253,7 +253,7 @@ impl StreamInner {
         if self.writable().is_err() {
             return;
         }
-        let _ = self.sync_shards();
+        let _ = self.sync_all();
         if retain {
             let _ = self.enforce_retention();
         }

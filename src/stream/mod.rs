@@ -4,6 +4,7 @@
 mod asynchronous;
 mod background;
 mod builder;
+mod consumers;
 mod describe;
 mod open;
 mod parallel;
@@ -31,6 +32,7 @@ use crate::sync::Mutex;
 
 use crate::error::{Error, Result};
 use crate::format::{ManifestState, ShardEntry};
+use crate::leases::LeaseFile;
 use crate::manifest::{self, Manifest};
 use crate::routing::Routes;
 use crate::segment::Visibility;
@@ -42,6 +44,7 @@ use crate::types::{Durability, HashKey, ShardId};
 pub use asynchronous::{PutBatchFuture, PutFuture, RecordsStream, ShardStream};
 pub(crate) use background::Background;
 pub use builder::StreamBuilder;
+pub(crate) use consumers::error_of;
 pub use describe::{Metrics, ShardDescription, ShardState, ShardSummary, StreamDescription};
 pub(crate) use open::{LOCK_FILE, make_directories};
 pub use producer::{Producer, ProducerDescription};
@@ -111,6 +114,8 @@ pub(crate) struct StreamInner {
     /// Whether a thread has waiting tasks of a read-only stream look at the files.
     #[cfg(feature = "async")]
     looks_for_tasks: AtomicBool,
+    /// The consumers that somebody holds, by name.
+    consumers: Mutex<BTreeMap<String, Weak<LeaseFile>>>,
 }
 
 /// The shards as they are between two reshards.
@@ -179,21 +184,21 @@ impl Stream {
         self.inner.recovery.clone()
     }
 
-    /// Makes every record put so far durable, whatever level it was acknowledged at.
+    /// Makes every record put so far durable, whatever level it was acknowledged at, and every checkpoint made in this process.
     ///
     /// # Errors
     ///
     /// The first shard that fails, after all have been tried.
     pub fn sync(&self) -> Result<()> {
         self.inner.writable()?;
-        self.inner.sync_shards()
+        self.inner.sync_all()
     }
 
     /// Does now what the background thread does in its time: syncs what `Buffered` puts left unsynced, and enforces retention. For a
     /// stream without a background thread ([`StreamBuilder::background`]).
     pub fn maintain(&self) -> Result<()> {
         self.inner.writable()?;
-        self.inner.sync_shards()?;
+        self.inner.sync_all()?;
         self.inner.enforce_retention().map(drop)
     }
 
@@ -294,6 +299,11 @@ impl StreamInner {
         drained
     }
 
+    /// Makes everything durable: records first, and then the checkpoints behind them.
+    fn sync_all(&self) -> Result<()> {
+        self.sync_shards().and(self.sync_consumers())
+    }
+
     fn sync_shards(&self) -> Result<()> {
         let topology = self.topology();
         let unsynced: Vec<_> = topology.shards.values().filter(|member| member.shard.has_unsynced()).collect();
@@ -338,7 +348,8 @@ impl StreamInner {
         *self.lock.lock() = None;
         drop(manifest);
         self.stop_background();
-        outcome
+        // Not under the manifest's lock: who works on a consumer may be waiting for it.
+        outcome.and(self.sync_consumers())
     }
 
     /// Ends all writing, and lets waiting readers end.

@@ -385,6 +385,7 @@ impl Opening {
             closing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             recovery,
+            consumers: Mutex::default(),
             background: Mutex::new(background.cloned()),
             #[cfg(feature = "async")]
             looks_for_tasks: AtomicBool::new(false),
@@ -460,12 +461,16 @@ pub(super) fn remove_if_there(storage: &dyn Storage, path: &Path) -> Result<(), 
     }
 }
 
-/// A number that no other stream has: from the operating system's randomness, which seeds the standard library's hash
-/// maps, with time and path mixed in.
 fn draw_stream_id(now: Timestamp, path: &Path) -> StreamId {
+    StreamId::new(draw_id(now, path))
+}
+
+/// A number that no other stream or consumer has: from the operating system's randomness, which seeds the standard library's hash
+/// maps, with time and path mixed in.
+pub(super) fn draw_id(now: Timestamp, path: &Path) -> u128 {
     use std::hash::{BuildHasher, RandomState};
     let half = || u128::from(RandomState::new().hash_one((now, path)));
-    StreamId::new(half() << 64 | half())
+    half() << 64 | half()
 }
 
 impl From<Torn> for TornTail {

@@ -62,8 +62,11 @@ impl Stream {
     pub fn shard_iterator(&self, shard_id: ShardId, kind: ShardIteratorType) -> Result<ShardIterator> {
         self.inner.not_closed()?;
         self.inner.refresh()?;
-        let cursor = self.inner.cursor(shard_id, kind)?;
-        Ok(ShardIterator { stream: Arc::clone(&self.inner.0), waited_at: cursor.next(), cursor })
+        Ok(self.iterate(self.inner.cursor(shard_id, kind)?))
+    }
+
+    pub(super) fn iterate(&self, cursor: Cursor) -> ShardIterator {
+        ShardIterator { stream: Arc::clone(&self.inner.0), waited_at: cursor.next(), cursor }
     }
 
     /// One record by its sequence number.

@@ -17,6 +17,7 @@ use super::salvage::{Look, Looker, LostRange, Piece, SegmentFile, lost_range};
 use super::verify::{VerifyOptions, VerifyReport, no_stream, verify};
 use crate::error::{Error, Result};
 use crate::format::{Frame, FrameInput, ManifestState, SealKind, SegmentHeader, segment_name};
+use crate::leases::ConsumersDirectory;
 use crate::manifest::{self, MANIFEST_FILE, Manifest, ReplaceError};
 use crate::segment::{Run, SegmentWriter, StampedBatch, Survey, producers_section};
 use crate::shard::{Memory, Producers, Staged, WATERMARK_FILE, Watermarks};
@@ -50,6 +51,8 @@ pub struct RepairReport {
 /// Makes a damaged stream one that opens and verifies, and deletes nothing: damaged files are copied to `damaged/N` in the stream's directory
 /// before they are replaced. Records that pass their checksums stay, under their own sequence numbers; the numbers of the
 /// lost ones stay lost, are never given again, and reading over them says [`Error::Lost`] once. A sound stream is left as it is.
+///
+/// A consumer whose position in a shard is damaged begins that shard anew; one whose file's header is damaged is gone.
 ///
 /// It takes the writer's lock. Cut short by a crash, it can be run again.
 ///
@@ -128,6 +131,7 @@ impl<'a> Repair<'a> {
         if self.damage.iter().any(|damage| damage.path == self.path.join(WATERMARK_FILE)) {
             self.renew_watermarks()?;
         }
+        self.mend_consumers()?;
         self.empty_scratch()?;
         if self.state != self.found {
             self.keep_copy(&self.path.join(MANIFEST_FILE), MANIFEST_FILE)?;
@@ -371,6 +375,23 @@ impl<'a> Repair<'a> {
         let made = self.scratch.join(WATERMARK_FILE);
         self.storage.rename(&made, &path).map_err(Fault::io("rename", &made))?;
         self.sync_dir(self.path)
+    }
+
+    /// What a damaged slot of a consumer held is gone: the shard is begun anew. Without a header the whole consumer is.
+    fn mend_consumers(&mut self) -> Result<()> {
+        let (storage, stream, stream_id) = (Arc::clone(self.storage), self.path, self.state.stream_id);
+        let consumers = ConsumersDirectory { storage: storage.as_ref(), stream, stream_id };
+        let directory = consumers.path("");
+        let all: Vec<_> = self.damage.iter().filter(|damage| damage.path.starts_with(&directory)).collect();
+        let paths: BTreeSet<_> = all.iter().map(|damage| damage.path.clone()).collect();
+        for path in paths {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            self.keep_copy(&path, &format!("consumers-{name}"))?;
+            self.sync_dir(&self.aside.clone())?;
+            let damage: Vec<_> = all.iter().copied().filter(|damage| damage.path == path).collect();
+            consumers.mend(&path, &damage)?;
+        }
+        Ok(())
     }
 
     /// Copies a file as it is.

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::format::{
     Footer, ManifestState, SealKind, SegmentHeader, ShardEntry, index_bytes, parse_segment_name, segment_name,
 };
+use crate::leases::ConsumersDirectory;
 use crate::manifest;
 use crate::segment::{Due, Scan, advance, is_unfinished, producers_section, read_footer, read_header, scan};
 use crate::shard::Watermarks;
@@ -73,7 +74,7 @@ impl VerifyReport {
 }
 
 /// Reads every file of the stream at `path` and checks every checksum, every index against the records, and every
-/// file against its neighbours and the manifest. Changes nothing and takes no lock; beside a live writer it checks what is
+/// file against its neighbours and the manifest; the consumers' files, too. Changes nothing and takes no lock; beside a live writer it checks what is
 /// written so far.
 ///
 /// ```
@@ -180,7 +181,11 @@ impl<'a, 'p> Verification<'a, 'p> {
                 self.seen.bytes_total += self.length(&listing.directory.join(segment_name(*first)))?;
             }
         }
-        listings.iter().try_for_each(|listing| self.check_shard(listing))
+        listings.iter().try_for_each(|listing| self.check_shard(listing))?;
+        let consumers =
+            ConsumersDirectory { storage: self.storage, stream: self.path, stream_id: state.stream_id };
+        self.report.damage.extend(consumers.damage()?);
+        Ok(())
     }
 
     /// Notes damage and goes on; passes other failures on.

@@ -10,6 +10,7 @@ mod support;
 
 mod background;
 mod clock;
+mod consumers;
 mod durability;
 mod fencing;
 mod follow;

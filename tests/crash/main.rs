@@ -4,6 +4,7 @@
 //!   checks what the next opening finds against a ledger of everything that was acknowledged and shown.
 //! - `threads` does it under several threads that put, read, split, merge and scale.
 //! - `faults` lets every operation fail once, fills the disk up, and checks the same.
+//! - `consumers`: positions and leases under cuts, kills and failing calls.
 //! - `damage` changes stored bytes, field by field, and demands the right data or a typed error.
 //! - `opening`: what an opening decides, one decision at a time.
 //! - `repair` mends what was damaged: what is sound stays, what is lost is said, the rest is set aside; the power is cut
@@ -25,6 +26,7 @@
 //! ```
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)]
 
+mod consumers;
 mod damage;
 mod directed;
 mod faults;

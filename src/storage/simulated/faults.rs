@@ -24,7 +24,7 @@ pub enum Operation {
     List,
     /// `Storage::sync_dir`.
     SyncDir,
-    /// `Storage::lock`.
+    /// `Storage::lock`, and `StorageFile::try_lock`.
     Lock,
     /// `StorageFile::len`, and `is_empty`, which calls it.
     Len,

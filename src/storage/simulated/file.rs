@@ -1,5 +1,6 @@
 //! Open files and held locks of a simulated disk.
 
+use crate::sync::atomic::{AtomicBool, Ordering};
 use std::fmt;
 use std::io;
 use std::ops::Range;
@@ -15,12 +16,14 @@ pub(in crate::storage) struct SimulatedFile {
     disk: Arc<Shared>,
     inode: InodeId,
     access: Access,
+    /// Whether the inode's lock is this handle's. Changed with the disk's state locked.
+    is_locked: AtomicBool,
 }
 
 impl SimulatedFile {
     /// A handle of an inode that [`Tree::open`](super::tree::Tree::open) was told of.
     pub(super) fn new(disk: Arc<Shared>, inode: InodeId, access: Access) -> Self {
-        Self { disk, inode, access }
+        Self { disk, inode, access, is_locked: AtomicBool::new(false) }
     }
 
     /// A store into a map of the file: there when it is done, or in part if the power goes during it.
@@ -115,10 +118,26 @@ impl StorageFile for SimulatedFile {
         let state = self.disk.call(Operation::Map)?;
         state.tree.file(self.inode)?.map(in_memory(len)?)
     }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        let mut state = self.disk.call(Operation::Lock)?;
+        let is_locked = self.is_locked.load(Ordering::SeqCst) || state.locks.insert(self.inode);
+        self.is_locked.store(is_locked, Ordering::SeqCst);
+        Ok(is_locked)
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        let mut state = self.disk.state.lock();
+        if self.is_locked.swap(false, Ordering::SeqCst) {
+            state.locks.remove(&self.inode);
+        }
+        Ok(())
+    }
 }
 
 impl Drop for SimulatedFile {
     fn drop(&mut self) {
+        let _ = self.unlock();
         self.disk.state.lock().tree.close(self.inode);
     }
 }

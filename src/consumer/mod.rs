@@ -1,0 +1,335 @@
+//! Named consumers: how far each is in every shard, and who works on it.
+//!
+//! A [`Consumer`] keeps one position a shard, in a file of its own in the stream's directory, which every process uses that has the stream open.
+//! Positions are changed under a [`Lease`], which names an owner and an epoch: who takes a shard raises its epoch, and from then on
+//! a checkpoint under the old one is refused. So a worker that was given up for dead, and comes back, changes nothing.
+//!
+//! # Why a position names an incarnation
+//!
+//! A position is never ahead of the data: on a `Synced` stream the record is durable before the position is. On a `Buffered` stream a power cut may keep
+//! the position and take the record; its number is then given to another one, of a higher incarnation. A position that
+//! was a bare number would skip it. So it names the incarnation as well, and a record counts as done if its number is at or below the
+//! position's *and* it is not of a later incarnation.
+//!
+//! # Latest
+//!
+//! What [`reset`](Consumer::reset) to the latest records stores is the place of the tail at that moment, not a wish: a consumer that was
+//! reset, and is started an hour later, gets that hour's records.
+
+mod lease;
+mod position;
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::format::{SlotState, StoredPosition};
+use crate::leases::LeaseFile;
+use crate::stream::{RecordsStart, ShardIterator, Stream, error_of};
+use crate::types::{Durability, ShardId, is_name};
+
+pub use lease::Lease;
+pub use position::{Checkpoint, Position, RecordPosition};
+
+/// A named consumer of a stream: one position a shard, durable, for any number of workers in any number of processes.
+///
+/// A handle: clones share the consumer, and keep the stream open. Where nothing was checkpointed, reading starts at the trim horizon.
+///
+/// ```
+/// # fn main() -> anabranch::Result<()> {
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("clicks");
+/// use anabranch::{Position, Stream};
+///
+/// let stream = Stream::builder().create(&path)?;
+/// let put = stream.put("user-42", b"GET /cart")?;
+///
+/// let billing = stream.consumer("billing")?;             // create it, or open it again
+/// let lease = billing.take(put.shard_id, "worker-1")?;   // from now on nobody else's checkpoint of this shard counts
+/// for record in lease.iterator()?.available() {          // behind the checkpoint
+///     let record = record?;
+///     // ... handle it, then:
+///     lease.checkpoint(&record)?;                        // durable at the stream's level when this returns
+/// }
+/// assert!(matches!(billing.checkpoint(put.shard_id)?.position, Position::After(at) if at.sequence_number == put.sequence_number));
+/// assert_eq!(lease.iterator()?.available().count(), 0);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Consumer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    stream: Stream,
+    name: String,
+    file: Arc<LeaseFile>,
+    /// When a read-only process, which has no background thread, synced the file last: milliseconds of the monotonic clock.
+    synced_at: AtomicU64,
+}
+
+impl Stream {
+    /// Opens the consumer of this name, or makes it: durably when this returns, with every shard at its trim horizon. Works on a read-only
+    /// stream, too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] for a name that is not 1 to 128 characters of `[a-zA-Z0-9_.-]`, or is `.` or `..`, and for one consumer too
+    /// many ([`MAX_CONSUMERS`](crate::limits::MAX_CONSUMERS)); [`Error::Corrupt`] for a damaged file; [`Error::UnsupportedVersion`];
+    /// [`Error::Locked`] if somebody holds the lock for seconds; [`Error::Io`].
+    pub fn consumer(&self, name: &str) -> Result<Consumer> {
+        check_name("consumer name", name)?;
+        let shards = self.listed_shards()?;
+        let slots = || shards.into_iter().map(untouched).collect();
+        let file = self.lease_file(name, slots)?;
+        let synced_at = AtomicU64::new(millis(self.clock().monotonic()));
+        let inner = Inner { stream: self.clone(), name: name.to_owned(), file, synced_at };
+        Ok(Consumer { inner: Arc::new(inner) })
+    }
+
+    /// The names of the stream's consumers, ascending.
+    pub fn consumers(&self) -> Result<Vec<String>> {
+        self.consumer_names()
+    }
+
+    /// Deletes a consumer and its positions: durably when this returns. Handles of it, in all processes, give
+    /// [`Error::ConsumerNotFound`] from then on; the name is free.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ConsumerNotFound`]; [`Error::Locked`]; [`Error::Io`]. A damaged one can be deleted.
+    pub fn delete_consumer(&self, name: &str) -> Result<()> {
+        check_name("consumer name", name)?;
+        if self.delete_lease_file(name)? { Ok(()) } else { Err(Error::ConsumerNotFound(name.to_owned())) }
+    }
+}
+
+impl Consumer {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The stream that it consumes.
+    pub fn stream(&self) -> &Stream {
+        &self.inner.stream
+    }
+
+    /// Where it stands in one shard.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShardNotFound`] for a shard that the stream does not list, and those of every operation on a consumer: [`Error::ConsumerNotFound`]
+    /// if it was deleted, [`Error::Closed`], [`Error::Corrupt`], [`Error::Locked`], [`Error::Io`].
+    pub fn checkpoint(&self, shard_id: ShardId) -> Result<Checkpoint> {
+        self.expect_listed(shard_id)?;
+        Ok(Checkpoint::of(&self.state(shard_id)?))
+    }
+
+    /// Where it stands in every shard that is listed, by shard id.
+    pub fn checkpoints(&self) -> Result<Vec<Checkpoint>> {
+        let shards = self.inner.stream.listed_shards()?;
+        let mut known = self.states()?;
+        known.sort_unstable_by_key(|state| state.shard_id);
+        let state = |shard_id| match known.binary_search_by_key(&shard_id, |state| state.shard_id) {
+            Ok(at) => known.get(at).cloned().unwrap_or_else(|| untouched(shard_id)),
+            Err(_) => untouched(shard_id),
+        };
+        Ok(shards.into_iter().map(|shard_id| Checkpoint::of(&state(shard_id))).collect())
+    }
+
+    /// A reader of a shard that gives what is not done yet. Behind a checkpoint inside an aggregated record it starts with that record.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Trimmed`] if retention removed records that were not done; [`reset_shard`](Self::reset_shard) goes on at what is left. And those of
+    /// [`checkpoint`](Self::checkpoint).
+    pub fn iterator(&self, shard_id: ShardId) -> Result<ShardIterator> {
+        self.expect_listed(shard_id)?;
+        self.inner.stream.iterator_behind(shard_id, self.state(shard_id)?.position)
+    }
+
+    /// Takes a shard for a worker, whoever has it: raises its epoch, durably, so that checkpoints under every earlier lease are refused.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] for a worker's name that a consumer could not have, and those of [`checkpoint`](Self::checkpoint).
+    pub fn take(&self, shard_id: ShardId, worker: &str) -> Result<Lease> {
+        check_name("worker name", worker)?;
+        self.expect_listed(shard_id)?;
+        let state = self.change(shard_id, Level::Durable, |state| {
+            let owner = worker.to_owned();
+            Ok(SlotState { owner, epoch: next_epoch(&state)?, renewals: 0, lease_ms: 0, ..state })
+        })?;
+        Ok(Lease::new(self.clone(), &state))
+    }
+
+    /// Puts every shard at a place of its own choice: the trim horizon, the present tail, or a time. Leases are lost by it. Durable when it
+    /// returns; a crash before may leave some shards where they were.
+    ///
+    /// A shard that is closed has no record behind the [latest](RecordsStart::Latest): it is at its end.
+    pub fn reset(&self, start: RecordsStart) -> Result<()> {
+        let shards = self.inner.stream.listed_shards()?;
+        self.reset_shards(&shards, start)
+    }
+
+    /// As [`reset`](Self::reset), for one shard.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`checkpoint`](Self::checkpoint).
+    pub fn reset_shard(&self, shard_id: ShardId, start: RecordsStart) -> Result<()> {
+        self.expect_listed(shard_id)?;
+        self.reset_shards(&[shard_id], start)
+    }
+
+    fn reset_shards(&self, shards: &[ShardId], start: RecordsStart) -> Result<()> {
+        let inner = &self.inner;
+        let mut positions = Vec::new();
+        for shard_id in shards {
+            match inner.stream.starting_position(*shard_id, start) {
+                Ok(position) => positions.push((*shard_id, position)),
+                Err(Error::ShardNotFound(_)) if shards.len() > 1 => {} // expired since it was listed
+                Err(error) => return Err(error),
+            }
+        }
+        let mut leases = inner.file.lock().map_err(error_of(&inner.name))?;
+        let mut missing = Vec::new();
+        for (shard_id, position) in positions {
+            match leases.find(shard_id).map_err(error_of(&inner.name))? {
+                Some(slot) => {
+                    let state = slot.state().cloned().unwrap_or_else(|| untouched(shard_id));
+                    let state = SlotState { epoch: next_epoch(&state)?, position, ..untouched(shard_id) };
+                    leases.write(&slot, state, true).map_err(error_of(&inner.name))?;
+                }
+                None => missing.push(SlotState { position, ..untouched(shard_id) }),
+            }
+        }
+        if !missing.is_empty() {
+            leases.add(missing, self.is_gone()?).map_err(error_of(&inner.name))?;
+        }
+        leases.sync().map_err(error_of(&inner.name))
+    }
+
+    /// Makes every checkpoint that was made in this process durable, whatever level it was acknowledged at. The records before them are made durable
+    /// by [`Stream::sync`], which does both.
+    pub fn sync(&self) -> Result<()> {
+        self.inner.stream.expect_open()?;
+        self.inner.file.sync().map_err(error_of(&self.inner.name))
+    }
+
+    fn expect_listed(&self, shard_id: ShardId) -> Result<()> {
+        self.inner.stream.expect_listed(shard_id)
+    }
+
+    fn state(&self, shard_id: ShardId) -> Result<SlotState> {
+        let mut leases = self.inner.file.lock().map_err(error_of(&self.inner.name))?;
+        let slot = leases.find(shard_id).map_err(error_of(&self.inner.name))?;
+        Ok(slot.and_then(|slot| slot.state().cloned()).unwrap_or_else(|| untouched(shard_id)))
+    }
+
+    fn states(&self) -> Result<Vec<SlotState>> {
+        let mut leases = self.inner.file.lock().map_err(error_of(&self.inner.name))?;
+        let slots = leases.all().map_err(error_of(&self.inner.name))?;
+        Ok(slots.iter().filter_map(|slot| slot.state().cloned()).collect())
+    }
+
+    /// Reads what is stored of a shard, and puts in its place what `change` makes of it: nobody comes between. What is stored now.
+    fn change(
+        &self,
+        shard_id: ShardId,
+        level: Level,
+        change: impl FnOnce(SlotState) -> Result<SlotState>,
+    ) -> Result<SlotState> {
+        let inner = &self.inner;
+        inner.stream.expect_open()?;
+        let mut leases = inner.file.lock().map_err(error_of(&inner.name))?;
+        let slot = match leases.find(shard_id).map_err(error_of(&inner.name))? {
+            Some(slot) => slot,
+            None => {
+                leases.add(vec![untouched(shard_id)], self.is_gone()?).map_err(error_of(&inner.name))?;
+                let slot = leases.find(shard_id).map_err(error_of(&inner.name))?;
+                slot.ok_or(Error::ShardNotFound(shard_id))?
+            }
+        };
+        let state = change(slot.state().cloned().unwrap_or_else(|| untouched(shard_id)))?;
+        let synced = level == Level::Durable;
+        leases.write(&slot, state.clone(), synced).map_err(error_of(&inner.name))?;
+        if synced || (level == Level::Kept && self.is_flush_due()) {
+            leases.sync().map_err(error_of(&inner.name))?;
+        }
+        Ok(state)
+    }
+
+    /// The level at which checkpoints are acknowledged.
+    fn level(&self) -> Level {
+        match self.inner.stream.durability() {
+            Durability::Synced => Level::Durable,
+            Durability::Buffered => Level::Kept,
+        }
+    }
+
+    /// In a process without a background thread that would do it: whether the flush interval is over.
+    fn is_flush_due(&self) -> bool {
+        let inner = &self.inner;
+        let now = millis(inner.stream.clock().monotonic());
+        let due = inner.synced_at.load(Ordering::Relaxed).saturating_add(millis(inner.stream.flush_interval()));
+        let is_due = inner.stream.is_read_only() && now >= due;
+        if is_due {
+            inner.synced_at.store(now, Ordering::Relaxed);
+        }
+        is_due
+    }
+
+    /// Tells shards that expired from those that this process has not heard of yet: children have higher ids than their parents.
+    fn is_gone(&self) -> Result<impl Fn(ShardId) -> bool> {
+        let listed = self.inner.stream.listed_shards()?;
+        Ok(move |shard_id| {
+            listed.last().is_some_and(|last| shard_id < *last) && listed.binary_search(&shard_id).is_err()
+        })
+    }
+}
+
+/// What a change of a slot has to survive when it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    /// The power.
+    Durable,
+    /// The process; the power after the next flush.
+    Kept,
+}
+
+/// A shard that nobody has taken and of which nothing is done.
+fn untouched(shard_id: ShardId) -> SlotState {
+    SlotState {
+        shard_id,
+        epoch: 0,
+        owner: String::new(),
+        renewals: 0,
+        lease_ms: 0,
+        position: StoredPosition::TrimHorizon,
+    }
+}
+
+fn next_epoch(state: &SlotState) -> Result<u64> {
+    state.epoch.checked_add(1).ok_or_else(|| Error::invalid("epoch", "the shard changed hands 2^64 times"))
+}
+
+fn check_name(argument: &'static str, name: &str) -> Result<()> {
+    if is_name(name) {
+        return Ok(());
+    }
+    Err(Error::invalid(argument, format!("{name:?}; it has 1 to 128 characters of [a-zA-Z0-9_.-]")))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer").field("name", &self.inner.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,210 @@
+//! The directory of consumers' files: making, finding, deleting.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::file::{LeaseFile, first_copies};
+use super::{LeaseError, patiently};
+use crate::format::{CONSUMER_HEADER_BYTES, CONSUMER_SLOT_BYTES, ConsumerHeader, SlotState};
+use crate::limits::MAX_CONSUMERS;
+use crate::storage::{Access, Corruption, Fault, LockGuard, Storage};
+use crate::types::{StreamId, is_name};
+
+/// The directory in the stream's.
+const CONSUMERS_DIRECTORY: &str = "consumers";
+/// Its lock, and the name under which a file is made: no consumer's name starts so.
+const LOCK_FILE: &str = "~lock";
+const NEW_FILE: &str = "~new";
+
+/// The consumers of one stream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConsumersDirectory<'a> {
+    pub(crate) storage: &'a dyn Storage,
+    pub(crate) stream: &'a Path,
+    pub(crate) stream_id: StreamId,
+}
+
+impl ConsumersDirectory<'_> {
+    /// Opens a consumer's file, or makes it with these slots.
+    pub(crate) fn open_or_create(
+        &self,
+        name: &str,
+        header: impl FnOnce() -> ConsumerHeader,
+        slots: impl FnOnce() -> Vec<SlotState>,
+    ) -> Result<LeaseFile, LeaseError> {
+        self.make()?;
+        let _lock = self.lock()?;
+        match self.open(name) {
+            Ok(Some(file)) => {
+                // Whoever made it may have died before its name was durable.
+                self.sync()?;
+                Ok(file)
+            }
+            Ok(None) => self.create(name, header(), slots()),
+            // Its deletion was cut short: a new one takes its place.
+            Err(LeaseError::Deleted) => self.create(name, header(), slots()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes a consumer; whether there was one.
+    pub(crate) fn delete(&self, name: &str) -> Result<bool, LeaseError> {
+        if !self.is_there()? {
+            return Ok(false);
+        }
+        let _lock = self.lock()?;
+        let path = self.path(name);
+        match self.open_unread(&path)? {
+            None => return Ok(false),
+            Some(file) => file.mark_deleted()?,
+        }
+        self.storage.remove_file(&path).map_err(Fault::io("remove", &path))?;
+        self.sync()?;
+        Ok(true)
+    }
+
+    /// The names of the consumers, ascending.
+    pub(crate) fn list(&self) -> Result<Vec<String>, Fault> {
+        let mut names = Vec::new();
+        for name in self.names()? {
+            if self.is_live(&name)? {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// The names of the files, ascending.
+    fn names(&self) -> Result<Vec<String>, Fault> {
+        let directory = self.directory();
+        let entries = match self.storage.list(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(Fault::io("list", &directory)(error)),
+        };
+        let files = entries.into_iter().filter(|entry| !entry.is_dir && is_name(&entry.name));
+        let mut names: Vec<_> = files.map(|entry| entry.name).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Looks for damage in every consumer's file, without a lock: what is seen beside one who writes is looked at again.
+    pub(crate) fn damage(&self) -> Result<Vec<Corruption>, Fault> {
+        const ATTEMPTS: u32 = 5;
+        let mut damage = Vec::new();
+        for name in self.names()? {
+            for attempt in 1..=ATTEMPTS {
+                let found = self.damage_of(&name)?;
+                if found.is_empty() || attempt == ATTEMPTS {
+                    damage.extend(found);
+                    break;
+                }
+            }
+        }
+        Ok(damage)
+    }
+
+    fn damage_of(&self, name: &str) -> Result<Vec<Corruption>, Fault> {
+        let path = self.path(name);
+        match self.storage.open_file(&path, Access::Read) {
+            Ok(file) => LeaseFile::unread(&path, file).damage(self.stream_id, name),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()), // deleted since
+            Err(error) => Err(Fault::io("open", &path)(error)),
+        }
+    }
+
+    /// Takes damage out of a file that was copied aside: its damaged slots, or the whole file if it is not known whose they are.
+    pub(crate) fn mend(&self, path: &Path, damage: &[&Corruption]) -> Result<(), Fault> {
+        if damage.iter().any(|damage| damage.offset < CONSUMER_HEADER_BYTES as u64) {
+            self.storage.remove_file(path).map_err(Fault::io("remove", path))?;
+            return self.sync();
+        }
+        let file = self.storage.open_file(path, Access::Write).map_err(Fault::io("open", path))?;
+        for damage in damage {
+            file.write_at(&[0; CONSUMER_SLOT_BYTES], damage.offset).map_err(Fault::io("write", path))?;
+        }
+        file.sync().map_err(Fault::io("sync", path))
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory().join(name)
+    }
+
+    /// Opens a consumer's file and makes what is in it durable; nothing if there is none.
+    pub(crate) fn open(&self, name: &str) -> Result<Option<LeaseFile>, LeaseError> {
+        let path = self.path(name);
+        self.open_unread(&path)?.map(|file| file.begin(self.stream_id, name)).transpose()
+    }
+
+    fn open_unread(&self, path: &Path) -> Result<Option<LeaseFile>, Fault> {
+        match self.storage.open_file(path, Access::Write) {
+            Ok(file) => Ok(Some(LeaseFile::unread(path, file))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Fault::io("open", path)(error)),
+        }
+    }
+
+    fn is_live(&self, name: &str) -> Result<bool, Fault> {
+        let path = self.path(name);
+        match self.storage.open_file(&path, Access::Read) {
+            Ok(file) => Ok(!LeaseFile::unread(&path, file).is_marked()?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Fault::io("open", &path)(error)),
+        }
+    }
+
+    fn create(&self, name: &str, header: ConsumerHeader, slots: Vec<SlotState>) -> Result<LeaseFile, LeaseError> {
+        if self.list()?.len() >= MAX_CONSUMERS {
+            return Err(LeaseError::Full);
+        }
+        let (path, new) = (self.path(name), self.directory().join(NEW_FILE));
+        match self.storage.remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Fault::io("remove", &new)(error).into());
+            }
+            _ => {} // a leftover of a creation that was cut short, or none
+        }
+        let file = self.storage.create_file(&new).map_err(Fault::io("create", &new))?;
+        file.write_at(&first_copies(&header, slots), 0).map_err(Fault::io("write", &new))?;
+        file.sync().map_err(Fault::io("sync", &new))?;
+        self.storage.rename(&new, &path).map_err(Fault::io("rename", &new))?;
+        self.sync()?;
+        LeaseFile::unread(&path, file).begin(header.stream_id, name)
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.stream.join(CONSUMERS_DIRECTORY)
+    }
+
+    fn is_there(&self) -> Result<bool, Fault> {
+        let directory = self.directory();
+        match self.storage.list(&directory) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Fault::io("list", &directory)(error)),
+        }
+    }
+
+    fn make(&self) -> Result<(), Fault> {
+        let directory = self.directory();
+        match self.storage.create_dir(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Fault::io("create", &directory)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the names durable: those in the directory, and its own, which may be another process' that died.
+    fn sync(&self) -> Result<(), Fault> {
+        let directory = self.directory();
+        self.storage.sync_dir(&directory).map_err(Fault::io("sync", &directory))?;
+        self.storage.sync_dir(self.stream).map_err(Fault::io("sync", self.stream))
+    }
+
+    fn lock(&self) -> Result<Box<dyn LockGuard>, LeaseError> {
+        let path = self.directory().join(LOCK_FILE);
+        let attempt = || self.storage.lock(&path).map_err(Fault::io("lock", &path));
+        patiently(attempt)?.ok_or(LeaseError::Busy(path.clone()))
+    }
+}

@@ -1,0 +1,433 @@
+//! One consumer's file.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{LeaseError, patiently};
+use crate::format::{
+    CONSUMER_HEADER_BYTES, CONSUMER_SLOT_BYTES, COPIES, COPY_BYTES, ConsumerHeader, ConsumerHeaderError,
+    DELETED_MARK, MARK_POSITION, SlotCopy, SlotState,
+};
+use crate::limits::MAX_CONSUMER_SLOTS;
+use crate::storage::{Corruption, Fault, StorageFile};
+use crate::sync::{Mutex, MutexGuard};
+use crate::types::{ShardId, StreamId};
+
+/// How many slots are read at once.
+const SLOTS_AT_ONCE: u32 = 256;
+
+/// A consumer's file, open. All handles of the consumer in this process share it.
+#[derive(Debug)]
+pub(crate) struct LeaseFile {
+    path: PathBuf,
+    file: Arc<dyn StorageFile>,
+    header: ConsumerHeader,
+    /// Held with the file's lock: first this one, so that threads wait in order.
+    known: Mutex<Known>,
+}
+
+/// What this process remembers of the file.
+#[derive(Debug, Default)]
+struct Known {
+    /// Where a shard's slot was found last.
+    places: HashMap<ShardId, u32>,
+    /// The version of each slot up to which it is durable.
+    durable: HashMap<u32, u64>,
+    /// The versions that were written here and not synced.
+    unsynced: HashMap<u32, u64>,
+    /// A sync failed: what looks clean may be lost.
+    is_suspect: bool,
+}
+
+/// The file with its lock held.
+#[derive(Debug)]
+#[must_use = "it is unlocked when this is dropped"]
+pub(crate) struct LockedLeases<'a> {
+    leases: &'a LeaseFile,
+    known: MutexGuard<'a, Known>,
+}
+
+/// A slot as it was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Slot {
+    index: u32,
+    copies: [Option<SlotCopy>; COPIES],
+    /// The place of the copy in force.
+    newest: usize,
+}
+
+impl Slot {
+    fn copy(&self) -> Option<&SlotCopy> {
+        self.copies.get(self.newest).and_then(Option::as_ref)
+    }
+
+    /// What is in force.
+    pub(crate) fn state(&self) -> Option<&SlotState> {
+        self.copy().map(|copy| &copy.state)
+    }
+
+    /// The place that the next write may take: not that of the copy in force, nor that of the newest one up to `durable`. Of others the
+    /// oldest, so that all three come into use.
+    fn spare(&self, durable: u64) -> usize {
+        let version = |at: usize| self.copies.get(at).and_then(Option::as_ref).map(|copy| copy.version);
+        let kept = (0..COPIES).filter(|at| version(*at) <= Some(durable)).max_by_key(|at| version(*at));
+        let free = (0..COPIES).filter(|at| *at != self.newest && Some(*at) != kept);
+        free.min_by_key(|at| version(*at)).unwrap_or(0) // there are three, and two are kept at most
+    }
+}
+
+impl LeaseFile {
+    /// A file of which nothing was read.
+    pub(super) fn unread(path: &Path, file: Arc<dyn StorageFile>) -> Self {
+        let header = ConsumerHeader {
+            stream_id: StreamId::new(0),
+            file_id: 0,
+            created: crate::types::Timestamp::MIN,
+            name: String::new(),
+        };
+        Self { path: path.to_path_buf(), file, header, known: Mutex::default() }
+    }
+
+    /// Reads the header, and makes everything in the file durable.
+    pub(super) fn begin(mut self, stream_id: StreamId, name: &str) -> Result<Self, LeaseError> {
+        self.header = self.read_header(stream_id, name)?;
+        self.lock()?.renew()?;
+        Ok(self)
+    }
+
+    pub(super) fn read_header(&self, stream_id: StreamId, name: &str) -> Result<ConsumerHeader, Fault> {
+        let damaged = |reason: String| Fault::from(Corruption::new(&self.path, 0, reason));
+        let mut bytes = [0; CONSUMER_HEADER_BYTES];
+        let read = self.read(&mut bytes, 0)?;
+        if read < bytes.len() {
+            return Err(damaged("the file is shorter than a consumer's header".to_owned()));
+        }
+        let header = match ConsumerHeader::decode(&bytes) {
+            Ok(header) => header,
+            Err(ConsumerHeaderError::Version(found)) => {
+                return Err(Fault::UnsupportedVersion { path: self.path.clone(), found });
+            }
+            Err(error) => return Err(damaged(error.to_string())),
+        };
+        if header.stream_id != stream_id || header.name != name {
+            return Err(damaged("it is the file of another stream or consumer".to_owned()));
+        }
+        Ok(header)
+    }
+
+    /// Waits for the file's lock.
+    pub(crate) fn lock(&self) -> Result<LockedLeases<'_>, LeaseError> {
+        let known = self.known.lock();
+        let attempt = || Ok(self.file.try_lock().map_err(Fault::io("lock", &self.path))?.then_some(()));
+        patiently(attempt)?.ok_or_else(|| LeaseError::Busy(self.path.clone()))?;
+        let locked = LockedLeases { leases: self, known };
+        if self.is_marked()? { Err(LeaseError::Deleted) } else { Ok(locked) }
+    }
+
+    /// Makes what was written here durable.
+    pub(crate) fn sync(&self) -> Result<(), LeaseError> {
+        if self.has_unsynced() { self.lock()?.sync() } else { Ok(()) }
+    }
+
+    pub(crate) fn has_unsynced(&self) -> bool {
+        let known = self.known.lock();
+        known.is_suspect || !known.unsynced.is_empty()
+    }
+
+    /// Whether the consumer was deleted.
+    pub(super) fn is_marked(&self) -> Result<bool, Fault> {
+        let mut mark = [0; DELETED_MARK.len()];
+        self.read(&mut mark, MARK_POSITION as u64)?;
+        match mark {
+            DELETED_MARK => Ok(true),
+            [0, ..] if mark == [0; 8] => Ok(false),
+            _ => {
+                Err(Corruption::new(&self.path, MARK_POSITION as u64, "the mark of a deletion is not whole")
+                    .into())
+            }
+        }
+    }
+
+    /// Tells everybody who has the file open that the consumer is gone. Damaged or not, it may be deleted.
+    pub(super) fn mark_deleted(&self) -> Result<(), LeaseError> {
+        match self.lock() {
+            Ok(_locked) => Ok(self.write(&DELETED_MARK, MARK_POSITION as u64)?),
+            Err(LeaseError::Deleted | LeaseError::Fault(Fault::Corrupt(_))) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is damaged in the file, a header first. A reader's look: nothing is changed, no lock taken.
+    pub(super) fn damage(mut self, stream_id: StreamId, name: &str) -> Result<Vec<Corruption>, Fault> {
+        let mut damage = Vec::new();
+        let mut keep = |outcome: Result<(), Fault>| match outcome {
+            Err(Fault::Corrupt(found)) => {
+                damage.push(*found);
+                Ok(())
+            }
+            other => other,
+        };
+        match self.read_header(stream_id, name) {
+            Ok(header) => self.header = header,
+            Err(fault) => {
+                keep(Err(fault))?;
+                return Ok(damage);
+            }
+        }
+        keep(self.is_marked().map(drop))?;
+        let slots = self.for_each_slot(|_, slot| keep(slot.map(drop)));
+        keep(slots)?;
+        Ok(damage)
+    }
+
+    /// How many slots the file has; one that is not there to its end counts.
+    fn slots(&self) -> Result<u32, Fault> {
+        let length = self.file.len().map_err(Fault::io("read the length of", &self.path))?;
+        let slots = length.saturating_sub(CONSUMER_HEADER_BYTES as u64).div_ceil(CONSUMER_SLOT_BYTES as u64);
+        match u32::try_from(slots) {
+            Ok(slots) if slots <= MAX_CONSUMER_SLOTS => Ok(slots),
+            _ => {
+                let reason = format!("{length} bytes are more than a consumer's file can have");
+                Err(Corruption::new(&self.path, 0, reason).into())
+            }
+        }
+    }
+
+    fn read(&self, bytes: &mut [u8], position: u64) -> Result<usize, Fault> {
+        self.file.read_at(bytes, position).map_err(Fault::io("read", &self.path))
+    }
+
+    fn write(&self, bytes: &[u8], position: u64) -> Result<(), Fault> {
+        self.file.write_at(bytes, position).map_err(Fault::io("write", &self.path))
+    }
+
+    /// Reads one slot; nothing if it holds nothing.
+    fn read_slot(&self, index: u32) -> Result<Option<Slot>, Fault> {
+        let mut bytes = [0; CONSUMER_SLOT_BYTES];
+        self.read(&mut bytes, slot_position(index))?; // what is not there is zeros
+        self.decode_slot(index, &bytes)
+    }
+
+    fn decode_slot(&self, index: u32, bytes: &[u8; CONSUMER_SLOT_BYTES]) -> Result<Option<Slot>, Fault> {
+        let seed = self.header.seed(index);
+        let mut copies = [None, None, None];
+        let mut written = 0;
+        for (copy, bytes) in copies.iter_mut().zip(bytes.chunks_exact(COPY_BYTES)) {
+            written += usize::from(bytes.iter().any(|byte| *byte != 0));
+            *copy = bytes.first_chunk().and_then(|bytes| SlotCopy::decode(bytes, seed));
+        }
+        let sound = copies.iter().enumerate().filter_map(|(at, copy)| Some((copy.as_ref()?.version, at)));
+        match sound.max() {
+            Some((_, newest)) => Ok(Some(Slot { index, copies, newest })),
+            None if written <= 1 => Ok(None), // free, or its first copy was cut short
+            None => {
+                let reason = "no copy of a slot is sound";
+                Err(Corruption::new(&self.path, slot_position(index), reason).into())
+            }
+        }
+    }
+
+    /// Every slot that holds something, and the places of those that do not.
+    fn read_slots(&self) -> Result<(Vec<Slot>, Vec<u32>), Fault> {
+        let (mut slots, mut free) = (Vec::new(), Vec::new());
+        self.for_each_slot(|index, found| {
+            match found? {
+                Some(slot) => slots.push(slot),
+                None => free.push(index),
+            }
+            Ok(())
+        })?;
+        Ok((slots, free))
+    }
+
+    fn for_each_slot(
+        &self,
+        mut visit: impl FnMut(u32, Result<Option<Slot>, Fault>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let count = self.slots()?;
+        let mut first = 0;
+        while first < count {
+            let many = (count - first).min(SLOTS_AT_ONCE);
+            let mut bytes = vec![0; many as usize * CONSUMER_SLOT_BYTES];
+            self.read(&mut bytes, slot_position(first))?;
+            for (index, bytes) in (first..).zip(bytes.chunks_exact(CONSUMER_SLOT_BYTES)) {
+                if let Some(bytes) = bytes.first_chunk() {
+                    visit(index, self.decode_slot(index, bytes))?;
+                }
+            }
+            first += many;
+        }
+        Ok(())
+    }
+}
+
+impl LockedLeases<'_> {
+    /// The slot of a shard; nothing if it has none.
+    pub(crate) fn find(&mut self, shard_id: ShardId) -> Result<Option<Slot>, LeaseError> {
+        if let Some(index) = self.known.places.get(&shard_id) {
+            let slot = self.leases.read_slot(*index)?;
+            if let Some(slot) = slot.filter(|slot| slot.state().is_some_and(|state| state.shard_id == shard_id)) {
+                return Ok(Some(slot));
+            }
+        }
+        let slots = self.all()?;
+        Ok(slots.into_iter().find(|slot| slot.state().is_some_and(|state| state.shard_id == shard_id)))
+    }
+
+    /// Every slot that holds something.
+    pub(crate) fn all(&mut self) -> Result<Vec<Slot>, LeaseError> {
+        let (slots, _) = self.leases.read_slots()?;
+        let place = |slot: &Slot| Some((slot.state()?.shard_id, slot.index));
+        self.known.places = slots.iter().filter_map(place).collect();
+        Ok(slots)
+    }
+
+    /// Puts `state` in force in a slot that was read under this lock. It survives the process; one that is to be `synced` before it is acknowledged
+    /// needs a [`sync`](Self::sync).
+    pub(crate) fn write(&mut self, slot: &Slot, state: SlotState, synced: bool) -> Result<(), LeaseError> {
+        let leases = self.leases;
+        let newest = slot.copy().ok_or_else(|| self.damaged(slot.index, "a slot without a sound copy"))?;
+        let durable = self.durable_version(slot, newest)?;
+        let version = newest.version.checked_add(1);
+        let version = version.ok_or_else(|| self.damaged(slot.index, "the versions of a slot are used up"))?;
+        let copy = SlotCopy { version, durable, synced, state };
+        let position = copy_position(slot.index, slot.spare(durable));
+        leases.write(&copy.encode(leases.header.seed(slot.index)), position)?;
+        self.known.unsynced.insert(slot.index, version);
+        Ok(())
+    }
+
+    /// Up to which version the slot is durable. A copy that may have been acknowledged as durable is made so.
+    fn durable_version(&mut self, slot: &Slot, newest: &SlotCopy) -> Result<u64, LeaseError> {
+        let known = self.known.durable.get(&slot.index).copied().unwrap_or(0);
+        let durable = known.min(newest.version).max(newest.durable);
+        if !newest.synced || durable == newest.version {
+            return Ok(durable);
+        }
+        let leases = self.leases;
+        let bytes = newest.encode(leases.header.seed(slot.index));
+        leases.write(&bytes, copy_position(slot.index, slot.newest))?;
+        self.known.unsynced.insert(slot.index, newest.version);
+        self.sync()?;
+        Ok(newest.version)
+    }
+
+    /// Makes everything that was written here durable.
+    pub(crate) fn sync(&mut self) -> Result<(), LeaseError> {
+        if self.known.is_suspect {
+            return self.renew();
+        }
+        let synced = self.leases.file.sync_in_place(); // slots are made whole, and grow no more
+        self.note_sync(synced)
+    }
+
+    fn note_sync(&mut self, outcome: std::io::Result<()>) -> Result<(), LeaseError> {
+        let known = &mut *self.known;
+        if let Err(error) = outcome {
+            known.is_suspect = true;
+            return Err(Fault::io("sync", &self.leases.path)(error).into());
+        }
+        known.durable.extend(known.unsynced.drain());
+        known.is_suspect = false;
+        Ok(())
+    }
+
+    /// Writes the whole file again as it is, and syncs it: whoever wrote it may have died before it was durable, or may have been told that it
+    /// will never be.
+    fn renew(&mut self) -> Result<(), LeaseError> {
+        let leases = self.leases;
+        let (slots, _) = leases.read_slots()?;
+        for slot in &slots {
+            let mut bytes = [0; CONSUMER_SLOT_BYTES];
+            leases.read(&mut bytes, slot_position(slot.index))?;
+            leases.write(&bytes, slot_position(slot.index))?;
+        }
+        for slot in &slots {
+            let version = slot.copy().map_or(0, |copy| copy.version);
+            self.known.unsynced.insert(slot.index, version);
+        }
+        let synced = leases.file.sync();
+        self.note_sync(synced)
+    }
+
+    /// Gives each of these shards a slot, durably. Those of shards that are `gone` are used again.
+    pub(crate) fn add(
+        &mut self,
+        states: Vec<SlotState>,
+        is_gone: impl Fn(ShardId) -> bool,
+    ) -> Result<(), LeaseError> {
+        let (slots, mut free) = self.leases.read_slots()?;
+        let mut gone: Vec<_> =
+            slots.into_iter().filter(|slot| slot.state().is_some_and(|state| is_gone(state.shard_id))).collect();
+        let mut count = self.leases.slots()?;
+        let mut made = Vec::new();
+        for state in states {
+            if let Some(slot) = gone.pop() {
+                self.write(&slot, state, true)?;
+                continue;
+            }
+            let index = free.pop().unwrap_or_else(|| {
+                count += 1;
+                count - 1
+            });
+            if index >= MAX_CONSUMER_SLOTS {
+                return Err(LeaseError::Full);
+            }
+            made.push((index, state));
+        }
+        self.make_slots(made)
+    }
+
+    /// Two copies, one after the other: see the room's documentation.
+    fn make_slots(&mut self, made: Vec<(u32, SlotState)>) -> Result<(), LeaseError> {
+        let leases = self.leases;
+        for (index, state) in &made {
+            let copy = SlotCopy { version: 1, durable: 0, synced: true, state: state.clone() };
+            let mut bytes = [0; CONSUMER_SLOT_BYTES];
+            bytes[..COPY_BYTES].copy_from_slice(&copy.encode(leases.header.seed(*index)));
+            leases.write(&bytes, slot_position(*index))?;
+            self.known.unsynced.insert(*index, 1);
+        }
+        let synced = leases.file.sync(); // not in place: the file may have grown
+        self.note_sync(synced)?;
+        for (index, state) in made {
+            let slot = leases.read_slot(index)?;
+            let slot = slot.ok_or_else(|| self.damaged(index, "a slot that was just made is not there"))?;
+            self.write(&slot, state, true)?;
+        }
+        self.sync()
+    }
+
+    fn damaged(&self, index: u32, reason: &str) -> LeaseError {
+        Corruption::new(&self.leases.path, slot_position(index), reason).into()
+    }
+}
+
+impl Drop for LockedLeases<'_> {
+    fn drop(&mut self) {
+        let _ = self.leases.file.unlock(); // the system drops it with the handle at the latest
+    }
+}
+
+/// The bytes of a new file, in which each slot has two copies.
+pub(super) fn first_copies(header: &ConsumerHeader, slots: Vec<SlotState>) -> Vec<u8> {
+    let mut bytes = header.encode().to_vec();
+    for (index, state) in (0..).zip(slots) {
+        let seed = header.seed(index);
+        let first = SlotCopy { version: 1, durable: 0, synced: true, state };
+        let second = SlotCopy { version: 2, durable: 1, ..first.clone() };
+        bytes.extend_from_slice(&first.encode(seed));
+        bytes.extend_from_slice(&second.encode(seed));
+        bytes.extend_from_slice(&[0; COPY_BYTES]);
+    }
+    bytes
+}
+
+fn slot_position(index: u32) -> u64 {
+    (CONSUMER_HEADER_BYTES + index as usize * CONSUMER_SLOT_BYTES) as u64
+}
+
+fn copy_position(index: u32, place: usize) -> u64 {
+    slot_position(index) + (place * COPY_BYTES) as u64
+}

@@ -1,0 +1,735 @@
+//! Consumers under power cuts, kills and failing calls: what was acknowledged stays, nothing is skipped, nothing is ahead of the data.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use anabranch::storage::Operation;
+use anabranch::{
+    Checkpoint, Clock, Consumer, Crash, DiskFault, Durability, Error, ErrorKind, HashKeyRange, Lease, ManualClock,
+    Position, PutOptions, Record, RecordPosition, RecordsStart, SequenceNumber, ShardId, ShardIteratorType,
+    ShardState, SimulatedDisk, Stream,
+};
+
+use crate::history::{PATH, assert_sound, builder};
+use crate::{Case, Random, is_single, only_at, seeds};
+
+const NAMES: [&str; 2] = ["billing", "audit"];
+const STEPS: u64 = 14;
+
+/// What may be found of one consumer in one shard.
+#[derive(Debug, Clone)]
+struct Kept {
+    /// After a power cut.
+    power: Vec<Checkpoint>,
+    /// After a kill, or without a crash: more than one only where a call failed.
+    kill: Vec<Checkpoint>,
+}
+
+impl Kept {
+    fn of(found: Checkpoint) -> Self {
+        Self { power: vec![found.clone()], kill: vec![found] }
+    }
+
+    fn note(&mut self, next: Checkpoint, outcome: Outcome) {
+        match outcome {
+            Outcome::Durable => *self = Self::of(next),
+            Outcome::Kept => {
+                self.power.push(next.clone());
+                self.kill = vec![next];
+            }
+            Outcome::Unknown => {
+                self.power.push(next.clone());
+                self.kill.push(next);
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Durable,
+    Kept,
+    Unknown,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Whether the consumer is there, if that is known.
+    exists: Option<bool>,
+    shards: BTreeMap<ShardId, Kept>,
+}
+
+struct World {
+    disk: SimulatedDisk,
+    clock: Arc<ManualClock>,
+    durability: Durability,
+    stream: Option<Stream>,
+    consumers: BTreeMap<&'static str, Consumer>,
+    leases: BTreeMap<(&'static str, ShardId), Lease>,
+    known: BTreeMap<&'static str, Known>,
+    random: Random,
+    fault: Option<(u64, DiskFault)>,
+    operations_before: u64,
+    /// Positions that pointed behind a tail that was lost, records passed over as done.
+    rewound: u64,
+}
+
+impl World {
+    fn new(seed: u64, durability: Durability, fault: Option<(u64, DiskFault)>) -> Self {
+        let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+        let stream =
+            builder(&disk, &clock).shards(2).segment_bytes(4096).durability(durability).create(PATH).unwrap();
+        let operations_before = 0_u64.wrapping_sub(disk.operations()); // those of the creation do not count
+        let known = NAMES.map(|name| (name, Known { exists: Some(false), ..Known::default() }));
+        let world = Self {
+            disk,
+            clock,
+            durability,
+            stream: Some(stream),
+            consumers: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            known: known.into(),
+            random: Random::new(seed),
+            fault,
+            operations_before,
+            rewound: 0,
+        };
+        world.plan();
+        world
+    }
+
+    fn operations(&self) -> u64 {
+        self.operations_before.wrapping_add(self.disk.operations())
+    }
+
+    fn plan(&self) {
+        if let Some((at, fault)) = self.fault
+            && let Some(nth) = at.checked_sub(self.operations())
+        {
+            self.disk.fail_at(nth, fault);
+        }
+    }
+
+    fn stream(&self) -> Stream {
+        self.stream.clone().unwrap()
+    }
+
+    fn run(&mut self) -> Result<(), Error> {
+        for _ in 0..STEPS {
+            let outcome = self.step();
+            let is_cut = matches!(self.fault, Some((at, DiskFault::PowerCut)) if self.operations() > at);
+            if let Err(error) = &outcome {
+                let typed = matches!(error.kind(), ErrorKind::Io | ErrorKind::Reopen);
+                assert!(typed && self.fault.is_some(), "an error of the wrong kind: {error:?}");
+            }
+            if is_cut {
+                return outcome;
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), Error> {
+        self.clock.advance(std::time::Duration::from_millis(7));
+        let name = NAMES[self.random.index(2)];
+        match self.random.below(20) {
+            0..=3 => self.put(),
+            4 => self.put().and(self.create(name)),
+            5..=6 => self.take(name),
+            7..=11 => self.checkpoint(name),
+            12 => self.reset(name),
+            13 => self.release(name),
+            14 if self.random.one_in(2) => self.delete(name),
+            14 | 15 => self.sync(),
+            16 => self.reshard(),
+            17 => self.reopen(Crash::ProcessKilled, true),
+            18 => self.reopen(Crash::ProcessKilled, false),
+            _ => {
+                let seed = self.random.next();
+                self.reopen(Crash::PowerLost { seed }, false)
+            }
+        }
+    }
+
+    fn put(&mut self) -> Result<(), Error> {
+        for _ in 0..=self.random.below(3) {
+            let hash_key = anabranch::HashKey::new(u128::from(self.random.next()) << 64);
+            let data = vec![7; 20 + self.random.index(900)];
+            self.stream().put_with("key", &data, PutOptions::new().explicit_hash_key(hash_key))?;
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, name: &'static str) -> Result<(), Error> {
+        let stream = self.stream();
+        match stream.consumer(name) {
+            Ok(consumer) => {
+                self.consumers.insert(name, consumer);
+                self.settle(name);
+                Ok(())
+            }
+            Err(error) => {
+                let known = self.known.get_mut(name).unwrap();
+                if known.exists != Some(true) {
+                    known.exists = None;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The consumer is there, and what is found is one of what may be: nothing else from now on. Opening made it durable.
+    fn settle(&mut self, name: &'static str) {
+        let found = self.consumers[name].checkpoints();
+        let known = self.known.get_mut(name).unwrap();
+        known.exists = Some(true);
+        let Ok(found) = found else { return }; // the fault; the next one finds it
+        for found in found {
+            let kept = known.shards.entry(found.shard_id).or_insert_with(|| Kept::of(untouched(found.shard_id)));
+            assert!(kept.kill.contains(&found), "{name}: {found:?} is none of {:?}", kept.kill);
+            kept.kill = vec![found];
+        }
+    }
+
+    fn any_shard(&mut self) -> ShardId {
+        let shards = self.stream().shards();
+        shards[self.random.index(shards.len())].shard_id
+    }
+
+    /// What is in force for a consumer that is open; where a call failed before, it says which it is.
+    fn in_force(&mut self, name: &'static str, shard_id: ShardId) -> Result<Checkpoint, Error> {
+        let known = self.known.get_mut(name).unwrap();
+        let kept = known.shards.entry(shard_id).or_insert_with(|| Kept::of(untouched(shard_id)));
+        if kept.kill.len() > 1 {
+            let found = self.consumers[name].checkpoint(shard_id)?;
+            assert!(kept.kill.contains(&found), "{name}: {found:?} is none of {:?}", kept.kill);
+            kept.kill = vec![found];
+        }
+        Ok(kept.kill[0].clone())
+    }
+
+    fn note(&mut self, name: &'static str, next: Checkpoint, outcome: Outcome) {
+        let shards = &mut self.known.get_mut(name).unwrap().shards;
+        shards.get_mut(&next.shard_id).unwrap().note(next, outcome);
+    }
+
+    fn level(&self) -> Outcome {
+        if self.durability == Durability::Synced { Outcome::Durable } else { Outcome::Kept }
+    }
+
+    fn take(&mut self, name: &'static str) -> Result<(), Error> {
+        if !self.consumers.contains_key(name) {
+            return self.create(name);
+        }
+        let shard_id = self.any_shard();
+        let before = self.in_force(name, shard_id)?;
+        let owner = Some(format!("w{}", self.random.below(3)));
+        let taken = self.consumers[name].take(shard_id, owner.as_deref().unwrap());
+        let outcome = if taken.is_ok() { Outcome::Durable } else { Outcome::Unknown };
+        self.note(
+            name,
+            Checkpoint_ { owner, epoch: before.epoch + 1, ..Checkpoint_::of(&before) }.made(),
+            outcome,
+        );
+        self.leases.insert((name, shard_id), taken?);
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, name: &'static str) -> Result<(), Error> {
+        let held: Vec<_> = self.leases.keys().filter(|(of, _)| *of == name).copied().collect();
+        if held.is_empty() {
+            return self.take(name);
+        }
+        let key = held[self.random.index(held.len())];
+        let before = self.in_force(name, key.1)?;
+        if self.leases[&key].epoch() != before.epoch {
+            let refused = self.leases[&key].checkpoint_at(SequenceNumber::ZERO);
+            let stays = matches!(
+                refused,
+                Err(Error::LeaseLost { .. }
+                    | Error::BeyondTail { .. }
+                    | Error::Io { .. }
+                    | Error::ShardFailed { .. })
+            );
+            assert!(stays, "{refused:?}");
+            self.leases.remove(&key);
+            return Ok(());
+        }
+        let many = 1 + self.random.index(3);
+        let mut iterator = self.leases[&key].iterator()?;
+        let records = iterator.available().take(many).collect::<Result<Vec<Record>, _>>()?;
+        let (position, stored) = match records.last() {
+            Some(record) => {
+                let at = RecordPosition::from(record);
+                (Position::After(at), self.leases[&key].checkpoint(at))
+            }
+            None if iterator.end_of_shard().is_some() => (Position::ShardEnd, self.leases[&key].checkpoint_end()),
+            None => return Ok(()),
+        };
+        let outcome = if stored.is_ok() { self.level() } else { Outcome::Unknown };
+        self.note(name, Checkpoint_ { position, ..Checkpoint_::of(&before) }.made(), outcome);
+        stored
+    }
+
+    fn release(&mut self, name: &'static str) -> Result<(), Error> {
+        let Some(key) = self.leases.keys().find(|(of, _)| *of == name).copied() else { return Ok(()) };
+        let before = self.in_force(name, key.1)?;
+        let lease = self.leases.remove(&key).unwrap();
+        if lease.epoch() != before.epoch {
+            return Ok(());
+        }
+        let released = lease.release();
+        let outcome = if released.is_ok() { self.level() } else { Outcome::Unknown };
+        self.note(
+            name,
+            Checkpoint_ { owner: None, epoch: before.epoch + 1, ..Checkpoint_::of(&before) }.made(),
+            outcome,
+        );
+        released
+    }
+
+    fn reset(&mut self, name: &'static str) -> Result<(), Error> {
+        let Some(consumer) = self.consumers.get(name).cloned() else { return Ok(()) };
+        let time = self.clock.now();
+        let (start, position) = match self.random.below(2) {
+            0 => (RecordsStart::TrimHorizon, Position::TrimHorizon),
+            _ => (RecordsStart::AtTimestamp(time), Position::AtTimestamp(time)),
+        };
+        let shards: Vec<_> = self.stream().shards().iter().map(|shard| shard.shard_id).collect();
+        let before = shards.iter().map(|id| self.in_force(name, *id)).collect::<Result<Vec<_>, _>>()?;
+        let reset = consumer.reset(start);
+        let outcome = if reset.is_ok() { Outcome::Durable } else { Outcome::Unknown };
+        for before in before {
+            // A shard without a slot has no epoch to raise.
+            let epochs = if before.epoch == 0 { vec![0, 1] } else { vec![before.epoch + 1] };
+            let made = |epoch| Checkpoint_ { position, owner: None, epoch, shard_id: before.shard_id }.made();
+            let kept = self.known.get_mut(name).unwrap().shards.get_mut(&before.shard_id).unwrap();
+            if outcome == Outcome::Durable {
+                *kept = Kept {
+                    power: epochs.iter().copied().map(made).collect(),
+                    kill: epochs.into_iter().map(made).collect(),
+                };
+            } else {
+                epochs.into_iter().for_each(|epoch| kept.note(made(epoch), outcome));
+            }
+        }
+        reset
+    }
+
+    fn delete(&mut self, name: &'static str) -> Result<(), Error> {
+        self.consumers.remove(name);
+        self.leases.retain(|(of, _), _| *of != name);
+        let outcome = self.stream().delete_consumer(name);
+        let known = self.known.get_mut(name).unwrap();
+        match &outcome {
+            Ok(()) => {
+                assert_ne!(known.exists, Some(false));
+                *known = Known { exists: Some(false), ..Known::default() };
+            }
+            Err(Error::ConsumerNotFound(_)) => {
+                assert_ne!(known.exists, Some(true));
+                *known = Known { exists: Some(false), ..Known::default() };
+                return Ok(());
+            }
+            // It may be there as it was, or be gone; or be made anew where its mark is found.
+            Err(_) if known.exists != Some(false) => {
+                known.exists = None;
+                for (shard_id, kept) in &mut known.shards {
+                    kept.note(untouched(*shard_id), Outcome::Unknown);
+                }
+            }
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    fn sync(&mut self) -> Result<(), Error> {
+        self.stream().sync()?;
+        for name in self.consumers.keys() {
+            for kept in self.known.get_mut(name).unwrap().shards.values_mut() {
+                kept.power = kept.kill.clone();
+            }
+        }
+        Ok(())
+    }
+
+    fn reshard(&mut self) -> Result<(), Error> {
+        let open = self.stream().open_shards();
+        match open[..] {
+            [lower, upper] => self.stream().merge_shards(lower, upper).map(drop),
+            _ => self.stream().split_shard(open[0], None).map(drop),
+        }
+    }
+
+    fn reopen(&mut self, crash: Crash, cleanly: bool) -> Result<(), Error> {
+        self.leases.clear();
+        self.consumers.clear();
+        let stream = self.stream.take().unwrap();
+        if cleanly {
+            if let Err(error) = stream.close() {
+                let is_cut = matches!(self.fault, Some((at, DiskFault::PowerCut)) if self.operations() > at);
+                if is_cut {
+                    return Err(error);
+                }
+            }
+        } else {
+            self.crash(crash);
+            drop(stream);
+        }
+        self.stream = Some(loop {
+            match self.open() {
+                Ok(stream) => break stream,
+                Err(error)
+                    if !matches!(self.fault, Some((_, DiskFault::PowerCut))) && error.kind() == ErrorKind::Io => {}
+                Err(error) => return Err(error),
+            }
+        });
+        if cleanly {
+            return Ok(());
+        }
+        self.look()
+    }
+
+    fn open(&self) -> Result<Stream, Error> {
+        builder(&self.disk, &self.clock).open_existing(PATH)
+    }
+
+    /// The machine or the process ends: from now on what may be found is what survives that.
+    fn crash(&mut self, crash: Crash) {
+        self.operations_before = self.operations();
+        self.disk = self.disk.crash(crash);
+        self.plan();
+        if matches!(crash, Crash::PowerLost { .. }) {
+            for kept in self.known.values_mut().flat_map(|known| known.shards.values_mut()) {
+                kept.kill = kept.power.clone();
+            }
+        }
+    }
+
+    /// Opens what consumers there are, and compares.
+    fn look(&mut self) -> Result<(), Error> {
+        let found: BTreeSet<_> = self.stream().consumers()?.into_iter().collect();
+        for name in NAMES {
+            let known = self.known.get_mut(name).unwrap();
+            let is_there = found.contains(name);
+            assert!(
+                known.exists.is_none_or(|exists| exists == is_there),
+                "{name}: {:?}, {is_there}",
+                known.exists
+            );
+            if !is_there {
+                *known = Known { exists: Some(false), ..Known::default() };
+                continue;
+            }
+            let consumer = self.stream().consumer(name)?;
+            self.consumers.insert(name, consumer);
+            self.settle(name);
+            // Opening makes what it finds durable.
+            for kept in self.known.get_mut(name).unwrap().shards.values_mut() {
+                kept.power = kept.kill.clone();
+            }
+        }
+        Ok(())
+    }
+
+    /// After a crash: all is there, and each consumer gets exactly what it has not done, through records that take the place of lost ones.
+    fn check(&mut self) {
+        assert_sound(&self.disk, "after a crash");
+        self.stream = Some(self.open().unwrap());
+        self.look().unwrap();
+        self.check_done();
+        for _ in 0..4 {
+            for shard_id in self.stream().open_shards() {
+                let shards = self.stream().shards();
+                let range: HashKeyRange =
+                    shards.iter().find(|shard| shard.shard_id == shard_id).unwrap().hash_key_range;
+                let at = PutOptions::new().explicit_hash_key(range.start());
+                self.stream().put_with("key", b"in the place of lost ones", at).unwrap();
+            }
+            self.check_done();
+        }
+        self.consumers.clear();
+        let stream = self.stream.take().unwrap();
+        stream.close().unwrap();
+        assert_sound(&self.disk, "after a close");
+    }
+
+    fn check_done(&mut self) {
+        let stream = self.stream();
+        for consumer in self.consumers.values() {
+            for summary in stream.shards() {
+                let shard_id = summary.shard_id;
+                let all = drain(stream.shard_iterator(shard_id, ShardIteratorType::TrimHorizon).unwrap());
+                let position = consumer.checkpoint(shard_id).unwrap().position;
+                let expected: Vec<_> = all.iter().filter(|record| !is_done(position, record)).map(place).collect();
+                let given: Vec<_> = drain(consumer.iterator(shard_id).unwrap()).iter().map(place).collect();
+                assert_eq!(given, expected, "{} in {shard_id} at {position:?}", consumer.name());
+                if let Position::After(at) = position {
+                    let next = all.last().map_or(0, |last| last.sequence_number().get() + 1);
+                    let is_ahead = at.sequence_number.get() >= next;
+                    let replaced = given.first().is_some_and(|first| first.0 <= at.sequence_number.get());
+                    self.rewound += u64::from(is_ahead || replaced);
+                    assert!(
+                        !is_ahead || self.durability == Durability::Buffered,
+                        "ahead of the data: {at:?}, {next}"
+                    );
+                }
+                if position == Position::ShardEnd {
+                    assert_eq!(summary.state, ShardState::Closed);
+                }
+            }
+        }
+    }
+}
+
+fn place(record: &Record) -> (u64, u64) {
+    (record.sequence_number().get(), record.incarnation())
+}
+
+fn is_done(position: Position, record: &Record) -> bool {
+    match position {
+        Position::After(at) => {
+            record.sequence_number() <= at.sequence_number && record.incarnation() <= at.incarnation
+        }
+        Position::AtTimestamp(time) => record.arrival() < time,
+        Position::ShardEnd => true,
+        _ => false,
+    }
+}
+
+fn drain(mut iterator: anabranch::ShardIterator) -> Vec<Record> {
+    iterator.available().collect::<Result<_, _>>().unwrap()
+}
+
+/// A checkpoint's fields: the type itself may get more, and is made by the library alone.
+struct Checkpoint_ {
+    shard_id: ShardId,
+    position: Position,
+    owner: Option<String>,
+    epoch: u64,
+}
+
+impl Checkpoint_ {
+    fn of(checkpoint: &Checkpoint) -> Self {
+        let Checkpoint { shard_id, position, owner, epoch, .. } = checkpoint.clone();
+        Self { shard_id, position, owner, epoch }
+    }
+
+    fn made(self) -> Checkpoint {
+        let mut checkpoint = untouched(self.shard_id);
+        (checkpoint.position, checkpoint.owner, checkpoint.epoch) = (self.position, self.owner, self.epoch);
+        checkpoint
+    }
+}
+
+fn untouched(shard_id: ShardId) -> Checkpoint {
+    thread_local! {
+        static FIRST: Checkpoint = {
+            let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+            let stream = builder(&disk, &clock).create(PATH).unwrap();
+            stream.consumer("c").unwrap().checkpoint(ShardId::new(0)).unwrap()
+        };
+    }
+    let mut checkpoint = FIRST.with(Clone::clone);
+    checkpoint.shard_id = shard_id;
+    checkpoint
+}
+
+/// Runs a history with a fault at each of its operations, crashes, and compares.
+fn every_operation(test: &'static str, durability: Durability, fault: DiskFault, histories: u64) -> u64 {
+    let (mut states, mut rewound) = (0, 0);
+    for seed in seeds(histories) {
+        for at in only_at().map_or(0..u64::MAX, |at| at..at + 1) {
+            let mut is_over = false;
+            for crash in 0..4 {
+                let _case = Case { test, seed, at, detail: format!("{durability:?}, {fault:?}, crash {crash}") };
+                let mut world = World::new(seed, durability, Some((at, fault)));
+                let _ = world.run();
+                is_over = world.operations() <= at;
+                world.disk.clear_faults();
+                world.leases.clear();
+                world.consumers.clear();
+                world.fault = None;
+                let stream = world.stream.take();
+                let crash = match crash {
+                    0 => Crash::ProcessKilled,
+                    seed => Crash::PowerLost { seed: seed * 31 + at },
+                };
+                world.crash(crash);
+                drop(stream);
+                if matches!(fault, DiskFault::PowerCut) {
+                    cut_the_opening(&mut world, at);
+                }
+                world.check();
+                (states, rewound) = (states + 1, rewound + world.rewound);
+            }
+            if is_over {
+                break;
+            }
+        }
+    }
+    println!("{test}: {states} states, {rewound} positions behind a lost tail");
+    if !is_single() && only_at().is_none() {
+        assert!(states > 1_000, "{states}");
+    }
+    rewound
+}
+
+/// The power goes once more while the stream and its consumers are opened.
+fn cut_the_opening(world: &mut World, at: u64) {
+    world.disk.fail_at(3 + at * 7 % 60, DiskFault::PowerCut);
+    if let Ok(stream) = world.open() {
+        for name in NAMES {
+            if stream.consumers().is_ok_and(|names| names.iter().any(|known| known == name)) {
+                let _ = stream.consumer(name);
+            }
+        }
+        world.crash(Crash::PowerLost { seed: at });
+        drop(stream);
+    } else {
+        world.crash(Crash::PowerLost { seed: at });
+    }
+}
+
+#[test]
+fn synced_consumers_survive_a_cut_at_every_operation() {
+    let test = "synced_consumers_survive_a_cut_at_every_operation";
+    assert_eq!(every_operation(test, Durability::Synced, DiskFault::PowerCut, 6), 0);
+}
+
+#[test]
+fn buffered_consumers_survive_a_cut_at_every_operation() {
+    let test = "buffered_consumers_survive_a_cut_at_every_operation";
+    let rewound = every_operation(test, Durability::Buffered, DiskFault::PowerCut, 6);
+    assert!(rewound > 0 || is_single(), "no position was ever behind a lost tail");
+}
+
+#[test]
+fn consumers_survive_every_failing_operation() {
+    for durability in [Durability::Synced, Durability::Buffered] {
+        for fault in [DiskFault::Error(io::ErrorKind::Other), DiskFault::ShortWrite] {
+            every_operation("consumers_survive_every_failing_operation", durability, fault, 2);
+        }
+    }
+}
+
+/// A checkpoint at 100 in the fifth life; the power takes the tail down to 80; the sixth life writes past 100: it goes on at 80.
+#[test]
+fn a_position_behind_a_lost_tail_goes_on_where_the_tail_was_cut() {
+    for (rewritten, expected) in [(0, 0), (5, 5), (40, 40)] {
+        let (mut disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+        let options = |disk: &SimulatedDisk| builder(disk, &clock);
+        drop(options(&disk).durability(Durability::Buffered).create(PATH).unwrap());
+        for _ in 2..5 {
+            options(&disk).open_existing(PATH).unwrap().close().unwrap();
+        }
+        let stream = options(&disk).open_existing(PATH).unwrap();
+        let consumer = stream.consumer("c").unwrap();
+        let lease = consumer.take(ShardId::new(0), "w").unwrap();
+        for _ in 0..80 {
+            stream.put("key", b"durable").unwrap();
+        }
+        stream.sync().unwrap();
+        let before = stream.shard_iterator(ShardId::new(0), ShardIteratorType::Latest).unwrap();
+        for _ in 80..=100 {
+            stream.put("key", b"lost").unwrap();
+        }
+        let last = drain(before).pop().unwrap();
+        assert_eq!(place(&last), (100, 5));
+        lease.checkpoint(&last).unwrap();
+        consumer.sync().unwrap(); // the position alone
+        let mut cut = None;
+        for seed in 0..2_000 {
+            let lost = disk.fork(Crash::PowerLost { seed });
+            let stream = options(&lost).open_existing(PATH).unwrap();
+            if stream.describe().unwrap().shards[0].next_sequence_number.get() == 80 {
+                cut = Some((lost, stream));
+                break;
+            }
+        }
+        drop((lease, consumer, stream));
+        let stream;
+        (disk, stream) = cut.expect("a power cut that takes the whole tail");
+        for _ in 0..rewritten {
+            stream.put("key", b"in its place").unwrap();
+        }
+        let consumer = stream.consumer("c").unwrap();
+        let Position::After(at) = consumer.checkpoint(ShardId::new(0)).unwrap().position else { panic!() };
+        assert_eq!((at.sequence_number.get(), at.incarnation), (100, 5));
+        let mut iterator = consumer.iterator(ShardId::new(0)).unwrap();
+        assert_eq!(iterator.next_sequence_number().get(), 80);
+        let given: Vec<_> = iterator.available().map(|record| place(&record.unwrap())).collect();
+        assert_eq!(given, (80..80 + expected).map(|number| (number, 6)).collect::<Vec<_>>());
+        // And it may be checkpointed, although the number is lower.
+        let lease = consumer.take(ShardId::new(0), "w").unwrap();
+        if rewritten > 0 {
+            lease.checkpoint_at(SequenceNumber::new(80)).unwrap();
+            assert_eq!(drain(consumer.iterator(ShardId::new(0)).unwrap()).len() as u64, expected - 1);
+        }
+        assert_sound(&disk, "at the end");
+    }
+}
+
+/// On a `Synced` stream a position that is kept is one whose record is: also of a record that was read before it was durable.
+#[test]
+fn a_checkpoint_makes_its_record_durable_first() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+    let stream = builder(&disk, &clock).create(PATH).unwrap();
+    let consumer = stream.consumer("c").unwrap();
+    let lease = consumer.take(ShardId::new(0), "w").unwrap();
+    let weaker = PutOptions::new().durability(Durability::Buffered);
+    for _ in 0..5 {
+        stream.put_with("key", b"data", weaker).unwrap();
+    }
+    if stream.metrics().unsynced_records == 0 {
+        println!("a put cannot ask for less than its stream: nothing to force");
+    }
+    lease.checkpoint_at(SequenceNumber::new(3)).unwrap();
+    assert_eq!(stream.metrics().unsynced_records, 0);
+    for seed in 0..50 {
+        let lost = disk.fork(Crash::PowerLost { seed });
+        let stream = builder(&lost, &clock).open_existing(PATH).unwrap();
+        assert!(stream.get(ShardId::new(0), SequenceNumber::new(3)).is_ok(), "seed {seed}");
+        let position = stream.consumer("c").unwrap().checkpoint(ShardId::new(0)).unwrap().position;
+        assert!(matches!(position, Position::After(at) if at.sequence_number.get() == 3), "{position:?}");
+    }
+}
+
+/// A process that died between writing a checkpoint and syncing it: the next one writes on, unsynced, and a power cut takes none of what was
+/// acknowledged.
+#[test]
+fn what_another_process_may_have_acknowledged_is_not_overwritten() {
+    for nth in 0..4 {
+        for seed in 0..200 {
+            let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+            let writer = builder(&disk, &clock).create(PATH).unwrap();
+            for _ in 0..9 {
+                writer.put("key", b"data").unwrap();
+            }
+            let reader = builder(&disk, &clock).open_read_only(PATH).unwrap();
+            let ours = writer.consumer("c").unwrap();
+            let theirs = reader.consumer("c").unwrap();
+            let mut acknowledged = None;
+            for at in 0..6_u64 {
+                let consumer = if (at + nth) % 3 == 0 { &ours } else { &theirs };
+                let lease = consumer.take(ShardId::new(0), "w").unwrap();
+                if at == 3 + nth % 3 {
+                    disk.fail_on(Operation::Sync, 0, DiskFault::Error(io::ErrorKind::Other));
+                    let _ = lease.checkpoint_at(SequenceNumber::new(at));
+                    disk.clear_faults();
+                } else {
+                    lease.checkpoint_at(SequenceNumber::new(at)).unwrap();
+                    acknowledged = Some(at);
+                }
+            }
+            let lost = disk.fork(Crash::PowerLost { seed });
+            let stream = builder(&lost, &clock).open_existing(PATH).unwrap();
+            let Position::After(at) = stream.consumer("c").unwrap().checkpoint(ShardId::new(0)).unwrap().position
+            else {
+                panic!("nothing is left")
+            };
+            assert!(Some(at.sequence_number.get()) >= acknowledged, "{at:?} after {acknowledged:?}, seed {seed}");
+        }
+    }
+}
