@@ -16,8 +16,9 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::format::{
-    FOOTER_BYTES, Footer, Frame, FrameInput, ManifestState, RawFrame, SEGMENT_HEADER_BYTES, SLOT_HEADER_BYTES,
-    Seed, SegmentHeader, SlotHeader, WATERMARK_SLOT_BYTES, decode_slot, encode_slot, encode_to,
+    CONSUMER_HEADER_BYTES, CONSUMER_SLOT_BYTES, COPY_BYTES, ConsumerHeader, FOOTER_BYTES, Footer, Frame,
+    FrameInput, MARK_POSITION, ManifestState, RawFrame, SEGMENT_HEADER_BYTES, SLOT_HEADER_BYTES, Seed,
+    SegmentHeader, SlotCopy, SlotHeader, WATERMARK_SLOT_BYTES, decode_slot, encode_slot, encode_to,
 };
 use crate::shard::{STAGING_FILE, Staged};
 use crate::storage::{Crash, SimulatedDisk, Storage};
@@ -47,6 +48,9 @@ pub fn decode(input: &[u8]) {
         2 => decode_footer(&mut bytes, mend),
         3 => decode_manifest(&mut bytes, mend),
         5 => decode_staging(&mut bytes, mend),
+        6 => decode_consumer(&mut bytes, mend),
+        7 => decode_consumer_slot(&mut bytes, mend),
+        8 => open_consumer(&bytes, mend),
         _ => decode_watermark(&mut bytes, mend),
     }
 }
@@ -182,6 +186,84 @@ fn take_staged(segment: &SegmentHeader, file: &[u8]) {
         frames = &frames[frame.size..];
         assert!(!frames.is_empty() || frame.batch_remaining == 0, "a batch is taken whole");
     }
+}
+
+fn consumer_header() -> ConsumerHeader {
+    ConsumerHeader {
+        stream_id: STREAM_ID,
+        file_id: 7,
+        created: Timestamp::from_millis(1_000),
+        name: "consumer".to_owned(),
+    }
+}
+
+fn decode_consumer(bytes: &mut [u8], mend: bool) {
+    let Some(front) = bytes.first_chunk_mut::<CONSUMER_HEADER_BYTES>() else {
+        return;
+    };
+    if mend {
+        mend_tail(&mut front[..MARK_POSITION], crc32fast::hash);
+    }
+    if let Ok(header) = ConsumerHeader::decode(front) {
+        assert_eq!(header.encode()[..MARK_POSITION], front[..MARK_POSITION], "{header:?}");
+    }
+}
+
+fn decode_consumer_slot(bytes: &mut [u8], mend: bool) {
+    let Some(copy) = bytes.first_chunk_mut::<COPY_BYTES>() else {
+        return;
+    };
+    let seed = consumer_header().seed(0);
+    if mend {
+        mend_copy(copy, seed);
+    }
+    if let Some(decoded) = SlotCopy::decode(copy, seed) {
+        assert_eq!(decoded.encode(seed), *copy, "{decoded:?}");
+    }
+}
+
+fn mend_copy(copy: &mut [u8], seed: Seed) {
+    if let Some((stored, rest)) = copy.split_first_chunk_mut::<4>() {
+        *stored = seed.checksum(rest).to_le_bytes();
+    }
+}
+
+/// A consumer's file with these slots, whatever they say: it is used, or refused by a typed error, and a repair makes it usable.
+fn open_consumer(bytes: &[u8], mend: bool) {
+    let disk = SimulatedDisk::new();
+    let stream = builder(&disk).shards(2).create("/").unwrap();
+    stream.put("key", b"data").unwrap();
+    drop(stream.consumer("consumer").unwrap());
+    let path = Path::new("consumers/consumer");
+    disk.damage(path, |file| {
+        let header = file.first_chunk().and_then(|front| ConsumerHeader::decode(front).ok());
+        file.truncate(CONSUMER_HEADER_BYTES);
+        file.extend_from_slice(bytes);
+        for (slot, copies) in (0..).zip(file[CONSUMER_HEADER_BYTES..].chunks_mut(CONSUMER_SLOT_BYTES)) {
+            let seed = header.as_ref().unwrap().seed(slot);
+            copies.chunks_mut(COPY_BYTES).filter(|_| mend).for_each(|copy| mend_copy(copy, seed));
+        }
+    })
+    .unwrap();
+    if use_consumer(&stream).is_err() {
+        stream.close().unwrap();
+        crate::stream::repair("/", Some(Arc::new(disk.clone()))).unwrap();
+        use_consumer(&builder(&disk).open("/").unwrap()).unwrap();
+    }
+}
+
+/// The only errors that a damaged file may lead to, as far as a repair can mend them.
+fn use_consumer(stream: &Stream) -> crate::error::Result<()> {
+    let consumer = stream.consumer("consumer")?;
+    for checkpoint in consumer.checkpoints()? {
+        // A position may claim anything, under a right checksum; it is damage to nothing else.
+        let _ = consumer.iterator(checkpoint.shard_id).map(|mut iterator| iterator.available().count());
+        let taken = consumer.take(checkpoint.shard_id, "worker");
+        let Ok(lease) = taken else { continue };
+        let _ = lease.checkpoint_at(SequenceNumber::ZERO);
+        lease.release()?;
+    }
+    consumer.reset(crate::stream::RecordsStart::TrimHorizon)
 }
 
 fn decode_manifest(bytes: &mut [u8], mend: bool) {

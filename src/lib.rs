@@ -38,6 +38,7 @@
 //! - Writing once, whatever happens: [`Stream::producer`]. Against others: [`PutOptions::expect_next`], [`Stream::fence_shard`].
 //! - Reading: [`Stream::shard_iterator`], [`records`](Stream::records), [`get`](Stream::get). Beside the writer, in another process:
 //!   [`StreamBuilder::open_read_only`].
+//! - Consumers, whose positions are kept: [`Stream::consumer`].
 //! - Shards: [`split_shard`](Stream::split_shard), [`merge_shards`](Stream::merge_shards), [`update_shard_count`](Stream::update_shard_count).
 //! - Retention: [`increase_retention`](Stream::increase_retention), [`set_retention_bytes`](Stream::set_retention_bytes), [`trim_shard`](Stream::trim_shard).
 //! - Looking: [`describe`](Stream::describe), [`metrics`](Stream::metrics), [`recovery`](Stream::recovery), [`verify()`].

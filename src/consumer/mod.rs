@@ -204,7 +204,7 @@ impl Consumer {
                     let state = SlotState { epoch: next_epoch(&state)?, position, ..untouched(shard_id) };
                     leases.write(&slot, state, true).map_err(error_of(&inner.name))?;
                 }
-                None => missing.push(SlotState { position, ..untouched(shard_id) }),
+                None => missing.push(SlotState { epoch: 1, position, ..untouched(shard_id) }),
             }
         }
         if !missing.is_empty() {
@@ -246,14 +246,12 @@ impl Consumer {
         let inner = &self.inner;
         inner.stream.expect_open()?;
         let mut leases = inner.file.lock().map_err(error_of(&inner.name))?;
-        let slot = match leases.find(shard_id).map_err(error_of(&inner.name))? {
-            Some(slot) => slot,
-            None => {
-                leases.add(vec![untouched(shard_id)], self.is_gone()?).map_err(error_of(&inner.name))?;
-                let slot = leases.find(shard_id).map_err(error_of(&inner.name))?;
-                slot.ok_or(Error::ShardNotFound(shard_id))?
-            }
-        };
+        let mut slot = leases.find(shard_id).map_err(error_of(&inner.name))?;
+        if slot.is_none() {
+            leases.add(vec![untouched(shard_id)], self.is_gone()?).map_err(error_of(&inner.name))?;
+            slot = leases.find(shard_id).map_err(error_of(&inner.name))?;
+        }
+        let slot = slot.ok_or(Error::ShardNotFound(shard_id))?;
         let state = change(slot.state().cloned().unwrap_or_else(|| untouched(shard_id)))?;
         let synced = level == Level::Durable;
         leases.write(&slot, state.clone(), synced).map_err(error_of(&inner.name))?;

@@ -116,8 +116,24 @@
 //!
 //! # A10. Checkpoints
 //!
-//! Not part of the library yet: consumers keep their own positions. A position beyond the tail is [`Error::BeyondTail`](crate::Error::BeyondTail), never a
-//! silent reset.
+//! A checkpoint that was acknowledged stays, at the level of its stream: on a [`Synced`](crate::Durability::Synced) one through a power cut, on a
+//! [`Buffered`](crate::Durability::Buffered) one through the death of the process, and through a power cut after the next flush. An older one that
+//! was durable is never lost with a newer one that is cut short. Who takes a shard, resets or deletes a consumer, is told when that is durable,
+//! whatever the level.
+//!
+//! It is never ahead of the data. On a `Synced` stream its record is durable before it is. On a `Buffered` stream a power cut may keep the
+//! position and take the record: reading then goes on where the tail was cut, and gives every record that took the place of a lost one. A position beyond
+//! the tail is [`Error::BeyondTail`](crate::Error::BeyondTail), one before the last is
+//! [`Error::BehindCheckpoint`](crate::Error::BehindCheckpoint), never a silent reset.
+//!
+//! Only the lease that is in force moves a position, whichever processes and threads compete: any other gets
+//! [`Error::LeaseLost`](crate::Error::LeaseLost), and nothing is changed. Epochs rise by every change of hands, also through power cuts.
+//!
+//! Tests: `crash/consumers.rs::synced_consumers_survive_a_cut_at_every_operation`, `crash/consumers.rs::buffered_consumers_survive_a_cut_at_every_operation`,
+//! `crash/consumers.rs::consumers_survive_every_failing_operation`, `crash/consumers.rs::a_position_behind_a_lost_tail_goes_on_where_the_tail_was_cut`,
+//! `crash/consumers.rs::a_checkpoint_makes_its_record_durable_first`, `crash/consumers.rs::what_another_process_may_have_acknowledged_is_not_overwritten`,
+//! `process/consumers.rs::a_consumer_of_killed_processes_keeps_what_it_acknowledged`, `api/consumers.rs::a_checkpoint_under_an_old_epoch_is_refused_and_changes_nothing`,
+//! `api/consumers.rs::a_reader_that_does_not_see_the_tail_yet_does_not_give_what_is_done`, `api/consumers.rs::damage_of_every_copy_is_told_and_mended_by_a_repair`.
 //!
 //! # A11. One writer
 //!

@@ -19,6 +19,10 @@
 //! `tests/crash/threads.rs` with three producers, a reader and a resharder in threads of their own, where the scheduler decides the
 //! interleaving.
 //!
+//! `tests/crash/consumers.rs` does the same with histories of consumers: created, taken, moved, reset, deleted, on two shards that split and merge. A
+//! ledger knows what may be found of each consumer in each shard; after the crash every consumer has to be given exactly the records that are not done,
+//! by number and incarnation.
+//!
 //! The quick form is part of `cargo test`: about 68,000 states. The long form:
 //!
 //! ```text

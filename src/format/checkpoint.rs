@@ -139,6 +139,9 @@ pub(crate) struct SlotCopy {
     pub(crate) state: SlotState,
 }
 
+/// Most that a counter can have got to, one by one: above it there is always room for the next.
+const MAX_COUNT: u64 = u64::MAX / 2;
+
 const TRIM_HORIZON: u32 = 1;
 const AT_TIMESTAMP: u32 = 2;
 const AFTER: u32 = 3;
@@ -216,7 +219,8 @@ impl SlotCopy {
         let owner = text(&mut reader, owner_bytes, OWNER_BYTES)?;
         reader.zeros(COPY_BYTES - 88 - OWNER_BYTES)?;
         reader.end()?;
-        let in_range = shard_id.get() <= MAX_SHARD_ID && durable < version && flags <= SYNCED;
+        let counts = [version, epoch, renewals].iter().all(|count| *count <= MAX_COUNT);
+        let in_range = counts && shard_id.get() <= MAX_SHARD_ID && durable < version && flags <= SYNCED;
         let state = SlotState { shard_id, epoch, owner, renewals, lease_ms, position };
         in_range.then_some(Self { version, durable, synced: flags == SYNCED, state })
     }
@@ -332,6 +336,9 @@ mod tests {
         };
         assert!(refused(4, &(MAX_SHARD_ID + 1).to_le_bytes()), "shard id");
         assert!(refused(16, &12_u64.to_le_bytes()), "durable before it was written");
+        for at in [8, 56, 64] {
+            assert!(refused(at, &(MAX_COUNT + 1).to_le_bytes()), "the counter at {at}");
+        }
         assert!(refused(24, &2_u32.to_le_bytes()), "flags");
         for kind in [0_u32, 6] {
             assert!(refused(28, &kind.to_le_bytes()), "kind {kind}");

@@ -40,9 +40,8 @@ impl ConsumersDirectory<'_> {
                 self.sync()?;
                 Ok(file)
             }
-            Ok(None) => self.create(name, header(), slots()),
-            // Its deletion was cut short: a new one takes its place.
-            Err(LeaseError::Deleted) => self.create(name, header(), slots()),
+            // A deletion that was cut short: a new one takes its place.
+            Ok(None) | Err(LeaseError::Deleted) => self.create(name, &header(), slots()),
             Err(error) => Err(error),
         }
     }
@@ -153,7 +152,7 @@ impl ConsumersDirectory<'_> {
         }
     }
 
-    fn create(&self, name: &str, header: ConsumerHeader, slots: Vec<SlotState>) -> Result<LeaseFile, LeaseError> {
+    fn create(&self, name: &str, header: &ConsumerHeader, slots: Vec<SlotState>) -> Result<LeaseFile, LeaseError> {
         if self.list()?.len() >= MAX_CONSUMERS {
             return Err(LeaseError::Full);
         }
@@ -165,7 +164,7 @@ impl ConsumersDirectory<'_> {
             _ => {} // a leftover of a creation that was cut short, or none
         }
         let file = self.storage.create_file(&new).map_err(Fault::io("create", &new))?;
-        file.write_at(&first_copies(&header, slots), 0).map_err(Fault::io("write", &new))?;
+        file.write_at(&first_copies(header, slots), 0).map_err(Fault::io("write", &new))?;
         file.sync().map_err(Fault::io("sync", &new))?;
         self.storage.rename(&new, &path).map_err(Fault::io("rename", &new))?;
         self.sync()?;

@@ -411,8 +411,7 @@ fn a_deleted_streams_consumers_are_gone() {
 
 #[test]
 fn a_file_of_another_stream_consumer_or_version_is_refused() {
-    let (_disk, clock, stream) = simulated(builder());
-    let disk = _disk;
+    let (disk, clock, stream) = simulated(builder());
     fill(&stream, 3);
     for name in ["a", "b"] {
         stream.consumer(name).unwrap().take(S0, "w").unwrap().checkpoint_at(number(1)).unwrap();

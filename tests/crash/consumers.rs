@@ -301,18 +301,9 @@ impl World {
         let reset = consumer.reset(start);
         let outcome = if reset.is_ok() { Outcome::Durable } else { Outcome::Unknown };
         for before in before {
-            // A shard without a slot has no epoch to raise.
-            let epochs = if before.epoch == 0 { vec![0, 1] } else { vec![before.epoch + 1] };
-            let made = |epoch| Checkpoint_ { position, owner: None, epoch, shard_id: before.shard_id }.made();
-            let kept = self.known.get_mut(name).unwrap().shards.get_mut(&before.shard_id).unwrap();
-            if outcome == Outcome::Durable {
-                *kept = Kept {
-                    power: epochs.iter().copied().map(made).collect(),
-                    kill: epochs.into_iter().map(made).collect(),
-                };
-            } else {
-                epochs.into_iter().for_each(|epoch| kept.note(made(epoch), outcome));
-            }
+            let epoch = before.epoch + 1;
+            let next = Checkpoint_ { position, owner: None, epoch, shard_id: before.shard_id }.made();
+            self.note(name, next, outcome);
         }
         reset
     }

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "children and seeds")]
 
 mod child;
+mod consumers;
 mod create;
 mod follow;
 mod fork;
