@@ -13,11 +13,11 @@ use crate::types::{SequenceNumber, ShardId};
 /// The result of the library's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong. [`kind`](Self::kind) says what a caller can do about it.
+/// Everything that can go wrong. [`kind`](Self::kind) says what a caller can do about it. Clones are told to all whom it concerns.
 ///
 /// An operation that was refused ([`ErrorKind::InvalidInput`], [`NotFound`](ErrorKind::NotFound), [`Conflict`](ErrorKind::Conflict), ...) left no trace.
 /// A put that failed with [`ErrorKind::Io`] or [`ErrorKind::Reopen`] has an **unknown outcome**: its records may turn up later.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An argument or an option is out of its range.
@@ -195,8 +195,8 @@ pub enum Error {
     /// The stream was opened read-only.
     #[error("the stream is open read-only")]
     ReadOnly,
-    /// The stream was closed.
-    #[error("the stream is closed")]
+    /// The stream was closed, or the [`BatchingProducer`](crate::BatchingProducer) that was asked.
+    #[error("the stream, or its producer, is closed")]
     Closed,
     /// An option that was asked for contradicts what the stream was created with.
     #[error("the stream was created with {option} {stored}, not {requested}")]
@@ -228,8 +228,8 @@ pub enum Error {
         operation: &'static str,
         /// To which file or directory.
         path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
+        /// The system's answer, shared by all whom it concerns.
+        source: Arc<io::Error>,
     },
     /// A write or sync of this shard failed, now or earlier: it refuses appends until the stream is opened again,
     /// since the kernel may have dropped pages that it could not write.
@@ -343,7 +343,7 @@ fn is_full(error: &io::Error) -> bool {
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Io { operation, path, source } => Self::Io { operation, path, source },
+            Fault::Io { operation, path, source } => Self::Io { operation, path, source: Arc::new(source) },
             Fault::Corrupt(corruption) => Self::Corrupt(corruption),
             Fault::UnsupportedVersion { path, found } => {
                 Self::UnsupportedVersion { path, found, supported: FORMAT_VERSION }

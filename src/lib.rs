@@ -34,7 +34,8 @@
 //! # Where to look
 //!
 //! - Opening: [`Stream::builder`]; many streams by name: [`Store`].
-//! - Writing: [`Stream::put`], [`put_with`](Stream::put_with) (explicit hash key, durability, condition), [`put_batch`](Stream::put_batch).
+//! - Writing: [`Stream::put`], [`put_with`](Stream::put_with) (explicit hash key, durability, condition), [`put_batch`](Stream::put_batch);
+//!   in batches in the background, with a handle for each record: [`Stream::batching_producer`].
 //! - Writing once, whatever happens: [`Stream::producer`]. Against others: [`PutOptions::expect_next`], [`Stream::fence_shard`].
 //! - Reading: [`Stream::shard_iterator`], [`records`](Stream::records), [`get`](Stream::get). Beside the writer, in another process:
 //!   [`StreamBuilder::open_read_only`].
@@ -77,7 +78,7 @@
 //!
 //! [`Stream`] is a handle: clones share the stream, in any number of threads. One process has it open for writing, held by a lock that dies
 //! with the process; others follow read-only. A stream has one background thread, for flushes of `Buffered` records and for
-//! retention ([`StreamBuilder::background`] turns it off); the streams of a [`Store`] share one.
+//! retention ([`StreamBuilder::background`] turns it off); the streams of a [`Store`] share one. A [`BatchingProducer`] has one of its own.
 //!
 //! Arrival times never fall inside a shard, whatever the clock does. A clock that leaps forward deletes nothing until a second reading
 //! agrees with it.
@@ -96,6 +97,7 @@ compile_error!("anabranch supports 64-bit Unix systems");
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod batching;
 mod clock;
 mod consumer;
 pub mod docs;
@@ -117,6 +119,7 @@ pub mod sync;
 mod trace;
 mod types;
 
+pub use batching::{BatchingProducer, BatchingProducerBuilder, InFlight, PutHandle};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use consumer::{Checkpoint, Consumer, Lease, Position, RecordPosition};
 pub use error::{Error, ErrorKind, Result};

@@ -86,6 +86,24 @@ pub const UNSYNCED_FACTOR: u64 = 8;
 /// Bytes of a group that waits for its commit before further writers of the shard are made to wait.
 pub const MAX_PENDING_BYTES: usize = 32 << 20;
 
+/// How long a record waits for others in a batching producer at most, in milliseconds, unless the producer says otherwise.
+pub const DEFAULT_LINGER_MS: u64 = 1;
+
+/// The longest that a batching producer can be told to linger, in milliseconds: 24 hours.
+pub const MAX_LINGER_MS: u64 = 24 * 3_600_000;
+
+/// Most records of a batching producer's batch unless it says otherwise.
+pub const DEFAULT_PRODUCER_BATCH_RECORDS: usize = 500;
+
+/// Most bytes (keys and data) of a batching producer's batch unless it says otherwise: 1 MiB.
+pub const DEFAULT_PRODUCER_BATCH_BYTES: usize = 1 << 20;
+
+/// Records that are put to a batching producer and not resolved before puts wait, unless it says otherwise.
+pub const DEFAULT_IN_FLIGHT_RECORDS: usize = 10_000;
+
+/// Bytes (keys and data) that are put to a batching producer and not resolved before puts wait, unless it says otherwise: 32 MiB.
+pub const DEFAULT_IN_FLIGHT_BYTES: usize = 32 << 20;
+
 /// A batch that a reader borrows ends at the first frame past this many bytes.
 pub const READ_BATCH_BYTES: usize = 256 << 10;
 

@@ -147,6 +147,11 @@ mod under_shuttle {
             }
         }
 
+        /// Waits without end, as [`park_timeout`](super::park_timeout) does.
+        pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, _: Duration) {
+            self.wait(guard);
+        }
+
         pub(crate) fn notify_all(&self) {
             self.0.notify_all();
         }

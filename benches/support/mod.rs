@@ -66,21 +66,7 @@ impl Load {
 
     /// Writes it once, and says how long that took from the first put to the last.
     pub(crate) fn write(&self, stream: &Stream, keys: &[String]) -> Duration {
-        let barrier = Barrier::new(self.threads + 1);
-        std::thread::scope(|scope| {
-            for thread in 0..self.threads {
-                let barrier = &barrier;
-                scope.spawn(move || {
-                    barrier.wait();
-                    self.write_one(stream, keys, thread * 131);
-                    barrier.wait();
-                });
-            }
-            barrier.wait();
-            let started = Instant::now();
-            barrier.wait();
-            started.elapsed()
-        })
+        in_threads(self.threads, |thread| self.write_one(stream, keys, thread * 131))
     }
 
     fn write_one(&self, stream: &Stream, keys: &[String], offset: usize) {
@@ -97,6 +83,24 @@ impl Load {
             stream.put_batch(&entries).unwrap();
         }
     }
+}
+
+/// How long it takes from the first to the last of so many threads to do `work`, which is told the thread's number.
+pub(crate) fn in_threads(threads: usize, work: impl Fn(usize) + Sync) -> Duration {
+    let (barrier, work) = (&Barrier::new(threads + 1), &work);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || {
+                barrier.wait();
+                work(thread);
+                barrier.wait();
+            });
+        }
+        barrier.wait();
+        let started = Instant::now();
+        barrier.wait();
+        started.elapsed()
+    })
 }
 
 /// Eight bytes at a time: at memory speed.

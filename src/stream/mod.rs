@@ -10,6 +10,7 @@ mod open;
 mod parallel;
 mod producer;
 mod put;
+mod put_each;
 mod read;
 mod records;
 mod refresh;

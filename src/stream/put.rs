@@ -427,7 +427,7 @@ impl StreamInner {
         entries.iter().try_for_each(|entry| self.check(entry))
     }
 
-    fn check(&self, entry: &PutEntry<'_>) -> Result<()> {
+    pub(super) fn check(&self, entry: &PutEntry<'_>) -> Result<()> {
         check_key(entry.partition_key)?;
         let limit = self.context.options.limits.max_data_bytes;
         if entry.data.len() > limit as usize {
@@ -445,7 +445,7 @@ pub(super) type CommitWait = (Arc<Shard>, SequenceNumber);
 pub(super) type Groups = BTreeMap<ShardId, (Arc<Shard>, Vec<usize>)>;
 
 /// Appends a shard's part of a batch and fills in its receipts; gives the number behind it, and whether a file was opened.
-fn append_group(
+pub(super) fn append_group(
     shard: &Shard,
     entries: &[PutEntry<'_>],
     indices: &[usize],

@@ -6,6 +6,7 @@ pub(crate) use imp::Door;
 #[cfg(all(target_os = "linux", not(shuttle)))]
 mod imp {
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
 
     use rustix::thread::futex;
 
@@ -25,6 +26,15 @@ mod imp {
         pub(crate) fn wait(&self, ticket: u32) {
             // Whatever it answers, the caller looks: it was woken, was interrupted, or the door had opened.
             let _ = futex::wait(&self.openings, futex::Flags::PRIVATE, ticket, None);
+        }
+
+        /// As [`wait`](Self::wait), for `timeout` at most.
+        pub(crate) fn wait_for(&self, ticket: u32, timeout: Duration) {
+            let timeout = futex::Timespec {
+                tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: timeout.subsec_nanos().into(),
+            };
+            let _ = futex::wait(&self.openings, futex::Flags::PRIVATE, ticket, Some(&timeout));
         }
 
         /// Lets everybody out.
@@ -47,6 +57,8 @@ mod imp {
 
 #[cfg(not(all(target_os = "linux", not(shuttle))))]
 mod imp {
+    use std::time::Duration;
+
     use crate::sync::{Condvar, Mutex};
 
     #[derive(Debug, Default)]
@@ -64,6 +76,13 @@ mod imp {
             let mut openings = self.openings.lock();
             if *openings == ticket {
                 self.opened.wait(&mut openings);
+            }
+        }
+
+        pub(crate) fn wait_for(&self, ticket: u32, timeout: Duration) {
+            let mut openings = self.openings.lock();
+            if *openings == ticket {
+                self.opened.wait_for(&mut openings, timeout);
             }
         }
 

@@ -9,6 +9,7 @@
 mod support;
 
 mod background;
+mod batching;
 mod clock;
 mod consumers;
 mod durability;

@@ -1,6 +1,8 @@
 //! A fork of a process that has a stream open.
 #![allow(unsafe_code, reason = "fork and _exit")]
 
+use std::time::Duration;
+
 use anabranch::{Durability, Error, PutEntry, RecordsStart, ShardId, ShardIteratorType, Stream};
 
 use crate::records::assert_sound;
@@ -84,4 +86,38 @@ fn a_forks_copy_changes_nothing() {
             assert_eq!(records, 20);
         }
     }
+}
+
+/// The child has a copy of the producer and of its handles, and no thread that sends.
+#[test]
+fn a_forks_copy_of_a_producer_is_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("stream");
+    let stream = Stream::builder().create(&path).unwrap();
+    let producer = stream.batching_producer().linger(Duration::from_secs(3_600)).start().unwrap();
+    let handle = producer.put("key", b"before").unwrap();
+    // SAFETY: the child makes calls that must be refused before they take a lock, drops its copies, and leaves.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let outcomes = [
+            producer.put("key", b"in the child").map(drop),
+            producer.flush(),
+            handle.wait().map(drop),
+            handle.wait_timeout(Duration::from_secs(3_600)).map(drop),
+            producer.clone().close(),
+        ];
+        drop((producer, stream));
+        let refused = outcomes.iter().take_while(|outcome| matches!(outcome, Err(Error::Closed)));
+        let code = i32::try_from(refused.count()).unwrap_or(99);
+        // SAFETY: ends this process at once.
+        unsafe { libc::_exit(code) }
+    }
+    let mut status = 0;
+    // SAFETY: `status` is ours.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(libc::WEXITSTATUS(status), 5, "the first call that was not refused");
+    producer.close().unwrap();
+    assert_eq!(handle.try_wait().unwrap().unwrap().sequence_number.get(), 0);
+    stream.close().unwrap();
+    assert_sound(&path);
 }
