@@ -3,7 +3,7 @@
 use super::put::append_group;
 use super::{Stream, StreamInner};
 use crate::error::{Error, Result};
-use crate::shard::ShardError;
+use crate::shard::{Condition, ShardError};
 use crate::stream::{PutEntry, PutReceipt};
 use crate::types::Durability;
 
@@ -48,7 +48,7 @@ impl StreamInner {
             };
             waiting.clear();
             for (shard, indices) in groups.into_values() {
-                match append_group(&shard, entries, &indices, durability, &mut receipts) {
+                match append_group(&shard, entries, &indices, (durability, Condition::default()), &mut receipts) {
                     Ok((next, opened_file)) => {
                         if opened_file {
                             self.files.opened(&shard);
