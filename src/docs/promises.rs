@@ -197,3 +197,11 @@
 //!
 //! Tests: `api/fencing.rs::only_the_token_of_the_shard_is_accepted`, `api/fencing.rs::children_keep_the_token`,
 //! `api/fencing.rs::a_batch_is_appended_on_a_condition_or_not_at_all`.
+//!
+//! # A17. From stream to stream
+//!
+//! A [`Pipeline`](crate::Pipeline) that is killed, or loses power, anywhere, and is started again leaves the output that it would have left otherwise: each record of the input is
+//! made something of once, in the order of its key, through splits and merges of both streams. What a power cut takes from the input, nothing was made of.
+//!
+//! Tests: `crash/pipeline.rs::output_is_as_if_the_power_had_stayed`, `crash/pipeline.rs::output_of_buffered_streams_is_as_if_the_power_had_stayed`,
+//! `crash/pipeline.rs::output_is_as_if_nothing_had_failed`; the example `exactly_once` kills real processes.

@@ -10,6 +10,7 @@
 //! - `repair` mends what was damaged: what is sound stays, what is lost is said, the rest is set aside; the power is cut
 //!   in the middle of it, too.
 //! - `producers` puts numbered batches again after every one of these, and counts that each is there once.
+//! - `pipeline` does so with what reads one stream and appends to another.
 //! - `history` makes and runs the histories; `ledger` is the memory of what was promised; `directed` holds the short
 //!   stories of states that a random history reaches rarely.
 //!
@@ -33,6 +34,7 @@ mod faults;
 mod history;
 mod ledger;
 mod opening;
+mod pipeline;
 mod power;
 mod producers;
 mod repair;

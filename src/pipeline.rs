@@ -1,0 +1,317 @@
+//! Exactly once from stream to stream.
+//!
+//! A [`Pipeline`] reads a consumer's shards, makes records of records, and appends those to another stream. Three steps a batch, each durable before the next:
+//!
+//! 1. The input is read, at most so many records of one shard.
+//! 2. What is made of it is put as one batch of a [`Producer`](crate::Producer) that belongs to the shard. Its number is the sequence number of the last input record.
+//! 3. That record is checkpointed.
+//!
+//! Killed between the second and the third, the next life finds the checkpoint below the number of the producer's last batch: so the input of that batch is everything from the
+//! one to the other. It is read again, and what is made of it, which has to be the same, is put again under the same number: what is there is not
+//! appended again, what is missing is. No other journal is needed. The checkpoint is durable before the next batch is put, so that there is never more
+//! than one batch to repeat.
+//!
+//! Only durable input is read: what a power cut could take back is not made anything of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::consumer::{Consumer, Lease, Position};
+use crate::error::{Error, Result};
+use crate::segment::Record;
+use crate::stream::{Producer, PutEntry, RecordsStart, ShardIterator, Stream};
+use crate::types::{Durability, HashKey, SequenceNumber, ShardId};
+
+/// Most input records of a batch, unless [`Pipeline::batch_records`] says otherwise.
+const DEFAULT_BATCH_RECORDS: usize = 500;
+
+/// Reads what a consumer has not done, makes records of it, and appends them to another stream: exactly once, wherever it is killed, on
+/// either side of a power cut, through splits and merges of both streams.
+///
+/// What is made of a record may depend on nothing but the record. Per partition key, output is in the order of the input, if the keys that are put
+/// depend on the input's key.
+///
+/// ```
+/// # fn main() -> anabranch::Result<()> {
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().to_path_buf();
+/// use anabranch::{Pipeline, RecordsStart, Stream};
+///
+/// let clicks = Stream::builder().shards(2).open(path.join("clicks"))?;
+/// let carts = Stream::builder().open(path.join("carts"))?;
+/// clicks.put("user-1", b"GET /cart")?;
+/// clicks.put("user-2", b"GET /about")?;
+///
+/// let mut pipeline = Pipeline::new(&clicks.consumer("carts")?, &carts, "worker-1")?;
+/// while pipeline.step(|record, output| {
+///     if record.data().ends_with(b"/cart") {
+///         output.put(record.partition_key(), b"looked");
+///     }
+/// })? > 0 {}
+/// assert_eq!(carts.records(RecordsStart::TrimHorizon)?.available().count(), 1);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Several of them
+///
+/// A pipeline takes the shards that it reads from whoever had them: of two on one consumer, the one that came first gets
+/// [`Error::LeaseLost`] or [`Error::ProducerFenced`], whatever it was doing, and nothing is put twice by it. It can go on: then it takes them back.
+///
+/// # What it leaves
+///
+/// In the output, a producer named `CONSUMER.SHARD` for each input shard that is not finished. To make everything anew from the input that is left, use
+/// [`restart`](Self::restart); resetting the consumer alone makes the producers refuse what they have put before.
+pub struct Pipeline {
+    consumer: Consumer,
+    output: Stream,
+    worker: String,
+    batch_records: usize,
+    lanes: BTreeMap<ShardId, Lane>,
+}
+
+/// One input shard.
+struct Lane {
+    lease: Lease,
+    iterator: ShardIterator,
+    producer: Producer,
+    /// The last input record of a batch that was put and not checkpointed.
+    repeats_to: Option<SequenceNumber>,
+}
+
+/// What is made of a batch of records.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    keys: String,
+    data: Vec<u8>,
+    /// Where each record's key and data end, and its hash key.
+    records: Vec<(usize, usize, Option<HashKey>)>,
+}
+
+impl Outputs {
+    /// Has a record appended.
+    pub fn put(&mut self, partition_key: impl AsRef<str>, data: impl AsRef<[u8]>) {
+        self.add(partition_key.as_ref(), data.as_ref(), None);
+    }
+
+    /// Has a record appended that is routed by a hash key of its own.
+    pub fn put_at(&mut self, hash_key: HashKey, partition_key: impl AsRef<str>, data: impl AsRef<[u8]>) {
+        self.add(partition_key.as_ref(), data.as_ref(), Some(hash_key));
+    }
+
+    fn add(&mut self, partition_key: &str, data: &[u8], hash_key: Option<HashKey>) {
+        self.keys.push_str(partition_key);
+        self.data.extend_from_slice(data);
+        self.records.push((self.keys.len(), self.data.len(), hash_key));
+    }
+
+    fn entries(&self) -> Vec<PutEntry<'_>> {
+        let (mut key, mut data) = (0, 0);
+        let entries = self.records.iter().map(|(key_end, data_end, hash_key)| {
+            let entry = PutEntry {
+                partition_key: self.keys.get(key..*key_end).unwrap_or_default(),
+                data: self.data.get(data..*data_end).unwrap_or_default(),
+                explicit_hash_key: *hash_key,
+            };
+            (key, data) = (*key_end, *data_end);
+            entry
+        });
+        entries.collect()
+    }
+}
+
+impl Pipeline {
+    /// A pipeline from a consumer's stream to `output`, which must be open for writing. `worker` names it where leases are shown.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] for a worker's name that a consumer could not have, and for a consumer whose name is too long to
+    /// name producers by: more than 115 characters. [`Error::ReadOnly`].
+    pub fn new(consumer: &Consumer, output: &Stream, worker: &str) -> Result<Self> {
+        if output.is_read_only() {
+            return Err(Error::ReadOnly);
+        }
+        let name = producer_name(consumer, ShardId::default());
+        if !crate::types::is_name(&name) || !crate::types::is_name(worker) {
+            let reason = format!(
+                "{name:?} names producers, {worker:?} a worker; they have 1 to 128 characters of [a-zA-Z0-9_.-]"
+            );
+            return Err(Error::invalid("pipeline name", reason));
+        }
+        Ok(Self {
+            consumer: consumer.clone(),
+            output: output.clone(),
+            worker: worker.to_owned(),
+            batch_records: DEFAULT_BATCH_RECORDS,
+            lanes: BTreeMap::new(),
+        })
+    }
+
+    /// Most input records of a batch: 500 unless this is called, at least 1. Two durable writes a batch are what a pipeline costs.
+    #[must_use]
+    pub fn batch_records(mut self, records: usize) -> Self {
+        self.batch_records = records.max(1);
+        self
+    }
+
+    /// Handles one batch of every shard that has records: gives how many input records were done, durably, output included. 0 at the tails: look
+    /// again later, or wait as for any reader.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading, of [`Producer::put_batch`] and of [`Lease::checkpoint`]. After any of them, calling it again goes on where it has to: nothing is skipped and
+    /// nothing put twice. [`Error::BatchTooLarge`] only where what was made of one record is.
+    pub fn step(&mut self, mut make: impl FnMut(&Record, &mut Outputs)) -> Result<u64> {
+        loop {
+            self.begin_lanes()?;
+            let (done, ended) = self.step_lanes(&mut make)?;
+            if done > 0 || !ended {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// A batch of every shard that was begun; gives the records, and whether a shard ended, so that others can begin.
+    fn step_lanes(&mut self, make: &mut impl FnMut(&Record, &mut Outputs)) -> Result<(u64, bool)> {
+        let (mut done, mut ended) = (0, false);
+        for shard_id in self.lanes.keys().copied().collect::<Vec<_>>() {
+            let Some(lane) = self.lanes.get_mut(&shard_id) else { continue };
+            match lane.step(self.batch_records, &self.consumer, make) {
+                Ok(0) if lane.iterator.end_of_shard().is_some() => {
+                    self.end_lane(shard_id)?;
+                    ended = true;
+                }
+                Ok(records) => done += records,
+                Err(error) => {
+                    self.lanes.remove(&shard_id); // it is begun again, where it has to be
+                    return Err(error);
+                }
+            }
+        }
+        Ok((done, ended))
+    }
+
+    /// Puts the consumer at a place of its own choice, and lets the output forget what was put: from there on everything is made anew. Not atomic: a
+    /// crash in the middle leaves it to be called again, before anything else.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Consumer::reset`] and [`Stream::delete_producer`].
+    pub fn restart(&mut self, start: RecordsStart) -> Result<()> {
+        self.lanes.clear();
+        for checkpoint in self.consumer.checkpoints()? {
+            self.forget_producer(checkpoint.shard_id)?;
+        }
+        self.consumer.reset(start)
+    }
+
+    /// Begins the shards that are not finished, and whose parents are.
+    fn begin_lanes(&mut self) -> Result<()> {
+        let checkpoints = self.consumer.checkpoints()?;
+        let is_open = |checkpoint: &&crate::Checkpoint| checkpoint.position != Position::ShardEnd;
+        let unfinished: BTreeSet<_> =
+            checkpoints.iter().filter(is_open).map(|checkpoint| checkpoint.shard_id).collect();
+        for shard in self.consumer.stream().shards() {
+            let waits = shard.parents.iter().any(|parent| unfinished.contains(parent));
+            if !unfinished.contains(&shard.shard_id) || waits || self.lanes.contains_key(&shard.shard_id) {
+                continue;
+            }
+            let lane = self.begin_lane(shard.shard_id)?;
+            self.lanes.insert(shard.shard_id, lane);
+        }
+        Ok(())
+    }
+
+    /// In this order: behind the first, no other worker's checkpoint counts; behind the second, no other's put; only then is it certain how far they came.
+    fn begin_lane(&self, shard_id: ShardId) -> Result<Lane> {
+        let lease = self.consumer.take(shard_id, &self.worker)?;
+        let producer = self.output.producer(producer_name(&self.consumer, shard_id))?;
+        let iterator = lease.iterator()?.include_unsynced(false);
+        let last = producer.last_batch()?.map(SequenceNumber::new);
+        let repeats_to = last.filter(|last| *last >= iterator.next_sequence_number());
+        Ok(Lane { lease, iterator, producer, repeats_to })
+    }
+
+    fn end_lane(&mut self, shard_id: ShardId) -> Result<()> {
+        let Some(lane) = self.lanes.remove(&shard_id) else { return Ok(()) };
+        lane.lease.checkpoint_end()?;
+        self.consumer.sync()?; // before the producer is forgotten, which could repeat its batch
+        self.forget_producer(shard_id)
+    }
+
+    fn forget_producer(&self, shard_id: ShardId) -> Result<()> {
+        match self.output.delete_producer(producer_name(&self.consumer, shard_id)) {
+            Err(Error::ProducerNotFound(_)) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl Lane {
+    /// Handles a batch; gives how many records it had.
+    fn step(
+        &mut self,
+        batch_records: usize,
+        consumer: &Consumer,
+        make: &mut impl FnMut(&Record, &mut Outputs),
+    ) -> Result<u64> {
+        let mut records = self.read(batch_records)?;
+        while !records.is_empty() {
+            let mut outputs = Outputs::default();
+            for record in &records {
+                make(record, &mut outputs);
+            }
+            match self.put(&records, &outputs) {
+                // Nothing of it was appended: half of it may fit.
+                Err(Error::BatchTooLarge { .. }) if records.len() > 1 && self.repeats_to.is_none() => {
+                    records.truncate(records.len() / 2);
+                    self.iterator = self.lease.iterator()?.include_unsynced(false);
+                    self.iterator.available().take(records.len()).try_for_each(|record| record.map(drop))?;
+                }
+                outcome => {
+                    outcome?;
+                    consumer.sync()?; // the next batch is put on the word of this checkpoint
+                    self.repeats_to = None;
+                    break;
+                }
+            }
+        }
+        Ok(records.len() as u64)
+    }
+
+    /// The records of the next batch: those of the one to repeat, all of them, or as many as there are.
+    fn read(&mut self, batch_records: usize) -> Result<Vec<Record>> {
+        let first = self.iterator.next_sequence_number();
+        let repeats =
+            self.repeats_to.map(|last| usize::try_from(last.since(first)).map_or(usize::MAX, |before| before + 1));
+        let records = self.iterator.available().take(repeats.unwrap_or(batch_records));
+        let records = records.collect::<Result<Vec<_>>>()?;
+        if repeats.is_some_and(|repeats| records.len() < repeats) {
+            // They are there, but this process does not see all of them yet.
+            self.iterator = self.lease.iterator()?.include_unsynced(false);
+            return Ok(Vec::new());
+        }
+        Ok(records)
+    }
+
+    fn put(&mut self, records: &[Record], outputs: &Outputs) -> Result<()> {
+        let Some(last) = records.last() else { return Ok(()) };
+        // Whatever the stream's level: a checkpoint must not outlive what was made.
+        self.producer.put_batch_with(last.sequence_number().get(), &outputs.entries(), Durability::Synced)?;
+        self.lease.checkpoint(last)
+    }
+}
+
+fn producer_name(consumer: &Consumer, shard_id: ShardId) -> String {
+    format!("{}.{:012}", consumer.name(), shard_id.get())
+}
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("consumer", &self.consumer.name())
+            .field("worker", &self.worker)
+            .field("shards", &self.lanes.keys())
+            .finish_non_exhaustive()
+    }
+}
