@@ -152,6 +152,9 @@ pub enum Error {
     /// The stream has no consumer of this name, or it was deleted.
     #[error("the stream has no consumer {0:?}")]
     ConsumerNotFound(String),
+    /// A worker of this name is at work on the consumer, in this process or another.
+    #[error("there is a worker {0:?} already")]
+    WorkerExists(String),
     /// Somebody else took the shard, or the consumer was reset: this lease is over. Nothing was changed.
     #[error("the lease of {shard_id} with epoch {epoch} is lost: its epoch is {current} now, its owner {}", owner.as_deref().unwrap_or("nobody"))]
     LeaseLost {
@@ -293,7 +296,7 @@ impl Error {
             | Self::ProducerNotFound(_)
             | Self::StreamNotFound(_)
             | Self::NotAStream { .. } => ErrorKind::NotFound,
-            Self::StreamExists(_) => ErrorKind::AlreadyExists,
+            Self::StreamExists(_) | Self::WorkerExists(_) => ErrorKind::AlreadyExists,
             Self::SequenceNumberMismatch { .. }
             | Self::FencingTokenMismatch { .. }
             | Self::ProducerFenced { .. }

@@ -39,7 +39,8 @@
 //! - Writing once, whatever happens: [`Stream::producer`]. Against others: [`PutOptions::expect_next`], [`Stream::fence_shard`].
 //! - Reading: [`Stream::shard_iterator`], [`records`](Stream::records), [`get`](Stream::get). Beside the writer, in another process:
 //!   [`StreamBuilder::open_read_only`].
-//! - Consumers, whose positions are kept: [`Stream::consumer`]. Exactly once from one stream to another: [`Pipeline`].
+//! - Consumers, whose positions are kept: [`Stream::consumer`]; groups of workers that share the shards: [`Consumer::worker`]. Exactly once from one
+//!   stream to another: [`Pipeline`].
 //! - Shards: [`split_shard`](Stream::split_shard), [`merge_shards`](Stream::merge_shards), [`update_shard_count`](Stream::update_shard_count).
 //! - Retention: [`increase_retention`](Stream::increase_retention), [`set_retention_bytes`](Stream::set_retention_bytes), [`trim_shard`](Stream::trim_shard).
 //! - Looking: [`describe`](Stream::describe), [`metrics`](Stream::metrics), [`recovery`](Stream::recovery), [`verify()`].
@@ -122,7 +123,7 @@ mod types;
 
 pub use batching::{BatchingProducer, BatchingProducerBuilder, InFlight, PutHandle};
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use consumer::{Checkpoint, Consumer, Lease, Position, RecordPosition};
+pub use consumer::{Checkpoint, Consumer, Handler, Lease, Position, RecordPosition, Work, Worker, WorkerOptions};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
 pub use pipeline::{Outputs, Pipeline};

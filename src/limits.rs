@@ -148,6 +148,18 @@ pub const MAX_CONSUMERS: usize = 10_000;
 /// Most shards that a consumer keeps a position of; those of shards that expired are used again. As many as a stream may list.
 pub const MAX_CONSUMER_SLOTS: u32 = MAX_SHARDS;
 
+/// How long a worker's lease lasts without a renewal unless the worker says otherwise, in milliseconds: 10 s, as the Kinesis Client Library.
+pub const DEFAULT_LEASE_MS: u64 = 10_000;
+
+/// The shortest lease of a worker, in milliseconds.
+pub const MIN_LEASE_MS: u64 = 10;
+
+/// The longest lease of a worker, in milliseconds: a day.
+pub const MAX_LEASE_MS: u64 = 24 * 3_600_000;
+
+/// Most records of one batch that a worker is given, unless it says otherwise: as `GetRecords`.
+pub const DEFAULT_WORKER_RECORDS: usize = 10_000;
+
 /// How long an operation on a consumer waits for its file's lock, in milliseconds, before it is refused as
 /// [`Error::Locked`](crate::Error::Locked). It is held for microseconds, or for one sync: whoever keeps it longer was stopped.
 pub const CONSUMER_LOCK_MS: u64 = 10_000;

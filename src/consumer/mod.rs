@@ -11,13 +11,26 @@
 //! was a bare number would skip it. So it names the incarnation as well, and a record counts as done if its number is at or below the
 //! position's *and* it is not of a later incarnation.
 //!
+//! # Groups
+//!
+//! [`Worker`]s share the shards of a consumer. A worker's leases last a while and are renewed in rounds; each round also looks at everybody else's. A
+//! lease counts as dead when its counter stood still for as long as its owner said it would last, *by the monotonic clock of who looks*, who first
+//! saw it after it was written: so it is given up by its owner, who counts from before the write, no later than it is taken by another, and no clock
+//! on a wall has a say in it. A dead worker's shards move within its lease time and a round.
+//!
+//! A shard is given only when all of its parents are done to their end, both of a merge. Shards are spread evenly: free and dead ones are
+//! taken up to a fair share, and where somebody has two more than oneself, one of them is stolen a round.
+//!
 //! # Latest
 //!
 //! What [`reset`](Consumer::reset) to the latest records stores is the place of the tail at that moment, not a wish: a consumer that was
 //! reset, and is started an hour later, gets that hour's records.
 
+mod handler;
 mod lease;
 mod position;
+mod rounds;
+mod worker;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use std::fmt;
@@ -30,8 +43,10 @@ use crate::leases::LeaseFile;
 use crate::stream::{RecordsStart, ShardIterator, Stream, error_of};
 use crate::types::{Durability, ShardId, is_name};
 
+pub use handler::Handler;
 pub use lease::Lease;
 pub use position::{Checkpoint, Position, RecordPosition};
+pub use worker::{Work, Worker, WorkerOptions};
 
 /// A named consumer of a stream: one position a shard, durable, for any number of workers in any number of processes.
 ///

@@ -131,6 +131,7 @@
 //!
 //! Tests: `crash/consumers.rs::synced_consumers_survive_a_cut_at_every_operation`, `crash/consumers.rs::buffered_consumers_survive_a_cut_at_every_operation`,
 //! `crash/consumers.rs::consumers_survive_every_failing_operation`, `crash/consumers.rs::a_position_behind_a_lost_tail_goes_on_where_the_tail_was_cut`,
+//! `crash/consumers.rs::a_consumer_whose_maker_died_stays_once_somebody_uses_it`, `crash/consumers.rs::a_slot_that_was_cut_short_is_no_damage`,
 //! `crash/consumers.rs::a_checkpoint_makes_its_record_durable_first`, `crash/consumers.rs::what_another_process_may_have_acknowledged_is_not_overwritten`,
 //! `process/consumers.rs::a_consumer_of_killed_processes_keeps_what_it_acknowledged`, `api/consumers.rs::a_checkpoint_under_an_old_epoch_is_refused_and_changes_nothing`,
 //! `api/consumers.rs::a_reader_that_does_not_see_the_tail_yet_does_not_give_what_is_done`, `api/consumers.rs::damage_of_every_copy_is_told_and_mended_by_a_repair`.
@@ -205,3 +206,16 @@
 //!
 //! Tests: `crash/pipeline.rs::output_is_as_if_the_power_had_stayed`, `crash/pipeline.rs::output_of_buffered_streams_is_as_if_the_power_had_stayed`,
 //! `crash/pipeline.rs::output_is_as_if_nothing_had_failed`; the example `exactly_once` kills real processes.
+//!
+//! # A18. Groups
+//!
+//! Workers of one consumer, in threads and in processes, share its shards by leases. No record is skipped, ever: a position moves only past records that
+//! were given to somebody. None is given under a live lease after it was checkpointed; what was given and not checkpointed when a shard changed
+//! hands comes again. A shard is given only when all of its parents were finished, both of a merge. The shards of a dead worker move within its
+//! lease time, measured by the monotonic clock of each observer, so that no leap of a wall clock matters. The checkpoint of a worker that lost its
+//! shard is refused.
+//!
+//! Tests: `api/groups.rs::groups_skip_nothing_and_repeat_nothing_that_is_done`, `api/groups.rs::a_child_is_given_when_every_parent_is_finished`,
+//! `api/groups.rs::a_dead_workers_shards_move_within_its_lease_time_whatever_the_wall_clock_does`,
+//! `api/groups.rs::workers_share_the_shards_evenly_and_steal_one_at_a_time`, `api/groups.rs::bad_use_is_told`,
+//! `api/groups.rs::handlers_of_two_threads_get_a_stream_through_a_split_and_a_merge`, `process/groups.rs::workers_that_are_killed_lose_no_record`.

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::file::{LeaseFile, first_copies};
 use super::{LeaseError, patiently};
 use crate::format::{CONSUMER_HEADER_BYTES, CONSUMER_SLOT_BYTES, ConsumerHeader, SlotState};
 use crate::limits::MAX_CONSUMERS;
-use crate::storage::{Access, Corruption, Fault, LockGuard, Storage};
+use crate::storage::{Access, Corruption, Fault, LockGuard, Storage, StorageFile};
 use crate::types::{StreamId, is_name};
 
 /// The directory in the stream's.
@@ -15,6 +16,11 @@ const CONSUMERS_DIRECTORY: &str = "consumers";
 /// Its lock, and the name under which a file is made: no consumer's name starts so.
 const LOCK_FILE: &str = "~lock";
 const NEW_FILE: &str = "~new";
+
+/// How the files begin whose locks stand for the workers of a consumer: no name has a tilde in it.
+fn claim_prefix(consumer: &str) -> String {
+    format!("~{consumer}~")
+}
 
 /// The consumers of one stream.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +65,20 @@ impl ConsumersDirectory<'_> {
         }
         self.storage.remove_file(&path).map_err(Fault::io("remove", &path))?;
         self.sync()?;
+        self.remove_claims(name);
         Ok(true)
+    }
+
+    /// Claims the name of a worker for as long as the returned handle is held, or the process lives; nothing if somebody has it.
+    pub(crate) fn claim(&self, consumer: &str, worker: &str) -> Result<Option<Arc<dyn StorageFile>>, Fault> {
+        let path = self.directory().join(format!("{}{worker}", claim_prefix(consumer)));
+        let file = match self.storage.create_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.storage.open_file(&path, Access::Write).map_err(Fault::io("open", &path))?
+            }
+            made => made.map_err(Fault::io("create", &path))?,
+        };
+        Ok(file.try_lock().map_err(Fault::io("lock", &path))?.then_some(file))
     }
 
     /// The names of the consumers, ascending.
@@ -133,6 +152,14 @@ impl ConsumersDirectory<'_> {
     pub(crate) fn open(&self, name: &str) -> Result<Option<LeaseFile>, LeaseError> {
         let path = self.path(name);
         self.open_unread(&path)?.map(|file| file.begin(self.stream_id, name)).transpose()
+    }
+
+    /// What claims of its workers' names left. They are empty, and harmless where they stay.
+    fn remove_claims(&self, consumer: &str) {
+        let entries = self.storage.list(&self.directory()).unwrap_or_default();
+        for entry in entries.iter().filter(|entry| entry.name.starts_with(&claim_prefix(consumer))) {
+            let _ = self.storage.remove_file(&self.directory().join(&entry.name));
+        }
     }
 
     fn open_unread(&self, path: &Path) -> Result<Option<LeaseFile>, Fault> {

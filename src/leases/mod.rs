@@ -34,7 +34,7 @@ use crate::limits::CONSUMER_LOCK_MS;
 use crate::storage::{Corruption, Fault};
 
 pub(crate) use directory::ConsumersDirectory;
-pub(crate) use file::LeaseFile;
+pub(crate) use file::{LeaseFile, LockedLeases, Slot};
 
 /// Why an operation on a consumer's file failed.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@ use crate::format::{ConsumerHeader, SlotState, StoredPosition};
 use crate::leases::{ConsumersDirectory, LeaseError, LeaseFile};
 use crate::segment::Visibility;
 use crate::shard::{Cursor, Done, Shard};
+use crate::storage::StorageFile;
 use crate::types::{Durability, SequenceNumber, ShardId, ShardIteratorType};
 
 impl Stream {
@@ -35,6 +36,12 @@ impl Stream {
         let file = Arc::new(file);
         consumers.insert(name.to_owned(), Arc::downgrade(&file));
         Ok(file)
+    }
+
+    /// Claims the name of a worker until the returned handle is dropped; nothing if it is taken.
+    pub(crate) fn claim_worker(&self, consumer: &str, worker: &str) -> Result<Option<Arc<dyn StorageFile>>> {
+        self.inner.not_closed()?;
+        Ok(self.inner.consumers_directory().claim(consumer, worker)?)
     }
 
     pub(crate) fn consumer_names(&self) -> Result<Vec<String>> {

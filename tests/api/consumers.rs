@@ -504,6 +504,25 @@ fn damage_of_every_copy_is_told_and_mended_by_a_repair() {
     assert_eq!(options().open("stream").unwrap().consumers().unwrap(), [""; 0]);
 }
 
+/// Also of a slot that was only just made: it is finished with two copies, so that damage is not taken for a beginning.
+#[test]
+fn damage_of_a_new_slot_is_told() {
+    let (disk, _, stream) = simulated(builder());
+    drop(stream.consumer("c").unwrap());
+    let (lower, _) = stream.split_shard(S0, None).unwrap();
+    let consumer = stream.consumer("c").unwrap();
+    consumer.reset_shard(lower, RecordsStart::AtTimestamp(Timestamp::from_millis(7))).unwrap();
+    drop(consumer);
+    let slot = 256 + 768;
+    disk.damage(Path::new("stream/consumers/c"), |bytes| {
+        assert!(bytes[slot..slot + 512].chunks(256).all(|copy| copy.iter().any(|byte| *byte != 0)));
+        bytes[slot + 100] ^= 1;
+        bytes[slot + 256 + 100] ^= 1;
+    })
+    .unwrap();
+    assert!(matches!(stream.consumer("c"), Err(Error::Corrupt(_))));
+}
+
 #[test]
 fn a_checkpoint_whose_sync_failed_is_not_taken_for_durable_by_the_next() {
     let (disk, clock, stream) = simulated(builder());

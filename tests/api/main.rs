@@ -15,6 +15,7 @@ mod consumers;
 mod durability;
 mod fencing;
 mod follow;
+mod groups;
 mod idempotence;
 mod iterators;
 mod linearizable;

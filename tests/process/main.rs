@@ -10,6 +10,7 @@ mod consumers;
 mod create;
 mod follow;
 mod fork;
+mod groups;
 mod kill;
 mod limits;
 mod lock;

@@ -1,0 +1,353 @@
+//! A worker of a group, in the pull form.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::rounds::{Observed, Plan};
+use super::{Checkpoint, Consumer, Lease, RecordPosition, check_name, millis};
+use crate::error::{Error, Result};
+use crate::limits::{DEFAULT_LEASE_MS, DEFAULT_WORKER_RECORDS, MAX_LEASE_MS, MIN_LEASE_MS};
+use crate::segment::Record;
+use crate::storage::StorageFile;
+use crate::stream::ShardIterator;
+use crate::types::ShardId;
+
+/// How long a worker that has nothing to do waits before it looks again.
+const IDLE: Duration = Duration::from_millis(2);
+/// How often a lease is renewed while it lasts.
+const RENEWALS: u32 = 3;
+
+/// How a [`Worker`] works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerOptions {
+    /// How long the worker's leases last without a renewal: after that, others take its shards. 10 ms to 24 h; 10 s by default. Each call
+    /// renews what is due, so this has to be longer than the handling of one batch takes.
+    pub lease_time: Duration,
+    /// Most records of a batch: at least 1; 10,000 by default.
+    pub max_records: usize,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        Self { lease_time: Duration::from_millis(DEFAULT_LEASE_MS), max_records: DEFAULT_WORKER_RECORDS }
+    }
+}
+
+impl WorkerOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`lease_time`](Self::lease_time).
+    #[must_use]
+    pub fn lease_time(mut self, time: Duration) -> Self {
+        self.lease_time = time;
+        self
+    }
+
+    /// Sets [`max_records`](Self::max_records).
+    #[must_use]
+    pub fn max_records(mut self, records: usize) -> Self {
+        self.max_records = records;
+        self
+    }
+
+    fn check(&self) -> Result<()> {
+        if !(MIN_LEASE_MS..=MAX_LEASE_MS).contains(&millis(self.lease_time)) {
+            let reason = format!("{:?}; it is {MIN_LEASE_MS} ms to {MAX_LEASE_MS} ms", self.lease_time);
+            return Err(Error::invalid("lease time", reason));
+        }
+        if self.max_records == 0 {
+            return Err(Error::invalid("max_records", "0; it is at least 1"));
+        }
+        Ok(())
+    }
+}
+
+/// What a worker has to do next.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Work {
+    /// The worker has the shard from now on, and will be given what is behind this checkpoint.
+    Started(Checkpoint),
+    /// Records of one shard, in order, behind those that were given before: at least one.
+    Records {
+        /// Their shard.
+        shard_id: ShardId,
+        /// The records.
+        records: Vec<Record>,
+    },
+    /// The shard was given to its end. Once all of it is handled, [`Worker::finish`] lets its children begin.
+    Ended(ShardId),
+    /// Somebody else has the shard now, or the consumer was reset: what was not checkpointed is given to others.
+    Lost(ShardId),
+}
+
+/// One of several workers, in threads or in processes, that share the shards of a consumer; see [`Consumer::worker`].
+///
+/// Every call of [`poll`](Self::poll) renews the worker's leases when that is due, takes shards that are free or whose worker is dead, steals one from a
+/// worker that has more than its share, and gives the next piece of work. Between two calls no more than the lease time may pass: what is
+/// handled later than that may be handled by another worker, too; its checkpoint is refused then.
+///
+/// What a worker does not [`close`](Self::close) before it is dropped is left as by one that died: others wait for the lease time.
+pub struct Worker {
+    pub(super) consumer: Consumer,
+    pub(super) name: String,
+    pub(super) options: WorkerOptions,
+    pub(super) held: BTreeMap<ShardId, Held>,
+    pub(super) observed: Observed,
+    pub(super) pending: VecDeque<Work>,
+    tended_at: Option<Duration>,
+    /// The shard that gave records last: its neighbour is asked first.
+    last: ShardId,
+    /// Its lock is the claim to the name.
+    _claim: Arc<dyn StorageFile>,
+}
+
+/// A shard that the worker has.
+pub(super) struct Held {
+    pub(super) lease: Lease,
+    pub(super) iterator: ShardIterator,
+    /// Taken before the lease was written last: it lasts from then on.
+    pub(super) renewed_at: Duration,
+    /// Whether it was said that it ended.
+    is_ended: bool,
+}
+
+impl Consumer {
+    /// A worker of this consumer, which shares the shards with all others, in this process and in others.
+    ///
+    /// ```
+    /// # fn main() -> anabranch::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("clicks");
+    /// use anabranch::{Stream, Work, WorkerOptions};
+    ///
+    /// let stream = Stream::builder().shards(2).create(&path)?;
+    /// stream.put("user-42", b"GET /cart")?;
+    /// let mut worker = stream.consumer("billing")?.worker("worker-1", WorkerOptions::new())?;
+    /// let mut handled = 0;
+    /// while let Some(work) = worker.poll()? {
+    ///     match work {
+    ///         Work::Records { shard_id, records } => {
+    ///             handled += records.len();
+    ///             worker.checkpoint(shard_id, records.last().unwrap())?;
+    ///         }
+    ///         Work::Ended(shard_id) => worker.finish(shard_id)?, // its children may begin
+    ///         _ => {}
+    ///     }
+    /// }
+    /// assert_eq!(handled, 1);
+    /// worker.close()
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] for a name that a consumer could not have, or options out of their ranges; [`Error::WorkerExists`] while a
+    /// worker of this name is at work; [`Error::ConsumerNotFound`] if it was deleted; [`Error::Closed`]; [`Error::Io`].
+    pub fn worker(&self, name: &str, options: WorkerOptions) -> Result<Worker> {
+        check_name("worker name", name)?;
+        options.check()?;
+        self.states()?; // it is there
+        let claim = self.inner.stream.claim_worker(self.name(), name)?;
+        let claim = claim.ok_or_else(|| Error::WorkerExists(name.to_owned()))?;
+        Ok(Worker {
+            consumer: self.clone(),
+            name: name.to_owned(),
+            options,
+            held: BTreeMap::new(),
+            observed: Observed::default(),
+            pending: VecDeque::new(),
+            tended_at: None,
+            last: ShardId::default(),
+            _claim: claim,
+        })
+    }
+}
+
+impl Worker {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The consumer that it works for.
+    pub fn consumer(&self) -> &Consumer {
+        &self.consumer
+    }
+
+    /// The shards that it has, as far as it knows.
+    pub fn shards(&self) -> Vec<ShardId> {
+        self.held.keys().copied().collect()
+    }
+
+    /// Renews what is due, and gives the next piece of work, if there is any now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Trimmed`] where retention overtook the consumer in one of the shards, and [`Error::Lost`]: said once, the next call goes on behind what is
+    /// missing. [`Error::ConsumerNotFound`] if it was deleted, [`Error::Closed`], and what reading and writing can lead to: a call that failed
+    /// can be made again.
+    pub fn poll(&mut self) -> Result<Option<Work>> {
+        self.consumer.inner.stream.expect_open()?;
+        self.tend()?;
+        if let Some(work) = self.pending.pop_front() {
+            return Ok(Some(work));
+        }
+        let after = self.held.range(ShardId::new(self.last.get().saturating_add(1))..).map(|(id, _)| *id);
+        let turns: Vec<_> = after.chain(self.held.range(..=self.last).map(|(id, _)| *id)).collect();
+        for shard_id in turns {
+            if let Some(work) = self.ask(shard_id)? {
+                self.last = shard_id;
+                return Ok(Some(work));
+            }
+        }
+        Ok(None)
+    }
+
+    /// As [`poll`](Self::poll), but waits up to `timeout` for something to do.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Work>> {
+        let mut left = timeout;
+        loop {
+            let work = self.poll()?;
+            if work.is_some() || left.is_zero() {
+                return Ok(work);
+            }
+            let sleep = left.min(IDLE);
+            std::thread::sleep(sleep);
+            left -= sleep;
+        }
+    }
+
+    /// Everything of the shard up to and including this record is done; see [`Lease::checkpoint`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LeaseLost`] if the worker does not have the shard any more, and those of [`Lease::checkpoint`].
+    pub fn checkpoint(&mut self, shard_id: ShardId, done: impl Into<RecordPosition>) -> Result<()> {
+        let outcome = self.lease(shard_id)?.checkpoint(done);
+        self.note_loss(shard_id, outcome)
+    }
+
+    /// All of a shard that [ended](Work::Ended) is done: its children may begin. The worker has it no more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] for a shard that was not given to its end; otherwise as [`checkpoint`](Self::checkpoint).
+    pub fn finish(&mut self, shard_id: ShardId) -> Result<()> {
+        let lease = self.lease(shard_id)?;
+        if self.held.get(&shard_id).is_none_or(|held| !held.is_ended) {
+            return Err(Error::invalid("shard", format!("{shard_id} was not given to its end")));
+        }
+        let outcome = match lease.checkpoint_end() {
+            Err(Error::ShardNotFound(_)) => Ok(()), // its last record expired meanwhile: it keeps nobody waiting
+            other => other,
+        };
+        self.note_loss(shard_id, outcome)?;
+        self.tended_at = None; // the children may be this worker's
+        self.held.remove(&shard_id).map_or(Ok(()), |held| held.lease.release())
+    }
+
+    /// Gives all shards back, so that others need not wait. What was not checkpointed is given to them.
+    ///
+    /// # Errors
+    ///
+    /// The first of the shards that fails, after all have been tried.
+    pub fn close(mut self) -> Result<()> {
+        let release = |held: Held| match held.lease.release() {
+            Err(Error::LeaseLost { .. }) => Ok(()),
+            other => other,
+        };
+        std::mem::take(&mut self.held).into_values().map(release).fold(Ok(()), Result::and)
+    }
+
+    fn lease(&self, shard_id: ShardId) -> Result<&Lease> {
+        if let Some(held) = self.held.get(&shard_id) {
+            return Ok(&held.lease);
+        }
+        let Checkpoint { epoch, owner, .. } = self.consumer.checkpoint(shard_id)?;
+        Err(Error::LeaseLost { shard_id, epoch: 0, current: epoch, owner })
+    }
+
+    /// Who is refused has lost it, and is told by the error alone. So has who works on a shard that expired.
+    fn note_loss(&mut self, shard_id: ShardId, outcome: Result<()>) -> Result<()> {
+        if matches!(outcome, Err(Error::LeaseLost { .. } | Error::ShardNotFound(_))) {
+            self.held.remove(&shard_id);
+        }
+        outcome
+    }
+
+    fn now(&self) -> Duration {
+        self.consumer.inner.stream.clock().monotonic()
+    }
+
+    /// Renews, looks around, takes and steals, if that is due.
+    fn tend(&mut self) -> Result<()> {
+        let now = self.now();
+        let due = self.tended_at.is_none_or(|at| now >= at + self.options.lease_time / RENEWALS);
+        if !due {
+            return Ok(());
+        }
+        let Plan { lost, taken } = self.round(now)?;
+        for shard_id in lost {
+            self.held.remove(&shard_id);
+            self.pending.push_back(Work::Lost(shard_id));
+        }
+        for lease in taken {
+            match self.start(lease, now) {
+                Err(Error::ShardNotFound(_)) => {} // expired since
+                other => other?,
+            }
+        }
+        self.tended_at = Some(now);
+        Ok(())
+    }
+
+    /// Begins with a shard that was just taken.
+    fn start(&mut self, lease: Lease, renewed_at: Duration) -> Result<()> {
+        let shard_id = lease.shard_id();
+        let checkpoint = self.consumer.checkpoint(shard_id)?;
+        let (iterator, overtaken) = match lease.iterator() {
+            Err(error @ Error::Trimmed { .. }) => {
+                let kind = crate::types::ShardIteratorType::TrimHorizon;
+                (self.consumer.stream().shard_iterator(shard_id, kind)?, Err(error))
+            }
+            other => (other?, Ok(())),
+        };
+        self.held.insert(shard_id, Held { lease, iterator, renewed_at, is_ended: false });
+        self.pending.push_back(Work::Started(checkpoint));
+        overtaken
+    }
+
+    /// What a shard has to give.
+    fn ask(&mut self, shard_id: ShardId) -> Result<Option<Work>> {
+        let (now, lease_time, most) = (self.now(), self.options.lease_time, self.options.max_records);
+        let Some(held) = self.held.get_mut(&shard_id) else { return Ok(None) };
+        if now >= held.renewed_at + lease_time {
+            self.tended_at = None; // it may be another's by now: the next round tells
+            return Ok(None);
+        }
+        let records = held.iterator.available().take(most).collect::<Result<Vec<_>>>()?;
+        if !records.is_empty() {
+            return Ok(Some(Work::Records { shard_id, records }));
+        }
+        let ends = !held.is_ended && held.iterator.end_of_shard().is_some();
+        held.is_ended |= ends;
+        Ok(ends.then_some(Work::Ended(shard_id)))
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("name", &self.name)
+            .field("consumer", &self.consumer.name())
+            .field("shards", &self.held.keys())
+            .finish_non_exhaustive()
+    }
+}

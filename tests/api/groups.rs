@@ -1,0 +1,455 @@
+//! Groups: workers share the shards of a consumer, die, stall, come back, while the shards split and merge.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anabranch::{
+    Clock, Consumer, Durability, Error, ErrorKind, Handler, ManualClock, Position, Record, RecordsStart, Result,
+    ShardId, SimulatedDisk, Stream, Work, Worker, WorkerOptions,
+};
+
+use crate::support::{
+    Mixer, S0, S1, builder, eventually, fill_large, number, put_to, read_stream, simulated, stream,
+};
+
+const LEASE: Duration = Duration::from_secs(9);
+
+fn options() -> WorkerOptions {
+    WorkerOptions::new().lease_time(LEASE)
+}
+
+fn worker(consumer: &Consumer, name: &str) -> Worker {
+    consumer.worker(name, options()).unwrap()
+}
+
+/// All that a worker has to do now.
+fn all(worker: &mut Worker) -> Vec<Work> {
+    std::iter::from_fn(|| worker.poll().unwrap()).collect()
+}
+
+/// Lets the workers look around until nothing changes any more.
+fn settle(clock: &ManualClock, workers: &mut [&mut Worker]) {
+    for _ in 0..10 {
+        clock.advance(LEASE / 3);
+        for worker in workers.iter_mut() {
+            all(worker);
+        }
+    }
+}
+
+fn counts(workers: &[&mut Worker]) -> Vec<usize> {
+    workers.iter().map(|worker| worker.shards().len()).collect()
+}
+
+#[test]
+fn workers_share_the_shards_evenly_and_steal_one_at_a_time() {
+    let (_disk, clock, stream) = simulated(builder().shards(8));
+    let consumer = stream.consumer("c").unwrap();
+    let (mut a, mut b, mut c) = (worker(&consumer, "a"), worker(&consumer, "b"), worker(&consumer, "c"));
+    assert_eq!(all(&mut a).len(), 8, "alone it has all");
+    let mut before = 0;
+    for _ in 0..4 {
+        all(&mut b);
+        assert!(b.shards().len() - before <= 1, "one a round");
+        before = b.shards().len();
+        clock.advance(LEASE / 3);
+        all(&mut a);
+    }
+    assert_eq!((a.shards().len(), b.shards().len()), (4, 4));
+    settle(&clock, &mut [&mut a, &mut b, &mut c]);
+    let mut shares = counts(&[&mut a, &mut b, &mut c]);
+    shares.sort_unstable();
+    assert_eq!(shares, [2, 3, 3]);
+    let held: BTreeSet<_> = [&a, &b, &c].into_iter().flat_map(Worker::shards).collect();
+    assert_eq!(held.len(), 8, "each shard is one worker's");
+    b.close().unwrap();
+    clock.advance(LEASE / 3);
+    all(&mut a);
+    all(&mut c);
+    assert_eq!(a.shards().len() + c.shards().len(), 8, "what is given back is taken at once");
+    assert_eq!((a.name(), a.consumer().name()), ("a", "c"));
+}
+
+#[test]
+fn a_dead_workers_shards_move_within_its_lease_time_whatever_the_wall_clock_does() {
+    let (_disk, clock, stream) = simulated(builder().shards(2));
+    for _ in 0..3 {
+        put_to(&stream, S0, "key", b"data");
+        put_to(&stream, S1, "key", b"data");
+    }
+    let consumer = stream.consumer("c").unwrap();
+    let (mut dies, mut lives) = (worker(&consumer, "dies"), worker(&consumer, "lives"));
+    for work in all(&mut dies) {
+        if let Work::Records { shard_id: S0, records } = work {
+            dies.checkpoint(S0, &records[1]).unwrap();
+        }
+    }
+    drop(dies);
+    assert!(all(&mut lives).iter().all(|work| matches!(work, Work::Started(_) | Work::Records { .. })));
+    assert!(lives.shards().len() < 2, "at most one was stolen");
+    clock.set(anabranch::Timestamp::from_millis(i64::MAX / 2));
+    all(&mut lives);
+    clock.set(anabranch::Timestamp::from_millis(0));
+    all(&mut lives);
+    assert!(lives.shards().len() < 2, "no time has passed");
+    let mut work = Vec::new();
+    for _ in 0..4 {
+        clock.advance(LEASE / 3);
+        work.extend(all(&mut lives));
+    }
+    assert_eq!(lives.shards(), [S0, S1]);
+}
+
+#[test]
+fn a_worker_that_comes_back_under_its_name_need_not_wait() {
+    let (disk, clock, stream) = simulated(builder().shards(3));
+    let consumer = stream.consumer("c").unwrap();
+    let mut first = worker(&consumer, "w");
+    assert_eq!(all(&mut first).len(), 3);
+    let taken = consumer.worker("w", options()).unwrap_err();
+    assert!(matches!(&taken, Error::WorkerExists(name) if name == "w"), "{taken:?}");
+    assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
+    let reader = builder().storage(Arc::new(disk.clone())).clock(clock.clone()).open_read_only("stream").unwrap();
+    let elsewhere = reader.consumer("c").unwrap();
+    assert!(matches!(elsewhere.worker("w", options()), Err(Error::WorkerExists(_))), "in another process");
+    drop(first);
+    let mut again = elsewhere.worker("w", options()).unwrap();
+    assert_eq!(all(&mut again).len(), 3);
+}
+
+#[test]
+fn a_child_is_given_when_every_parent_is_finished() {
+    let (_disk, clock, stream) = simulated(builder().shards(2));
+    let consumer = stream.consumer("c").unwrap();
+    let mut worker = worker(&consumer, "w");
+    for shard_id in [S0, S1] {
+        put_to(&stream, shard_id, "key", b"parent");
+    }
+    let child = stream.merge_shards(S0, S1).unwrap();
+    put_to(&stream, child, "key", b"child");
+    let mut ended = Vec::new();
+    for work in all(&mut worker) {
+        match work {
+            Work::Ended(shard_id) => ended.push(shard_id),
+            Work::Started(checkpoint) => assert_ne!(checkpoint.shard_id, child),
+            Work::Records { shard_id, records } => worker.checkpoint(shard_id, &records[0]).unwrap(),
+            _ => panic!("nobody else is there"),
+        }
+    }
+    ended.sort_unstable();
+    assert_eq!(ended, [S0, S1]);
+    let early = worker.finish(child).unwrap_err();
+    assert!(matches!(early, Error::LeaseLost { .. }), "{early:?}");
+    worker.finish(S0).unwrap();
+    clock.advance(LEASE);
+    assert_eq!(all(&mut worker).len(), 0, "one of two parents is not enough");
+    worker.finish(S1).unwrap();
+    let work = all(&mut worker);
+    assert!(matches!(&work[0], Work::Started(at) if at.shard_id == child && at.position == Position::TrimHorizon));
+    assert!(matches!(&work[1], Work::Records { shard_id, records } if *shard_id == child && records.len() == 1));
+    let not_over = worker.finish(child).unwrap_err();
+    assert_eq!(not_over.kind(), ErrorKind::InvalidInput);
+    assert_eq!(consumer.checkpoint(S0).unwrap().owner, None);
+}
+
+#[test]
+fn bad_use_is_told() {
+    let (_disk, clock, stream) = simulated(builder());
+    let consumer = stream.consumer("c").unwrap();
+    for lease_time in [Duration::ZERO, Duration::from_millis(9), Duration::from_secs(100_000), Duration::MAX] {
+        let refused = consumer.worker("w", WorkerOptions::new().lease_time(lease_time)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{lease_time:?}");
+    }
+    assert!(consumer.worker("w", options().max_records(0)).is_err());
+    assert!(consumer.worker("a/b", options()).is_err());
+    put_to(&stream, S0, "key", b"data");
+    let (mut stalled, mut other) = (worker(&consumer, "stalled"), worker(&consumer, "other"));
+    let Some(Work::Records { records, .. }) = all(&mut stalled).pop() else { panic!() };
+    all(&mut other);
+    clock.advance(LEASE);
+    let given = all(&mut other);
+    assert!(matches!(given.last(), Some(Work::Records { records, .. }) if records.len() == 1), "{given:?}");
+    let refused = stalled.checkpoint(S0, &records[0]).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused:?}");
+    let refused = stalled.checkpoint(S0, &records[0]).unwrap_err();
+    assert!(matches!(refused, Error::LeaseLost { .. }), "{refused:?}");
+    other.checkpoint(S0, &records[0]).unwrap();
+    // One that was taken by hand is left alone.
+    let by_hand = consumer.take(S0, "somebody").unwrap();
+    for _ in 0..5 {
+        clock.advance(LEASE);
+        all(&mut other);
+        all(&mut stalled);
+    }
+    assert_eq!((other.shards().len(), stalled.shards().len()), (0, 0));
+    by_hand.release().unwrap();
+    clock.advance(LEASE);
+    all(&mut other);
+    assert_eq!(other.shards(), [S0]);
+    consumer.reset(RecordsStart::TrimHorizon).unwrap();
+    clock.advance(LEASE);
+    let work = all(&mut other);
+    assert!(matches!(work[0], Work::Lost(S0)) && matches!(work[1], Work::Started(_)), "{work:?}");
+    stream.delete_consumer("c").unwrap();
+    clock.advance(LEASE);
+    assert!(matches!(other.poll(), Err(Error::ConsumerNotFound(_))));
+    assert!(matches!(consumer.worker("new", options()), Err(Error::ConsumerNotFound(_))));
+}
+
+#[test]
+fn a_worker_that_retention_overtook_is_told_once_and_goes_on() {
+    let (_directory, stream) = stream(builder().segment_bytes(4 << 10));
+    fill_large(&stream, S0, 30);
+    let consumer = stream.consumer("c").unwrap();
+    consumer.take(S0, "w").unwrap().checkpoint_at(number(3)).unwrap();
+    consumer.take(S0, "w").unwrap().release().unwrap();
+    stream.trim_shard(S0, number(20)).unwrap();
+    let mut worker = worker(&consumer, "w");
+    assert!(matches!(worker.poll(), Err(Error::Trimmed { earliest, .. }) if earliest == number(20)));
+    let work = all(&mut worker);
+    assert!(matches!(work[0], Work::Started(_)));
+    assert!(matches!(&work[1], Work::Records { records, .. } if records[0].sequence_number() == number(20)));
+}
+
+/// What one worker of the property is in the middle of.
+struct Actor {
+    worker: Worker,
+    /// Handled, and not checkpointed yet.
+    batch: Option<(ShardId, Vec<Record>)>,
+    ended: Vec<ShardId>,
+}
+
+/// What has happened, against which everything is checked.
+#[derive(Default)]
+struct Story {
+    /// Records that were given to somebody.
+    given: BTreeSet<(ShardId, u64)>,
+    /// By shard, the number behind what is checkpointed.
+    done: BTreeMap<ShardId, u64>,
+    finished: BTreeSet<ShardId>,
+    zombies: u64,
+}
+
+impl Story {
+    /// A batch under a lease that is in force: nothing of it was done before, and its parents were.
+    fn give(&mut self, consumer: &Consumer, worker: &Worker, shard_id: ShardId, records: &[Record]) {
+        let checkpoint = consumer.checkpoint(shard_id).unwrap();
+        let is_live = checkpoint.owner.as_deref() == Some(worker.name()) && worker.shards().contains(&shard_id);
+        let done = self.done.get(&shard_id).copied().unwrap_or(0);
+        for record in records {
+            let number = record.sequence_number().get();
+            assert!(!is_live || number >= done, "{number} of {shard_id} is given again, done below {done}");
+            self.given.insert((shard_id, number));
+        }
+        let shards = consumer.stream().shards();
+        let summary = shards.iter().find(|shard| shard.shard_id == shard_id).unwrap();
+        for parent in &summary.parents {
+            assert!(self.finished.contains(parent), "{shard_id} is given before its parent {parent} is finished");
+        }
+    }
+
+    fn checkpoint(&mut self, stream: &Stream, shard_id: ShardId, last: u64) {
+        for record in crate::support::read_all(stream, shard_id) {
+            let number = record.sequence_number().get();
+            let is_skipped = number <= last && !self.given.contains(&(shard_id, number));
+            assert!(!is_skipped, "{number} of {shard_id} is done and was never given");
+        }
+        let done = self.done.entry(shard_id).or_insert(0);
+        assert!(*done <= last + 1, "a checkpoint went back");
+        *done = last + 1;
+    }
+}
+
+/// Several workers, in two processes, stall, die and come back under other names or their own; shards split and merge. No record is skipped, none
+/// is handled twice under a live lease after its checkpoint, no child before its parents, and no zombie's checkpoint counts.
+#[test]
+fn groups_skip_nothing_and_repeat_nothing_that_is_done() {
+    let (first, runs) = (number_of("GROUP_SEED", 1), number_of("GROUP_RUNS", 60));
+    let mut zombies = 0;
+    for seed in first..first + runs {
+        let outcome = std::panic::catch_unwind(|| run_group(seed));
+        assert!(outcome.is_ok(), "failed: GROUP_SEED={seed} GROUP_RUNS=1");
+        zombies += outcome.unwrap();
+    }
+    assert!(zombies > 0 || runs < 10, "no zombie was ever refused");
+}
+
+fn number_of(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().unwrap())
+}
+
+fn run_group(seed: u64) -> u64 {
+    let mut mixer = Mixer(seed);
+    let disk: Arc<SimulatedDisk> = Arc::default();
+    let clock = Arc::new(ManualClock::default());
+    let open = || builder().storage(disk.clone()).clock(clock.clone());
+    let durability = if mixer.coin() { Durability::Synced } else { Durability::Buffered };
+    let stream = open().shards(2).durability(durability).create("stream").unwrap();
+    let reader = open().open_read_only("stream").unwrap();
+    let consumers = [stream.consumer("c").unwrap(), reader.consumer("c").unwrap()];
+    let (mut story, mut actors, mut names) = (Story::default(), Vec::new(), 0);
+    let mut below = |bound: u64| mixer.next() % bound;
+    for _ in 0..400 {
+        match below(16) {
+            0 if actors.len() < 4 => {
+                names += 1;
+                let name = format!("w{}", if below(2) == 0 { names } else { below(3) });
+                let consumer = &consumers[usize::try_from(below(2)).unwrap()];
+                match consumer.worker(&name, options().max_records(3)) {
+                    Ok(worker) => actors.push(Actor { worker, batch: None, ended: Vec::new() }),
+                    Err(error) => assert!(matches!(error, Error::WorkerExists(_)), "{error:?}"),
+                }
+            }
+            1 if below(4) == 0 && !actors.is_empty() => {
+                drop(actors.swap_remove(usize::try_from(below(actors.len() as u64)).unwrap()));
+            }
+            2 if below(4) == 0 && !actors.is_empty() => {
+                let actor = actors.swap_remove(usize::try_from(below(actors.len() as u64)).unwrap());
+                actor.worker.close().unwrap();
+            }
+            3..=5 => {
+                for _ in 0..below(5) {
+                    stream.put(format!("key {}", below(9)), b"data").unwrap();
+                }
+            }
+            6 if below(3) == 0 => {
+                let open = stream.open_shards();
+                if open.len() < 4 && below(2) == 0 {
+                    stream.split_shard(open[0], None).unwrap();
+                } else if open.len() > 1 {
+                    stream.merge_shards(open[0], open[1]).unwrap();
+                }
+            }
+            7 => clock.advance(LEASE / u32::try_from(1 + below(9)).unwrap()),
+            8 => clock.set(anabranch::Timestamp::from_millis(i64::try_from(below(1 << 40)).unwrap())),
+            _ if actors.is_empty() => {}
+            _ => {
+                let at = usize::try_from(below(actors.len() as u64)).unwrap();
+                act(&mut actors[at], &mut story, &stream, below(4) > 0);
+            }
+        }
+    }
+    // One that stays and does not stall gets it all.
+    drop(actors);
+    let mut last = Actor { worker: worker(&consumers[0], "last"), batch: None, ended: Vec::new() };
+    for _ in 0..4_000 {
+        clock.advance(LEASE / 9);
+        act(&mut last, &mut story, &stream, true);
+    }
+    let all = read_stream(&stream);
+    assert!(all.iter().all(|record| story.given.contains(&(record.shard_id(), record.sequence_number().get()))));
+    for record in all {
+        let done = story.done.get(&record.shard_id()).copied().unwrap_or(0);
+        assert!(done > record.sequence_number().get(), "{record:?} was never done");
+    }
+    assert!(clock.monotonic() > Duration::ZERO);
+    story.zombies
+}
+
+/// One step of a worker: checkpoints what it handled, finishes what ended, or asks for more.
+fn act(actor: &mut Actor, story: &mut Story, stream: &Stream, prompt: bool) {
+    if !prompt {
+        return; // it stalls
+    }
+    let consumer = actor.worker.consumer().clone();
+    let holds = |shard_id: ShardId| consumer.checkpoint(shard_id).unwrap();
+    if let Some((shard_id, records)) = actor.batch.take() {
+        let last = records.last().unwrap();
+        let before = holds(shard_id);
+        match actor.worker.checkpoint(shard_id, last) {
+            Ok(()) => {
+                assert_eq!(before.owner.as_deref(), Some(actor.worker.name()), "a zombie's checkpoint counted");
+                story.checkpoint(stream, shard_id, last.sequence_number().get());
+            }
+            Err(Error::LeaseLost { .. }) => {
+                story.zombies += 1;
+                assert_eq!(holds(shard_id), before, "what is refused changes nothing");
+            }
+            // A worker that lost the shard and has it again is behind what was done meanwhile.
+            Err(Error::BehindCheckpoint { .. }) => story.zombies += 1,
+            Err(error) => panic!("{error:?}"),
+        }
+        return;
+    }
+    if let Some(shard_id) = actor.ended.pop() {
+        match actor.worker.finish(shard_id) {
+            Ok(()) => {
+                if let Some(last) = crate::support::read_all(stream, shard_id).last() {
+                    story.checkpoint(stream, shard_id, last.sequence_number().get());
+                }
+                story.finished.insert(shard_id);
+            }
+            Err(Error::LeaseLost { .. } | Error::InvalidArgument { .. }) => story.zombies += 1,
+            Err(error) => panic!("{error:?}"),
+        }
+        return;
+    }
+    match actor.worker.poll().unwrap() {
+        Some(Work::Records { shard_id, records }) => {
+            story.give(&consumer, &actor.worker, shard_id, &records);
+            actor.batch = Some((shard_id, records));
+        }
+        Some(Work::Ended(shard_id)) => actor.ended.push(shard_id),
+        _ => {}
+    }
+}
+
+/// Counts what it is told.
+#[derive(Default)]
+struct Counts {
+    started: AtomicU64,
+    records: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Handler for &Counts {
+    fn initialize(&mut self, _: &anabranch::Checkpoint) -> Result<()> {
+        self.started.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn process(&mut self, worker: &mut Worker, shard_id: ShardId, records: &[Record]) -> Result<()> {
+        self.records.fetch_add(records.len() as u64, Ordering::SeqCst);
+        worker.checkpoint_last(shard_id, records)
+    }
+
+    fn shard_ended(&mut self, worker: &mut Worker, shard_id: ShardId) -> Result<()> {
+        self.ended.fetch_add(1, Ordering::SeqCst);
+        worker.finish(shard_id)
+    }
+}
+
+#[test]
+fn handlers_of_two_threads_get_a_stream_through_a_split_and_a_merge() {
+    let (_directory, stream) = stream(builder().shards(2));
+    let consumer = stream.consumer("c").unwrap();
+    let (counts, stop) = (Counts::default(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for name in ["one", "two"] {
+            let (consumer, counts, stop) = (&consumer, &counts, &stop);
+            scope.spawn(move || {
+                let options = WorkerOptions::new().lease_time(Duration::from_millis(300));
+                let mut worker = consumer.worker(name, options).unwrap();
+                let mut handler = counts;
+                worker.run(&mut handler, || stop.load(Ordering::SeqCst)).unwrap();
+                worker.close().unwrap();
+            });
+        }
+        for round in 0..300 {
+            stream.put(format!("key {}", round % 7), b"data").unwrap();
+            match round {
+                100 => drop(stream.split_shard(S0, None).unwrap()),
+                200 => drop(stream.merge_shards(stream.open_shards()[0], stream.open_shards()[1]).unwrap()),
+                _ => {}
+            }
+        }
+        let left = |id: &ShardId| consumer.iterator(*id).unwrap().available().count();
+        eventually("all is handled", || stream.open_shards().iter().map(left).sum::<usize>() == 0);
+        eventually("three shards ended", || counts.ended.load(Ordering::SeqCst) >= 3);
+        stop.store(true, Ordering::SeqCst);
+    });
+    assert!(counts.records.load(Ordering::SeqCst) >= 300);
+    assert!(counts.started.load(Ordering::SeqCst) >= 5);
+}
