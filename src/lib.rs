@@ -41,12 +41,14 @@
 //!   [`StreamBuilder::open_read_only`].
 //! - Consumers, whose positions are kept: [`Stream::consumer`]; groups of workers that share the shards: [`Consumer::worker`]. Exactly once from one
 //!   stream to another: [`Pipeline`].
-//! - Shards: [`split_shard`](Stream::split_shard), [`merge_shards`](Stream::merge_shards), [`update_shard_count`](Stream::update_shard_count).
+//! - Shards: [`split_shard`](Stream::split_shard), [`merge_shards`](Stream::merge_shards), [`update_shard_count`](Stream::update_shard_count);
+//!   as many as the load asks for: [`StreamBuilder::capacity`].
 //! - Retention: [`increase_retention`](Stream::increase_retention), [`set_retention_bytes`](Stream::set_retention_bytes), [`trim_shard`](Stream::trim_shard).
 //! - Looking: [`describe`](Stream::describe), [`metrics`](Stream::metrics), [`recovery`](Stream::recovery), [`verify()`].
 //! - Tests of your own: a stream on a [`SimulatedDisk`] with a [`ManualClock`] lives in memory, is the same at every run, and
 //!   can lose power, fill up and fail.
-//! - What is promised, word for word: [`docs::promises`]; how that is tested: [`docs::testing`]; what costs what: [`docs::performance`].
+//! - What is promised, word for word: [`docs::promises`]; how that is tested: [`docs::testing`]; what costs what: [`docs::performance`]; how shards follow
+//!   a load: [`docs::capacity`].
 //! - Damage: [`verify()`] finds it, [`salvage()`] reads behind it, [`repair()`] makes the stream whole again.
 //! - The files: [`mod@format`]; the bounds: [`limits`]; what is asked of a file system: [`storage`].
 //!
@@ -99,6 +101,7 @@ compile_error!("anabranch supports 64-bit Unix systems");
 struct Readme;
 
 mod batching;
+mod capacity;
 mod clock;
 mod consumer;
 pub mod docs;
@@ -122,6 +125,7 @@ mod trace;
 mod types;
 
 pub use batching::{BatchingProducer, BatchingProducerBuilder, InFlight, PutHandle};
+pub use capacity::{Capacity, CapacityPolicy};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use consumer::{Checkpoint, Consumer, Handler, Lease, Position, RecordPosition, Work, Worker, WorkerOptions};
 pub use error::{Error, ErrorKind, Result};
@@ -132,10 +136,10 @@ pub use storage::{Corruption, Crash, DiskFault, SimulatedDisk, Storage};
 pub use store::{Store, StoreBuilder};
 pub use stream::{
     Available, ChildShard, Follow, LostRange, Metrics, Producer, ProducerDescription, PutBatchOptions, PutEntry,
-    PutOptions, PutReceipt, Records, RecordsAvailable, RecordsFollow, RecordsStart, RecoveryReport, RepairReport,
-    SalvageReport, Salvaged, SalvagedRecord, ShardDescription, ShardIterator, ShardState, ShardSummary, Stream,
-    StreamBuilder, StreamDescription, TornTail, TrimReport, VerifyOptions, VerifyProgress, VerifyReport, repair,
-    salvage, verify,
+    PutOptions, PutReceipt, Rebalanced, Records, RecordsAvailable, RecordsFollow, RecordsStart, RecoveryReport,
+    RepairReport, SalvageReport, Salvaged, SalvagedRecord, ShardDescription, ShardIterator, ShardState,
+    ShardSummary, Stream, StreamBuilder, StreamDescription, TornTail, TrimReport, VerifyOptions, VerifyProgress,
+    VerifyReport, repair, salvage, verify,
 };
 #[cfg(feature = "async")]
 pub use stream::{PutBatchFuture, PutFuture, RecordsStream, ShardStream};

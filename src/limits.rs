@@ -133,6 +133,9 @@ pub const RECENT_SEGMENTS: usize = 64;
 /// How often the background thread looks for expired segments, in milliseconds.
 pub const RETENTION_CHECK_MS: u64 = 10_000;
 
+/// How often the background thread looks whether an on-demand stream should split or merge, in milliseconds, unless its policy says otherwise.
+pub const CAPACITY_INTERVAL_MS: u64 = 5_000;
+
 /// A stream's name in a store: 1 to 128 characters of `[a-zA-Z0-9_.-]`, as Kinesis.
 pub const MAX_STREAM_NAME_CHARS: usize = 128;
 

@@ -1,5 +1,6 @@
 //! Pages to read: what is promised, how that is tested, and what costs what.
 
+pub mod capacity;
 pub mod performance;
 pub mod promises;
 pub mod testing;

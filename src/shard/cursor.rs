@@ -340,6 +340,14 @@ impl Cursor {
 impl Shard {
     /// A record that is there for certain, and certainly kept; what to say of any other is for a cursor to find out.
     pub(crate) fn record(&self, number: SequenceNumber, visibility: Visibility) -> Option<Record> {
+        let (record, size) = self.peek(number, visibility)?;
+        Counters::add(&self.context.counters.records_out, 1);
+        Counters::add(&self.context.counters.bytes_out, size);
+        Some(record)
+    }
+
+    /// The same for those who are no readers, and are not counted as such; with the bytes it takes in the log.
+    pub(crate) fn peek(&self, number: SequenceNumber, visibility: Visibility) -> Option<(Record, u64)> {
         if number >= self.next(visibility) || number.get() < self.horizon.load(Ordering::SeqCst) {
             return None;
         }
@@ -350,10 +358,8 @@ impl Shard {
         if self.cutoff().is_some_and(|cutoff| frame.arrival() < cutoff) {
             return None;
         }
-        Counters::add(&self.context.counters.records_out, 1);
-        Counters::add(&self.context.counters.bytes_out, frame.size() as u64);
         let end = usize::try_from(position).ok()? + frame.size();
-        Some(Record::new(&segment, &frame, end))
+        Some((Record::new(&segment, &frame, end), frame.size() as u64))
     }
 
     /// The oldest record that retention keeps.

@@ -323,6 +323,8 @@ pub(crate) struct Shard {
     seen_written: AtomicU64,
     /// All records below are durable.
     durable: AtomicU64,
+    /// Bytes of keys and data that were appended in this opening and are counted.
+    bytes_in: AtomicU64,
     /// Readers are shown nothing below this number.
     horizon: AtomicU64,
     /// The number behind the last record there will ever be; all ones while the shard is open.
@@ -414,6 +416,7 @@ impl Shard {
             drained: AtomicU64::new(next.get()),
             seen_written: AtomicU64::new(next.get()),
             durable: AtomicU64::new(next.get()),
+            bytes_in: AtomicU64::new(0),
             horizon: AtomicU64::new(entry.horizon.get()),
             end: AtomicU64::new(if entry.is_open() { STILL_OPEN } else { next.get() }),
             tail: Signal::default(),
@@ -507,6 +510,13 @@ impl Shard {
         Counters::add(&counters.puts, puts);
         Counters::add(&counters.records_in, records);
         Counters::add(&counters.bytes_in, bytes);
+        Counters::add(&self.bytes_in, bytes);
+    }
+
+    /// Bytes of keys and data that were appended in this opening.
+    pub(crate) fn bytes_in(&self) -> u64 {
+        self.count();
+        self.bytes_in.load(Ordering::Relaxed)
     }
 
     /// Sleeps until there may be records at `next` or the end of the shard, or for `timeout`.

@@ -36,7 +36,21 @@ struct Served {
     flush_interval: Duration,
     next_flush: Instant,
     next_retention: Instant,
+    /// When the load is looked at next, and how often it is; nothing where it is not.
+    rebalances: Option<(Instant, Duration)>,
     drains: Drains,
+}
+
+/// What is to be done for a stream.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    flush: bool,
+    retain: bool,
+    rebalance: bool,
+}
+
+impl Work {
+    const FLUSH: Self = Self { flush: true, retain: false, rebalance: false };
 }
 
 /// When to look next for staged records, if at all.
@@ -84,6 +98,7 @@ impl Background {
             flush_interval,
             next_flush: now + flush_interval,
             next_retention: now + Duration::from_millis(RETENTION_CHECK_MS),
+            rebalances: stream.scaling.interval().map(|interval| (now + interval, interval)),
             drains: Drains { next: now, idle: 0 },
         });
         self.worker.shared.wake.ask_to_look();
@@ -120,26 +135,18 @@ impl Shared {
         let mut streams = self.streams.lock();
         streams.retain(|served| served.stream.strong_count() > 0);
         for served in streams.iter_mut() {
-            let (flush, retain) = (served.next_flush <= now, served.next_retention <= now);
-            if flush {
-                served.next_flush = now + served.flush_interval;
-            }
-            if retain {
-                served.next_retention = now + Duration::from_millis(RETENTION_CHECK_MS);
-            }
-            if flush || retain {
-                due.push((served.stream.clone(), retain));
-            }
+            let stream = served.stream.clone();
+            due.extend(served.take_due(now).map(|work| (stream, work)));
         }
         #[cfg(feature = "async")]
         let all: Vec<_> = streams.iter().map(|served| served.stream.clone()).collect();
-        let next = streams.iter().map(|served| served.next_flush.min(served.next_retention)).min();
+        let next = streams.iter().map(Served::next).min();
         drop(streams); // work without the lock: a stream may close meanwhile
         #[cfg(feature = "async")]
         all.iter().filter_map(Weak::upgrade).for_each(|stream| stream.commit_wanted());
-        for (stream, retain) in due {
+        for (stream, work) in due {
             if let Some(stream) = stream.upgrade() {
-                stream.tend(retain);
+                stream.tend(work);
             }
         }
         [next, self.drain_due()].into_iter().flatten().min()
@@ -167,12 +174,32 @@ impl Shared {
     fn flush_all(&self) {
         let streams: Vec<_> = self.streams.lock().iter().map(|served| served.stream.clone()).collect();
         for stream in streams.iter().filter_map(Weak::upgrade) {
-            stream.tend(false);
+            stream.tend(Work::FLUSH);
         }
     }
 }
 
 impl Served {
+    /// What is due now, if anything; when it will be next is put down.
+    fn take_due(&mut self, now: Instant) -> Option<Work> {
+        let is_due = |next: &mut Instant, interval: Duration| {
+            let is_due = *next <= now;
+            if is_due {
+                *next = now + interval;
+            }
+            is_due
+        };
+        let flush = is_due(&mut self.next_flush, self.flush_interval);
+        let retain = is_due(&mut self.next_retention, Duration::from_millis(RETENTION_CHECK_MS));
+        let rebalance = self.rebalances.as_mut().is_some_and(|(next, interval)| is_due(next, *interval));
+        (flush || retain || rebalance).then_some(Work { flush: flush || retain, retain, rebalance })
+    }
+
+    fn next(&self) -> Instant {
+        let next = self.next_flush.min(self.next_retention);
+        self.rebalances.map_or(next, |(rebalance, _)| next.min(rebalance))
+    }
+
     fn is(&self, stream: &Arc<StreamInner>) -> bool {
         std::ptr::eq(self.stream.as_ptr(), Arc::as_ptr(stream))
     }
@@ -248,14 +275,19 @@ impl StreamInner {
     }
 
     /// One round of background work. Failures are kept by the shards, which tell the next one who appends; a
-    /// failed trim is tried again in its time.
-    fn tend(&self, retain: bool) {
+    /// failed trim or reshard is tried again in its time.
+    fn tend(&self, work: Work) {
         if self.writable().is_err() {
             return;
         }
-        let _ = self.sync_all();
-        if retain {
+        if work.flush {
+            let _ = self.sync_all();
+        }
+        if work.retain {
             let _ = self.enforce_retention();
+        }
+        if work.rebalance {
+            let _ = self.rebalance();
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::open::Opening;
 use super::{Background, Stream};
+use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::format::StreamOptions;
@@ -17,7 +18,7 @@ use crate::types::{Durability, PartitionHash, RetentionPeriod};
 /// Describes a stream to create or open: made by [`Stream::builder`].
 ///
 /// What is set here is used when a stream is created. When an existing one is opened, its manifest decides: an option that was set and
-/// contradicts it is [`Error::OptionMismatch`], never a silent override. Clock, storage and background thread are not part of the stream
+/// contradicts it is [`Error::OptionMismatch`], never a silent override. Clock, storage, capacity and background thread are not part of the stream
 /// and can differ at every opening.
 ///
 /// ```
@@ -46,6 +47,7 @@ pub struct StreamBuilder {
     flush_bytes: Setting<u64>,
     partition_hash: Setting<PartitionHash>,
     limits: Setting<Limits>,
+    pub(super) capacity: Setting<Capacity>,
     pub(super) clock: Option<Arc<dyn Clock>>,
     pub(super) storage: Option<Arc<dyn Storage>>,
     pub(super) no_background: bool,
@@ -64,6 +66,14 @@ impl StreamBuilder {
     /// How many shards the stream starts with: 1 to 65,536; 1 by default.
     pub fn shards(mut self, count: u32) -> Self {
         self.shards = Some(count);
+        self
+    }
+
+    /// How many shards are kept open, in this opening: see [`Stream::rebalance`]. With [`Capacity::OnDemand`] the background thread splits and merges
+    /// as the load asks for. Unless [`shards`](Self::shards) says otherwise, a new stream starts with as many as provisioned, or with the
+    /// policy's least. By default the shards change only when somebody splits or merges them.
+    pub fn capacity(mut self, capacity: Capacity) -> Self {
+        self.capacity = Some(capacity);
         self
     }
 
@@ -252,8 +262,12 @@ impl StreamBuilder {
             flush_interval: self.flush_interval.unwrap_or(defaults.flush_interval),
             flush_bytes: self.flush_bytes.unwrap_or(defaults.flush_bytes),
             limits: self.limits.unwrap_or(defaults.limits),
-            initial_shards: self.shards.unwrap_or(defaults.initial_shards),
+            initial_shards: self.initial_shards().unwrap_or(defaults.initial_shards),
         }
+    }
+
+    fn initial_shards(&self) -> Option<u32> {
+        self.shards.or_else(|| self.capacity.map(|capacity| capacity.initial_shards()))
     }
 
     /// Compares what was set with what the stream was created with.

@@ -4,6 +4,7 @@
 mod asynchronous;
 mod background;
 mod builder;
+mod capacity;
 mod consumers;
 mod describe;
 mod open;
@@ -45,6 +46,7 @@ use crate::types::{Durability, HashKey, ShardId};
 pub use asynchronous::{PutBatchFuture, PutFuture, RecordsStream, ShardStream};
 pub(crate) use background::Background;
 pub use builder::StreamBuilder;
+pub use capacity::Rebalanced;
 pub(crate) use consumers::error_of;
 pub use describe::{Metrics, ShardDescription, ShardState, ShardSummary, StreamDescription};
 pub(crate) use open::{LOCK_FILE, make_directories};
@@ -57,6 +59,7 @@ pub use retention::TrimReport;
 pub use salvage::{LostRange, SalvageReport, Salvaged, SalvagedRecord, salvage};
 pub use verify::{VerifyOptions, VerifyProgress, VerifyReport, verify};
 
+use capacity::Scaling;
 use retention::DeletionClock;
 
 /// A stream, open for writing or read-only. A handle: clones share it, in any number of threads.
@@ -110,6 +113,7 @@ pub(crate) struct StreamInner {
     closed: AtomicBool,
     recovery: RecoveryReport,
     deletion_clock: Mutex<DeletionClock>,
+    scaling: Scaling,
     background: Mutex<Option<Background>>,
     files: Arc<OpenFiles>,
     /// Whether a thread has waiting tasks of a read-only stream look at the files.

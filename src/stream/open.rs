@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use crate::sync::Mutex;
 
 use super::builder::StreamBuilder;
+use super::capacity::Scaling;
 use super::retention::DeletionClock;
 use super::{Background, Handle, Member, RecoveryReport, Stream, StreamInner, Topology, TornTail, parallel};
 use crate::clock::{Clock, SystemClock};
@@ -47,6 +48,9 @@ pub(super) struct Opening {
 
 impl Opening {
     pub(super) fn new(builder: StreamBuilder, path: &Path) -> Result<Self> {
+        if let Some(reason) = builder.capacity.and_then(|capacity| capacity.fault()) {
+            return Err(Error::invalid("capacity", reason));
+        }
         if let Some((option, reason)) = builder.options().fault() {
             return Err(Error::invalid(option, reason));
         }
@@ -376,6 +380,7 @@ impl Opening {
         let inner = Arc::new(StreamInner {
             read_only: lock.is_none(),
             process: Process::this(),
+            scaling: Scaling::new(self.builder.capacity),
             deletion_clock: Mutex::new(DeletionClock::new(context.clock.as_ref())),
             path: self.path,
             context,

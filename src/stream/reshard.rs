@@ -68,18 +68,24 @@ impl Stream {
         }
         let mut manifest = self.inner.manifest.lock();
         self.inner.writable()?;
-        while let Some(step) = routing::next_step(&self.inner.topology().routes, target as usize) {
-            match step {
-                Step::Split(shard_id) => drop(self.inner.split(&mut manifest, shard_id, None)?),
-                Step::Merge(lower, upper) => drop(self.inner.merge(&mut manifest, lower, upper)?),
-            }
-        }
+        self.inner.scale(&mut manifest, target as usize)?;
         Ok(self.inner.topology().routes.shards().collect())
     }
 }
 
 impl StreamInner {
-    fn split(
+    /// Splits and merges until so many shards are open.
+    pub(super) fn scale(&self, manifest: &mut Manifest, target: usize) -> Result<()> {
+        while let Some(step) = routing::next_step(&self.topology().routes, target) {
+            match step {
+                Step::Split(shard_id) => drop(self.split(manifest, shard_id, None)?),
+                Step::Merge(lower, upper) => drop(self.merge(manifest, lower, upper)?),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn split(
         &self,
         manifest: &mut Manifest,
         shard_id: ShardId,
@@ -103,7 +109,7 @@ impl StreamInner {
         }
     }
 
-    fn merge(&self, manifest: &mut Manifest, lower: ShardId, upper: ShardId) -> Result<ShardId> {
+    pub(super) fn merge(&self, manifest: &mut Manifest, lower: ShardId, upper: ShardId) -> Result<ShardId> {
         let (first, second) = (self.open_member(lower)?, self.open_member(upper)?);
         let joined = first.entry.range.join(second.entry.range);
         let range = joined.ok_or(Error::NotAdjacent { lower, upper })?;

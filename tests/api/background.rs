@@ -1,10 +1,10 @@
 //! The one thread that flushes and trims. These tests alone have it running, and take turns.
 
 use std::fs;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anabranch::{Durability, Store, Stream};
+use anabranch::{Capacity, CapacityPolicy, Durability, ManualClock, SimulatedDisk, Store, Stream};
 
 use crate::support::{S0, eventually, fill_large, place, put_to};
 
@@ -135,4 +135,23 @@ fn many_streams_of_a_store_share_one_thread() {
     put_to(&slow, S0, "key", b"data");
     drop(slow);
     expect_threads(0);
+}
+
+#[test]
+fn a_hot_shard_is_split_by_the_thread() {
+    let _turn = turn();
+    let policy = CapacityPolicy::default().min_shards(1).records_per_second(10).interval(Duration::from_millis(1));
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+    let options = buffered().capacity(Capacity::OnDemand(policy)).storage(Arc::new(disk)).clock(clock.clone());
+    let stream = options.create("stream").unwrap();
+    let mut put = 0;
+    eventually("the thread splits", || {
+        for _ in 0..100 {
+            stream.put(format!("key-{put}"), b"data").unwrap();
+            put += 1;
+        }
+        clock.advance(Duration::from_secs(5)); // many between two looks, where the thread is slow
+        stream.open_shards().len() > 1
+    });
+    assert_eq!(stream.metrics().records_in, put);
 }

@@ -10,6 +10,7 @@ mod support;
 
 mod background;
 mod batching;
+mod capacity;
 mod clock;
 mod consumers;
 mod durability;
