@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::put::Groups;
+use super::put::taken;
 use super::{PutBatchOptions, PutEntry, PutReceipt, Stream, StreamInner};
 use crate::error::{Error, Result};
 use crate::format::{ProducerEntry, ProducerPart, ProducerStamp};
@@ -266,22 +266,9 @@ impl StreamInner {
         self.check_batch(entries)?;
         let durability = self.effective(options.durability.unwrap_or(Durability::Buffered));
         let mut batch = StampedPut { entries, durability, stamped, places: vec![None; entries.len()] };
-        let mut waiting: Vec<usize> = (0..entries.len()).collect();
-        let mut outcome = Ok(());
-        while !waiting.is_empty() && outcome.is_ok() {
-            let groups: Groups = self.group(entries, &waiting)?;
-            waiting.clear();
-            for (shard, indices) in groups.into_values() {
-                match batch.append(self, &shard, &indices) {
-                    Ok(()) => {}
-                    Err(ShardError::NotOpen) => waiting.extend(indices),
-                    Err(error) => outcome = outcome.and(Err(Error::of_shard(shard.id())(error))),
-                }
-            }
-            if !waiting.is_empty() && outcome.is_ok() {
-                outcome = self.wait_for_reshard();
-            }
-        }
+        let refused = self
+            .distribute(entries, |shard, indices| Ok(taken(shard, batch.append(self, shard, indices))?.is_some()));
+        let mut outcome = refused.into_iter().next().map_or(Ok(()), |(_, error)| Err(error));
         if durability == Durability::Synced {
             outcome = outcome.and(self.commit_places(&batch.places)); // also after an error: nothing stays staged for ever
         }

@@ -332,32 +332,77 @@ impl StreamInner {
         let durability = self.effective(options.durability.unwrap_or(Durability::Buffered));
         let condition = options.condition();
         let mut receipts = vec![None; entries.len()];
-        let mut waiting: Vec<usize> = (0..entries.len()).collect();
-        let mut outcome = Ok(());
-        while !waiting.is_empty() && outcome.is_ok() {
-            let groups = self.group(entries, &waiting)?;
-            if condition.expect_next.is_some() && groups.len() > 1 {
-                return Err(Error::invalid("expect_next", format!("the batch goes to {} shards", groups.len())));
+        let refused = self.distribute(entries, |shard, indices| {
+            if condition.expect_next.is_some() && indices.len() < entries.len() {
+                return Err(Error::invalid("expect_next", "the batch goes to more than one shard"));
             }
+            let next = self.append_group(shard, entries, indices, (durability, condition), &mut receipts)?;
+            appended.extend(next.map(|next| (Arc::clone(shard), next)));
+            Ok(next.is_some())
+        });
+        match refused.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(receipts.into_iter().flatten().collect()),
+        }
+    }
+
+    /// Has each shard take the entries that it takes now, through the reshards that come between; `take` answers `false` for one that does not, for now. Gives
+    /// what was refused, and why.
+    pub(super) fn distribute(
+        &self,
+        entries: &[PutEntry<'_>],
+        mut take: impl FnMut(&Arc<Shard>, &[usize]) -> Result<bool>,
+    ) -> Vec<(Vec<usize>, Error)> {
+        let mut refused = Vec::new();
+        let mut waiting: Vec<usize> = (0..entries.len()).collect();
+        while !waiting.is_empty() {
+            let groups = match self.group(entries, &waiting) {
+                Ok(groups) => groups,
+                Err(error) => {
+                    refused.push((waiting, error));
+                    return refused;
+                }
+            };
             waiting.clear();
             for (shard, indices) in groups.into_values() {
-                match append_group(&shard, entries, &indices, (durability, condition), &mut receipts) {
-                    Ok((next, opened_file)) => {
-                        if opened_file {
-                            self.files.opened(&shard);
-                        }
-                        appended.push((shard, next));
-                    }
-                    Err(ShardError::NotOpen) => waiting.extend(indices),
-                    Err(error) => outcome = outcome.and(Err(Error::of_shard(shard.id())(error))),
+                match take(&shard, &indices) {
+                    Ok(true) => {}
+                    Ok(false) => waiting.extend(indices),
+                    Err(error) => refused.push((indices, error)),
                 }
             }
-            if !waiting.is_empty() && outcome.is_ok() {
-                outcome = self.wait_for_reshard();
+            if !waiting.is_empty()
+                && let Err(error) = self.wait_for_reshard()
+            {
+                refused.push((std::mem::take(&mut waiting), error));
             }
         }
-        outcome?;
-        Ok(receipts.into_iter().flatten().collect())
+        refused
+    }
+
+    /// Appends a shard's part of a batch and fills in its receipts; gives the number behind it, or nothing if the shard takes no records for now.
+    pub(super) fn append_group(
+        &self,
+        shard: &Arc<Shard>,
+        entries: &[PutEntry<'_>],
+        indices: &[usize],
+        (durability, condition): (Durability, Condition),
+        receipts: &mut [Option<PutReceipt>],
+    ) -> Result<Option<SequenceNumber>> {
+        let group = indices.iter().map(|index| AppendEntry::from(&entries[*index]));
+        let Some(appended) = taken(shard, shard.append(group, durability, condition))? else {
+            return Ok(None);
+        };
+        if appended.opened_file {
+            self.files.opened(shard);
+        }
+        let mut next = appended.first;
+        for index in indices {
+            receipts[*index] =
+                Some(PutReceipt { shard_id: shard.id(), sequence_number: next, arrival: appended.arrival });
+            next = next.next();
+        }
+        Ok(Some(next))
     }
 
     fn fence_shard(&self, shard_id: ShardId, token: u64) -> Result<()> {
@@ -386,7 +431,7 @@ impl StreamInner {
     }
 
     /// The entries by the shard that takes them now.
-    pub(super) fn group(&self, entries: &[PutEntry<'_>], indices: &[usize]) -> Result<Groups> {
+    fn group(&self, entries: &[PutEntry<'_>], indices: &[usize]) -> Result<Groups> {
         let topology = self.topology();
         if let [only] = topology.open.as_slice() {
             return Ok(Groups::from([(only.id(), (Arc::clone(only), indices.to_vec()))])); // whatever the keys are
@@ -412,7 +457,7 @@ impl StreamInner {
     }
 
     /// A shard refused because it is being split, merged or closed: waits until that is decided.
-    pub(super) fn wait_for_reshard(&self) -> Result<()> {
+    fn wait_for_reshard(&self) -> Result<()> {
         drop(self.manifest.lock());
         self.not_closed()
     }
@@ -442,25 +487,15 @@ impl StreamInner {
 pub(super) type CommitWait = (Arc<Shard>, SequenceNumber);
 
 /// The shards that take a batch, and the places of their entries in it.
-pub(super) type Groups = BTreeMap<ShardId, (Arc<Shard>, Vec<usize>)>;
+type Groups = BTreeMap<ShardId, (Arc<Shard>, Vec<usize>)>;
 
-/// Appends a shard's part of a batch and fills in its receipts; gives the number behind it, and whether a file was opened.
-pub(super) fn append_group(
-    shard: &Shard,
-    entries: &[PutEntry<'_>],
-    indices: &[usize],
-    (durability, condition): (Durability, Condition),
-    receipts: &mut [Option<PutReceipt>],
-) -> Result<(SequenceNumber, bool), ShardError> {
-    let group = indices.iter().map(|index| AppendEntry::from(&entries[*index]));
-    let appended = shard.append(group, durability, condition)?;
-    let mut next = appended.first;
-    for index in indices {
-        receipts[*index] =
-            Some(PutReceipt { shard_id: shard.id(), sequence_number: next, arrival: appended.arrival });
-        next = next.next();
+/// What a shard answered; nothing if it takes no records for now.
+pub(super) fn taken<T>(shard: &Shard, outcome: Result<T, ShardError>) -> Result<Option<T>> {
+    match outcome {
+        Ok(outcome) => Ok(Some(outcome)),
+        Err(ShardError::NotOpen) => Ok(None),
+        Err(error) => Err(Error::of_shard(shard.id())(error)),
     }
-    Ok((next, appended.opened_file))
 }
 
 fn check_key(partition_key: &str) -> Result<()> {

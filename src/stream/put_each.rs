@@ -1,9 +1,10 @@
 //! Writing many records of which each has an outcome of its own.
 
-use super::put::append_group;
+use std::sync::Arc;
+
 use super::{Stream, StreamInner};
 use crate::error::{Error, Result};
-use crate::shard::{Condition, ShardError};
+use crate::shard::Condition;
 use crate::stream::{PutEntry, PutReceipt};
 use crate::types::Durability;
 
@@ -30,47 +31,25 @@ impl StreamInner {
     fn put_each(&self, entries: &[PutEntry<'_>], durability: Durability) -> Vec<Result<PutReceipt>> {
         let durability = self.effective(durability);
         let mut receipts = vec![None; entries.len()];
-        let mut errors = vec![None; entries.len()];
-        let mut refuse = |indices: &[usize], error: Error| {
-            for index in indices {
-                errors[*index] = Some(error.clone());
-            }
-        };
         let mut appended = Vec::new();
-        let mut waiting: Vec<usize> = (0..entries.len()).collect();
-        while !waiting.is_empty() {
-            let groups = match self.writable().and_then(|()| self.group(entries, &waiting)) {
-                Ok(groups) => groups,
-                Err(error) => {
-                    refuse(&waiting, error);
-                    break;
-                }
-            };
-            waiting.clear();
-            for (shard, indices) in groups.into_values() {
-                match append_group(&shard, entries, &indices, (durability, Condition::default()), &mut receipts) {
-                    Ok((next, opened_file)) => {
-                        if opened_file {
-                            self.files.opened(&shard);
-                        }
-                        appended.push((shard, next, indices));
-                    }
-                    Err(ShardError::NotOpen) => waiting.extend(indices),
-                    Err(error) => refuse(&indices, Error::of_shard(shard.id())(error)),
-                }
-            }
-            if !waiting.is_empty()
-                && let Err(error) = self.wait_for_reshard()
-            {
-                refuse(&waiting, error);
-                break;
-            }
-        }
+        let mut refused = self.distribute(entries, |shard, indices| {
+            self.writable()?;
+            let how = (durability, Condition::default());
+            let next = self.append_group(shard, entries, indices, how, &mut receipts)?;
+            appended.extend(next.map(|next| (Arc::clone(shard), next, indices.to_vec())));
+            Ok(next.is_some())
+        });
         if durability == Durability::Synced {
             for (shard, next, indices) in appended {
                 if let Err(error) = shard.commit(next) {
-                    refuse(&indices, Error::of_shard(shard.id())(error));
+                    refused.push((indices, Error::of_shard(shard.id())(error)));
                 }
+            }
+        }
+        let mut errors = vec![None; entries.len()];
+        for (indices, error) in refused {
+            for index in indices {
+                errors[index] = Some(error.clone());
             }
         }
         let outcome = |(receipt, error): (Option<PutReceipt>, Option<Error>)| match (receipt, error) {
