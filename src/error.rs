@@ -156,7 +156,10 @@ pub enum Error {
     #[error("there is a worker {0:?} already")]
     WorkerExists(String),
     /// Somebody else took the shard, or the consumer was reset: this lease is over. Nothing was changed.
-    #[error("the lease of {shard_id} with epoch {epoch} is lost: its epoch is {current} now, its owner {}", owner.as_deref().unwrap_or("nobody"))]
+    #[error(
+        "the lease of {shard_id} with epoch {epoch} is lost: its epoch is {current} now, its owner {}",
+        owner.as_deref().unwrap_or("nobody")
+    )]
     LeaseLost {
         /// The shard.
         shard_id: ShardId,

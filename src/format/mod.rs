@@ -193,7 +193,7 @@
 //! 216 40  0
 //! ```
 //!
-//! A write goes to a copy that is neither the one in force nor the newest that is known durable. See `leases.rs` for how that is known.
+//! A write goes to a copy that is neither the one in force nor the newest that is known durable. See the room `leases` for how that is known.
 //!
 //! # MANIFEST
 //!

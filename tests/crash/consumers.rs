@@ -821,3 +821,53 @@ fn take_turns(seed: u64, durability: Durability) {
         assert!(found.epoch >= epoch, "epoch {} after {epoch}, power cut {seed}", found.epoch);
     }
 }
+
+/// The same, one step at a time, with many power cuts: a durable value stays whatever is written after it, and is lost, unsynced, torn.
+#[test]
+fn what_was_durable_outlives_all_that_is_written_behind_it() {
+    const OTHERS: usize = 5;
+    // Names that differ in every byte, so that a tear anywhere is one.
+    let name = |number: usize| ["a", "b", "c", "d", "e", "f", "g"][number % 7].repeat(120);
+    for failing in [None, Some(0), Some(1)] {
+        let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+        let durability = if failing.is_none() { Durability::Buffered } else { Durability::Synced };
+        let stream = builder(&disk, &clock).durability(durability).create(PATH).unwrap();
+        for _ in 0..20 {
+            stream.put("key", b"data").unwrap();
+        }
+        stream.sync().unwrap();
+        let others: Vec<_> = (0..OTHERS).map(|_| builder(&disk, &clock).open_read_only(PATH).unwrap()).collect();
+        let others: Vec<_> = others.iter().map(|stream| stream.consumer("c").unwrap()).collect();
+        let consumer = stream.consumer("c").unwrap();
+        for owner in 0..3 {
+            let lease = consumer.take(ShardId::new(0), &name(owner)).unwrap();
+            lease.checkpoint_at(SequenceNumber::new(owner as u64)).unwrap();
+        }
+        consumer.sync().unwrap();
+        let durable = consumer.checkpoint(ShardId::new(0)).unwrap();
+        if let Some(nth) = failing {
+            for (owner, other) in (3..).zip(&others) {
+                disk.fail_on(Operation::Sync, nth, DiskFault::Error(io::ErrorKind::Other));
+                assert!(other.take(ShardId::new(0), &name(owner)).is_err());
+                disk.clear_faults();
+            }
+        } else {
+            let lease = consumer.take(ShardId::new(0), &name(3)).unwrap();
+            (3..12).for_each(|number| lease.checkpoint_at(SequenceNumber::new(number)).unwrap());
+        }
+        for seed in 0..1_500 {
+            let lost = disk.fork(Crash::PowerLost { seed });
+            let stream = builder(&lost, &clock).open_existing(PATH).unwrap();
+            let found = stream.consumer("c").unwrap().checkpoint(ShardId::new(0)).unwrap();
+            let number = |checkpoint: &Checkpoint| match checkpoint.position {
+                Position::After(at) => at.sequence_number.get(),
+                other => panic!("at {other:?}, {failing:?}, power cut {seed}"),
+            };
+            assert!(
+                number(&found) >= number(&durable),
+                "{found:?} after {durable:?}, {failing:?}, power cut {seed}"
+            );
+            assert!(found.epoch >= durable.epoch + u64::from(failing.is_none()), "{found:?}, power cut {seed}");
+        }
+    }
+}
