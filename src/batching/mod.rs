@@ -74,8 +74,9 @@ use queue::{Bounds, Patience, Queue};
 ///
 /// # When to use it
 ///
-/// On a `Synced` stream always, unless each record has to be durable before its thread does anything else. On a `Buffered` one a put has little to
-/// save: see [`performance`](crate::docs::performance#writing).
+/// On a `Synced` stream, whenever a thread has something else to do until its record is durable. Where each record has to be durable before its thread goes on,
+/// [`put`](Stream::put) is as fast or faster, since threads share syncs anyway; and on a `Buffered` stream it is faster always. Figures:
+/// [`performance`](crate::docs::performance#batches-in-the-background).
 ///
 /// The producer keeps the stream open. The last clone that is dropped flushes, as [`close`](Self::close) does, but has nobody to tell of an error.
 #[derive(Clone)]

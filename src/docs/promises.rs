@@ -47,7 +47,8 @@
 //! key this holds through every split and merge. Appends, reads and looks at the tail of a shard are linearizable.
 //!
 //! Tests: `api/producers.rs::synced_writers_and_readers_agree`, `api/producers.rs::a_writer_reads_its_own_writes`,
-//! `api/reshard.rs::order_holds_for_one_key_through_many_reshards`, `api/linearizable.rs::histories_of_threads_are_linearizable`.
+//! `api/reshard.rs::order_holds_for_one_key_through_many_reshards`, through batches in the background
+//! `api/batching.rs::order_per_key_holds_through_batches_splits_and_merges`, `api/linearizable.rs::histories_of_threads_are_linearizable`.
 //!
 //! # A4. A sequence number that anybody has seen never names other bytes
 //!
@@ -112,7 +113,9 @@
 //! child of a merge is read after *both* parents.
 //!
 //! Tests: `crash/power.rs::every_short_history_survives_a_cut_at_every_operation`, `crash/faults.rs::a_full_disk_refuses_a_split_and_keeps_the_parent`,
-//! `concurrency/main.rs::rolls_and_splits_lose_nothing`, `api/reshard.rs::producers_and_readers_go_on_through_reshards`.
+//! `concurrency/main.rs::rolls_and_splits_lose_nothing`, `api/reshard.rs::producers_and_readers_go_on_through_reshards`,
+//! on demand `api/capacity.rs::shards_follow_the_load`, `api/capacity.rs::a_hot_key_gets_a_shard_of_its_own`,
+//! `api/background.rs::a_hot_shard_is_split_by_the_thread`.
 //!
 //! # A10. Checkpoints
 //!
