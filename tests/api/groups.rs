@@ -129,6 +129,9 @@ fn a_child_is_given_when_every_parent_is_finished() {
     }
     let child = stream.merge_shards(S0, S1).unwrap();
     put_to(&stream, child, "key", b"child");
+    let Some(Work::Started(first)) = worker.poll().unwrap() else { panic!("nothing begins") };
+    let early = worker.finish(first.shard_id).unwrap_err(); // it is closed, and not given to its end
+    assert_eq!(early.kind(), ErrorKind::InvalidInput);
     let mut ended = Vec::new();
     for work in all(&mut worker) {
         match work {
