@@ -853,9 +853,10 @@ fn what_was_durable_outlives_all_that_is_written_behind_it() {
             }
         } else {
             let lease = consumer.take(ShardId::new(0), &name(3)).unwrap();
-            (3..12).for_each(|number| lease.checkpoint_at(SequenceNumber::new(number)).unwrap());
+            // As many as there are copies: the last one takes the place of the durable one, if that is free to be taken.
+            (3..6).for_each(|number| lease.checkpoint_at(SequenceNumber::new(number)).unwrap());
         }
-        for seed in 0..1_500 {
+        for seed in 0..if failing.is_none() { 8_000 } else { 1_500 } {
             let lost = disk.fork(Crash::PowerLost { seed });
             let stream = builder(&lost, &clock).open_existing(PATH).unwrap();
             let found = stream.consumer("c").unwrap().checkpoint(ShardId::new(0)).unwrap();
