@@ -15,7 +15,7 @@ use super::recover::list_segments;
 use super::segments::Segments;
 use super::{Shard, ShardContext};
 use crate::format::{Footer, ShardEntry, segment_name};
-use crate::segment::{Scan, Segment, Visibility, advance, read_footer, read_header};
+use crate::segment::{Scan, Segment, StampedBatch, Visibility, advance, read_footer, read_header};
 use crate::storage::{Access, Fault, StorageFile};
 use crate::types::SequenceNumber;
 
@@ -66,6 +66,13 @@ impl Shard {
         shard.shut();
         shard.refresh()?;
         Ok(shard)
+    }
+
+    /// The last batches of producers in the segment that the other process appends to; nothing where this process is the writer.
+    pub(super) fn followed_batches(&self) -> Option<Vec<StampedBatch>> {
+        let state = self.follow.as_ref()?.lock();
+        let live = state.live.iter().flat_map(|followed| followed.found.stamped.values().copied());
+        Some(live.collect())
     }
 
     /// Takes over what the manifest says now.

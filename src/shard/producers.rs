@@ -18,7 +18,8 @@ use crate::sync::{Mutex, RwLock};
 
 use super::{AppendState, Shard, ShardError};
 use crate::format::{
-    ProducerPart, ProducerStamp, ShardEntry, encode_parts, parse_segment_name, section_bytes, segment_name,
+    ProducerEntry, ProducerPart, ProducerStamp, ShardEntry, encode_parts, parse_segment_name, section_bytes,
+    segment_name,
 };
 use crate::limits::MAX_PRODUCER_PARTS;
 use crate::segment::{StampedBatch, producers_section, read_footer, read_header};
@@ -41,6 +42,14 @@ impl ProducerRegistry {
         let current = epochs.entry(id).or_default();
         current.store(epoch.into(), Ordering::SeqCst);
         Arc::clone(current)
+    }
+
+    /// Knows these from now on, and no others.
+    pub(crate) fn replace(&self, producers: &[ProducerEntry]) {
+        self.epochs.write().retain(|id, _| producers.iter().any(|producer| producer.id == *id));
+        for producer in producers {
+            self.set(producer.id, producer.epoch);
+        }
     }
 
     pub(crate) fn remove(&self, id: u64) {
@@ -272,6 +281,14 @@ impl Memory<'_> {
 impl Shard {
     /// The number of the last batch of a producer that the shard knows of.
     pub(crate) fn last_batch(&self, producer_id: u64) -> Result<Option<u64>, ShardError> {
+        if let Some(stamped) = self.followed_batches() {
+            // Of a shard that another process writes: as far as its files were looked at.
+            let mut producers = self.load_producers()?;
+            for batch in &stamped {
+                producers.note(batch, self.id, self.range);
+            }
+            return Ok(producers.last_batch(producer_id));
+        }
         let mut state = self.append.lock();
         Ok(self.producers(&mut state)?.last_batch(producer_id))
     }

@@ -327,9 +327,7 @@ impl Opening {
         background: Option<&Background>,
     ) -> Arc<ShardContext> {
         let producers = ProducerRegistry::default();
-        for producer in &state.producers {
-            producers.set(producer.id, producer.epoch);
-        }
+        producers.replace(&state.producers);
         let lineage = Lineage::default();
         lineage.set(&state.shards);
         Arc::new(ShardContext {

@@ -93,9 +93,10 @@ impl Stream {
         Ok(Producer { stream: self.clone(), name, id, epoch, current_epoch })
     }
 
-    /// The producers that the stream knows, by name.
+    /// The producers that the stream knows, by name. On a read-only stream, as far as the other process' files say.
     pub fn producers(&self) -> Result<Vec<ProducerDescription>> {
         self.inner.not_closed()?;
+        self.inner.refresh_all()?;
         let known = self.inner.manifest.lock().state().producers.clone();
         let describe = |ProducerEntry { name, id, epoch }| {
             let last_batch = self.inner.last_batch(id)?;

@@ -45,6 +45,7 @@ impl StreamInner {
             }
         }
         self.context.retention.store(state.options.retention.as_millis().unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.context.producers.replace(&state.producers);
         self.publish(&state, made);
         *manifest = Manifest::new(Arc::clone(&self.context.storage), self.path.clone(), state);
         Ok(())

@@ -298,3 +298,25 @@ fn order_is_kept_and_reading_sees_each_record_once() {
     let found = read_stream(&stream).into_iter().map(|record| String::from_utf8(record.data().to_vec()).unwrap());
     assert_eq!(found.collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn another_process_sees_how_far_producers_came() {
+    let (_directory, path) = place();
+    let stream = builder().shards(2).segment_bytes(4096).durability(Durability::Buffered).create(&path).unwrap();
+    let reader = builder().open_read_only(&path).unwrap();
+    assert_eq!(reader.producers().unwrap(), []);
+    let mut producer = stream.producer("p").unwrap();
+    for number in 0..60 {
+        producer.put_batch(number, &entries()).unwrap();
+        if number == 30 {
+            stream.split_shard(S0, None).unwrap();
+        }
+        stream.sync().unwrap(); // it is in the segments
+        let seen = reader.producers().unwrap();
+        assert_eq!(seen.len(), 1);
+        assert_eq!((seen[0].name.as_str(), seen[0].epoch, seen[0].last_batch), ("p", 1, Some(number)));
+    }
+    assert!(stream.metrics().segments_rolled > 0);
+    stream.delete_producer("p").unwrap();
+    assert_eq!(reader.producers().unwrap(), []);
+}

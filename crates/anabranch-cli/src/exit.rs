@@ -129,6 +129,7 @@ fn hint(failure: &Failure) -> Option<String> {
         Error::ShardNotFound(_) | Error::ShardClosed(_) | Error::NotAdjacent { .. } => {
             Some("`anabranch shards DIR` lists the shards, their states and ranges".to_owned())
         }
+        Error::ConsumerNotFound(_) => Some("`anabranch consumers DIR` lists the consumers".to_owned()),
         Error::StreamNotFound(_) => {
             Some("`anabranch create DIR` makes one, and so does `anabranch put --create`".to_owned())
         }

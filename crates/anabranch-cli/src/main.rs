@@ -2,6 +2,7 @@
 
 mod batch;
 mod bench;
+mod consumers;
 mod exit;
 mod get;
 mod interrupt;
@@ -9,6 +10,7 @@ mod keys;
 mod lines;
 mod open;
 mod output;
+mod producers;
 mod progress;
 mod put;
 mod retention;
@@ -76,6 +78,12 @@ enum Command {
     Scale(shards::ScaleArgs),
     /// Show a stream's options and contents
     Describe(open::StreamArg),
+    /// List the producers that the stream knows by name, and how far each came
+    Producers(open::StreamArg),
+    /// List the consumers, and how far each is in every shard
+    Consumers(open::StreamArg),
+    /// Show where a consumer stands, put it elsewhere, or delete it
+    Checkpoint(consumers::CheckpointArgs),
     /// Show or change how long records stay
     Retention(retention::RetentionArgs),
     /// Remove what retention no longer covers now, or everything before a sequence number
@@ -113,6 +121,9 @@ fn run(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Merge(args) => shards::merge(args, out),
         Command::Scale(args) => shards::scale(args, out),
         Command::Describe(args) => stream::describe(args, out),
+        Command::Producers(args) => producers::list(args, out),
+        Command::Consumers(args) => consumers::list(args, out),
+        Command::Checkpoint(args) => consumers::checkpoint(args, out),
         Command::Retention(args) => retention::run(args, out),
         Command::Trim(args) => retention::trim(args, out),
         Command::Verify(args) => verify::run(args, out),
