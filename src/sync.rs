@@ -47,6 +47,10 @@ pub enum Mistake {
     AnnounceBeforeStaged,
     /// The looks for staged records rest without a last one.
     RestUnlooked,
+    /// A new handle of a producer does not wait for what the last one has under way.
+    FenceUnwaited,
+    /// An append that waited for room does not look again whether its producer may still append.
+    EpochUnchecked,
 }
 
 /// Whether the mistake is to be made: never, outside a model's twin.

@@ -23,7 +23,12 @@
 //! ledger knows what may be found of each consumer in each shard; after the crash every consumer has to be given exactly the records that are not done,
 //! by number and incarnation.
 //!
-//! The quick form is part of `cargo test`: about 68,000 states. The long form:
+//! `tests/crash/producers.rs` has a program put numbered batches to a stream that splits, merges, rolls and is closed; at every call the power is cut, the process killed, or the call
+//! fails. The next life puts the batch that was under way again, as it would: in the end each record is there once, where its receipt says. `tests/crash/pipeline.rs` does
+//! so with two streams and a [`Pipeline`](crate::Pipeline) between them, and compares the output with what it would be if nothing had happened. Both count that the interesting lives were
+//! reached: batches that are there in part, batches answered by an ancestor, batches to be repeated. With `ANABRANCH_CRASH_SEEDS=60` 61,861 states of the former, with 12 seeds 20,089 of the latter.
+//!
+//! The quick form is part of `cargo test`: about 75,000 states. The long form:
 //!
 //! ```text
 //! ANABRANCH_CRASH_SEEDS=200 ANABRANCH_CRASH_STEPS=3 cargo test --release --test crash -- --nocapture

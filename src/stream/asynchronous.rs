@@ -61,10 +61,12 @@ impl Stream {
             data: data.as_ref(),
             explicit_hash_key: options.explicit_hash_key,
         };
-        PutFuture(match self.inner.append_one(&entry, options) {
-            Ok((receipt, wait)) => Acknowledgement::new(&self.inner.0, Ok(receipt), wait.into_iter().collect()),
-            Err(error) => Acknowledgement::new(&self.inner.0, Err(error), Vec::new()),
-        })
+        let mut waits = Vec::new();
+        let outcome = self.inner.append_one(&entry, options, |shard, next| {
+            waits.push((Arc::clone(shard), next));
+            Ok(())
+        });
+        PutFuture(Acknowledgement::new(&self.inner.0, outcome, waits))
     }
 
     /// Puts a batch, and gives a future of its acknowledgement: [`put_batch_with`](Self::put_batch_with), as [`put_async`](Self::put_async) is [`put`](Self::put).

@@ -258,19 +258,17 @@ impl Stream {
 
 impl StreamInner {
     fn put(&self, entry: &PutEntry<'_>, options: PutOptions) -> Result<PutReceipt> {
-        let (receipt, wait) = self.append_one(entry, options)?;
-        if let Some((shard, next)) = wait {
-            shard.commit(next).map_err(Error::of_shard(shard.id()))?;
-        }
-        Ok(receipt)
+        self.append_one(entry, options, |shard, next| shard.commit(next).map_err(Error::of_shard(shard.id())))
     }
 
-    /// Appends a record; where it has to be durable, gives the commit to wait for.
+    /// Appends a record; where it has to be durable, `settle` sees to the commit up to the number behind it.
+    #[inline]
     pub(super) fn append_one(
         &self,
         entry: &PutEntry<'_>,
         options: PutOptions,
-    ) -> Result<(PutReceipt, Option<CommitWait>)> {
+        settle: impl FnOnce(&Arc<Shard>, SequenceNumber) -> Result<()>,
+    ) -> Result<PutReceipt> {
         self.writable()?;
         self.check(entry)?;
         let durability = self.effective(options.durability.unwrap_or(Durability::Buffered));
@@ -289,10 +287,14 @@ impl StreamInner {
             if appended.opened_file {
                 self.files.opened(shard);
             }
-            let receipt =
-                PutReceipt { shard_id: shard.id(), sequence_number: appended.first, arrival: appended.arrival };
-            let is_synced = durability == Durability::Synced;
-            return Ok((receipt, is_synced.then(|| (Arc::clone(shard), appended.first.next()))));
+            if durability == Durability::Synced {
+                settle(shard, appended.first.next())?;
+            }
+            return Ok(PutReceipt {
+                shard_id: shard.id(),
+                sequence_number: appended.first,
+                arrival: appended.arrival,
+            });
         }
     }
 

@@ -25,8 +25,8 @@ use std::time::Duration;
 use anabranch::storage::{Operation, Storage};
 use anabranch::sync::{Mistake, plant};
 use anabranch::{
-    Crash, DiskFault, Durability, ErrorKind, ManualClock, PutOptions, RetentionPeriod, ShardId, ShardIteratorType,
-    SimulatedDisk, Stream,
+    Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, PutOptions, RetentionPeriod, ShardId,
+    ShardIteratorType, SimulatedDisk, Stream,
 };
 use shuttle::thread;
 
@@ -443,4 +443,44 @@ fn draining(reached: &Reached) {
 #[test]
 fn what_is_staged_is_drained_by_nobody_but_the_background() {
     check("draining", draining, &[Mistake::RestUnlooked]);
+}
+
+/// A new handle of a producer is made while the old one puts, and others make the shard commit and roll: nothing of the old one stands behind what
+/// was there when the new one was.
+fn fence(reached: &Reached) {
+    let (_disk, stream) = make(Durability::Buffered);
+    let mut old = stream.producer("p").unwrap();
+    let zombie = thread::spawn(move || {
+        let put = |number: &u64| match old.put(*number, "key", [1; 1500]) {
+            Ok(_) => true,
+            Err(Error::ProducerFenced { .. }) => false,
+            Err(error) => panic!("{error:?}"),
+        };
+        (1..=2).take_while(put).count()
+    });
+    let other = stream.clone();
+    let other = thread::spawn(move || {
+        for _ in 0..2 {
+            other.put_with("key", [2; 1500], PutOptions::new().durability(Durability::Synced)).unwrap();
+        }
+    });
+    let new = stream.producer("p").unwrap();
+    let tail = stream.shard_iterator(SHARD, ShardIteratorType::Latest).unwrap().next_sequence_number().get();
+    let put = zombie.join().unwrap();
+    other.join().unwrap();
+    let of_zombie = |data: &&Vec<u8>| data[0] == 1;
+    let records = read(&stream);
+    let late = records.iter().skip(usize::try_from(tail).unwrap()).filter(of_zombie).count();
+    assert_eq!(late, 0, "something came after the fence");
+    assert_eq!(records.iter().filter(of_zombie).count(), put);
+    assert_eq!(new.last_batch().unwrap().unwrap_or(0), put as u64);
+    reached.count("fenced before it put", put == 0);
+    reached.count("fenced between", put == 1);
+    reached.count("fenced too late", put == 2);
+    reached.count("a roll", stream.metrics().segments_rolled > 0);
+}
+
+#[test]
+fn nothing_comes_after_a_fence() {
+    check("fence", fence, &[Mistake::FenceUnwaited, Mistake::EpochUnchecked]);
 }
