@@ -170,6 +170,18 @@ pub enum Error {
         /// Who has it now.
         owner: Option<String>,
     },
+    /// The stream has no queue of this name, or it was deleted.
+    #[error("the stream has no queue {0:?}")]
+    QueueNotFound(String),
+    /// The receipt is no longer that of the record's last receive: its time ran out and somebody else received the record, it was acknowledged or set aside, or
+    /// the stream was opened again. Nothing was changed.
+    #[error("the receipt of sequence number {sequence_number} of {shard_id} is over")]
+    ReceiptExpired {
+        /// The record's shard.
+        shard_id: ShardId,
+        /// The record.
+        sequence_number: SequenceNumber,
+    },
     /// A checkpoint would take back what was done already. A reset can.
     #[error("a checkpoint at {requested} of {shard_id} would go back behind the one at {checkpoint}")]
     BehindCheckpoint {
@@ -296,6 +308,7 @@ impl Error {
             | Self::OptionMismatch { .. } => ErrorKind::InvalidInput,
             Self::ShardNotFound(_)
             | Self::ConsumerNotFound(_)
+            | Self::QueueNotFound(_)
             | Self::ProducerNotFound(_)
             | Self::StreamNotFound(_)
             | Self::NotAStream { .. } => ErrorKind::NotFound,
@@ -305,6 +318,7 @@ impl Error {
             | Self::ProducerFenced { .. }
             | Self::BatchSuperseded { .. }
             | Self::LeaseLost { .. }
+            | Self::ReceiptExpired { .. }
             | Self::ShardClosed(_) => ErrorKind::Conflict,
             Self::Trimmed { .. } => ErrorKind::Trimmed,
             Self::Lost { .. } => ErrorKind::Lost,

@@ -41,6 +41,7 @@
 //!   [`StreamBuilder::open_read_only`].
 //! - Consumers, whose positions are kept: [`Stream::consumer`]; groups of workers that share the shards: [`Consumer::worker`]. Exactly once from one
 //!   stream to another: [`Pipeline`].
+//! - Queues, whose records are acknowledged one by one, in any order, and come again: [`Stream::queue`].
 //! - Shards: [`split_shard`](Stream::split_shard), [`merge_shards`](Stream::merge_shards), [`update_shard_count`](Stream::update_shard_count);
 //!   as many as the load asks for: [`StreamBuilder::capacity`].
 //! - Retention: [`increase_retention`](Stream::increase_retention), [`set_retention_bytes`](Stream::set_retention_bytes), [`trim_shard`](Stream::trim_shard).
@@ -113,6 +114,8 @@ mod leases;
 pub mod limits;
 mod manifest;
 mod pipeline;
+mod queue;
+mod queue_files;
 mod routing;
 mod segment;
 mod shard;
@@ -131,6 +134,9 @@ pub use consumer::{Checkpoint, Consumer, Handler, Lease, Position, RecordPositio
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
 pub use pipeline::{Outputs, Pipeline};
+pub use queue::{
+    ParseReceiptError, Queue, QueueDescription, QueueOptions, QueueShardDescription, Receipt, Received, SetAside,
+};
 pub use segment::{Record, RecordBatch, RecordRef};
 pub use storage::{Corruption, Crash, DiskFault, SimulatedDisk, Storage};
 pub use store::{Store, StoreBuilder};

@@ -163,12 +163,40 @@ pub const MAX_LEASE_MS: u64 = 24 * 3_600_000;
 /// Most records of one batch that a worker is given, unless it says otherwise: as `GetRecords`.
 pub const DEFAULT_WORKER_RECORDS: usize = 10_000;
 
+/// A queue's name: 1 to 128 characters of `[a-zA-Z0-9_.-]`, as a stream's.
+pub const MAX_QUEUE_NAME_CHARS: usize = 128;
+
+/// Most records that one call of [`Queue::receive`](crate::Queue::receive) gives: as `GetRecords`.
+pub const MAX_QUEUE_RECEIVE: usize = 10_000;
+
+/// How long a record that was received stays invisible unless the queue says otherwise, in milliseconds: 30 s, as Kinesis' queues.
+pub const DEFAULT_VISIBILITY_MS: u64 = 30_000;
+
+/// The longest that a record that was received can stay invisible, in milliseconds: 12 hours, as in Kinesis' queues.
+pub const MAX_VISIBILITY_MS: u64 = 12 * 3_600_000;
+
+/// How often a record is received before it is set aside, unless the queue says otherwise: as in Kinesis' queues.
+pub const DEFAULT_MAX_RECEIVES: u32 = 6;
+
+/// Most records of a queue that were received and neither acknowledged nor set aside: above it a queue gives no record for the first time.
+pub const MAX_QUEUE_UNACKNOWLEDGED: usize = 100_000;
+
+/// Most records that a queue sets aside: above it those that were received too often are given again.
+pub const MAX_QUEUE_SET_ASIDE: usize = 100_000;
+
+/// Most records that a queue keeps something of. What is restored adds to those that are not acknowledged, and takes its place with it.
+pub const MAX_QUEUE_RECORDS: usize = MAX_QUEUE_UNACKNOWLEDGED + MAX_QUEUE_SET_ASIDE;
+
+/// After how many changes a queue writes down where it stands, unless it says otherwise.
+pub const DEFAULT_QUEUE_SYNC_CHANGES: u64 = 10_000;
+
 /// How long an operation on a consumer waits for its file's lock, in milliseconds, before it is refused as
 /// [`Error::Locked`](crate::Error::Locked). It is held for microseconds, or for one sync: whoever keeps it longer was stopped.
 pub const CONSUMER_LOCK_MS: u64 = 10_000;
 
 const _: () =
     assert!(MAX_CONSUMER_NAME_CHARS == MAX_STREAM_NAME_CHARS && MAX_WORKER_NAME_CHARS == MAX_STREAM_NAME_CHARS);
+const _: () = assert!(MAX_QUEUE_NAME_CHARS == MAX_STREAM_NAME_CHARS);
 const _: () = assert!(STAGING_SLOT_BYTES.is_multiple_of(SLOT_UNIT_BYTES));
 const _: () = assert!(MAX_DATA_BYTES < MAX_BATCH_BYTES);
 const _: () = assert!(DEFAULT_MAX_DATA_BYTES < DEFAULT_MAX_BATCH_BYTES);

@@ -12,6 +12,7 @@
 //!     00000000000000000000.seg            a segment, named by its first sequence number
 //!     00000000000000031402.seg
 //!   consumers/billing                     how far a consumer is in each shard, and who works on it
+//!   queues/orders                         what is not done of a queue; replaced whole
 //! ```
 //!
 //! # Segment
@@ -195,6 +196,38 @@
 //!
 //! A write goes to a copy that is neither the one in force nor the newest that is known durable. See the room `leases` for how that is known.
 //!
+//! # queues/NAME
+//!
+//! What a queue keeps: for each shard the first number that was never received, and the records below it that are not acknowledged. Replaced whole by
+//! write, sync, rename, sync of the directory.
+//!
+//! ```text
+//!   0  8  magic "ANABRQUE"
+//!   8  4  format version (1)
+//!  12  4  length of the name
+//!  16 16  stream id
+//!  32  8  time of creation, ms since 1970
+//!  40  4  count of shards
+//!  44  4  count of records, over all shards
+//!  48 128 name, zeros behind it
+//! 176 16  0
+//! 192     shards, by ascending id
+//!      4  CRC-32 of everything before
+//! ```
+//!
+//! A shard, and its records by ascending number, all below the first one:
+//!
+//! ```text
+//!   0  4  shard id
+//!   4  4  count of records
+//!   8  8  first number that was never received
+//!  16     records of 24 bytes:
+//!           0  8  sequence number
+//!           8  8  when it was received first, ms since 1970
+//!          16  4  how often it was received since it was restored last
+//!          20  4  flags: 1 = set aside
+//! ```
+//!
 //! # MANIFEST
 //!
 //! Replaced whole by write, sync, rename, sync of the directory: the commit point of creation, of every reshard,
@@ -209,6 +242,7 @@ mod checkpoint;
 mod frame;
 mod manifest;
 mod producers;
+mod queue;
 mod reader;
 mod segment;
 mod staging;
@@ -224,6 +258,9 @@ pub(crate) use frame::{
 };
 pub(crate) use manifest::{ClosedShard, ManifestError, ManifestState, ProducerEntry, ShardEntry, StreamOptions};
 pub(crate) use producers::{PART_BYTES, ProducerPart, decode_parts, encode_parts, section_bytes};
+pub(crate) use queue::{
+    MAX_FILE_BYTES as MAX_QUEUE_FILE_BYTES, QueueFileError, QueueRecord, QueueShard, QueueSnapshot,
+};
 pub(crate) use segment::{
     FOOTER_BYTES, Footer, HEADER_BYTES as SEGMENT_HEADER_BYTES, HeaderError, SealKind, SegmentHeader, index_bytes,
     parse_segment_name, segment_name,

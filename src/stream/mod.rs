@@ -12,6 +12,7 @@ mod parallel;
 mod producer;
 mod put;
 mod put_each;
+mod queues;
 mod read;
 mod records;
 mod refresh;
@@ -21,7 +22,7 @@ mod retention;
 mod salvage;
 mod verify;
 
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
@@ -52,6 +53,7 @@ pub use describe::{Metrics, ShardDescription, ShardState, ShardSummary, StreamDe
 pub(crate) use open::{LOCK_FILE, make_directories};
 pub use producer::{Producer, ProducerDescription};
 pub use put::{PutBatchOptions, PutEntry, PutOptions, PutReceipt};
+pub(crate) use queues::OpenQueue;
 pub use read::{Available, ChildShard, Follow, ShardIterator};
 pub use records::{Records, RecordsAvailable, RecordsFollow, RecordsStart};
 pub use repair::{RepairReport, repair};
@@ -121,6 +123,10 @@ pub(crate) struct StreamInner {
     looks_for_tasks: AtomicBool,
     /// The consumers that somebody holds, by name.
     consumers: Mutex<BTreeMap<String, Weak<LeaseFile>>>,
+    /// The queues that were opened, by name.
+    queues: Mutex<BTreeMap<String, Arc<dyn OpenQueue>>>,
+    /// The number of the next receipt of a queue; 0 is none.
+    receipts: AtomicU64,
 }
 
 /// The shards as they are between two reshards.
@@ -189,7 +195,7 @@ impl Stream {
         self.inner.recovery.clone()
     }
 
-    /// Makes every record put so far durable, whatever level it was acknowledged at, and every checkpoint made in this process.
+    /// Makes every record put so far durable, whatever level it was acknowledged at, every checkpoint made in this process, and where its queues stand.
     ///
     /// # Errors
     ///
@@ -226,6 +232,7 @@ impl Stream {
         let manifest = self.inner.manifest.lock();
         self.inner.closing.store(true, Ordering::SeqCst);
         self.inner.shut_shards();
+        self.inner.forget_queues();
         let lock = self.inner.lock.lock().take();
         drop(manifest);
         self.inner.stop_background();
@@ -306,7 +313,7 @@ impl StreamInner {
 
     /// Makes everything durable: records first, and then the checkpoints behind them.
     fn sync_all(&self) -> Result<()> {
-        self.sync_shards().and(self.sync_consumers())
+        self.sync_shards().and(self.sync_consumers()).and(self.keep_queues())
     }
 
     fn sync_shards(&self) -> Result<()> {
@@ -350,6 +357,7 @@ impl StreamInner {
         }
         let outcome = if self.read_only { Ok(()) } else { self.close_shards(&mut manifest) };
         self.shut_shards();
+        let outcome = outcome.and(self.close_queues());
         *self.lock.lock() = None;
         drop(manifest);
         self.stop_background();

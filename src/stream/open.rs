@@ -389,6 +389,8 @@ impl Opening {
             closed: AtomicBool::new(false),
             recovery,
             consumers: Mutex::default(),
+            queues: Mutex::default(),
+            receipts: AtomicU64::new(1),
             background: Mutex::new(background.cloned()),
             #[cfg(feature = "async")]
             looks_for_tasks: AtomicBool::new(false),

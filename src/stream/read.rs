@@ -199,6 +199,11 @@ impl ShardIterator {
         self.cursor.records_behind()
     }
 
+    /// Whether there may be more than there was at the last look.
+    pub(crate) fn has_news(&self) -> bool {
+        self.cursor.has_news() || self.cursor.shard().is_shut()
+    }
+
     #[cfg(feature = "async")]
     pub(super) fn stream(&self) -> &Arc<StreamInner> {
         &self.stream

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::format::{Frame, FrameInput, ManifestState, SealKind, SegmentHeader, segment_name};
 use crate::leases::ConsumersDirectory;
 use crate::manifest::{self, MANIFEST_FILE, Manifest, ReplaceError};
+use crate::queue_files::QueuesDirectory;
 use crate::segment::{Run, SegmentWriter, StampedBatch, Survey, producers_section};
 use crate::shard::{Memory, Producers, Staged, WATERMARK_FILE, Watermarks};
 use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Storage};
@@ -132,6 +133,7 @@ impl<'a> Repair<'a> {
             self.renew_watermarks()?;
         }
         self.mend_consumers()?;
+        self.set_queues_aside()?;
         self.empty_scratch()?;
         if self.state != self.found {
             self.keep_copy(&self.path.join(MANIFEST_FILE), MANIFEST_FILE)?;
@@ -390,6 +392,21 @@ impl<'a> Repair<'a> {
             self.sync_dir(&self.aside.clone())?;
             let damage: Vec<_> = all.iter().copied().filter(|damage| damage.path == path).collect();
             consumers.mend(&path, &damage)?;
+        }
+        Ok(())
+    }
+
+    /// A damaged queue is gone: who opens it makes it anew.
+    fn set_queues_aside(&mut self) -> Result<()> {
+        let (storage, stream, stream_id) = (Arc::clone(self.storage), self.path, self.state.stream_id);
+        let queues = QueuesDirectory { storage: storage.as_ref(), stream, stream_id };
+        for name in queues.list()? {
+            let path = queues.path(&name);
+            if self.damage.iter().any(|damage| damage.path == path) {
+                self.keep_copy(&path, &format!("queues-{name}"))?;
+                self.sync_dir(&self.aside.clone())?;
+                queues.delete(&name)?;
+            }
         }
         Ok(())
     }

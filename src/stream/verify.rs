@@ -12,6 +12,7 @@ use crate::format::{
 };
 use crate::leases::ConsumersDirectory;
 use crate::manifest;
+use crate::queue_files::QueuesDirectory;
 use crate::segment::{Due, Scan, advance, is_unfinished, producers_section, read_footer, read_header, scan};
 use crate::shard::Watermarks;
 use crate::storage::{Access, Corruption, Disk, Fault, Storage, StorageFile};
@@ -74,7 +75,7 @@ impl VerifyReport {
 }
 
 /// Reads every file of the stream at `path` and checks every checksum, every index against the records, and every
-/// file against its neighbours and the manifest; the consumers' files, too. Changes nothing and takes no lock; beside a live writer it checks what is
+/// file against its neighbours and the manifest; the consumers' and queues' files, too. Changes nothing and takes no lock; beside a live writer it checks what is
 /// written so far.
 ///
 /// ```
@@ -185,6 +186,8 @@ impl<'a, 'p> Verification<'a, 'p> {
         let consumers =
             ConsumersDirectory { storage: self.storage, stream: self.path, stream_id: state.stream_id };
         self.report.damage.extend(consumers.damage()?);
+        let queues = QueuesDirectory { storage: self.storage, stream: self.path, stream_id: state.stream_id };
+        self.report.damage.extend(queues.damage()?);
         Ok(())
     }
 

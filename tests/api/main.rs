@@ -24,6 +24,7 @@ mod metrics;
 mod open;
 mod producers;
 mod put;
+mod queue;
 mod read_only;
 mod reshard;
 mod retention;

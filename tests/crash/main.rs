@@ -5,6 +5,7 @@
 //! - `threads` does it under several threads that put, read, split, merge and scale.
 //! - `faults` lets every operation fail once, fills the disk up, and checks the same.
 //! - `consumers`: positions and leases under cuts, kills and failing calls.
+//! - `queue`: nothing unacknowledged is lost, and what was acknowledged and synced does not come again.
 //! - `damage` changes stored bytes, field by field, and demands the right data or a typed error.
 //! - `opening`: what an opening decides, one decision at a time.
 //! - `repair` mends what was damaged: what is sound stays, what is lost is said, the rest is set aside; the power is cut
@@ -37,6 +38,7 @@ mod opening;
 mod pipeline;
 mod power;
 mod producers;
+mod queue;
 mod repair;
 mod threads;
 mod verified;

@@ -1,0 +1,338 @@
+//! A queue that is open: its book, its readers, and its file.
+
+use std::collections::BTreeMap;
+
+use super::ledger::{Ledger, Policy, Receive};
+use super::receipt::{Receipt, Received};
+use crate::error::{Error, Result};
+use crate::format::QueueSnapshot;
+use crate::queue_files::QueuesDirectory;
+use crate::segment::Record;
+use crate::stream::{OpenQueue, ShardIterator, Stream};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
+
+/// What all handles of a queue share.
+pub(super) struct Core {
+    name: String,
+    stream_id: StreamId,
+    created: Timestamp,
+    pub(super) state: Mutex<State>,
+    /// Held while the file is written: taken before the state's lock, which nobody holds meanwhile.
+    writing: Mutex<()>,
+    /// Up to which change the file holds everything, durably.
+    written: AtomicU64,
+}
+
+/// What the lock protects.
+pub(super) struct State {
+    pub(super) ledger: Ledger,
+    readers: BTreeMap<ShardId, Reader>,
+    end: Option<End>,
+    /// What went wrong while records were found: they are given first.
+    fault: Option<Error>,
+    /// The shard that gave new records last: its neighbour is asked first.
+    last: ShardId,
+}
+
+enum Reader {
+    At(Box<ShardIterator>),
+    /// The shard is closed and was read to its end.
+    Ended,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Closed,
+    Deleted,
+}
+
+/// One look for records.
+pub(super) struct Call<'a> {
+    pub(super) stream: &'a Stream,
+    pub(super) policy: Policy,
+    /// How many may be received and not acknowledged.
+    pub(super) max_unacknowledged: usize,
+    /// How many are wanted.
+    pub(super) most: usize,
+    pub(super) visibility: std::time::Duration,
+}
+
+/// So often a reader that retention overtook is put at the trim horizon, which may move meanwhile.
+const ATTEMPTS: u32 = 3;
+
+impl Core {
+    /// A queue that is made now.
+    pub(super) fn create(
+        files: &QueuesDirectory<'_>,
+        name: &str,
+        created: Timestamp,
+        places: &[(ShardId, SequenceNumber)],
+    ) -> Result<Self> {
+        let mut ledger = Ledger::default();
+        for (shard_id, next) in places {
+            ledger.add_shard(*shard_id, *next);
+        }
+        let core = Self::new(name, files.stream_id, created, ledger);
+        files.write(&core.snapshot(&core.state.lock()))?;
+        core.written.store(core.state.lock().ledger.changes(), Ordering::SeqCst);
+        Ok(core)
+    }
+
+    /// A queue that was there.
+    pub(super) fn of_snapshot(kept: QueueSnapshot) -> Self {
+        let QueueSnapshot { stream_id, created, name, shards } = kept;
+        Self::new(&name, stream_id, created, Ledger::of_shards(shards))
+    }
+
+    fn new(name: &str, stream_id: StreamId, created: Timestamp, ledger: Ledger) -> Self {
+        let state = State { ledger, readers: BTreeMap::new(), end: None, fault: None, last: ShardId::default() };
+        let (state, writing, written) = (Mutex::new(state), Mutex::new(()), AtomicU64::new(0));
+        Self { name: name.to_owned(), stream_id, created, state, writing, written }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many changes a crash would take back.
+    pub(super) fn unwritten(&self) -> u64 {
+        let changes = self.state.lock().ledger.changes();
+        changes.saturating_sub(self.written.load(Ordering::SeqCst))
+    }
+
+    /// Looks for records, first those that were received before.
+    pub(super) fn receive(&self, call: &Call<'_>) -> Result<Vec<Received>> {
+        let mut state = self.state.lock();
+        state.expect_usable(&self.name)?;
+        if let Some(fault) = state.fault.take() {
+            return Err(fault);
+        }
+        state.ledger.expire(call.stream.clock().monotonic(), call.policy);
+        state.follow_shards(call.stream)?;
+        let mut found = Vec::new();
+        state.receive_again(call, &mut found);
+        state.receive_new(call, &mut found);
+        match state.fault.take() {
+            Some(fault) if found.is_empty() => Err(fault),
+            fault => {
+                // Of damage the reader tells again; what is lost is said once.
+                state.fault = fault.filter(|fault| matches!(fault, Error::Lost { .. }));
+                Ok(found)
+            }
+        }
+    }
+
+    fn snapshot(&self, state: &State) -> QueueSnapshot {
+        let shards = state.ledger.to_shards();
+        QueueSnapshot { stream_id: self.stream_id, created: self.created, name: self.name.clone(), shards }
+    }
+
+    /// Writes what has changed, and then ends the queue, if it is to end.
+    fn write(&self, files: &QueuesDirectory<'_>, end: Option<End>) -> Result<()> {
+        let _writing = self.writing.lock();
+        let (changes, snapshot) = {
+            let mut state = self.state.lock();
+            if state.end.is_some() {
+                return Ok(());
+            }
+            state.end = end;
+            if end.is_some() {
+                state.readers.clear(); // they hold the stream
+            }
+            let changes = state.ledger.changes();
+            if changes == self.written.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            (changes, self.snapshot(&state))
+        };
+        files.write(&snapshot)?;
+        self.written.store(changes, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+impl OpenQueue for Core {
+    fn keep(&self, files: &QueuesDirectory<'_>) -> Result<()> {
+        self.write(files, None)
+    }
+
+    fn close(&self, files: &QueuesDirectory<'_>) -> Result<()> {
+        self.write(files, Some(End::Closed))
+    }
+
+    fn forget(&self) {
+        let _writing = self.writing.lock();
+        let mut state = self.state.lock();
+        state.end = Some(End::Deleted);
+        state.readers.clear();
+    }
+}
+
+impl State {
+    pub(super) fn expect_usable(&self, name: &str) -> Result<()> {
+        match self.end {
+            None => Ok(()),
+            Some(End::Closed) => Err(Error::Closed),
+            Some(End::Deleted) => Err(Error::QueueNotFound(name.to_owned())),
+        }
+    }
+
+    /// Whether a look may find something.
+    pub(super) fn has_news(&self, max_unacknowledged: usize) -> bool {
+        let is_full = self.ledger.unacknowledged() >= max_unacknowledged;
+        let has_new = |reader: &Reader| matches!(reader, Reader::At(iterator) if iterator.has_news());
+        self.end.is_some() || self.ledger.has_visible() || (!is_full && self.readers.values().any(has_new))
+    }
+
+    /// Takes in the shards that are new, from their start, and lets go of those that expired.
+    pub(super) fn follow_shards(&mut self, stream: &Stream) -> Result<()> {
+        let listed = stream.listed_shards()?;
+        if self.ledger.shard_ids().eq(listed.iter().copied()) {
+            return Ok(());
+        }
+        let gone: Vec<_> = self.ledger.shard_ids().filter(|id| listed.binary_search(id).is_err()).collect();
+        for shard_id in gone {
+            self.ledger.remove_shard(shard_id);
+            self.readers.remove(&shard_id);
+        }
+        for shard_id in listed {
+            self.ledger.add_shard(shard_id, SequenceNumber::ZERO);
+        }
+        Ok(())
+    }
+
+    /// Drops what retention took of records that nobody has.
+    pub(super) fn trim(&mut self, stream: &Stream) -> Result<()> {
+        self.follow_shards(stream)?;
+        for shard_id in self.ledger.shard_ids().collect::<Vec<_>>() {
+            match stream.horizon_of(shard_id) {
+                Ok(horizon) => {
+                    self.ledger.trim(shard_id, horizon);
+                    let is_behind = |reader: &Reader| matches!(reader, Reader::At(iterator) if iterator.next_sequence_number() < horizon);
+                    if self.readers.get(&shard_id).is_some_and(is_behind) {
+                        self.readers.remove(&shard_id);
+                    }
+                }
+                Err(Error::ShardNotFound(_)) => {} // expired since
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn receive_again(&mut self, call: &Call<'_>, found: &mut Vec<Received>) {
+        while found.len() < call.most {
+            let places = self.ledger.visible(call.most - found.len());
+            if places.is_empty() {
+                return;
+            }
+            for place in places {
+                match call.stream.get(place.0, place.1) {
+                    Ok(record) => found.push(self.hand_over(call, record)),
+                    Err(Error::Trimmed { .. } | Error::ShardNotFound(_)) => self.ledger.forget(place),
+                    Err(error) => {
+                        if matches!(error, Error::Lost { .. }) {
+                            self.ledger.forget(place);
+                        } else {
+                            // As if it had been received: the others come first, and it is set aside in the end.
+                            self.ledger.receive(place, call.receive());
+                        }
+                        self.fault.get_or_insert(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The shards take turns.
+    fn receive_new(&mut self, call: &Call<'_>, found: &mut Vec<Received>) {
+        let (before, after): (Vec<_>, Vec<_>) = self.ledger.shard_ids().partition(|id| *id <= self.last);
+        for shard_id in after.into_iter().chain(before) {
+            let had = found.len();
+            match self.read_shard(shard_id, call, found) {
+                Ok(()) | Err(Error::ShardNotFound(_)) => {} // expired since
+                Err(error) => drop(self.fault.get_or_insert(error)),
+            }
+            if found.len() > had {
+                self.last = shard_id;
+            }
+        }
+    }
+
+    fn read_shard(&mut self, shard_id: ShardId, call: &Call<'_>, found: &mut Vec<Received>) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            if !self.wants_more(call, found) {
+                return Ok(());
+            }
+            let mut iterator = match self.readers.remove(&shard_id) {
+                Some(Reader::At(iterator)) => iterator,
+                Some(Reader::Ended) => {
+                    self.readers.insert(shard_id, Reader::Ended);
+                    return Ok(());
+                }
+                None => match call.stream.durable_iterator(shard_id, self.ledger.next(shard_id)) {
+                    Ok(iterator) => Box::new(iterator),
+                    Err(Error::Trimmed { .. }) => {
+                        self.ledger.trim(shard_id, call.stream.horizon_of(shard_id)?);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                },
+            };
+            match self.read(&mut iterator, call, found) {
+                Ok(()) => {
+                    let ended = iterator.end_of_shard().is_some();
+                    let reader = if ended { Reader::Ended } else { Reader::At(iterator) };
+                    self.readers.insert(shard_id, reader);
+                    return Ok(());
+                }
+                // Retention overtook it: what is left is read by another.
+                Err(Error::Trimmed { .. }) => self.ledger.trim(shard_id, call.stream.horizon_of(shard_id)?),
+                Err(error) => {
+                    self.ledger.pass_to(shard_id, iterator.next_sequence_number());
+                    self.readers.insert(shard_id, Reader::At(iterator));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, iterator: &mut ShardIterator, call: &Call<'_>, found: &mut Vec<Received>) -> Result<()> {
+        while self.wants_more(call, found) && iterator.has_news() {
+            let Some(record) = iterator.available().next() else { break };
+            found.push(self.hand_over(call, record?));
+        }
+        Ok(())
+    }
+
+    fn wants_more(&self, call: &Call<'_>, found: &[Received]) -> bool {
+        found.len() < call.most && self.ledger.unacknowledged() < call.max_unacknowledged
+    }
+
+    fn hand_over(&mut self, call: &Call<'_>, record: Record) -> Received {
+        let place = (record.shard_id(), record.sequence_number());
+        let receive = call.receive();
+        let entry = self.ledger.receive(place, receive);
+        let receipt = Receipt {
+            shard_id: place.0,
+            sequence_number: place.1,
+            incarnation: call.stream.incarnation(),
+            number: receive.receipt,
+        };
+        Received { record, receipt, receive_count: entry.receives, first_received: entry.first_received }
+    }
+}
+
+impl Call<'_> {
+    fn receive(&self) -> Receive {
+        let clock = self.stream.clock();
+        Receive {
+            at: clock.now(),
+            until: clock.monotonic().saturating_add(self.visibility),
+            receipt: self.stream.next_receipt(),
+        }
+    }
+}

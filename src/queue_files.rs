@@ -1,0 +1,138 @@
+//! The files of queues: one a queue, in the stream's directory, replaced whole.
+//!
+//! Only the process that has the stream open for writing reads and writes them, under the stream's own lock. What a queue keeps is written to a new
+//! file, synced, and renamed over the old one, and the directory is synced: after a crash there is the old one or the new one. A file
+//! is renamed only after a sync of it that succeeded, so what is found under a queue's name is durable, and so is the name once the directory was
+//! synced again, which an opening does.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::format::{MAX_QUEUE_FILE_BYTES, QueueFileError, QueueSnapshot};
+use crate::storage::{Access, Corruption, Fault, Storage};
+use crate::types::{StreamId, is_name};
+
+/// The directory in the stream's.
+const QUEUES_DIRECTORY: &str = "queues";
+
+/// The queues of one stream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct QueuesDirectory<'a> {
+    pub(crate) storage: &'a dyn Storage,
+    pub(crate) stream: &'a Path,
+    pub(crate) stream_id: StreamId,
+}
+
+impl QueuesDirectory<'_> {
+    /// What is kept of a queue, durably; nothing if there is none.
+    pub(crate) fn open(&self, name: &str) -> Result<Option<QueueSnapshot>, Fault> {
+        let found = self.read(name)?;
+        if found.is_some() {
+            self.sync()?; // whoever wrote it may have died before its name was durable
+        }
+        Ok(found)
+    }
+
+    /// Puts this in the place of what was kept of the queue, durably.
+    pub(crate) fn write(&self, snapshot: &QueueSnapshot) -> Result<(), Fault> {
+        let (path, new) = (self.path(&snapshot.name), self.path(&format!("~{}", snapshot.name)));
+        self.make()?;
+        self.remove_if_there(&new)?; // of a write that was cut short
+        let file = self.storage.create_file(&new).map_err(Fault::io("create", &new))?;
+        file.write_at(&snapshot.encode(), 0).map_err(Fault::io("write", &new))?;
+        file.sync().map_err(Fault::io("sync", &new))?;
+        drop(file);
+        self.storage.rename(&new, &path).map_err(Fault::io("rename", &new))?;
+        self.sync()
+    }
+
+    /// Deletes a queue, durably; whether there was one.
+    pub(crate) fn delete(&self, name: &str) -> Result<bool, Fault> {
+        let is_there = self.remove_if_there(&self.path(name))?;
+        if is_there {
+            self.sync()?;
+        }
+        Ok(is_there)
+    }
+
+    /// The names of the queues, ascending.
+    pub(crate) fn list(&self) -> Result<Vec<String>, Fault> {
+        let directory = self.path("");
+        let entries = match self.storage.list(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(Fault::io("list", &directory)(error)),
+        };
+        let files = entries.into_iter().filter(|entry| !entry.is_dir && is_name(&entry.name));
+        let mut names: Vec<_> = files.map(|entry| entry.name).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Looks for damage in every queue's file.
+    pub(crate) fn damage(&self) -> Result<Vec<Corruption>, Fault> {
+        let mut damage = Vec::new();
+        for name in self.list()? {
+            match self.read(&name) {
+                Ok(_) => {}
+                Err(Fault::Corrupt(found)) => damage.push(*found),
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(damage)
+    }
+
+    /// The place of a queue's file; that of the directory where the name is empty.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.stream.join(QUEUES_DIRECTORY).join(name)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<QueueSnapshot>, Fault> {
+        let path = self.path(name);
+        let file = match self.storage.open_file(&path, Access::Read) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Fault::io("open", &path)(error)),
+        };
+        let length = file.len().map_err(Fault::io("read the length of", &path))?;
+        let damaged = |reason: String| Fault::from(Corruption::new(&path, 0, reason));
+        let length = usize::try_from(length).ok().filter(|length| *length <= MAX_QUEUE_FILE_BYTES);
+        let length = length.ok_or_else(|| damaged("it is longer than a queue's file can be".to_owned()))?;
+        let mut bytes = vec![0; length];
+        let read = file.read_at(&mut bytes, 0).map_err(Fault::io("read", &path))?;
+        bytes.truncate(read);
+        match QueueSnapshot::decode(&bytes) {
+            Ok(snapshot) if snapshot.stream_id != self.stream_id || snapshot.name != name => {
+                Err(damaged("it is the file of another stream or queue".to_owned()))
+            }
+            Ok(snapshot) => Ok(Some(snapshot)),
+            Err(QueueFileError::Version(found)) => Err(Fault::UnsupportedVersion { path, found }),
+            Err(error) => Err(damaged(error.to_string())),
+        }
+    }
+
+    fn make(&self) -> Result<(), Fault> {
+        let directory = self.path("");
+        match self.storage.create_dir(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Fault::io("create", &directory)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn remove_if_there(&self, path: &Path) -> Result<bool, Fault> {
+        match self.storage.remove_file(path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Fault::io("remove", path)(error)),
+        }
+    }
+
+    /// Makes the names durable: those in the directory, and its own.
+    fn sync(&self) -> Result<(), Fault> {
+        let directory = self.path("");
+        self.storage.sync_dir(&directory).map_err(Fault::io("sync", &directory))?;
+        self.storage.sync_dir(self.stream).map_err(Fault::io("sync", self.stream))
+    }
+}

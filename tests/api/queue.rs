@@ -1,0 +1,652 @@
+//! Queues: each record to one at a time, until it is acknowledged, or set aside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anabranch::limits::{MAX_QUEUE_RECEIVE, MAX_QUEUE_SET_ASIDE, MAX_QUEUE_UNACKNOWLEDGED};
+use anabranch::storage::Operation;
+use anabranch::{
+    Clock, DiskFault, Durability, Error, ErrorKind, ManualClock, Queue, QueueOptions, Receipt, Received,
+    RecordsStart, SimulatedDisk, Stream, Timestamp, VerifyOptions,
+};
+
+use crate::support::{
+    DEADLINE, S0, S1, builder, eventually, fill, fill_large, number, place, put_to, simulated, stream,
+};
+
+const NOW: Duration = Duration::ZERO;
+const SECOND: Duration = Duration::from_secs(1);
+const VISIBILITY: Duration = Duration::from_secs(30);
+
+fn options() -> QueueOptions {
+    QueueOptions::new()
+}
+
+/// A queue over a new stream that holds `count` records.
+fn queue(count: u64, options: QueueOptions) -> (SimulatedDisk, Arc<ManualClock>, Queue) {
+    let (disk, clock, stream) = simulated(builder());
+    fill(&stream, count);
+    let queue = stream.queue("orders", options).unwrap();
+    (disk, clock, queue)
+}
+
+fn receive(queue: &Queue, max: usize) -> Vec<Received> {
+    queue.receive(max, NOW).unwrap()
+}
+
+/// The numbers of up to 100 records, and how often each was received.
+fn counts(queue: &Queue) -> Vec<(u64, u32)> {
+    let place = |received: &Received| (received.record.sequence_number().get(), received.receive_count);
+    receive(queue, 100).iter().map(place).collect()
+}
+
+fn numbers_set_aside(queue: &Queue) -> Vec<u64> {
+    queue.set_aside().unwrap().iter().map(|aside| aside.sequence_number.get()).collect()
+}
+
+fn is_over(outcome: anabranch::Result<()>, of: u64) -> bool {
+    matches!(outcome, Err(Error::ReceiptExpired { sequence_number, .. }) if sequence_number == number(of))
+}
+
+fn open_again(disk: &SimulatedDisk, clock: &Arc<ManualClock>) -> Stream {
+    builder().storage(Arc::new(disk.clone())).clock(clock.clone()).open_existing("stream").unwrap()
+}
+
+#[test]
+fn a_record_is_invisible_until_its_time_is_over_and_comes_again_until_it_is_acknowledged() {
+    let (_disk, clock, queue) = queue(3, options());
+    let first = receive(&queue, 2);
+    assert_eq!(first.iter().map(|one| one.record.data()).collect::<Vec<_>>(), [b"0", b"1"]);
+    assert_eq!(first[0].first_received, clock.now());
+    assert_eq!(counts(&queue), [(2, 1)], "the others are somebody's");
+    queue.acknowledge(&first[0]).unwrap();
+    clock.advance(VISIBILITY - Duration::from_millis(1));
+    assert_eq!(counts(&queue), []);
+    clock.advance(Duration::from_millis(1));
+    let again = receive(&queue, 10);
+    let places = |all: &[Received]| all.iter().map(|one| one.record.sequence_number().get()).collect::<Vec<_>>();
+    assert_eq!((places(&again), again[0].receive_count, again[1].receive_count), (vec![1, 2], 2, 2));
+    assert_eq!(again[0].first_received, first[1].first_received);
+    queue.acknowledge(&again[0]).unwrap();
+    queue.acknowledge(again[1].receipt).unwrap();
+    clock.advance(VISIBILITY * 2);
+    assert_eq!(counts(&queue), []);
+    let described = queue.describe().unwrap();
+    let shard = &described.shards[0];
+    assert_eq!((described.name.as_str(), shard.floor, shard.next, shard.new), ("orders", number(3), number(3), 0));
+    assert!(!shard.is_finished, "it is open");
+}
+
+#[test]
+fn a_receipt_is_over_once_somebody_else_has_the_record() {
+    let (_disk, clock, queue) = queue(2, options());
+    let first = receive(&queue, 2);
+    clock.advance(VISIBILITY);
+    // Its time is over, but nobody else has it.
+    queue.acknowledge(&first[1]).unwrap();
+    assert!(is_over(queue.acknowledge(&first[1]), 1), "done already");
+    let second = receive(&queue, 2);
+    assert_eq!(second.len(), 1);
+    let refused = queue.acknowledge(&first[0]);
+    assert_eq!(refused.as_ref().unwrap_err().kind(), ErrorKind::Conflict);
+    assert!(is_over(refused, 0));
+    assert!(is_over(queue.give_back(&first[0]), 0));
+    assert!(is_over(queue.change_visibility(&first[0], SECOND), 0));
+    assert_eq!(counts(&queue), [], "nothing was changed");
+    queue.acknowledge(&second[0]).unwrap();
+    clock.advance(VISIBILITY);
+    assert_eq!(counts(&queue), []);
+}
+
+#[test]
+fn visibility_is_changed_and_records_are_given_back() {
+    let (_disk, clock, queue) = queue(2, options());
+    let received = receive(&queue, 2);
+    queue.give_back(&received[1]).unwrap();
+    assert_eq!(counts(&queue), [(1, 2)]);
+    queue.change_visibility(&received[0], VISIBILITY * 4).unwrap();
+    clock.advance(VISIBILITY * 3);
+    assert_eq!(counts(&queue), [(1, 3)]);
+    queue.change_visibility(&received[0], SECOND).unwrap();
+    clock.advance(SECOND);
+    // Over, but still nobody else's: it can be held on to.
+    queue.change_visibility(&received[0], SECOND).unwrap();
+    assert_eq!(counts(&queue), []);
+    clock.advance(SECOND);
+    assert_eq!(counts(&queue), [(0, 2)]);
+    let of_one_call = queue.receive_for(1, NOW, NOW).unwrap();
+    assert_eq!(of_one_call.len(), 0);
+    clock.advance(VISIBILITY);
+    let of_one_call = queue.receive_for(10, NOW, NOW).unwrap();
+    assert_eq!(of_one_call.len(), 2, "each once, though they are visible at once");
+    assert_eq!(receive(&queue, 10).len(), 2);
+}
+
+#[test]
+fn what_was_received_too_often_is_set_aside_and_can_be_restored_or_discarded() {
+    let (_disk, clock, queue) = queue(4, options().max_receives(3));
+    let good = receive(&queue, 1);
+    queue.acknowledge(&good[0]).unwrap();
+    for round in 1..=3 {
+        assert_eq!(counts(&queue), [(1, round), (2, round), (3, round)]);
+        assert_eq!(numbers_set_aside(&queue), [0; 0]);
+        clock.advance(VISIBILITY);
+    }
+    assert_eq!(counts(&queue), []);
+    assert_eq!(numbers_set_aside(&queue), [1, 2, 3]);
+    let aside = &queue.set_aside().unwrap()[0];
+    assert_eq!((aside.shard_id, aside.receive_count), (S0, 3));
+    assert_eq!(queue.stream().get(S0, aside.sequence_number).unwrap().data(), b"1");
+    assert_eq!(queue.describe().unwrap().shards[0].set_aside, 3);
+    assert_eq!(queue.describe().unwrap().shards[0].floor, number(4));
+
+    assert!(queue.restore(S0, number(2)).unwrap());
+    assert!(!queue.restore(S0, number(2)).unwrap() && !queue.restore(S0, number(0)).unwrap());
+    assert!(queue.discard(S0, number(1)).unwrap());
+    assert!(!queue.discard(S0, number(1)).unwrap() && !queue.discard(S1, number(1)).unwrap());
+    assert_eq!(counts(&queue), [(2, 1)], "counted anew");
+    assert_eq!(queue.restore_all().unwrap(), 1);
+    assert_eq!(queue.restore_all().unwrap(), 0);
+    assert_eq!(counts(&queue), [(3, 1)]);
+    clock.advance(VISIBILITY);
+    assert_eq!(counts(&queue), [(2, 2), (3, 2)]);
+}
+
+#[test]
+fn who_gives_back_the_last_receive_has_it_set_aside_and_who_is_late_can_still_acknowledge() {
+    let (_disk, clock, queue) = queue(2, options().max_receives(1));
+    let received = receive(&queue, 2);
+    queue.give_back(&received[0]).unwrap();
+    assert_eq!(numbers_set_aside(&queue), [0]);
+    clock.advance(VISIBILITY);
+    assert_eq!(numbers_set_aside(&queue), [0, 1]);
+    assert!(is_over(queue.change_visibility(&received[1], SECOND), 1), "it is nobody's any more");
+    queue.acknowledge(&received[1]).unwrap();
+    assert_eq!(numbers_set_aside(&queue), [0]);
+    queue.restore_all().unwrap();
+    assert!(is_over(queue.acknowledge(&received[0]), 0), "restored: whoever gets it now");
+
+    let never = queue.stream().queue("never", options().max_receives(None)).unwrap();
+    for round in 1..=50 {
+        assert_eq!(counts(&never), [(0, round), (1, round)]);
+        clock.advance(VISIBILITY);
+    }
+    assert!(never.set_aside().unwrap().is_empty());
+}
+
+#[test]
+fn bounds_hold_back_what_is_new_and_what_is_set_aside() {
+    let (_disk, clock, queue) = queue(6, options().max_unacknowledged(3).max_set_aside(2).max_receives(2));
+    let received = receive(&queue, 10);
+    assert_eq!(received.len(), 3);
+    assert_eq!(counts(&queue), []);
+    queue.acknowledge(&received[1]).unwrap();
+    assert_eq!(counts(&queue), [(3, 1)]);
+    queue.give_back(&received[0]).unwrap();
+    assert_eq!(counts(&queue), [(0, 2)], "what was received before comes all the same");
+    for _ in 0..4 {
+        clock.advance(VISIBILITY);
+        let _ = counts(&queue);
+    }
+    assert_eq!(numbers_set_aside(&queue).len(), 2);
+    let shard = &queue.describe().unwrap().shards[0];
+    assert_eq!((shard.visible + shard.in_flight, shard.next, shard.new), (3, number(6), 0));
+    clock.advance(VISIBILITY);
+    assert!(counts(&queue).iter().all(|(_, count)| *count > 2), "there is no room for more: they come again");
+}
+
+#[test]
+fn who_waits_is_woken_by_what_it_waits_for() {
+    let (_directory, stream) = stream(builder());
+    let queue = stream.queue("orders", options().max_unacknowledged(2)).unwrap();
+    let waiting = |queue: &Queue| {
+        let queue = queue.clone();
+        thread::spawn(move || queue.receive(1, DEADLINE).unwrap().remove(0))
+    };
+    let thread = waiting(&queue);
+    put_to(&stream, S0, "key", b"first");
+    let first = thread.join().unwrap();
+    assert_eq!(first.record.data(), b"first");
+    let thread = waiting(&queue);
+    queue.give_back(&first).unwrap();
+    let first = thread.join().unwrap();
+    assert_eq!((first.record.data(), first.receive_count), (b"first".as_slice(), 2));
+    // Its time runs out while somebody waits.
+    queue.change_visibility(&first, Duration::from_millis(20)).unwrap();
+    let first = waiting(&queue).join().unwrap();
+    assert_eq!(first.receive_count, 3);
+    // There is no room for a new one until this one is acknowledged.
+    put_to(&stream, S0, "key", b"second");
+    put_to(&stream, S0, "key", b"third");
+    assert_eq!(receive(&queue, 10).len(), 1);
+    let thread = waiting(&queue);
+    queue.acknowledge(&first).unwrap();
+    assert_eq!(thread.join().unwrap().record.data(), b"third");
+    // The stream is closed.
+    let thread = thread::spawn({
+        let queue = queue.clone();
+        move || queue.receive(1, DEADLINE)
+    });
+    stream.close().unwrap();
+    assert!(matches!(thread.join().unwrap(), Err(Error::Closed)));
+    assert!(matches!(queue.sync(), Err(Error::Closed)));
+}
+
+#[test]
+fn threads_that_share_a_queue_acknowledge_each_record_once() {
+    const RECORDS: usize = 2_000;
+    let (_directory, stream) = stream(builder().shards(3).durability(Durability::Buffered));
+    let queue = stream.queue("orders", options().visibility(DEADLINE * 10).max_unacknowledged(50)).unwrap();
+    let done = AtomicUsize::new(0);
+    let mut all = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut mine = Vec::new();
+                    while done.load(Ordering::SeqCst) < RECORDS {
+                        for received in queue.receive(7, Duration::from_millis(20)).unwrap() {
+                            assert_eq!(received.receive_count, 1);
+                            queue.acknowledge(&received).unwrap();
+                            mine.push((received.record.shard_id(), received.record.sequence_number()));
+                            done.fetch_add(1, Ordering::SeqCst);
+                        }
+                    }
+                    mine
+                })
+            })
+            .collect();
+        for index in 0..RECORDS {
+            stream.put(&index.to_string(), b"data").unwrap();
+            match index {
+                500 => drop(stream.split_shard(S0, None).unwrap()),
+                1_000 => {
+                    let open = stream.open_shards();
+                    stream.merge_shards(open[0], open[1]).unwrap();
+                }
+                _ if index % 20 == 0 => stream.sync().unwrap(),
+                _ => {}
+            }
+        }
+        stream.sync().unwrap();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!(all.len(), RECORDS);
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), RECORDS, "each once");
+    let shards = queue.describe().unwrap().shards;
+    assert_eq!(shards.iter().filter(|shard| shard.is_finished).count(), 3);
+    assert!(shards.iter().all(|shard| shard.floor == shard.next && shard.new == 0 && shard.in_flight == 0));
+}
+
+#[test]
+fn where_a_queue_stands_is_found_again_after_a_close_and_its_receipts_are_over() {
+    let (disk, clock, queue) = queue(6, options().max_receives(2));
+    let received = receive(&queue, 4);
+    queue.acknowledge(&received[0]).unwrap();
+    queue.acknowledge(&received[2]).unwrap();
+    queue.give_back(&received[1]).unwrap();
+    let second = receive(&queue, 1);
+    queue.give_back(&second[0]).unwrap();
+    assert_eq!(numbers_set_aside(&queue), [1]);
+    let stream = queue.stream().clone();
+    drop(queue);
+    stream.close().unwrap();
+
+    let stream = open_again(&disk, &clock);
+    assert_eq!(stream.queues().unwrap(), ["orders"]);
+    let queue = stream.queue("orders", options().max_receives(2)).unwrap();
+    assert!(is_over(queue.acknowledge(&received[3]), 3));
+    assert_eq!(numbers_set_aside(&queue), [1]);
+    let shard = &queue.describe().unwrap().shards[0];
+    assert_eq!((shard.floor, shard.next, shard.visible, shard.new), (number(3), number(4), 1, 2));
+    assert_eq!(counts(&queue), [(3, 2), (4, 1), (5, 1)], "of those that were somebody's nobody has any");
+    stream.close().unwrap();
+    let stream = open_again(&disk, &clock);
+    let queue = stream.queue("orders", options().max_receives(2)).unwrap();
+    assert_eq!(numbers_set_aside(&queue), [1, 3], "received as often as it may be");
+    assert_eq!(counts(&queue), [(4, 2), (5, 2)]);
+}
+
+#[test]
+fn handles_share_a_queue_for_as_long_as_the_stream_is_open() {
+    let (_disk, clock, queue) = queue(2, options());
+    let stream = queue.stream().clone();
+    let received = receive(&queue, 1);
+    drop(queue);
+    let queue = stream.queue("orders", options().visibility(SECOND)).unwrap();
+    assert_eq!(counts(&queue), [(1, 1)]);
+    queue.acknowledge(&received[0]).unwrap();
+    clock.advance(SECOND);
+    assert_eq!(counts(&queue.clone()), [(1, 2)], "each handle has its own options");
+    let other = stream.queue("mails", options()).unwrap();
+    assert_eq!(counts(&other), [(0, 1), (1, 1)]);
+    assert!(is_over(other.acknowledge(&received[0]), 0), "of another queue");
+    assert_eq!(stream.queues().unwrap(), ["mails", "orders"]);
+
+    stream.delete_queue("orders").unwrap();
+    assert!(matches!(queue.receive(1, NOW), Err(Error::QueueNotFound(name)) if name == "orders"));
+    assert!(matches!(queue.sync(), Err(Error::QueueNotFound(_))));
+    assert_eq!(stream.delete_queue("orders").unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(stream.queues().unwrap(), ["mails"]);
+    let queue = stream.queue("orders", options()).unwrap();
+    assert!(is_over(queue.acknowledge(&received[0]), 0), "of one that was deleted");
+    assert_eq!(counts(&queue), [(0, 1), (1, 1)], "made anew");
+    stream.sync().unwrap();
+}
+
+#[test]
+fn a_queue_starts_where_it_is_told_and_gets_all_of_later_shards() {
+    let (disk, clock, stream) = simulated(builder());
+    clock.advance(SECOND);
+    fill(&stream, 2);
+    clock.advance(SECOND);
+    let time = clock.now();
+    fill(&stream, 2);
+    let latest = stream.queue("latest", options().start(RecordsStart::Latest)).unwrap();
+    let timed = stream.queue("timed", options().start(RecordsStart::AtTimestamp(time))).unwrap();
+    let to_come = options().start(RecordsStart::AtTimestamp(Timestamp::from_millis(time.as_millis() + 1)));
+    assert_eq!(stream.queue("to_come", to_come).unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!((counts(&latest), counts(&timed)), (vec![], vec![(2, 1), (3, 1)]));
+    let (left, _) = stream.split_shard(S0, None).unwrap();
+    put_to(&stream, left, "key", b"child's");
+    assert_eq!(latest.receive(10, NOW).unwrap()[0].record.data(), b"child's");
+    stream.close().unwrap();
+    // Its start counts only where it is made.
+    let stream = open_again(&disk, &clock);
+    let latest = stream.queue("latest", options().start(RecordsStart::TrimHorizon)).unwrap();
+    assert_eq!(counts(&latest), [(4, 2)]);
+}
+
+#[test]
+fn shards_of_all_ages_are_read_and_finished_without_an_order() {
+    let (_disk, clock, stream) = simulated(builder());
+    fill(&stream, 2);
+    let queue = stream.queue("orders", options()).unwrap();
+    let (left, right) = stream.split_shard(S0, None).unwrap();
+    put_to(&stream, right, "key", b"right");
+    put_to(&stream, left, "key", b"left");
+    let received = receive(&queue, 10);
+    let found: BTreeSet<_> = received.iter().map(|one| one.record.data()).collect();
+    assert_eq!(found, BTreeSet::from([b"0".as_slice(), b"1", b"right", b"left"]));
+    let is_finished =
+        |queue: &Queue| queue.describe().unwrap().shards.iter().map(|shard| shard.is_finished).collect::<Vec<_>>();
+    assert_eq!(is_finished(&queue), [false, false, false]);
+    for received in &received {
+        queue.acknowledge(received).unwrap();
+    }
+    assert_eq!(is_finished(&queue), [true, false, false]);
+    clock.advance(VISIBILITY);
+    assert_eq!(counts(&queue), []);
+}
+
+#[test]
+fn a_queue_keeps_nothing_longer_than_retention_does() {
+    let (_disk, _clock, stream) = simulated(builder().shards(2).segment_bytes(4096));
+    let queue = stream.queue("orders", options().max_receives(1)).unwrap();
+    fill_large(&stream, S0, 30);
+    let received = receive(&queue, 3);
+    queue.give_back(&received[0]).unwrap(); // set aside
+    queue.change_visibility(&received[1], NOW).unwrap();
+    let twice = stream.queue("twice", options()).unwrap();
+    let again = twice.receive(2, NOW).unwrap();
+    twice.give_back(&again[0]).unwrap();
+    stream.trim_shard(S0, number(20)).unwrap();
+    let horizon = crate::support::numbers_from(&stream, S0, crate::support::HORIZON)[0];
+    assert!(horizon > 3);
+    assert_eq!(numbers_set_aside(&queue), [0; 0]);
+    assert_eq!(queue.restore_all().unwrap(), 0);
+    queue.acknowledge(&received[2]).unwrap();
+    let expected: Vec<_> = (horizon..30).map(|number| (number, 1)).collect();
+    let left = counts(&twice);
+    assert!(!left.iter().any(|(at, _)| *at == 0), "the one that was given back is gone");
+    assert!(
+        left.ends_with(&expected),
+        "perhaps behind what is left of the segment that its reader holds: {left:?}"
+    );
+    twice.acknowledge(&again[1]).unwrap();
+    assert_eq!(counts(&queue), expected);
+}
+
+#[test]
+fn shards_that_expire_leave_nothing_behind() {
+    let (_disk, clock, stream) = simulated(builder().retention(Duration::from_secs(3600)));
+    fill(&stream, 3);
+    let queue = stream.queue("orders", options().max_receives(1)).unwrap();
+    let received = receive(&queue, 2);
+    queue.give_back(&received[0]).unwrap();
+    stream.split_shard(S0, None).unwrap();
+    let _ = stream.maintain();
+    for _ in 0..4 {
+        clock.advance(Duration::from_secs(3601));
+        stream.maintain().unwrap();
+    }
+    assert!(stream.shards().iter().all(|shard| shard.shard_id != S0));
+    assert!(queue.set_aside().unwrap().is_empty());
+    assert!(is_over(queue.acknowledge(&received[1]), 1));
+    assert_eq!(counts(&queue), []);
+    assert_eq!(queue.describe().unwrap().shards.len(), 2);
+}
+
+#[test]
+fn records_of_a_buffered_stream_are_given_once_they_are_durable() {
+    let (disk, clock, stream) = simulated(builder().durability(Durability::Buffered));
+    let queue = stream.queue("orders", options()).unwrap();
+    fill(&stream, 3);
+    assert_eq!(counts(&queue), []);
+    let latest = stream.queue("latest", options().start(RecordsStart::Latest)).unwrap();
+    let crashed = disk.crash(anabranch::Crash::PowerLost { seed: 7 });
+    drop((queue, latest, stream));
+    let stream = open_again(&crashed, &clock);
+    assert_eq!(crate::support::read_all(&stream, S0).len(), 3, "a queue that starts at the tail makes it durable");
+    let queue = stream.queue("orders", options()).unwrap();
+    assert_eq!(counts(&queue), [(0, 1), (1, 1), (2, 1)]);
+    assert_eq!(counts(&stream.queue("latest", options()).unwrap()), []);
+}
+
+#[test]
+fn receipts_are_texts() {
+    let (_disk, _clock, queue) = queue(1, options());
+    let receipt = receive(&queue, 1)[0].receipt;
+    assert_eq!((receipt.shard_id(), receipt.sequence_number()), (S0, number(0)));
+    let text = receipt.to_string();
+    assert_eq!(text.parse::<Receipt>().unwrap(), receipt);
+    for wrong in ["", "-", "1-2-3", "1-2-3-", "0-0-1-1-1", "+0-0-1-1", "00-0-1-1", "0-0-1-A", "100000000-0-1-1"] {
+        assert!(wrong.parse::<Receipt>().is_err(), "{wrong:?}");
+    }
+    assert!(is_over(queue.acknowledge("0-0-1-0".parse::<Receipt>().unwrap()), 0));
+    queue.acknowledge(text.parse::<Receipt>().unwrap()).unwrap();
+}
+
+#[test]
+fn bad_use_is_told() {
+    let (directory, path) = place();
+    let stream = builder().create(&path).unwrap();
+    for name in ["", ".", "..", "a/b", "~a", &"n".repeat(129)] {
+        assert_eq!(stream.queue(name, options()).unwrap_err().kind(), ErrorKind::InvalidInput, "{name:?}");
+        assert_eq!(stream.delete_queue(name).unwrap_err().kind(), ErrorKind::InvalidInput, "{name:?}");
+    }
+    let half_a_day = Duration::from_secs(12 * 3600);
+    let wrong = [
+        options().visibility(half_a_day + Duration::from_millis(1)),
+        options().max_receives(0),
+        options().max_unacknowledged(0),
+        options().max_unacknowledged(MAX_QUEUE_UNACKNOWLEDGED + 1),
+        options().max_set_aside(MAX_QUEUE_SET_ASIDE + 1),
+        options().sync_changes(0),
+    ];
+    for options in wrong {
+        let error = stream.queue("orders", options.clone()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{options:?}");
+    }
+    assert!(stream.queues().unwrap().is_empty());
+    let queue = stream.queue("orders", options().visibility(half_a_day)).unwrap();
+    for max in [0, MAX_QUEUE_RECEIVE + 1] {
+        assert_eq!(queue.receive(max, NOW).unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+    assert_eq!(queue.receive_for(1, NOW, half_a_day * 2).unwrap_err().kind(), ErrorKind::InvalidInput);
+    let reader = builder().open_read_only(&path).unwrap();
+    assert!(matches!(reader.queue("orders", options()), Err(Error::ReadOnly)));
+    assert!(matches!(reader.delete_queue("orders"), Err(Error::ReadOnly)));
+    assert_eq!(reader.queues().unwrap(), ["orders"]);
+    stream.close().unwrap();
+    assert!(matches!(queue.receive(1, NOW), Err(Error::Closed)));
+    assert!(matches!(queue.set_aside(), Err(Error::Closed)));
+    drop(directory);
+}
+
+#[test]
+fn a_queue_writes_after_so_many_changes_and_when_it_is_told() {
+    let (disk, clock, queue) = queue(10, options().sync_changes(3));
+    let writes = || disk.operations_of(Operation::Rename);
+    let before = writes();
+    let received = receive(&queue, 2);
+    assert_eq!(writes(), before);
+    queue.acknowledge(&received[0]).unwrap();
+    assert_eq!(writes(), before + 1);
+    queue.sync().unwrap();
+    assert_eq!(writes(), before + 1, "nothing changed");
+    queue.acknowledge(&received[1]).unwrap();
+    queue.stream().sync().unwrap();
+    assert_eq!(writes(), before + 2);
+    let eager = queue.stream().queue("orders", options().sync_changes(1)).unwrap();
+    assert_eq!(receive(&eager, 1).len(), 1);
+    assert_eq!(writes(), before + 3, "received, and counted before it is given");
+    assert_eq!(receive(&eager, 1).len(), 1);
+    let lost = disk.crash(anabranch::Crash::PowerLost { seed: 3 });
+    let stream = open_again(&lost, &clock);
+    assert_eq!(counts(&stream.queue("orders", options()).unwrap())[..3], [(2, 2), (3, 2), (4, 1)]);
+}
+
+#[test]
+fn what_cannot_be_written_is_told_and_written_later() {
+    let (disk, clock, queue) = queue(4, options().sync_changes(1));
+    let received = receive(&queue, 1);
+    let fail = || disk.fail_on(Operation::Rename, 0, DiskFault::Error(std::io::ErrorKind::Other));
+    fail();
+    assert_eq!(queue.acknowledge(&received[0]).unwrap_err().kind(), ErrorKind::Io);
+    assert!(is_over(queue.acknowledge(&received[0]), 0), "it is acknowledged here");
+    fail();
+    assert_eq!(queue.receive(2, NOW).unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(counts(&queue), [(1, 2), (2, 2), (3, 1)], "those that were not given can be had");
+    let stream = queue.stream().clone();
+    drop(queue);
+    stream.close().unwrap();
+    let stream = open_again(&disk, &clock);
+    assert_eq!(counts(&stream.queue("orders", options()).unwrap()), [(1, 3), (2, 3), (3, 2)]);
+}
+
+#[test]
+fn damage_is_told_and_a_repair_sets_the_file_aside() {
+    let (disk, clock, queue) = queue(2, options());
+    let _ = counts(&queue);
+    let stream = queue.stream().clone();
+    drop(queue);
+    stream.close().unwrap();
+    let storage = || Arc::new(disk.clone());
+    let verified =
+        || anabranch::verify("stream", VerifyOptions { storage: Some(storage()), ..Default::default() });
+    assert!(verified().unwrap().is_sound());
+    let file = std::path::Path::new("stream/queues/orders");
+    disk.damage(file, |bytes| bytes[200] ^= 1).unwrap();
+    let stream = open_again(&disk, &clock);
+    assert!(matches!(stream.queue("orders", options()), Err(Error::Corrupt(damage)) if damage.path == file));
+    stream.close().unwrap();
+    assert_eq!(verified().unwrap().damage.len(), 1);
+    let report = anabranch::repair("stream", Some(storage())).unwrap();
+    assert_eq!(report.set_aside.len(), 1);
+    assert!(verified().unwrap().is_sound());
+    let stream = open_again(&disk, &clock);
+    assert_eq!(counts(&stream.queue("orders", options()).unwrap()), [(0, 1), (1, 1)]);
+    // What follows the last known version is refused by its own error.
+    stream.close().unwrap();
+    disk.damage(file, |bytes| bytes[8] = 2).unwrap();
+    let stream = open_again(&disk, &clock);
+    assert!(matches!(stream.queue("orders", options()), Err(Error::UnsupportedVersion { found: 2, .. })));
+    stream.delete_queue("orders").unwrap();
+    assert_eq!(counts(&stream.queue("orders", options()).unwrap()), [(0, 1), (1, 1)]);
+}
+
+#[test]
+fn the_background_thread_keeps_it() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+    let stream = Stream::builder()
+        .flush_interval(Duration::from_millis(5))
+        .storage(Arc::new(disk.clone()))
+        .clock(clock.clone())
+        .create("stream")
+        .unwrap();
+    fill(&stream, 2);
+    let queue = stream.queue("orders", options()).unwrap();
+    queue.acknowledge(&receive(&queue, 1)[0]).unwrap();
+    let found = |disk: &SimulatedDisk| {
+        let stream = open_again(disk, &clock);
+        counts(&stream.queue("orders", options()).unwrap())
+    };
+    eventually("the thread writes it", || found(&disk.fork(anabranch::Crash::PowerLost { seed: 1 })) == [(1, 1)]);
+}
+
+/// Any sequence of calls, against a plain account of every record.
+#[test]
+fn random_use_agrees_with_a_plain_account() {
+    for seed in 0..20 {
+        let mut random = crate::support::Mixer(seed);
+        let (_disk, clock, queue) = queue(12, options().max_receives(3));
+        let mut held: BTreeMap<u64, (Receipt, Duration)> = BTreeMap::new();
+        let (mut done, mut received_last) = (BTreeSet::new(), BTreeMap::new());
+        for _ in 0..300 {
+            let now = clock.monotonic();
+            match random.next() % 8 {
+                0 | 1 => {
+                    for received in receive(&queue, 1 + usize::try_from(random.next() % 4).unwrap()) {
+                        let at = received.record.sequence_number().get();
+                        assert!(!done.contains(&at), "seed {seed}: {at} was acknowledged");
+                        let before = held.insert(at, (received.receipt, now + VISIBILITY));
+                        assert!(before.is_none_or(|(_, until)| until <= now), "seed {seed}: {at} is somebody's");
+                        let count = received_last.entry(at).or_insert(0);
+                        *count += 1;
+                        assert_eq!(received.receive_count, *count, "seed {seed}: {at}");
+                        assert!(*count <= 3);
+                    }
+                }
+                2 | 3 => clock.advance(Duration::from_secs(random.next() % 20)),
+                4 => {
+                    for aside in queue.set_aside().unwrap() {
+                        let at = aside.sequence_number.get();
+                        assert_eq!(received_last[&at], 3);
+                        if random.coin() {
+                            assert!(queue.restore(S0, aside.sequence_number).unwrap());
+                            held.remove(&at);
+                            received_last.insert(at, 0);
+                        }
+                    }
+                }
+                choice => {
+                    let Some((at, (receipt, until))) =
+                        held.iter().nth(usize::try_from(random.next() % 4).unwrap())
+                    else {
+                        continue;
+                    };
+                    let (at, receipt, until) = (*at, *receipt, *until);
+                    if choice == 5 {
+                        queue.acknowledge(receipt).unwrap();
+                        done.insert(at);
+                        held.remove(&at);
+                    } else if received_last[&at] < 3 || until > now {
+                        let visibility = if choice == 6 { NOW } else { SECOND * 40 };
+                        queue.change_visibility(receipt, visibility).unwrap();
+                        held.insert(at, (receipt, now + visibility));
+                    }
+                }
+            }
+        }
+        // Nothing is lost: what is not done comes, or is set aside.
+        clock.advance(VISIBILITY * 10);
+        queue.restore_all().unwrap();
+        let left: BTreeSet<_> = counts(&queue).iter().map(|(at, _)| *at).collect();
+        assert_eq!(left, (0..12).filter(|at| !done.contains(at)).collect(), "seed {seed}");
+    }
+}
