@@ -91,7 +91,7 @@ impl World {
             let Err(error) = outcome else { continue };
             let typed = matches!(error.kind(), ErrorKind::Io | ErrorKind::Reopen);
             assert!(typed && self.fault.is_some(), "an error of the wrong kind: {error:?}");
-            if matches!(self.fault, Some((_, DiskFault::PowerCut))) {
+            if self.stream.is_none() || matches!(self.fault, Some((_, DiskFault::PowerCut))) {
                 return;
             }
         }
@@ -202,9 +202,9 @@ impl World {
         let queue = self.queue()?;
         self.note_set_aside()?;
         if self.random.one_in(2) {
-            queue.sync()?
+            queue.sync()?;
         } else {
-            self.stream().sync()?
+            self.stream().sync()?;
         }
         self.kept = self.now.clone();
         Ok(())
