@@ -48,7 +48,7 @@ fn numbers_set_aside(queue: &Queue) -> Vec<u64> {
 }
 
 fn is_over(outcome: &anabranch::Result<()>, of: u64) -> bool {
-    matches!(outcome, Err(Error::ReceiptExpired { sequence_number, .. }) if sequence_number == number(of))
+    matches!(outcome, Err(Error::ReceiptExpired { sequence_number, .. }) if *sequence_number == number(of))
 }
 
 fn open_again(disk: &SimulatedDisk, clock: &Arc<ManualClock>) -> Stream {
