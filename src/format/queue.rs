@@ -3,7 +3,7 @@
 use super::FORMAT_VERSION;
 use super::reader::Reader;
 use crate::limits::{MAX_QUEUE_NAME_CHARS, MAX_QUEUE_RECORDS, MAX_SHARD_ID, MAX_SHARDS};
-use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
+use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp, is_name};
 
 /// In front of the shards.
 const HEADER_BYTES: usize = 192;
@@ -119,7 +119,7 @@ impl QueueSnapshot {
         let shards = (0..shards).map(|_| QueueShard::decode(&mut reader)).collect::<Option<Vec<_>>>()?;
         reader.end()?;
         let ascend = shards.is_sorted_by(|a, b| a.shard_id < b.shard_id);
-        (ascend && !name.is_empty()).then_some(Self { stream_id, created, name, shards })
+        (ascend && is_name(&name)).then_some(Self { stream_id, created, name, shards })
     }
 }
 
