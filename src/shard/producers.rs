@@ -396,9 +396,12 @@ mod tests {
         upper.note(&batch(1, 1, 20), ShardId::new(2), range(50, 99));
         lower.note(&batch(1, 2, 11), ShardId::new(1), range(0, 49));
         let mut merged = Producers::default();
-        for parent in [&upper, &lower] {
+        let mut otherwise = Producers::default();
+        for (parent, other) in [(&upper, &lower), (&lower, &upper)] {
             merged.inherit(&parts(parent), range(0, 99));
+            otherwise.inherit(&parts(other), range(0, 99));
         }
+        assert_eq!(merged, otherwise, "whichever parent comes first");
         assert_eq!(merged.last_batch(1), Some(2));
         assert_eq!((first_of(&merged, 49), first_of(&merged, 50)), (Some(11), None));
         merged.note(&batch(1, 2, 30), ShardId::new(3), range(0, 99));
