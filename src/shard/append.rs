@@ -334,10 +334,11 @@ impl Shard {
     /// Puts a new segment in the place of the active one. A failure to create it leaves everything as it was.
     fn roll(&self, state: &mut AppendState, need: Need) -> Result<(), ShardError> {
         self.write_staged(state)?;
-        let section_bytes = self.prepare_producers(state)?;
         if state.writer.as_ref().is_some_and(SegmentWriter::is_empty) {
             self.retire_writer(state)?; // too small for the first batch: its name is needed
         }
+        let producers = self.producers_behind_roll(state)?;
+        let section_bytes = producers.section_bytes();
         let context = &self.context;
         let least = SegmentWriter::file_bytes_for(need.bytes, need.records);
         let file_bytes = state.next_file_bytes.max(least) + section_bytes;
@@ -351,6 +352,8 @@ impl Shard {
         };
         let mut successor = SegmentWriter::create(&context.storage, &self.directory, header)?;
         successor.reserve(section_bytes);
+        // Only now, and in what the old segment is to say too: recovery begins with that, and the old one's room is kept for all that was remembered in it.
+        state.producers = Some(producers);
         // Should it fail, the successor stays: the footer may be on the disk, and says that there is one.
         self.seal_rolled(state)?;
         self.segments.write().push_live(Arc::clone(successor.segment()));
@@ -362,15 +365,14 @@ impl Shard {
         self.use_slot(state)
     }
 
-    /// Before a roll: sees to it that what is remembered of producers is known, and gives the room that it takes. What is to be forgotten is so before the
-    /// old segment is sealed, so that recovery, which begins with what that says, needs no more room in the new one.
-    fn prepare_producers(&self, state: &mut AppendState) -> Result<u64, ShardError> {
+    /// What is to be remembered of producers from a roll on: where there is an old segment to say so, without what is to be forgotten.
+    fn producers_behind_roll(&self, state: &mut AppendState) -> Result<Producers, ShardError> {
         let has_writer = state.writer.is_some();
-        let producers = self.producers(state)?;
+        let mut producers = self.producers(state)?.clone();
         if has_writer {
-            self.prune_producers(producers);
+            self.prune_producers(&mut producers);
         }
-        Ok(producers.section_bytes())
+        Ok(producers)
     }
 
     pub(super) fn seal_rolled(&self, state: &mut AppendState) -> Result<(), ShardError> {

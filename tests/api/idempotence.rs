@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use anabranch::storage::Operation;
 use anabranch::{
-    Crash, Durability, Error, ErrorKind, HashKey, PutBatchOptions, PutEntry, PutReceipt, SimulatedDisk, Stream,
-    VerifyOptions, verify,
+    Crash, DiskFault, Durability, Error, ErrorKind, HashKey, PutBatchOptions, PutEntry, PutReceipt, SimulatedDisk,
+    Stream, VerifyOptions, verify,
 };
 
 use crate::support::{S0, S1, builder, fill_large, number, place, put_to, read_stream, simulated, stream};
@@ -319,4 +320,41 @@ fn another_process_sees_how_far_producers_came() {
     assert!(stream.metrics().segments_rolled > 0);
     stream.delete_producer("p").unwrap();
     assert_eq!(reader.producers().unwrap(), []);
+}
+
+/// A roll that finds no room leaves what was remembered as it was: the old segment goes on, and keeps the room to write all of it down.
+#[test]
+fn a_roll_that_fails_forgets_nothing() {
+    let (disk, _, stream) = simulated(builder().segment_bytes(4096).first_segment_bytes(4096));
+    for index in 0..15 {
+        stream.producer(format!("old-{index}")).unwrap().put(1, "key", b"").unwrap();
+    }
+    while stream.metrics().segments_rolled == 0 {
+        fill_large(&stream, S0, 1);
+    }
+    stream.trim_shard(S0, number(15)).unwrap(); // the first segment stays, but the next roll may forget its batches
+    assert_eq!(stream.metrics().segments_trimmed, 0);
+    let mut fresh = Vec::new();
+    for index in 0.. {
+        disk.fail_on(Operation::Allocate, 0, DiskFault::Error(std::io::ErrorKind::StorageFull));
+        if index == 0 {
+            let refused = stream.put("key", vec![b'x'; 3800]).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::StorageFull);
+            continue;
+        }
+        let mut producer = stream.producer(format!("new-{index}")).unwrap();
+        match producer.put(1, "key", [b'x'; 40]) {
+            Ok(receipt) => fresh.push((index, receipt)),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::StorageFull);
+                break;
+            }
+        }
+    }
+    assert!(!fresh.is_empty());
+    let (_, stream) = reopen(&disk, Crash::ProcessKilled);
+    for (index, receipt) in fresh {
+        let mut producer = stream.producer(format!("new-{index}")).unwrap();
+        assert_eq!(producer.put(1, "key", [b'x'; 40]).unwrap(), receipt);
+    }
 }
