@@ -19,7 +19,7 @@ use std::fmt;
 use crate::consumer::{Consumer, Lease, Position};
 use crate::error::{Error, Result};
 use crate::segment::Record;
-use crate::stream::{Producer, PutEntry, RecordsStart, ShardIterator, Stream};
+use crate::stream::{Producer, PutEntry, RecordsStart, ShardIterator, ShardSummary, Stream};
 use crate::types::{Durability, HashKey, SequenceNumber, ShardId};
 
 /// Most input records of a batch, unless [`Pipeline::batch_records`] says otherwise.
@@ -60,7 +60,7 @@ const DEFAULT_BATCH_RECORDS: usize = 500;
 ///
 /// # What it leaves
 ///
-/// In the output, a producer named `CONSUMER.SHARD` for each input shard that is not finished. To make everything anew from the input that is left, use
+/// In the output, a producer named `CONSUMER.SHARD.STREAM` for each input shard that is not finished, the input told by the first half of its id. To make everything anew from the input that is left, use
 /// [`restart`](Self::restart); resetting the consumer alone makes the producers refuse what they have put before.
 pub struct Pipeline {
     consumer: Consumer,
@@ -68,6 +68,8 @@ pub struct Pipeline {
     worker: String,
     batch_records: usize,
     lanes: BTreeMap<ShardId, Lane>,
+    /// The shards that are known to be done to their end.
+    finished: BTreeSet<ShardId>,
 }
 
 /// One input shard.
@@ -126,7 +128,7 @@ impl Pipeline {
     /// # Errors
     ///
     /// [`Error::InvalidArgument`] for a worker's name that a consumer could not have, and for a consumer whose name is too long to
-    /// name producers by: more than 115 characters. [`Error::ReadOnly`].
+    /// name producers by: more than 98 characters. [`Error::ReadOnly`].
     pub fn new(consumer: &Consumer, output: &Stream, worker: &str) -> Result<Self> {
         if output.is_read_only() {
             return Err(Error::ReadOnly);
@@ -144,6 +146,7 @@ impl Pipeline {
             worker: worker.to_owned(),
             batch_records: DEFAULT_BATCH_RECORDS,
             lanes: BTreeMap::new(),
+            finished: BTreeSet::new(),
         })
     }
 
@@ -199,19 +202,27 @@ impl Pipeline {
     /// Those of [`Consumer::reset`] and [`Stream::delete_producer`].
     pub fn restart(&mut self, start: RecordsStart) -> Result<()> {
         self.lanes.clear();
+        self.finished.clear();
         for checkpoint in self.consumer.checkpoints()? {
             self.forget_producer(checkpoint.shard_id)?;
         }
         self.consumer.reset(start)
     }
 
-    /// Begins the shards that are not finished, and whose parents are.
+    /// Begins the shards that are not finished, and whose parents are. The consumer's file is looked at only where there may be one.
     fn begin_lanes(&mut self) -> Result<()> {
+        let shards = self.consumer.stream().shards();
+        let is_known = |id: &ShardId| self.lanes.contains_key(id) || self.finished.contains(id);
+        let waits = |shard: &ShardSummary| shard.parents.iter().any(|parent| self.lanes.contains_key(parent));
+        if shards.iter().all(|shard| is_known(&shard.shard_id) || waits(shard)) {
+            return Ok(());
+        }
         let checkpoints = self.consumer.checkpoints()?;
-        let is_open = |checkpoint: &&crate::Checkpoint| checkpoint.position != Position::ShardEnd;
-        let unfinished: BTreeSet<_> =
-            checkpoints.iter().filter(is_open).map(|checkpoint| checkpoint.shard_id).collect();
-        for shard in self.consumer.stream().shards() {
+        let (finished, unfinished): (Vec<_>, Vec<_>) =
+            checkpoints.iter().partition(|checkpoint| checkpoint.position == Position::ShardEnd);
+        self.finished = finished.iter().map(|checkpoint| checkpoint.shard_id).collect();
+        let unfinished: BTreeSet<_> = unfinished.iter().map(|checkpoint| checkpoint.shard_id).collect();
+        for shard in shards {
             let waits = shard.parents.iter().any(|parent| unfinished.contains(parent));
             if !unfinished.contains(&shard.shard_id) || waits || self.lanes.contains_key(&shard.shard_id) {
                 continue;
@@ -302,8 +313,10 @@ impl Lane {
     }
 }
 
+/// Another for each input, consumer and shard: of two that shared one, each would take the other's batches for its own.
 fn producer_name(consumer: &Consumer, shard_id: ShardId) -> String {
-    format!("{}.{:012}", consumer.name(), shard_id.get())
+    let input = consumer.stream().stream_id().get() >> 64;
+    format!("{}.{:012}.{input:016x}", consumer.name(), shard_id.get())
 }
 
 impl fmt::Debug for Pipeline {

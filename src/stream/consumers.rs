@@ -10,7 +10,7 @@ use crate::leases::{ConsumersDirectory, LeaseError, LeaseFile};
 use crate::segment::Visibility;
 use crate::shard::{Cursor, Done, Shard};
 use crate::storage::StorageFile;
-use crate::types::{Durability, SequenceNumber, ShardId, ShardIteratorType};
+use crate::types::{Durability, SequenceNumber, ShardId, ShardIteratorType, StreamId};
 
 impl Stream {
     /// The file of a consumer, which is made if need be: one for all handles in this process.
@@ -55,6 +55,10 @@ impl Stream {
         let mut consumers = self.inner.consumers.lock();
         consumers.remove(name);
         self.inner.consumers_directory().delete(name).map_err(error_of(name))
+    }
+
+    pub(crate) fn stream_id(&self) -> StreamId {
+        self.inner.context.stream_id
     }
 
     pub(crate) fn expect_open(&self) -> Result<()> {

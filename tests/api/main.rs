@@ -22,6 +22,7 @@ mod iterators;
 mod linearizable;
 mod metrics;
 mod open;
+mod pipeline;
 mod producers;
 mod put;
 mod queue;

@@ -105,8 +105,8 @@ impl<'a> Life<'a> {
                 anabranch::Position::After(at) => Some(at.sequence_number.get()),
                 _ => None,
             };
-            let name = format!("copy.{:012}", checkpoint.shard_id.get());
-            let repeats = producer.name == name && producer.last_batch > done;
+            let is_its = producer.name.starts_with(&format!("copy.{:012}.", checkpoint.shard_id.get()));
+            let repeats = is_its && producer.last_batch > done;
             self.visited.count("a batch was to be repeated", repeats);
         }
         let is_finished =

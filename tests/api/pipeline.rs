@@ -1,0 +1,109 @@
+//! From stream to stream.
+
+use anabranch::{Error, Outputs, Pipeline, Record, RecordsStart, Stream};
+
+use crate::support::{S0, builder, read_stream, stream};
+
+fn copy(record: &Record, output: &mut Outputs) {
+    output.put(record.partition_key(), record.data());
+}
+
+fn run(pipeline: &mut Pipeline) {
+    while pipeline.step(copy).unwrap() > 0 {}
+}
+
+fn pipeline(input: &Stream, output: &Stream) -> Pipeline {
+    Pipeline::new(&input.consumer("copy").unwrap(), output, "worker").unwrap().batch_records(4)
+}
+
+fn data(stream: &Stream) -> Vec<String> {
+    let text = |record: Record| String::from_utf8(record.data().to_vec()).unwrap();
+    let mut data: Vec<_> = read_stream(stream).into_iter().map(text).collect();
+    data.sort_unstable();
+    data
+}
+
+/// Their consumers have one name, and their shards one id: still, what one has put is not taken for the other's.
+#[test]
+fn two_inputs_of_one_output_are_kept_apart() {
+    let inputs = [(); 2].map(|()| stream(builder()));
+    let (_directory, output) = stream(builder());
+    let mut expected = Vec::new();
+    for round in 0..3 {
+        for (index, (_, input)) in inputs.iter().enumerate() {
+            for number in 0..5 * (index + 1) {
+                let data = format!("{round}-{index}-{number}");
+                input.put("key", &data).unwrap();
+                expected.push(data);
+            }
+            run(&mut pipeline(input, &output));
+        }
+    }
+    expected.sort_unstable();
+    assert_eq!(data(&output), expected);
+}
+
+#[test]
+fn of_two_on_one_consumer_the_first_is_told_and_goes_on() {
+    let (_input, input) = stream(builder());
+    let (_output, output) = stream(builder());
+    let (mut first, mut second) = (pipeline(&input, &output), pipeline(&input, &output));
+    for round in 0..6 {
+        let one = if round % 2 == 0 { &mut first } else { &mut second };
+        input.put("key", round.to_string()).unwrap();
+        if round > 1 {
+            let error = one.step(copy).unwrap_err();
+            assert!(matches!(error, Error::ProducerFenced { .. } | Error::LeaseLost { .. }), "{error:?}");
+        }
+        run(one);
+    }
+    assert_eq!(data(&output), ["0", "1", "2", "3", "4", "5"]);
+}
+
+#[test]
+fn everything_is_made_anew_after_a_restart_of_the_pipeline() {
+    let (_input, input) = stream(builder());
+    let (_output, output) = stream(builder());
+    for number in 0..6 {
+        input.put("key", number.to_string()).unwrap();
+    }
+    let mut pipeline = pipeline(&input, &output);
+    run(&mut pipeline);
+    input.split_shard(S0, None).unwrap();
+    run(&mut pipeline);
+    assert_eq!(output.producers().unwrap().len(), 2, "of the children: the parent is finished");
+    pipeline.restart(RecordsStart::TrimHorizon).unwrap();
+    run(&mut pipeline);
+    assert_eq!(data(&output).len(), 12);
+}
+
+#[test]
+fn what_is_too_large_together_is_put_in_pieces() {
+    let (_input, input) = stream(builder());
+    let limits = anabranch::Limits { max_batch_records: 3, ..Default::default() };
+    let (_output, output) = stream(builder().limits(limits));
+    for number in 0..10 {
+        input.put("key", number.to_string()).unwrap();
+    }
+    run(&mut pipeline(&input, &output));
+    assert_eq!(data(&output).len(), 10);
+    input.put("key", b"four").unwrap();
+    let mut pipeline = pipeline(&input, &output);
+    let error = pipeline.step(|record, output| (0..4).for_each(|_| copy(record, output))).unwrap_err();
+    assert!(matches!(error, Error::BatchTooLarge { .. }), "{error:?}");
+    run(&mut pipeline);
+    assert_eq!(data(&output).len(), 11);
+}
+
+#[test]
+fn misuse_is_refused() {
+    let (_input, input) = stream(builder());
+    let (_output, output) = stream(builder());
+    let consumer = input.consumer(&"c".repeat(99)).unwrap();
+    assert!(matches!(Pipeline::new(&consumer, &output, "worker"), Err(Error::InvalidArgument { .. })));
+    let consumer = input.consumer(&"c".repeat(98)).unwrap();
+    assert!(matches!(Pipeline::new(&consumer, &output, "a/b"), Err(Error::InvalidArgument { .. })));
+    run(&mut Pipeline::new(&consumer, &output, "worker").unwrap());
+    let reader = builder().open_read_only(output.path()).unwrap();
+    assert!(matches!(Pipeline::new(&consumer, &reader, "worker"), Err(Error::ReadOnly)));
+}
