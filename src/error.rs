@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::format::FORMAT_VERSION;
-use crate::limits::Limits;
+use crate::limits::{Limits, MAX_NAME_CHARS};
 use crate::shard::ShardError;
 use crate::storage::{Corruption, Fault};
-use crate::types::{SequenceNumber, ShardId};
+use crate::types::{SequenceNumber, ShardId, is_name};
 
 /// The result of the library's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -335,6 +335,15 @@ impl Error {
 
     pub(crate) fn invalid(argument: &'static str, reason: impl Into<String>) -> Self {
         Self::InvalidArgument { argument, reason: reason.into() }
+    }
+
+    /// Refuses a name that a stream, a consumer, a worker, a producer or a queue cannot have.
+    pub(crate) fn check_name(argument: &'static str, name: &str) -> Result<()> {
+        if is_name(name) {
+            return Ok(());
+        }
+        let reason = format!("{name:?}; it has 1 to {MAX_NAME_CHARS} characters of [a-zA-Z0-9_.-]");
+        Err(Self::invalid(argument, reason))
     }
 
     /// For `map_err`: says which shard refused.

@@ -60,9 +60,6 @@ pub const MAX_MANIFEST_BYTES: u64 = 64 << 20;
 /// Most producers that a stream knows by name at a time.
 pub const MAX_PRODUCERS: usize = 10_000;
 
-/// The longest name of a producer, in bytes: as a stream's, of `[a-zA-Z0-9_.-]`.
-pub const MAX_PRODUCER_NAME_BYTES: usize = MAX_STREAM_NAME_CHARS;
-
 /// Most parts of batches that a shard remembers, over all its producers. Where merges would bring more together, the producers that have not put anything for
 /// the longest time are forgotten.
 pub const MAX_PRODUCER_PARTS: usize = 1 << 20;
@@ -136,14 +133,8 @@ pub const RETENTION_CHECK_MS: u64 = 10_000;
 /// How often the background thread looks whether an on-demand stream should split or merge, in milliseconds, unless its policy says otherwise.
 pub const CAPACITY_INTERVAL_MS: u64 = 5_000;
 
-/// A stream's name in a store: 1 to 128 characters of `[a-zA-Z0-9_.-]`, as Kinesis.
-pub const MAX_STREAM_NAME_CHARS: usize = 128;
-
-/// A consumer's name: 1 to 128 characters of `[a-zA-Z0-9_.-]`, as a stream's.
-pub const MAX_CONSUMER_NAME_CHARS: usize = 128;
-
-/// The name of a worker, which owns shards of a consumer: as a consumer's.
-pub const MAX_WORKER_NAME_CHARS: usize = 128;
+/// The name of a stream in a store, of a consumer, a worker, a producer or a queue: 1 to 128 characters of `[a-zA-Z0-9_.-]`, as Kinesis names streams.
+pub const MAX_NAME_CHARS: usize = 128;
 
 /// Most consumers of one stream.
 pub const MAX_CONSUMERS: usize = 10_000;
@@ -162,9 +153,6 @@ pub const MAX_LEASE_MS: u64 = 24 * 3_600_000;
 
 /// Most records of one batch that a worker is given, unless it says otherwise: as `GetRecords`.
 pub const DEFAULT_WORKER_RECORDS: usize = 10_000;
-
-/// A queue's name: 1 to 128 characters of `[a-zA-Z0-9_.-]`, as a stream's.
-pub const MAX_QUEUE_NAME_CHARS: usize = 128;
 
 /// Most records that one call of [`Queue::receive`](crate::Queue::receive) gives: as `GetRecords`.
 pub const MAX_QUEUE_RECEIVE: usize = 10_000;
@@ -194,9 +182,6 @@ pub const DEFAULT_QUEUE_SYNC_CHANGES: u64 = 10_000;
 /// [`Error::Locked`](crate::Error::Locked). It is held for microseconds, or for one sync: whoever keeps it longer was stopped.
 pub const CONSUMER_LOCK_MS: u64 = 10_000;
 
-const _: () =
-    assert!(MAX_CONSUMER_NAME_CHARS == MAX_STREAM_NAME_CHARS && MAX_WORKER_NAME_CHARS == MAX_STREAM_NAME_CHARS);
-const _: () = assert!(MAX_QUEUE_NAME_CHARS == MAX_STREAM_NAME_CHARS);
 const _: () = assert!(STAGING_SLOT_BYTES.is_multiple_of(SLOT_UNIT_BYTES));
 const _: () = assert!(MAX_DATA_BYTES < MAX_BATCH_BYTES);
 const _: () = assert!(DEFAULT_MAX_DATA_BYTES < DEFAULT_MAX_BATCH_BYTES);

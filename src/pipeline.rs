@@ -19,7 +19,7 @@ use std::fmt;
 use crate::consumer::{Consumer, Lease, Position};
 use crate::error::{Error, Result};
 use crate::segment::Record;
-use crate::stream::{Producer, PutEntry, RecordsStart, ShardIterator, ShardSummary, Stream};
+use crate::stream::{EntryBuffer, Producer, PutEntry, RecordsStart, ShardIterator, ShardSummary, Stream};
 use crate::types::{Durability, HashKey, SequenceNumber, ShardId};
 
 /// Most input records of a batch, unless [`Pipeline::batch_records`] says otherwise.
@@ -83,42 +83,18 @@ struct Lane {
 
 /// What is made of a batch of records.
 #[derive(Debug, Default)]
-pub struct Outputs {
-    keys: String,
-    data: Vec<u8>,
-    /// Where each record's key and data end, and its hash key.
-    records: Vec<(usize, usize, Option<HashKey>)>,
-}
+pub struct Outputs(EntryBuffer);
 
 impl Outputs {
     /// Has a record appended.
     pub fn put(&mut self, partition_key: impl AsRef<str>, data: impl AsRef<[u8]>) {
-        self.add(partition_key.as_ref(), data.as_ref(), None);
+        self.0.push(&PutEntry::new(partition_key.as_ref(), data.as_ref()));
     }
 
     /// Has a record appended that is routed by a hash key of its own.
     pub fn put_at(&mut self, hash_key: HashKey, partition_key: impl AsRef<str>, data: impl AsRef<[u8]>) {
-        self.add(partition_key.as_ref(), data.as_ref(), Some(hash_key));
-    }
-
-    fn add(&mut self, partition_key: &str, data: &[u8], hash_key: Option<HashKey>) {
-        self.keys.push_str(partition_key);
-        self.data.extend_from_slice(data);
-        self.records.push((self.keys.len(), self.data.len(), hash_key));
-    }
-
-    fn entries(&self) -> Vec<PutEntry<'_>> {
-        let (mut key, mut data) = (0, 0);
-        let entries = self.records.iter().map(|(key_end, data_end, hash_key)| {
-            let entry = PutEntry {
-                partition_key: self.keys.get(key..*key_end).unwrap_or_default(),
-                data: self.data.get(data..*data_end).unwrap_or_default(),
-                explicit_hash_key: *hash_key,
-            };
-            (key, data) = (*key_end, *data_end);
-            entry
-        });
-        entries.collect()
+        let entry = PutEntry::new(partition_key.as_ref(), data.as_ref());
+        self.0.push(&PutEntry { explicit_hash_key: Some(hash_key), ..entry });
     }
 }
 
@@ -133,13 +109,8 @@ impl Pipeline {
         if output.is_read_only() {
             return Err(Error::ReadOnly);
         }
-        let name = producer_name(consumer, ShardId::default());
-        if !crate::types::is_name(&name) || !crate::types::is_name(worker) {
-            let reason = format!(
-                "{name:?} names producers, {worker:?} a worker; they have 1 to 128 characters of [a-zA-Z0-9_.-]"
-            );
-            return Err(Error::invalid("pipeline name", reason));
-        }
+        Error::check_name("worker name", worker)?;
+        Error::check_name("producer name of the pipeline", &producer_name(consumer, ShardId::default()))?;
         Ok(Self {
             consumer: consumer.clone(),
             output: output.clone(),
@@ -308,7 +279,7 @@ impl Lane {
     fn put(&mut self, records: &[Record], outputs: &Outputs) -> Result<()> {
         let Some(last) = records.last() else { return Ok(()) };
         // Whatever the stream's level: a checkpoint must not outlive what was made.
-        self.producer.put_batch_with(last.sequence_number().get(), &outputs.entries(), Durability::Synced)?;
+        self.producer.put_batch_with(last.sequence_number().get(), &outputs.0.entries(), Durability::Synced)?;
         self.lease.checkpoint(last)
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::format::{MAX_QUEUE_FILE_BYTES, QueueFileError, QueueSnapshot};
-use crate::storage::{Access, Corruption, Fault, Storage};
+use crate::storage::{Access, Corruption, Fault, Storage, list_if_there, make_directory, remove_if_there};
 use crate::types::{StreamId, is_name};
 
 /// The directory in the stream's.
@@ -36,8 +36,8 @@ impl QueuesDirectory<'_> {
     /// Puts this in the place of what was kept of the queue, durably.
     pub(crate) fn write(&self, snapshot: &QueueSnapshot) -> Result<(), Fault> {
         let (path, new) = (self.path(&snapshot.name), self.path(&format!("~{}", snapshot.name)));
-        self.make()?;
-        self.remove_if_there(&new)?; // of a write that was cut short
+        make_directory(self.storage, &self.path(""))?;
+        remove_if_there(self.storage, &new)?; // of a write that was cut short
         let file = self.storage.create_file(&new).map_err(Fault::io("create", &new))?;
         file.write_at(&snapshot.encode(), 0).map_err(Fault::io("write", &new))?;
         file.sync().map_err(Fault::io("sync", &new))?;
@@ -48,7 +48,7 @@ impl QueuesDirectory<'_> {
 
     /// Deletes a queue, durably; whether there was one.
     pub(crate) fn delete(&self, name: &str) -> Result<bool, Fault> {
-        let is_there = self.remove_if_there(&self.path(name))?;
+        let is_there = remove_if_there(self.storage, &self.path(name))?;
         if is_there {
             self.sync()?;
         }
@@ -57,12 +57,7 @@ impl QueuesDirectory<'_> {
 
     /// The names of the queues, ascending.
     pub(crate) fn list(&self) -> Result<Vec<String>, Fault> {
-        let directory = self.path("");
-        let entries = match self.storage.list(&directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(Fault::io("list", &directory)(error)),
-        };
+        let entries = list_if_there(self.storage, &self.path(""))?;
         let files = entries.into_iter().filter(|entry| !entry.is_dir && is_name(&entry.name));
         let mut names: Vec<_> = files.map(|entry| entry.name).collect();
         names.sort_unstable();
@@ -108,24 +103,6 @@ impl QueuesDirectory<'_> {
             Ok(snapshot) => Ok(Some(snapshot)),
             Err(QueueFileError::Version(found)) => Err(Fault::UnsupportedVersion { path, found }),
             Err(error) => Err(damaged(error.to_string())),
-        }
-    }
-
-    fn make(&self) -> Result<(), Fault> {
-        let directory = self.path("");
-        match self.storage.create_dir(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(Fault::io("create", &directory)(error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn remove_if_there(&self, path: &Path) -> Result<bool, Fault> {
-        match self.storage.remove_file(path) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Fault::io("remove", path)(error)),
         }
     }
 

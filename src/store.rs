@@ -10,7 +10,6 @@ use crate::sync::Mutex;
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
-use crate::limits::MAX_STREAM_NAME_CHARS;
 use crate::shard::OpenFiles;
 use crate::storage::{Disk, Fault, Storage};
 use crate::stream::{Background, Stream, StreamBuilder, WeakStream, make_directories};
@@ -180,7 +179,7 @@ impl Store {
         let inner = &self.inner;
         let mut names = Vec::new();
         for entry in inner.storage.list(&inner.path).map_err(Fault::io("list", &inner.path))? {
-            if entry.is_dir && check_name(&entry.name).is_ok() && inner.is_stream(&entry.name)? {
+            if entry.is_dir && is_name(&entry.name) && inner.is_stream(&entry.name)? {
                 names.push(entry.name);
             }
         }
@@ -226,7 +225,7 @@ impl Inner {
     }
 
     fn stream_path(&self, name: &str) -> Result<PathBuf> {
-        check_name(name)?;
+        Error::check_name("stream name", name)?;
         Ok(self.path.join(name))
     }
 
@@ -283,14 +282,6 @@ impl Inner {
         }
         self.storage.remove_dir(path).map_err(Fault::io("remove", path))
     }
-}
-
-fn check_name(name: &str) -> Result<()> {
-    if is_name(name) {
-        return Ok(());
-    }
-    let reason = format!("{name:?}; it has 1 to {MAX_STREAM_NAME_CHARS} characters of [a-zA-Z0-9_.-]");
-    Err(Error::invalid("stream name", reason))
 }
 
 impl fmt::Debug for Store {

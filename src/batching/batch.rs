@@ -5,71 +5,30 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::storage::Process;
-use crate::stream::{PutEntry, PutReceipt};
+use crate::stream::{EntryBuffer, PutEntry, PutReceipt};
 use crate::sync::{Door, OnceLock};
-use crate::types::HashKey;
 
-/// Records that are sent together, their bytes one behind the other: none is allocated by itself.
+/// Records that are sent together.
 #[derive(Debug)]
 pub(super) struct Batch {
-    keys: String,
-    data: Vec<u8>,
-    places: Vec<Place>,
+    records: EntryBuffer,
     fate: Arc<Fate>,
-}
-
-/// How long the key and the data of a record are, behind those of the one before.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    key_bytes: usize,
-    data_bytes: usize,
-    explicit_hash_key: Option<HashKey>,
 }
 
 impl Batch {
     pub(super) fn new(process: Process) -> Self {
-        let fate = Arc::new(Fate::new(process));
-        Self { keys: String::new(), data: Vec::new(), places: Vec::new(), fate }
+        Self { records: EntryBuffer::default(), fate: Arc::new(Fate::new(process)) }
     }
 
     /// Takes a copy of a record.
     pub(super) fn push(&mut self, entry: &PutEntry<'_>) -> PutHandle {
-        let handle = PutHandle { fate: Arc::clone(&self.fate), index: self.places.len() };
-        self.keys.push_str(entry.partition_key);
-        self.data.extend_from_slice(entry.data);
-        self.places.push(Place {
-            key_bytes: entry.partition_key.len(),
-            data_bytes: entry.data.len(),
-            explicit_hash_key: entry.explicit_hash_key,
-        });
+        let handle = PutHandle { fate: Arc::clone(&self.fate), index: self.records.len() };
+        self.records.push(entry);
         handle
     }
 
-    /// How many records there are.
-    pub(super) fn len(&self) -> usize {
-        self.places.len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
-
-    /// Bytes of their keys and data.
-    pub(super) fn bytes(&self) -> usize {
-        self.keys.len() + self.data.len()
-    }
-
-    pub(super) fn entries(&self) -> Vec<PutEntry<'_>> {
-        let (mut keys, mut data) = (self.keys.as_str(), self.data.as_slice());
-        let mut entries = Vec::with_capacity(self.places.len());
-        for place in &self.places {
-            let (partition_key, more_keys) = keys.split_at(place.key_bytes);
-            let (bytes, more_data) = data.split_at(place.data_bytes);
-            let explicit_hash_key = place.explicit_hash_key;
-            entries.push(PutEntry { partition_key, data: bytes, explicit_hash_key });
-            (keys, data) = (more_keys, more_data);
-        }
-        entries
+    pub(super) fn records(&self) -> &EntryBuffer {
+        &self.records
     }
 
     /// Tells every handle what became of its record. There is one outcome for each record.
@@ -80,12 +39,10 @@ impl Batch {
 
     /// The same memory for the next batch, unless one large record has made it much longer than batches are.
     pub(super) fn reuse(mut self, batch_bytes: usize) -> Option<Self> {
-        if self.keys.capacity() + self.data.capacity() > batch_bytes.saturating_mul(4) {
+        if self.records.capacity() > batch_bytes.saturating_mul(4) {
             return None;
         }
-        self.keys.clear();
-        self.data.clear();
-        self.places.clear();
+        self.records.clear();
         self.fate = Arc::new(Fate::new(self.fate.process));
         Some(self)
     }

@@ -225,10 +225,10 @@ impl Shared {
 
     /// One outcome for each record, whatever happens: a storage or a clock of the user's may panic.
     fn send(&self, batch: &Batch) -> Vec<Result<PutReceipt>> {
-        let put = || self.stream.put_each(&batch.entries(), self.durability);
+        let put = || self.stream.put_each(&batch.records().entries(), self.durability);
         catch_unwind(AssertUnwindSafe(put)).unwrap_or_else(|panic| {
             let fault = Fault::io("put to", self.stream.path())(io::Error::other(words_of(panic.as_ref())));
-            vec![Err(Error::from(fault)); batch.len()]
+            vec![Err(Error::from(fault)); batch.records().len()]
         })
     }
 }

@@ -100,18 +100,20 @@ impl Queue {
             return Ok(None);
         }
         let bytes = entry.partition_key.len() + entry.data.len();
-        if !state.gathering.is_empty() && state.gathering.bytes() + bytes > self.bounds.batch_bytes {
+        if !state.gathering.records().is_empty()
+            && state.gathering.records().bytes() + bytes > self.bounds.batch_bytes
+        {
             self.end_gathering(&mut state);
         }
-        let is_first = state.gathering.is_empty();
+        let is_first = state.gathering.records().is_empty();
         if is_first && !self.bounds.linger.is_zero() {
             state.due = Some(Instant::now() + self.bounds.linger);
         }
         let handle = state.gathering.push(entry);
         state.in_flight.records += 1;
         state.in_flight.bytes += bytes;
-        let is_full = state.gathering.len() >= self.bounds.batch_records
-            || state.gathering.bytes() >= self.bounds.batch_bytes;
+        let is_full = state.gathering.records().len() >= self.bounds.batch_records
+            || state.gathering.records().bytes() >= self.bounds.batch_bytes;
         if is_full {
             self.end_gathering(&mut state);
         }
@@ -179,7 +181,7 @@ impl Queue {
     }
 
     fn settle(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
-        let target = state.gathered + u64::from(!state.gathering.is_empty());
+        let target = state.gathered + u64::from(!state.gathering.records().is_empty());
         state.wanted = state.wanted.max(target);
         self.work.notify_one();
         while state.resolved < target {
@@ -201,7 +203,7 @@ impl Queue {
             if let Some(batch) = state.full.pop_front() {
                 return Some(batch);
             }
-            if state.gathering.is_empty() {
+            if state.gathering.records().is_empty() {
                 if state.closing {
                     return None;
                 }
@@ -219,8 +221,8 @@ impl Queue {
     pub(super) fn resolve(&self, batch: Batch, outcomes: Vec<Result<PutReceipt>>) {
         let error = outcomes.iter().find_map(|outcome| outcome.as_ref().err().cloned());
         let mut state = self.state.lock();
-        state.in_flight.records = state.in_flight.records.saturating_sub(batch.len());
-        state.in_flight.bytes = state.in_flight.bytes.saturating_sub(batch.bytes());
+        state.in_flight.records = state.in_flight.records.saturating_sub(batch.records().len());
+        state.in_flight.bytes = state.in_flight.bytes.saturating_sub(batch.records().bytes());
         state.error = state.error.take().or(error);
         state.resolved += 1;
         // With the lock held: whoever was told finds the room, and whoever finds a flush over was told.

@@ -41,7 +41,7 @@ use crate::error::{Error, Result};
 use crate::format::{SlotState, StoredPosition};
 use crate::leases::LeaseFile;
 use crate::stream::{RecordsStart, ShardIterator, Stream, error_of};
-use crate::types::{Durability, ShardId, is_name};
+use crate::types::{Durability, ShardId};
 
 pub use handler::Handler;
 pub use lease::Lease;
@@ -95,7 +95,7 @@ impl Stream {
     /// many ([`MAX_CONSUMERS`](crate::limits::MAX_CONSUMERS)); [`Error::Corrupt`] for a damaged file; [`Error::UnsupportedVersion`];
     /// [`Error::Locked`] if somebody holds the lock for seconds; [`Error::Io`].
     pub fn consumer(&self, name: &str) -> Result<Consumer> {
-        check_name("consumer name", name)?;
+        Error::check_name("consumer name", name)?;
         let shards = self.listed_shards()?;
         let slots = || shards.into_iter().map(untouched).collect();
         let file = self.lease_file(name, slots)?;
@@ -116,7 +116,7 @@ impl Stream {
     ///
     /// [`Error::ConsumerNotFound`]; [`Error::Locked`]; [`Error::Io`]. A damaged one can be deleted.
     pub fn delete_consumer(&self, name: &str) -> Result<()> {
-        check_name("consumer name", name)?;
+        Error::check_name("consumer name", name)?;
         if self.delete_lease_file(name)? { Ok(()) } else { Err(Error::ConsumerNotFound(name.to_owned())) }
     }
 }
@@ -172,7 +172,7 @@ impl Consumer {
     ///
     /// [`Error::InvalidArgument`] for a worker's name that a consumer could not have, and those of [`checkpoint`](Self::checkpoint).
     pub fn take(&self, shard_id: ShardId, worker: &str) -> Result<Lease> {
-        check_name("worker name", worker)?;
+        Error::check_name("worker name", worker)?;
         self.expect_listed(shard_id)?;
         let state = self.change(shard_id, Level::Durable, |state| {
             let owner = worker.to_owned();
@@ -328,13 +328,6 @@ fn untouched(shard_id: ShardId) -> SlotState {
 
 fn next_epoch(state: &SlotState) -> Result<u64> {
     state.epoch.checked_add(1).ok_or_else(|| Error::invalid("epoch", "the shard changed hands 2^64 times"))
-}
-
-fn check_name(argument: &'static str, name: &str) -> Result<()> {
-    if is_name(name) {
-        return Ok(());
-    }
-    Err(Error::invalid(argument, format!("{name:?}; it has 1 to 128 characters of [a-zA-Z0-9_.-]")))
 }
 
 fn millis(duration: Duration) -> u64 {

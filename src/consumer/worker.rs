@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::rounds::{Observed, Plan};
-use super::{Checkpoint, Consumer, Lease, RecordPosition, check_name, millis};
+use super::{Checkpoint, Consumer, Lease, RecordPosition, millis};
 use crate::error::{Error, Result};
 use crate::limits::{DEFAULT_LEASE_MS, DEFAULT_WORKER_RECORDS, MAX_LEASE_MS, MIN_LEASE_MS};
 use crate::segment::Record;
@@ -151,7 +151,7 @@ impl Consumer {
     /// [`Error::InvalidArgument`] for a name that a consumer could not have, or options out of their ranges; [`Error::WorkerExists`] while a
     /// worker of this name is at work; [`Error::ConsumerNotFound`] if it was deleted; [`Error::Closed`]; [`Error::Io`].
     pub fn worker(&self, name: &str, options: WorkerOptions) -> Result<Worker> {
-        check_name("worker name", name)?;
+        Error::check_name("worker name", name)?;
         options.check()?;
         self.states()?; // it is there
         let claim = self.inner.stream.claim_worker(self.name(), name)?;

@@ -2,7 +2,7 @@
 
 use super::reader::Reader;
 use super::{FORMAT_VERSION, Seed};
-use crate::limits::{MAX_CONSUMER_NAME_CHARS, MAX_SHARD_ID, MAX_WORKER_NAME_CHARS};
+use crate::limits::{MAX_NAME_CHARS, MAX_SHARD_ID};
 use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
 
 /// The header; the slots start behind it.
@@ -20,8 +20,8 @@ pub(crate) const DELETED_MARK: [u8; 8] = *b"DELETED\0";
 
 const MAGIC: [u8; 8] = *b"ANABRCON";
 const CHECKED_BYTES: usize = 244;
-const NAME_BYTES: usize = MAX_CONSUMER_NAME_CHARS;
-const OWNER_BYTES: usize = MAX_WORKER_NAME_CHARS;
+const NAME_BYTES: usize = MAX_NAME_CHARS;
+const OWNER_BYTES: usize = MAX_NAME_CHARS;
 
 /// The front of a consumer's file.
 #[derive(Debug, Clone, PartialEq, Eq)]

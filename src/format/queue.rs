@@ -2,7 +2,7 @@
 
 use super::FORMAT_VERSION;
 use super::reader::Reader;
-use crate::limits::{MAX_QUEUE_NAME_CHARS, MAX_QUEUE_RECORDS, MAX_SHARD_ID, MAX_SHARDS};
+use crate::limits::{MAX_NAME_CHARS, MAX_QUEUE_RECORDS, MAX_SHARD_ID, MAX_SHARDS};
 use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp, is_name};
 
 /// In front of the shards.
@@ -105,7 +105,7 @@ impl QueueSnapshot {
     fn decode_fields(checked: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(checked);
         reader.take(MAGIC.len() + 4)?;
-        let name_bytes = usize::try_from(reader.u32()?).ok().filter(|bytes| *bytes <= MAX_QUEUE_NAME_CHARS)?;
+        let name_bytes = usize::try_from(reader.u32()?).ok().filter(|bytes| *bytes <= MAX_NAME_CHARS)?;
         let stream_id = StreamId::new(reader.u128()?);
         let created = Timestamp::from_millis(reader.i64()?);
         let (shards, records) = (usize::try_from(reader.u32()?).ok()?, usize::try_from(reader.u32()?).ok()?);
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn what_is_encoded_is_decoded() {
-        let longest = "n".repeat(MAX_QUEUE_NAME_CHARS);
+        let longest = "n".repeat(MAX_NAME_CHARS);
         for snapshot in [snapshot(vec![]), large(), QueueSnapshot { name: longest, ..large() }] {
             assert_eq!(QueueSnapshot::decode(&snapshot.encode()), Ok(snapshot));
         }

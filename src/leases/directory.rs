@@ -8,7 +8,9 @@ use super::file::{LeaseFile, first_copies};
 use super::{LeaseError, patiently};
 use crate::format::{CONSUMER_HEADER_BYTES, CONSUMER_SLOT_BYTES, ConsumerHeader, SlotState};
 use crate::limits::MAX_CONSUMERS;
-use crate::storage::{Access, Corruption, Fault, LockGuard, Storage, StorageFile};
+use crate::storage::{
+    Access, Corruption, Fault, LockGuard, Storage, StorageFile, list_if_there, make_directory, remove_if_there,
+};
 use crate::types::{StreamId, is_name};
 
 /// The directory in the stream's.
@@ -38,7 +40,7 @@ impl ConsumersDirectory<'_> {
         header: impl FnOnce() -> ConsumerHeader,
         slots: impl FnOnce() -> Vec<SlotState>,
     ) -> Result<LeaseFile, LeaseError> {
-        self.make()?;
+        make_directory(self.storage, &self.directory())?;
         let _lock = self.lock()?;
         match self.open(name) {
             Ok(Some(file)) => {
@@ -94,12 +96,7 @@ impl ConsumersDirectory<'_> {
 
     /// The names of the files, ascending.
     fn names(&self) -> Result<Vec<String>, Fault> {
-        let directory = self.directory();
-        let entries = match self.storage.list(&directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(Fault::io("list", &directory)(error)),
-        };
+        let entries = list_if_there(self.storage, &self.directory())?;
         let files = entries.into_iter().filter(|entry| !entry.is_dir && is_name(&entry.name));
         let mut names: Vec<_> = files.map(|entry| entry.name).collect();
         names.sort_unstable();
@@ -184,12 +181,7 @@ impl ConsumersDirectory<'_> {
             return Err(LeaseError::Full);
         }
         let (path, new) = (self.path(name), self.directory().join(NEW_FILE));
-        match self.storage.remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Fault::io("remove", &new)(error).into());
-            }
-            _ => {} // a leftover of a creation that was cut short, or none
-        }
+        remove_if_there(self.storage, &new)?; // of a creation that was cut short
         let file = self.storage.create_file(&new).map_err(Fault::io("create", &new))?;
         file.write_at(&first_copies(header, slots), 0).map_err(Fault::io("write", &new))?;
         file.sync().map_err(Fault::io("sync", &new))?;
@@ -208,16 +200,6 @@ impl ConsumersDirectory<'_> {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Fault::io("list", &directory)(error)),
-        }
-    }
-
-    fn make(&self) -> Result<(), Fault> {
-        let directory = self.directory();
-        match self.storage.create_dir(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(Fault::io("create", &directory)(error))
-            }
-            _ => Ok(()),
         }
     }
 

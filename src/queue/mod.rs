@@ -43,7 +43,7 @@ use crate::limits::{
 };
 use crate::stream::{RecordsStart, Stream};
 use crate::sync::MutexGuard;
-use crate::types::{SequenceNumber, ShardId, Timestamp, is_name};
+use crate::types::{SequenceNumber, ShardId, Timestamp};
 
 pub use receipt::{ParseReceiptError, Receipt, Received};
 
@@ -244,7 +244,7 @@ impl Stream {
     /// ranges; [`Error::ReadOnly`]; [`Error::Closed`]; [`Error::Corrupt`] for a damaged file (see [`repair`](crate::repair)); [`Error::UnsupportedVersion`];
     /// [`Error::Io`].
     pub fn queue(&self, name: &str, options: QueueOptions) -> Result<Queue> {
-        check_name(name)?;
+        Error::check_name("queue name", name)?;
         let now = self.clock().now();
         options.check(now)?;
         // Before the lock under which queues are opened, since it may have to sync.
@@ -269,7 +269,7 @@ impl Stream {
     ///
     /// [`Error::QueueNotFound`]; [`Error::ReadOnly`]; [`Error::Io`]. A damaged one can be deleted.
     pub fn delete_queue(&self, name: &str) -> Result<()> {
-        check_name(name)?;
+        Error::check_name("queue name", name)?;
         let is_gone = self.delete_queue_file(name)?;
         self.wake_queues();
         if is_gone { Ok(()) } else { Err(Error::QueueNotFound(name.to_owned())) }
@@ -510,13 +510,6 @@ fn place(receipt: Receipt) -> Place {
 
 fn expired(receipt: Receipt) -> Error {
     Error::ReceiptExpired { shard_id: receipt.shard_id, sequence_number: receipt.sequence_number }
-}
-
-fn check_name(name: &str) -> Result<()> {
-    if is_name(name) {
-        return Ok(());
-    }
-    Err(Error::invalid("queue name", format!("{name:?}; it has 1 to 128 characters of [a-zA-Z0-9_.-]")))
 }
 
 fn check_visibility(visibility: Duration) -> Result<()> {

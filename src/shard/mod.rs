@@ -31,6 +31,7 @@ mod recover;
 mod resume;
 mod retain;
 mod segments;
+mod signal;
 mod staging;
 #[cfg(all(test, not(shuttle)))]
 mod tests;
@@ -42,8 +43,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sync::thread::{self, Thread};
-use crate::sync::{Condvar, Mistake, Mutex, RwLock, park_timeout, planted};
+use crate::sync::{Condvar, Mistake, Mutex, RwLock, planted};
 
 use crate::clock::Clock;
 use crate::format::{SealKind, ShardEntry, StreamOptions};
@@ -59,6 +59,9 @@ pub(crate) use producers::{Lineage, Memory, ProducerRegistry, Producers};
 pub(crate) use recover::Torn;
 pub(crate) use resume::Done;
 pub(crate) use retain::Removal;
+pub(crate) use signal::Signal;
+#[cfg(feature = "async")]
+pub(crate) use signal::TaskId;
 pub(crate) use staging::{STAGING_FILE, Staged, StagingSlots};
 pub(crate) use watermark::{WATERMARK_FILE, Watermarks};
 
@@ -123,109 +126,11 @@ impl Counters {
     }
 }
 
-/// Wakes sleepers when something happened; costs one load while nobody sleeps. Each sleeper parks by itself and has no lock to take again
-/// when it is woken. Tasks leave their wakers beside them.
-#[derive(Debug, Default)]
-pub(crate) struct Signal {
-    sleepers: AtomicU64,
-    sleeping: Mutex<Sleeping>,
-}
-
-#[derive(Debug, Default)]
-struct Sleeping {
-    threads: Vec<Thread>,
-    /// One waker a task.
-    #[cfg(feature = "async")]
-    tasks: Vec<(TaskId, std::task::Waker)>,
-}
-
-impl Signal {
-    /// Whether somebody sleeps, asked by one who has just stored with sequential consistency what the sleepers look at.
-    pub(crate) fn has_sleepers(&self) -> bool {
-        self.sleepers.load(Ordering::SeqCst) > 0
-    }
-
-    /// Something happened. It must be visible to others before this is called.
-    pub(crate) fn ring(&self) {
-        // Sequentially consistent with the increment in `wait_unless`: either this sees the sleeper, or the
-        // sleeper's last look sees what happened.
-        crate::sync::atomic::fence(Ordering::SeqCst);
-        if self.has_sleepers() {
-            let woken = std::mem::take(&mut *self.sleeping.lock());
-            woken.threads.iter().for_each(Thread::unpark);
-            #[cfg(feature = "async")]
-            self.wake_tasks(woken.tasks);
-        }
-    }
-
-    /// Sleeps until a ring or for `timeout`, unless `happened` says that there is no need to. It may end early: callers look again.
-    pub(crate) fn wait_unless(&self, timeout: Duration, happened: impl Fn() -> bool) {
-        let late = planted(Mistake::RegisterLate);
-        if late && happened() {
-            return;
-        }
-        let this = thread::current();
-        self.sleepers.fetch_add(1, Ordering::SeqCst);
-        self.sleeping.lock().threads.push(this.clone());
-        crate::sync::atomic::fence(Ordering::SeqCst);
-        // A ring from here on finds this thread in the list, and then parking ends at once.
-        if late || !happened() {
-            park_timeout(timeout);
-        }
-        self.sleeping.lock().threads.retain(|thread| thread.id() != this.id());
-        self.sleepers.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Who waits without a thread.
-#[cfg(feature = "async")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TaskId(u64);
-
 #[cfg(feature = "async")]
 impl ShardContext {
     /// One that no other task of the stream has.
     pub(crate) fn new_task(&self) -> TaskId {
         TaskId(self.tasks.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-#[cfg(feature = "async")]
-impl Signal {
-    /// Has the next ring wake this task, and says whether something has `happened` already: then the task has to look again now. The waker stays until a ring, or until it is
-    /// [forgotten](Self::forget).
-    pub(crate) fn watch(&self, task: TaskId, waker: &std::task::Waker, happened: impl FnOnce() -> bool) -> bool {
-        let mut sleeping = self.sleeping.lock();
-        if let Some((_, known)) = sleeping.tasks.iter_mut().find(|(other, _)| *other == task) {
-            known.clone_from(waker);
-        } else {
-            self.sleepers.fetch_add(1, Ordering::SeqCst);
-            sleeping.tasks.push((task, waker.clone()));
-        }
-        drop(sleeping);
-        crate::sync::atomic::fence(Ordering::SeqCst); // as in `wait_unless`
-        happened()
-    }
-
-    /// The task waits no more.
-    pub(crate) fn forget(&self, task: TaskId) {
-        let mut sleeping = self.sleeping.lock();
-        let before = sleeping.tasks.len();
-        sleeping.tasks.retain(|(other, _)| *other != task);
-        let gone = before - sleeping.tasks.len();
-        self.sleepers.fetch_sub(gone as u64, Ordering::SeqCst);
-    }
-
-    /// Whether tasks wait.
-    pub(crate) fn has_tasks(&self) -> bool {
-        !self.sleeping.lock().tasks.is_empty()
-    }
-
-    fn wake_tasks(&self, tasks: Vec<(TaskId, std::task::Waker)>) {
-        self.sleepers.fetch_sub(tasks.len() as u64, Ordering::SeqCst);
-        for (_, waker) in tasks {
-            waker.wake();
-        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::format::{
 };
 use crate::limits::MAX_PRODUCER_PARTS;
 use crate::segment::{StampedBatch, producers_section, read_footer, read_header};
-use crate::storage::{Access, Corruption, Fault, Storage};
+use crate::storage::{Access, Corruption, Fault, Storage, list_if_there};
 use crate::types::{HashKey, HashKeyRange, ShardId, StreamId};
 
 /// The producers that the stream knows, and which handle of each may append.
@@ -245,11 +245,7 @@ impl Memory<'_> {
     /// The section of a shard's newest sealed segment, if there is one.
     fn newest_section(&self, entry: &ShardEntry) -> Result<Option<Vec<ProducerPart>>, Fault> {
         let directory = self.shards.join(entry.id.directory());
-        let names = match self.storage.list(&directory) {
-            Ok(names) => names,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Fault::io("list", &directory)(error)),
-        };
+        let names = list_if_there(self.storage, &directory)?;
         let firsts = names.iter().filter(|name| !name.is_dir).filter_map(|name| parse_segment_name(&name.name));
         let mut firsts: Vec<_> = firsts.filter(|first| *first >= entry.first).collect();
         firsts.sort_unstable();

@@ -27,6 +27,7 @@
 mod disk;
 mod fault;
 mod map;
+mod names;
 mod process;
 mod simulated;
 mod staging;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 pub use disk::Disk;
 pub use fault::{Corruption, Fault};
 pub use map::Map;
+pub(crate) use names::{list_if_there, make_directory, remove_if_there};
 pub(crate) use process::Process;
 pub use simulated::{Crash, DiskFault, Operation, SimulatedDisk};
 pub use staging::{Staging, StagingLayout, StagingSlot};

@@ -23,7 +23,10 @@ use crate::shard::{
     Counters, FlushRequest, Lineage, OpenFiles, ProducerRegistry, RecentSegments, STAGING_FILE, Shard,
     ShardContext, Signal, Staged, StagingSlots, Torn, WATERMARK_FILE, Watermarks,
 };
-use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Process, Storage};
+use crate::storage::{
+    Access, Corruption, DirEntry, Disk, Fault, LockGuard, Process, Storage, list_if_there, make_directory,
+    remove_if_there,
+};
 use crate::trace::event;
 use crate::types::{HashKeyRange, SequenceNumber, ShardId, StreamId, Timestamp};
 
@@ -161,9 +164,9 @@ impl Opening {
         let storage = self.storage();
         let shards = self.path.join(SHARDS_DIRECTORY);
         self.refuse_records(&shards)?;
-        make_empty_directory(storage, &shards)?;
+        make_directory(storage, &shards)?;
         for entry in &state.shards {
-            make_empty_directory(storage, &self.shard_directory(entry.id))?;
+            make_directory(storage, &self.shard_directory(entry.id))?;
         }
         storage.sync_dir(&shards).map_err(Fault::io("sync", &shards))?;
         let watermark = self.path.join(WATERMARK_FILE);
@@ -176,11 +179,12 @@ impl Opening {
 
     /// Segments without a manifest are not the leftover of a creation: somebody lost the manifest.
     fn refuse_records(&self, shards: &Path) -> Result<()> {
-        for directory in list_if_there(self.storage(), shards)? {
-            let inside = list_if_there(self.storage(), &shards.join(&directory))?;
+        for DirEntry { name, .. } in list_if_there(self.storage(), shards)? {
+            let inside = list_if_there(self.storage(), &shards.join(&name))?;
             if !inside.is_empty() {
-                return Err(self
-                    .not_a_stream(format!("the directory has no MANIFEST, but shards/{directory} holds files")));
+                return Err(
+                    self.not_a_stream(format!("the directory has no MANIFEST, but shards/{name} holds files"))
+                );
             }
         }
         Ok(())
@@ -252,7 +256,7 @@ impl Opening {
     fn remove_unlisted(&self, state: &ManifestState) -> Result<(), Fault> {
         let storage = self.storage();
         let shards = self.path.join(SHARDS_DIRECTORY);
-        for name in list_if_there(storage, &shards)? {
+        for DirEntry { name, .. } in list_if_there(storage, &shards)? {
             let Some(id) = ShardId::from_directory(&name).filter(|id| state.shard(*id).is_none()) else {
                 continue;
             };
@@ -268,7 +272,7 @@ impl Opening {
                 .into());
             }
             for file in files {
-                remove_if_there(storage, &directory.join(file))?;
+                remove_if_there(storage, &directory.join(file.name))?;
             }
             storage.remove_dir(&directory).map_err(Fault::io("remove", &directory))?;
         }
@@ -440,29 +444,6 @@ fn parent_of(path: &Path) -> Option<&Path> {
     match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Some(Path::new(".")),
         parent => parent,
-    }
-}
-
-/// Makes a directory, or takes one that is there and empty of files.
-pub(super) fn make_empty_directory(storage: &dyn Storage, path: &Path) -> Result<(), Fault> {
-    match storage.create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Fault::io("create", path)(error)),
-        _ => Ok(()),
-    }
-}
-
-fn list_if_there(storage: &dyn Storage, path: &Path) -> Result<Vec<String>, Fault> {
-    match storage.list(path) {
-        Ok(entries) => Ok(entries.into_iter().map(|entry| entry.name).collect()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(Fault::io("list", path)(error)),
-    }
-}
-
-pub(super) fn remove_if_there(storage: &dyn Storage, path: &Path) -> Result<(), Fault> {
-    match storage.remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::io("remove", path)(error)),
-        _ => Ok(()),
     }
 }
 

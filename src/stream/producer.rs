@@ -13,7 +13,7 @@ use crate::segment::Visibility;
 use crate::shard::{AppendEntry, Shard, ShardError, Stamped};
 use crate::sync::atomic::AtomicU64;
 use crate::sync::{Mistake, planted};
-use crate::types::{Durability, HashKey, SequenceNumber, ShardId, is_name};
+use crate::types::{Durability, HashKey, SequenceNumber, ShardId};
 
 /// A producer whose batches can be put again without being appended again: after an error whose outcome is unknown, after `kill -9`, after a power cut.
 ///
@@ -85,10 +85,7 @@ impl Stream {
     /// be fenced or not.
     pub fn producer(&self, name: impl AsRef<str>) -> Result<Producer> {
         let name = name.as_ref();
-        if !is_name(name) {
-            let reason = format!("{name:?}; it has 1 to 128 characters of [a-zA-Z0-9_.-]");
-            return Err(Error::invalid("producer name", reason));
-        }
+        Error::check_name("producer name", name)?;
         let ProducerEntry { name, id, epoch } = self.inner.raise_epoch(name)?;
         let current_epoch = self.inner.fence_producer(id, epoch);
         Ok(Producer { stream: self.clone(), name, id, epoch, current_epoch })

@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::open::{LOCK_FILE, SHARDS_DIRECTORY, make_empty_directory, remove_if_there};
+use super::open::{LOCK_FILE, SHARDS_DIRECTORY};
 use super::salvage::{Look, Looker, LostRange, Piece, SegmentFile, lost_range};
 use super::verify::{VerifyOptions, VerifyReport, no_stream, verify};
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ use crate::manifest::{self, MANIFEST_FILE, Manifest, ReplaceError};
 use crate::queue_files::QueuesDirectory;
 use crate::segment::{Run, SegmentWriter, StampedBatch, Survey, producers_section};
 use crate::shard::{Memory, Producers, Staged, WATERMARK_FILE, Watermarks};
-use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Storage};
+use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Storage, make_directory, remove_if_there};
 use crate::types::{HashKeyRange, SequenceNumber, ShardId, Timestamp};
 
 /// The directory in the stream's that takes what was damaged; each repair makes one in it, named by a number.
@@ -185,7 +185,7 @@ impl<'a> Repair<'a> {
 
     fn repair_shard(&mut self, id: ShardId) -> Result<()> {
         let directory = self.shard_directory(id);
-        make_empty_directory(self.storage.as_ref(), &directory)?;
+        make_directory(self.storage.as_ref(), &directory)?;
         let parent = self.path.join(SHARDS_DIRECTORY);
         self.sync_dir(&parent)?;
         let look = Looker::new(self.storage.as_ref(), self.path, Some(&self.found), &[], false)?.look(id)?;
@@ -425,7 +425,7 @@ impl<'a> Repair<'a> {
     }
 
     fn empty_scratch(&self) -> Result<()> {
-        make_empty_directory(self.storage.as_ref(), &self.scratch)?;
+        make_directory(self.storage.as_ref(), &self.scratch)?;
         for entry in self.storage.list(&self.scratch).map_err(Fault::io("list", &self.scratch))? {
             self.remove(&self.scratch.join(&entry.name))?;
         }
@@ -463,7 +463,7 @@ fn input_of<'a>(frame: &Frame<'a>, run: &Run) -> FrameInput<'a> {
 /// Makes the directory for what this repair sets aside: the first free number.
 fn make_aside(storage: &dyn Storage, path: &Path) -> Result<PathBuf> {
     let all = path.join(DAMAGED_DIRECTORY);
-    make_empty_directory(storage, &all)?;
+    make_directory(storage, &all)?;
     storage.sync_dir(path).map_err(Fault::io("sync", path))?;
     let taken = storage.list(&all).map_err(Fault::io("list", &all))?;
     let highest = taken.iter().filter_map(|entry| entry.name.parse::<u64>().ok()).max();

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::open::{SHARDS_DIRECTORY, make_empty_directory};
+use super::open::SHARDS_DIRECTORY;
 use super::{Member, Stream, StreamInner};
 use crate::error::{Error, Result};
 use crate::format::{ClosedShard, ManifestState, ShardEntry};
@@ -16,7 +16,7 @@ use crate::limits::{MAX_SHARD_ID, MAX_SHARDS};
 use crate::manifest::{self, Manifest, ReplaceError};
 use crate::routing::{self, Step};
 use crate::shard::{Counters, Shard};
-use crate::storage::Fault;
+use crate::storage::{Fault, make_directory};
 use crate::trace::event;
 use crate::types::{HashKey, HashKeyRange, SequenceNumber, ShardId, Timestamp};
 
@@ -191,7 +191,7 @@ impl StreamInner {
         let mut shards = Vec::with_capacity(entries.len());
         for entry in entries {
             let directory = parent.join(entry.id.directory());
-            make_empty_directory(storage, &directory)?;
+            make_directory(storage, &directory)?;
             shards.push(Arc::new(Shard::new(Arc::clone(&self.context), directory, entry)));
         }
         storage.sync_dir(&parent).map_err(Fault::io("sync", &parent))?;

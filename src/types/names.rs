@@ -3,13 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::limits::MAX_STREAM_NAME_CHARS;
+use crate::limits::MAX_NAME_CHARS;
 
 /// Whether a stream, a consumer, a worker or a producer can be called so: 1 to 128 characters of `[a-zA-Z0-9_.-]`, as Kinesis names streams, and
 /// a name of its own in a directory: neither `.` nor `..`.
 pub(crate) fn is_name(name: &str) -> bool {
     let characters = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-    characters && (1..=MAX_STREAM_NAME_CHARS).contains(&name.len()) && name != "." && name != ".."
+    characters && (1..=MAX_NAME_CHARS).contains(&name.len()) && name != "." && name != ".."
 }
 
 /// A shard's number in its stream. Prints as Kinesis names shards: `shardId-000000000007`.

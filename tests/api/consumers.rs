@@ -88,7 +88,7 @@ fn consumers_are_independent_listed_and_deleted() {
 #[test]
 fn names_are_checked() {
     let (_directory, stream) = stream(builder());
-    let longest = "n".repeat(limits::MAX_CONSUMER_NAME_CHARS);
+    let longest = "n".repeat(limits::MAX_NAME_CHARS);
     let consumer = stream.consumer(&longest).unwrap();
     consumer.take(S0, &longest).unwrap();
     assert_eq!(consumer.checkpoint(S0).unwrap().owner, Some(longest.clone()));
