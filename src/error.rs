@@ -3,9 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::format::FORMAT_VERSION;
-use crate::limits::{Limits, MAX_NAME_CHARS};
+use crate::limits::{MAX_NAME_CHARS, Quota};
 use crate::shard::ShardError;
 use crate::storage::{Corruption, Fault};
 use crate::types::{SequenceNumber, ShardId, is_name};
@@ -28,7 +29,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A record's data is longer than the stream's [`Limits::max_data_bytes`].
+    /// A record's data is longer than the stream's [`Limits::max_data_bytes`](crate::Limits::max_data_bytes).
     #[error("data of {bytes} bytes is over the stream's limit of {limit}")]
     DataTooLarge {
         /// The data's length.
@@ -36,18 +37,30 @@ pub enum Error {
         /// The limit.
         limit: u32,
     },
-    /// A batch has more records or more bytes than the stream's [`Limits`] allow.
+    /// A batch has more records or more bytes than the stream's [`Limits`](crate::Limits) allow.
     #[error(
-        "a batch of {records} records with {bytes} bytes is over the stream's limit of {} records or {} bytes",
-        limits.max_batch_records, limits.max_batch_bytes
+        "a batch of {records} records with {bytes} bytes is over the stream's limit of {max_records} records or \
+         {max_bytes} bytes"
     )]
     BatchTooLarge {
         /// Its records.
         records: usize,
         /// Its bytes: keys and data.
         bytes: usize,
-        /// The limits.
-        limits: Limits,
+        /// The most records that it may have.
+        max_records: u32,
+        /// The most bytes that it may have.
+        max_bytes: u32,
+    },
+    /// More would pass a shard than the [quotas](crate::Quotas) of the stream allow. Nothing was put, and nothing skipped.
+    #[error("{quota} of {shard_id} exceed the stream's quota; there is room in {retry_after:?}")]
+    ThroughputExceeded {
+        /// The shard.
+        shard_id: ShardId,
+        /// What there was too much of.
+        quota: Quota,
+        /// When to try again, if nobody else comes between.
+        retry_after: Duration,
     },
     /// The stream has no such shard, or no longer.
     #[error("the stream has no shard {0}")]
@@ -276,6 +289,8 @@ pub enum ErrorKind {
     Trimmed,
     /// Read on behind what is lost; the error names it.
     Lost,
+    /// Wait as long as the error says.
+    Throttled,
     /// Wait until the other writer is gone, or open read-only.
     Locked,
     /// Open for writing.
@@ -320,6 +335,7 @@ impl Error {
             | Self::LeaseLost { .. }
             | Self::ReceiptExpired { .. }
             | Self::ShardClosed(_) => ErrorKind::Conflict,
+            Self::ThroughputExceeded { .. } => ErrorKind::Throttled,
             Self::Trimmed { .. } => ErrorKind::Trimmed,
             Self::Lost { .. } => ErrorKind::Lost,
             Self::Locked(_) => ErrorKind::Locked,

@@ -132,7 +132,7 @@ pub use capacity::{Capacity, CapacityPolicy};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use consumer::{Checkpoint, Consumer, Handler, Lease, Position, RecordPosition, Work, Worker, WorkerOptions};
 pub use error::{Error, ErrorKind, Result};
-pub use limits::Limits;
+pub use limits::{Limits, Quota, Quotas};
 pub use pipeline::{Outputs, Pipeline};
 pub use queue::{
     ParseReceiptError, Queue, QueueDescription, QueueOptions, QueueShardDescription, Receipt, Received, SetAside,

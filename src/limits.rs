@@ -3,6 +3,9 @@
 //! Each limit is checked on the way in (a typed error, nothing written) *and* on the way back from
 //! disk (a length that breaks its limit is damage, and is never used to allocate or to step).
 
+use std::fmt;
+use std::num::NonZeroU64;
+
 /// The longest partition key, in Unicode characters. Kinesis' own limit.
 pub const MAX_PARTITION_KEY_CHARS: usize = 256;
 
@@ -178,6 +181,12 @@ pub const MAX_QUEUE_RECORDS: usize = MAX_QUEUE_UNACKNOWLEDGED + MAX_QUEUE_SET_AS
 /// After how many changes a queue writes down where it stands, unless it says otherwise.
 pub const DEFAULT_QUEUE_SYNC_CHANGES: u64 = 10_000;
 
+/// Most records that one read call gives under [`Quotas`]: as `GetRecords`.
+pub const CALL_RECORDS: usize = 10_000;
+
+/// Most bytes (keys and data) that one read call gives under [`Quotas`], but for the record that passes it: 10 MiB, as `GetRecords`.
+pub const CALL_BYTES: u64 = 10 << 20;
+
 /// How long an operation on a consumer waits for its file's lock, in milliseconds, before it is refused as
 /// [`Error::Locked`](crate::Error::Locked). It is held for microseconds, or for one sync: whoever keeps it longer was stopped.
 pub const CONSUMER_LOCK_MS: u64 = 10_000;
@@ -194,11 +203,13 @@ const _: () =
 // Positions inside a segment are kept as 32-bit counts of 8 bytes.
 const _: () = assert!(MAX_SEGMENT_FILE_BYTES / 8 < u32::MAX as u64);
 
-/// The bounds of one stream, fixed when it is created and kept in its manifest.
+/// The bounds of one stream: of sizes, which are fixed when it is created and kept in its manifest, and of throughput, which whoever opens
+/// it may set anew.
 ///
 /// ```
 /// let limits = anabranch::Limits { max_data_bytes: 10 << 20, ..Default::default() };
 /// assert_eq!(limits.max_batch_records, 10_000);
+/// assert_eq!(limits.quotas, anabranch::Quotas::none());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Limits {
@@ -209,6 +220,115 @@ pub struct Limits {
     /// Most bytes (keys and data) in one `put_batch`: up to [`MAX_BATCH_BYTES`], and at least
     /// `max_data_bytes` plus the longest key.
     pub max_batch_bytes: u32,
+    /// How much may pass a shard in a second: not kept in the manifest, none by default. [`Stream::set_quotas`](crate::Stream::set_quotas) changes them.
+    pub quotas: Quotas,
+}
+
+/// How much may pass one shard in a second; `None` is no quota.
+///
+/// A library does not throttle its host, so that there are none by default. [`Quotas::kinesis`] are the service's, for tests of what a program does
+/// when it is throttled, and for servers. They hold for one open stream, of this process; another process has its own. Time is that of the
+/// stream's [`Clock`](crate::Clock), and monotonic.
+///
+/// Who is over a quota gets [`Error::ThroughputExceeded`](crate::Error::ThroughputExceeded), which says how long to wait; nothing was written, and nothing skipped.
+///
+/// # Writing
+///
+/// Each shard has a bucket of what one second brings. A put passes if all its records and bytes are in it, or if it is full: what is larger than a second's quota passes
+/// by itself, and those behind it wait until it is paid for. Of [`put_batch`](crate::Stream::put_batch) and a producer's batch, all passes or nothing;
+/// [`put_each`](crate::Stream::put_each) refuses single records. What passed is counted, whatever becomes of it.
+///
+/// # Reading
+///
+/// Reading is counted in *calls*, as `GetRecords`: a call begins with the first record that a reader finds, and ends at the tail, after [`CALL_RECORDS`]
+/// records or behind [`CALL_BYTES`] bytes. Looks that find nothing cost nothing; [`ShardIterator::begin_call`](crate::ShardIterator::begin_call) counts one
+/// all the same. A call passes while the shard's bucket is not empty, and takes what it gives, be it more than is there: what gave a second's quota or more closes the shard to
+/// readers until it is paid for, 10 MiB for 5 seconds at 2 MiB/s.
+///
+/// All readers of a shard share one bucket, but for those that are [dedicated](crate::ShardIterator::dedicated) to a consumer, which has one for each shard.
+/// A dedicated reader is not counted in calls, but record by record.
+///
+/// [`Stream::get`](crate::Stream::get) is not counted, nor is what a [`Queue`](crate::Queue) reads.
+///
+/// ```
+/// # fn main() -> anabranch::Result<()> {
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("clicks");
+/// use std::{sync::Arc, time::Duration};
+/// use anabranch::{Error, Limits, ManualClock, Stream, Timestamp};
+///
+/// let clock = Arc::new(ManualClock::at(Timestamp::from_millis(0)));
+/// let stream = Stream::builder().limits(Limits::kinesis()).clock(clock.clone()).create(&path)?;
+/// stream.put("user-1", vec![0; 1_000_000])?;
+/// let Err(Error::ThroughputExceeded { retry_after, .. }) = stream.put("user-1", vec![0; 500_000]) else { panic!() };
+/// assert!(retry_after < Duration::from_millis(500)); // 1 MiB a second, of which 48 KiB are left
+///
+/// clock.advance(retry_after);
+/// stream.put("user-1", vec![0; 500_000])?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Quotas {
+    /// Bytes (keys and data) that are put.
+    pub write_bytes: Option<NonZeroU64>,
+    /// Records that are put.
+    pub write_records: Option<NonZeroU64>,
+    /// Bytes (keys and data) that all readers together are given.
+    pub shared_read_bytes: Option<NonZeroU64>,
+    /// Calls of all readers together.
+    pub shared_read_calls: Option<NonZeroU64>,
+    /// Bytes (keys and data) that the dedicated readers of one consumer are given.
+    pub dedicated_read_bytes: Option<NonZeroU64>,
+}
+
+/// What a quota counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Quota {
+    /// [`Quotas::write_bytes`].
+    WriteBytes,
+    /// [`Quotas::write_records`].
+    WriteRecords,
+    /// [`Quotas::shared_read_bytes`] or, for a dedicated reader, [`Quotas::dedicated_read_bytes`].
+    ReadBytes,
+    /// [`Quotas::shared_read_calls`].
+    ReadCalls,
+}
+
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WriteBytes => "bytes put",
+            Self::WriteRecords => "records put",
+            Self::ReadBytes => "bytes read",
+            Self::ReadCalls => "read calls",
+        })
+    }
+}
+
+impl Quotas {
+    /// No quotas.
+    pub const fn none() -> Self {
+        Self {
+            write_bytes: None,
+            write_records: None,
+            shared_read_bytes: None,
+            shared_read_calls: None,
+            dedicated_read_bytes: None,
+        }
+    }
+
+    /// Those of Kinesis Data Streams, per shard and second: 1 MiB and 1,000 records written; 2 MiB in 5 calls for all readers together; 2 MiB for each dedicated consumer.
+    pub const fn kinesis() -> Self {
+        Self {
+            write_bytes: NonZeroU64::new(1 << 20),
+            write_records: NonZeroU64::new(1_000),
+            shared_read_bytes: NonZeroU64::new(2 << 20),
+            shared_read_calls: NonZeroU64::new(5),
+            dedicated_read_bytes: NonZeroU64::new(2 << 20),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -217,11 +337,29 @@ impl Default for Limits {
             max_data_bytes: DEFAULT_MAX_DATA_BYTES,
             max_batch_records: DEFAULT_MAX_BATCH_RECORDS,
             max_batch_bytes: DEFAULT_MAX_BATCH_BYTES,
+            quotas: Quotas::none(),
         }
     }
 }
 
 impl Limits {
+    /// Those of Kinesis Data Streams: records of 1 MiB, batches of 500 records and 10 MiB, and its [quotas](Quotas::kinesis).
+    ///
+    /// The service counts a record's key into its 1 MiB, which is not done here.
+    pub const fn kinesis() -> Self {
+        Self {
+            max_data_bytes: 1 << 20,
+            max_batch_records: 500,
+            max_batch_bytes: 10 << 20,
+            quotas: Quotas::kinesis(),
+        }
+    }
+
+    /// What of them the manifest keeps.
+    pub(crate) const fn of_sizes(self) -> Self {
+        Self { quotas: Quotas::none(), ..self }
+    }
+
     /// Says what is wrong with these limits, if anything.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         let one_record = u64::from(self.max_data_bytes) + MAX_PARTITION_KEY_BYTES as u64;

@@ -150,7 +150,12 @@ impl Pipeline {
         let (mut done, mut ended) = (0, false);
         for shard_id in self.lanes.keys().copied().collect::<Vec<_>>() {
             let Some(lane) = self.lanes.get_mut(&shard_id) else { continue };
-            match lane.step(self.batch_records, &self.consumer, make) {
+            let repeats = lane.repeats_to.is_some();
+            let records = match lane.read(self.batch_records) {
+                Err(error) if !repeats => return Err(error), // no record was taken
+                other => other.and_then(|records| lane.handle(records, &self.consumer, make)),
+            };
+            match records {
                 Ok(0) if lane.iterator.end_of_shard().is_some() => {
                     self.end_lane(shard_id)?;
                     ended = true;
@@ -230,14 +235,13 @@ impl Pipeline {
 }
 
 impl Lane {
-    /// Handles a batch; gives how many records it had.
-    fn step(
+    /// Handles a batch, or as much of it as fits; gives how many records that were.
+    fn handle(
         &mut self,
-        batch_records: usize,
+        mut records: Vec<Record>,
         consumer: &Consumer,
         make: &mut impl FnMut(&Record, &mut Outputs),
     ) -> Result<u64> {
-        let mut records = self.read(batch_records)?;
         while !records.is_empty() {
             let mut outputs = Outputs::default();
             for record in &records {
@@ -266,9 +270,9 @@ impl Lane {
         let first = self.iterator.next_sequence_number();
         let repeats =
             self.repeats_to.map(|last| usize::try_from(last.since(first)).map_or(usize::MAX, |before| before + 1));
-        let records = self.iterator.available().take(repeats.unwrap_or(batch_records));
-        let records = records.collect::<Result<Vec<_>>>()?;
-        if repeats.is_some_and(|repeats| records.len() < repeats) {
+        let Some(repeats) = repeats else { return self.iterator.next_records(batch_records) };
+        let records = self.iterator.available().take(repeats).collect::<Result<Vec<_>>>()?;
+        if records.len() < repeats {
             // They are there, but this process does not see all of them yet.
             self.iterator = self.lease.iterator()?.include_unsynced(false);
             return Ok(Vec::new());

@@ -24,6 +24,9 @@ pub use queue::InFlight;
 use batch::Batch;
 use queue::{Bounds, Patience, Queue};
 
+/// How long records over a quota wait at most before it is asked again: the stream's clock may be one that is set.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// Puts records in batches, in the background: what the Kinesis Producer Library is to the service.
 ///
 /// [`put`](Self::put) copies the record and returns; the [`PutHandle`] it gives resolves to the record's receipt or to its error. Records are sent
@@ -59,6 +62,8 @@ use queue::{Bounds, Patience, Queue};
 /// A record that cannot be put at all is refused by `put`, before it is in a batch. What happens to a batch happens to each of its records by
 /// itself: those of a failed shard get its error, their neighbours their receipts. Who dropped the handles learns of an error by the next
 /// [`flush`](Self::flush) or [`close`](Self::close). A batch is no unit: after a crash any prefix of each shard's records may be there.
+///
+/// Records over the stream's [quotas](crate::Quotas) wait here until there is room, and those behind them with them.
 ///
 /// # Memory
 ///
@@ -225,11 +230,37 @@ impl Shared {
 
     /// One outcome for each record, whatever happens: a storage or a clock of the user's may panic.
     fn send(&self, batch: &Batch) -> Vec<Result<PutReceipt>> {
-        let put = || self.stream.put_each(&batch.records().entries(), self.durability);
+        let put = || self.put_all(&batch.records().entries());
         catch_unwind(AssertUnwindSafe(put)).unwrap_or_else(|panic| {
             let fault = Fault::io("put to", self.stream.path())(io::Error::other(words_of(panic.as_ref())));
             vec![Err(Error::from(fault)); batch.records().len()]
         })
+    }
+}
+
+impl Shared {
+    /// Those that are over the stream's quotas are put again, in their order, when there is room.
+    fn put_all(&self, entries: &[PutEntry<'_>]) -> Vec<Result<PutReceipt>> {
+        let mut outcomes = self.stream.put_each_checked(entries, self.durability);
+        while let Some(wait) = outcomes.iter().filter_map(throttled_for).min() {
+            thread::sleep(wait.min(LOOK_AGAIN));
+            let throttled = (0..entries.len()).filter(|index| throttled_for(&outcomes[*index]).is_some());
+            let throttled: Vec<_> = throttled.collect();
+            let again: Vec<_> = throttled.iter().map(|index| entries[*index]).collect();
+            for (index, outcome) in
+                throttled.into_iter().zip(self.stream.put_each_checked(&again, self.durability))
+            {
+                outcomes[index] = outcome;
+            }
+        }
+        outcomes
+    }
+}
+
+fn throttled_for(outcome: &Result<PutReceipt>) -> Option<Duration> {
+    match outcome {
+        Err(Error::ThroughputExceeded { retry_after, .. }) => Some(*retry_after),
+        _ => None,
     }
 }
 

@@ -28,11 +28,18 @@ pub struct WorkerOptions {
     pub lease_time: Duration,
     /// Most records of a batch: at least 1; 10,000 by default.
     pub max_records: usize,
+    /// Whether what the worker reads is counted to the consumer's own [quota](crate::Quotas::dedicated_read_bytes) instead of that which all readers
+    /// share: no, by default. Where a quota is used up, the worker gives nothing of that shard for a while.
+    pub dedicated: bool,
 }
 
 impl Default for WorkerOptions {
     fn default() -> Self {
-        Self { lease_time: Duration::from_millis(DEFAULT_LEASE_MS), max_records: DEFAULT_WORKER_RECORDS }
+        Self {
+            lease_time: Duration::from_millis(DEFAULT_LEASE_MS),
+            max_records: DEFAULT_WORKER_RECORDS,
+            dedicated: false,
+        }
     }
 }
 
@@ -53,6 +60,13 @@ impl WorkerOptions {
     #[must_use]
     pub fn max_records(mut self, records: usize) -> Self {
         self.max_records = records;
+        self
+    }
+
+    /// Sets [`dedicated`](Self::dedicated).
+    #[must_use]
+    pub fn dedicated(mut self, yes: bool) -> Self {
+        self.dedicated = yes;
         self
     }
 
@@ -319,6 +333,7 @@ impl Worker {
             }
             other => (other?, Ok(())),
         };
+        let iterator = if self.options.dedicated { iterator.dedicated(self.consumer.name())? } else { iterator };
         self.held.insert(shard_id, Held { lease, iterator, renewed_at, is_ended: false });
         self.pending.push_back(Work::Started(checkpoint));
         overtaken
@@ -332,7 +347,10 @@ impl Worker {
             self.tended_at = None; // it may be another's by now: the next round tells
             return Ok(None);
         }
-        let records = held.iterator.available().take(most).collect::<Result<Vec<_>>>()?;
+        let records = match held.iterator.next_records(most) {
+            Err(Error::ThroughputExceeded { .. }) => return Ok(None), // another shard may give
+            other => other?,
+        };
         if !records.is_empty() {
             return Ok(Some(Work::Records { shard_id, records }));
         }

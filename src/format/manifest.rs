@@ -29,7 +29,7 @@ use super::FORMAT_VERSION;
 use super::reader::Reader;
 use crate::limits::{
     DEFAULT_FLUSH_BYTES, DEFAULT_FLUSH_INTERVAL_MS, DEFAULT_SEGMENT_BYTES, Limits, MAX_PRODUCERS,
-    MAX_SEGMENT_BYTES, MAX_SHARD_ID, MAX_SHARDS, MIN_SEGMENT_BYTES,
+    MAX_SEGMENT_BYTES, MAX_SHARD_ID, MAX_SHARDS, MIN_SEGMENT_BYTES, Quotas,
 };
 use crate::types::{
     Durability, HashKey, HashKeyRange, PartitionHash, RetentionPeriod, SequenceNumber, ShardId, StreamId,
@@ -430,6 +430,7 @@ impl StreamOptions {
                 max_data_bytes: reader.u32()?,
                 max_batch_records: reader.u32()?,
                 max_batch_bytes: reader.u32()?,
+                quotas: Quotas::none(), // whoever opens the stream says them
             },
             initial_shards: reader.u32()?,
         })

@@ -10,7 +10,7 @@ use crate::capacity::Capacity;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::format::StreamOptions;
-use crate::limits::{Limits, MIN_SEGMENT_BYTES};
+use crate::limits::{Limits, MIN_SEGMENT_BYTES, Quotas};
 use crate::shard::OpenFiles;
 use crate::storage::Storage;
 use crate::types::{Durability, PartitionHash, RetentionPeriod};
@@ -261,9 +261,13 @@ impl StreamBuilder {
             partition_hash: self.partition_hash.unwrap_or(defaults.partition_hash),
             flush_interval: self.flush_interval.unwrap_or(defaults.flush_interval),
             flush_bytes: self.flush_bytes.unwrap_or(defaults.flush_bytes),
-            limits: self.limits.unwrap_or(defaults.limits),
+            limits: self.limits.map_or(defaults.limits, Limits::of_sizes),
             initial_shards: self.initial_shards().unwrap_or(defaults.initial_shards),
         }
+    }
+
+    pub(super) fn quotas(&self) -> Quotas {
+        self.limits.map_or(Quotas::none(), |limits| limits.quotas)
     }
 
     fn initial_shards(&self) -> Option<u32> {
@@ -280,7 +284,7 @@ impl StreamBuilder {
         expect("partition_hash", self.partition_hash, &stored.partition_hash)?;
         expect("flush_interval", self.flush_interval, &stored.flush_interval)?;
         expect("flush_bytes", self.flush_bytes, &stored.flush_bytes)?;
-        expect("limits", self.limits, &stored.limits)
+        expect("limits", self.limits.map(Limits::of_sizes), &stored.limits)
     }
 }
 

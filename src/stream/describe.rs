@@ -156,9 +156,9 @@ impl Stream {
         })
     }
 
-    /// The bounds of this stream's records and batches.
+    /// The bounds of this stream's records and batches, and the quotas in force.
     pub fn limits(&self) -> Limits {
-        self.inner.context.options.limits
+        Limits { quotas: self.quotas(), ..self.inner.context.options.limits }
     }
 
     /// What an acknowledged put survives, unless it asks for more.
@@ -223,7 +223,7 @@ impl StreamInner {
             flush_interval: options.flush_interval,
             flush_bytes: options.flush_bytes,
             partition_hash: options.partition_hash,
-            limits: options.limits,
+            limits: Limits { quotas: self.quotas.current(), ..options.limits },
             shards,
         })
     }

@@ -8,12 +8,14 @@ mod capacity;
 mod consumers;
 mod describe;
 mod entries;
+mod metered;
 mod open;
 mod parallel;
 mod producer;
 mod put;
 mod put_each;
 mod queues;
+mod quotas;
 mod read;
 mod records;
 mod refresh;
@@ -118,6 +120,7 @@ pub(crate) struct StreamInner {
     recovery: RecoveryReport,
     deletion_clock: Mutex<DeletionClock>,
     scaling: Scaling,
+    quotas: quotas::QuotaKeeper,
     background: Mutex<Option<Background>>,
     files: Arc<OpenFiles>,
     /// Whether a thread has waiting tasks of a read-only stream look at the files.

@@ -12,6 +12,7 @@ use crate::sync::Mutex;
 
 use super::builder::StreamBuilder;
 use super::capacity::Scaling;
+use super::quotas::QuotaKeeper;
 use super::retention::DeletionClock;
 use super::{Background, Handle, Member, RecoveryReport, Stream, StreamInner, Topology, TornTail, parallel};
 use crate::clock::{Clock, SystemClock};
@@ -383,6 +384,7 @@ impl Opening {
             read_only: lock.is_none(),
             process: Process::this(),
             scaling: Scaling::new(self.builder.capacity),
+            quotas: QuotaKeeper::new(self.builder.quotas()),
             deletion_clock: Mutex::new(DeletionClock::new(context.clock.as_ref())),
             path: self.path,
             context,

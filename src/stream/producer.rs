@@ -266,9 +266,11 @@ impl StreamInner {
         self.writable()?;
         self.check_batch(entries)?;
         let durability = self.effective(options.durability.unwrap_or(Durability::Buffered));
+        self.admit(entries)?;
         let mut batch = StampedPut { entries, durability, stamped, places: vec![None; entries.len()] };
-        let refused = self
-            .distribute(entries, |shard, indices| Ok(taken(shard, batch.append(self, shard, indices))?.is_some()));
+        let refused = self.distribute(entries, (0..entries.len()).collect(), |shard, indices| {
+            Ok(taken(shard, batch.append(self, shard, indices))?.is_some())
+        });
         let mut outcome = refused.into_iter().next().map_or(Ok(()), |(_, error)| Err(error));
         if durability == Durability::Synced {
             outcome = outcome.and(self.commit_places(&batch.places)); // also after an error: nothing stays staged for ever

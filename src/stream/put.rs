@@ -277,6 +277,9 @@ impl StreamInner {
         loop {
             let topology = self.topology.load();
             let shard = topology.shard_of(key).ok_or(Error::Closed)?;
+            if self.quotas.are_on() {
+                self.admit_put(shard.id(), entry)?;
+            }
             let appended = match shard.append(std::iter::once(entry.into()), durability, condition) {
                 Err(ShardError::NotOpen) => {
                     self.wait_for_reshard()?;
@@ -333,8 +336,9 @@ impl StreamInner {
         self.check_batch(entries)?;
         let durability = self.effective(options.durability.unwrap_or(Durability::Buffered));
         let condition = options.condition();
+        self.admit(entries)?;
         let mut receipts = vec![None; entries.len()];
-        let refused = self.distribute(entries, |shard, indices| {
+        let refused = self.distribute(entries, (0..entries.len()).collect(), |shard, indices| {
             if condition.expect_next.is_some() && indices.len() < entries.len() {
                 return Err(Error::invalid("expect_next", "the batch goes to more than one shard"));
             }
@@ -348,15 +352,15 @@ impl StreamInner {
         }
     }
 
-    /// Has each shard take the entries that it takes now, through the reshards that come between; `take` answers `false` for one that does not, for now. Gives
-    /// what was refused, and why.
+    /// Has each shard take those of the entries at `waiting` that it takes now, through the reshards that come between; `take` answers `false` for one that
+    /// does not, for now. Gives what was refused, and why.
     pub(super) fn distribute(
         &self,
         entries: &[PutEntry<'_>],
+        mut waiting: Vec<usize>,
         mut take: impl FnMut(&Arc<Shard>, &[usize]) -> Result<bool>,
-    ) -> Vec<(Vec<usize>, Error)> {
+    ) -> Vec<Refused> {
         let mut refused = Vec::new();
-        let mut waiting: Vec<usize> = (0..entries.len()).collect();
         while !waiting.is_empty() {
             let groups = match self.group(entries, &waiting) {
                 Ok(groups) => groups,
@@ -468,8 +472,8 @@ impl StreamInner {
         let limits = self.context.options.limits;
         let bytes = entries.iter().map(|entry| entry.partition_key.len() + entry.data.len()).sum::<usize>();
         if entries.len() > limits.max_batch_records as usize || bytes > limits.max_batch_bytes as usize {
-            let records = entries.len();
-            return Err(Error::BatchTooLarge { records, bytes, limits });
+            let (max_records, max_bytes) = (limits.max_batch_records, limits.max_batch_bytes);
+            return Err(Error::BatchTooLarge { records: entries.len(), bytes, max_records, max_bytes });
         }
         entries.iter().try_for_each(|entry| self.check(entry))
     }
@@ -484,6 +488,9 @@ impl StreamInner {
         Ok(())
     }
 }
+
+/// The places of entries that a shard refused, and why.
+pub(super) type Refused = (Vec<usize>, Error);
 
 /// A shard, and the number up to which it has to be committed.
 pub(super) type CommitWait = (Arc<Shard>, SequenceNumber);

@@ -92,7 +92,7 @@ impl Stream {
     /// A reader that gives only what no crash can take back.
     pub(crate) fn durable_iterator(&self, shard_id: ShardId, next: SequenceNumber) -> Result<ShardIterator> {
         let iterator = self.shard_iterator(shard_id, ShardIteratorType::AtSequenceNumber(next))?;
-        Ok(iterator.include_unsynced(false))
+        Ok(iterator.include_unsynced(false).uncounted())
     }
 
     /// The oldest record of a shard that retention keeps.

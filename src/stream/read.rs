@@ -6,6 +6,8 @@ use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::metered::MeteredCursor;
+use super::quotas::Payer;
 use super::{Stream, StreamInner};
 use crate::error::{Error, Result};
 use crate::segment::{Record, RecordBatch, Visibility};
@@ -35,9 +37,11 @@ pub(super) const FOLLOW_STEP: Duration = Duration::from_millis(1);
 /// earliest number left, every time: where to go on is its owner's decision.
 pub struct ShardIterator {
     stream: Arc<StreamInner>,
-    cursor: Cursor,
+    cursor: MeteredCursor,
     /// Where it waited last.
     waited_at: SequenceNumber,
+    /// What was found behind the last records that were given.
+    lost: Option<Error>,
 }
 
 /// A shard that continues one that was read to its end.
@@ -66,7 +70,12 @@ impl Stream {
     }
 
     pub(super) fn iterate(&self, cursor: Cursor) -> ShardIterator {
-        ShardIterator { stream: Arc::clone(&self.inner.0), waited_at: cursor.next(), cursor }
+        ShardIterator {
+            stream: Arc::clone(&self.inner.0),
+            waited_at: cursor.next(),
+            cursor: cursor.into(),
+            lost: None,
+        }
     }
 
     /// One record by its sequence number.
@@ -79,9 +88,10 @@ impl Stream {
         if let Some(record) = self.inner.record(shard_id, sequence_number) {
             return Ok(record);
         }
-        let mut iterator = self.shard_iterator(shard_id, ShardIteratorType::AtSequenceNumber(sequence_number))?;
-        let next = iterator.cursor.shard().next(iterator.cursor.visibility());
-        match iterator.cursor.next_batch(1).map_err(Error::of_shard(shard_id))?.0.next() {
+        self.inner.refresh()?;
+        let mut cursor = self.inner.cursor(shard_id, ShardIteratorType::AtSequenceNumber(sequence_number))?;
+        let next = cursor.shard().next(cursor.visibility());
+        match cursor.next_batch(1).map_err(Error::of_shard(shard_id))?.0.next() {
             Some(record) => Ok(record.to_record()),
             None => Err(Error::BeyondTail { shard_id, requested: sequence_number, next }),
         }
@@ -145,13 +155,59 @@ impl ShardIterator {
         self
     }
 
+    /// Counts what is read from now on to this consumer's [quota](crate::Quotas::dedicated_read_bytes) instead of that which all readers share: what Kinesis calls enhanced
+    /// fan-out. The name need not be that of a [`Consumer`](crate::Consumer); all who say the same share a quota for each shard.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] for a name that a consumer could not have.
+    pub fn dedicated(mut self, consumer: &str) -> Result<Self> {
+        Error::check_name("consumer name", consumer)?;
+        self.cursor.payer = Some(Payer::Dedicated(consumer.into()));
+        Ok(self)
+    }
+
+    /// What is read from now on is not counted.
+    pub(crate) fn uncounted(mut self) -> Self {
+        self.cursor.payer = None;
+        self
+    }
+
+    /// Begins a read call that is counted to the [quotas](crate::Quotas), be there records or not: what a server does for each `GetRecords`. Otherwise a call
+    /// begins by itself with the first record. Without quotas this does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ThroughputExceeded`].
+    pub fn begin_call(&mut self) -> Result<()> {
+        self.cursor.begin_call(&self.stream)
+    }
+
     /// The records that follow and are there now, borrowed from the map: at most 256 KiB of them, and at least one if
     /// there is any. An empty batch means the tail, or the [end of the shard](Self::end_of_shard).
     pub fn next_batch(&mut self) -> Result<RecordBatch<'_>> {
-        self.poll()?;
-        let shard_id = self.shard_id();
-        let (batch, _) = self.cursor.next_batch(usize::MAX).map_err(Error::of_shard(shard_id))?;
-        Ok(batch)
+        self.say_lost()?;
+        self.cursor.next_batch(&self.stream)
+    }
+
+    /// The records that follow and are there now, at most so many. None mean the tail, or the [end of the shard](Self::end_of_shard).
+    ///
+    /// Unlike collecting [`available`](Self::available), it loses no record to an error that comes behind some: they are given, and the next call meets the error.
+    pub fn next_records(&mut self, most: usize) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        while records.len() < most {
+            match self.next_record() {
+                Ok(Some(record)) => records.push(record),
+                Ok(None) => break,
+                Err(error) if records.is_empty() => return Err(error),
+                Err(error) => {
+                    // All others are met again where they stand.
+                    self.lost = Some(error).filter(|error| matches!(error, Error::Lost { .. }));
+                    break;
+                }
+            }
+        }
+        Ok(records)
     }
 
     /// As [`next_batch`](Self::next_batch), but waits up to `timeout` for a first record.
@@ -215,16 +271,17 @@ impl ShardIterator {
     }
 
     pub(super) fn next_record(&mut self) -> Result<Option<Record>> {
-        if let Some(record) = self.cursor.next_verified() {
-            return Ok(Some(record));
-        }
-        self.poll()?;
-        let shard_id = self.shard_id();
-        self.cursor.next_record().map_err(Error::of_shard(shard_id))
+        self.say_lost()?;
+        self.cursor.next_record(&self.stream)
+    }
+
+    fn say_lost(&mut self) -> Result<()> {
+        self.lost.take().map_or(Ok(()), Err)
     }
 
     /// Looks whether there are records; a read-only stream looks at the files for them.
     fn poll(&mut self) -> Result<Progress> {
+        self.say_lost()?;
         self.stream.poll_cursor(&mut self.cursor)
     }
 

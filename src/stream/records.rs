@@ -5,11 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::metered::MeteredCursor;
 use super::read::{FOLLOW_STEP, WAIT_STEP};
 use super::{Stream, StreamInner};
 use crate::error::{Error, Result};
 use crate::segment::{Record, RecordBatch};
-use crate::shard::{Cursor, Progress};
+use crate::shard::Progress;
 use crate::types::{ShardId, ShardIteratorType, Timestamp};
 
 /// Where [`Stream::records`] starts.
@@ -31,7 +32,7 @@ pub struct Records {
     stream: Arc<StreamInner>,
     start: RecordsStart,
     /// The shards being read.
-    active: BTreeMap<ShardId, Cursor>,
+    active: BTreeMap<ShardId, MeteredCursor>,
     /// The shards read to their end, or not to be read.
     finished: BTreeSet<ShardId>,
     /// The shard that gave the last records: when its turn is over, its neighbour is asked first.
@@ -67,7 +68,7 @@ impl Records {
             let topology = self.stream.topology();
             for (id, member) in &topology.shards {
                 if member.entry.is_open() {
-                    self.active.insert(*id, self.stream.cursor(*id, ShardIteratorType::Latest)?);
+                    self.active.insert(*id, self.stream.cursor(*id, ShardIteratorType::Latest)?.into());
                 } else {
                     self.finished.insert(*id);
                 }
@@ -93,7 +94,7 @@ impl Records {
                 RecordsStart::AtTimestamp(time) => ShardIteratorType::AtTimestamp(time),
             };
             match self.stream.cursor(*id, kind) {
-                Ok(cursor) => drop(self.active.insert(*id, cursor)),
+                Ok(cursor) => drop(self.active.insert(*id, cursor.into())),
                 Err(Error::ShardNotFound(_)) => {} // expired since
                 Err(error) => return Err(error),
             }
@@ -106,7 +107,7 @@ impl Records {
     pub fn next_batch(&mut self) -> Result<RecordBatch<'_>> {
         self.turn = 0; // a batch is a turn
         match self.take_turn()? {
-            Some((ready, cursor)) => Ok(cursor.next_batch(usize::MAX).map_err(Error::of_shard(ready))?.0),
+            Some((stream, cursor)) => cursor.next_batch(stream),
             None => Ok(RecordBatch::default()),
         }
     }
@@ -130,19 +131,20 @@ impl Records {
 
     pub(super) fn next_record(&mut self) -> Result<Option<Record>> {
         if self.turn > 0
-            && let Some(record) = self.active.get_mut(&self.last).and_then(Cursor::next_verified)
+            && let Some(record) =
+                self.active.get_mut(&self.last).and_then(|cursor| cursor.next_verified(&self.stream))
         {
             self.turn -= 1;
             return Ok(Some(record));
         }
         match self.take_turn()? {
-            Some((ready, cursor)) => cursor.next_record().map_err(Error::of_shard(ready)),
+            Some((stream, cursor)) => cursor.next_record(stream),
             None => Ok(None),
         }
     }
 
     /// The shard that gives next: the last one, if it has records and its turn is not over.
-    fn take_turn(&mut self) -> Result<Option<(ShardId, &mut Cursor)>> {
+    fn take_turn(&mut self) -> Result<Option<(&StreamInner, &mut MeteredCursor)>> {
         if self.goes_on()? {
             self.turn -= 1;
         } else if let Some(id) = self.find_ready()? {
@@ -150,7 +152,7 @@ impl Records {
         } else {
             return Ok(None);
         }
-        Ok(self.active.get_mut(&self.last).map(|cursor| (self.last, cursor)))
+        Ok(self.active.get_mut(&self.last).map(|cursor| (&*self.stream, cursor)))
     }
 
     fn goes_on(&mut self) -> Result<bool> {

@@ -26,6 +26,7 @@ mod pipeline;
 mod producers;
 mod put;
 mod queue;
+mod quotas;
 mod read_only;
 mod reshard;
 mod retention;

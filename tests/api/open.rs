@@ -150,6 +150,7 @@ fn options_out_of_range_are_refused_before_anything_is_made() {
         max_data_bytes,
         max_batch_records,
         max_batch_bytes,
+        ..Limits::default()
     };
     let wrong = [
         ("shards", builder().shards(0)),
@@ -184,7 +185,12 @@ fn options_out_of_range_are_refused_before_anything_is_made() {
 
 #[test]
 fn options_at_the_edges_of_their_ranges_are_kept() {
-    let limits = Limits { max_data_bytes: 256 << 20, max_batch_records: 1 << 20, max_batch_bytes: 512 << 20 };
+    let limits = Limits {
+        max_data_bytes: 256 << 20,
+        max_batch_records: 1 << 20,
+        max_batch_bytes: 512 << 20,
+        ..Limits::default()
+    };
     let (_directory, path) = place();
     let options = || {
         builder()

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use anabranch::storage::Storage;
 use anabranch::{
-    Crash, DiskFault, Durability, Error, ErrorKind, HashKey, LostRange, PutEntry, PutOptions, RecordsStart,
-    RepairReport, SalvageReport, Salvaged, ShardId, ShardIteratorType, SimulatedDisk, VerifyOptions, repair,
-    salvage, verify,
+    Crash, DiskFault, Durability, Error, ErrorKind, HashKey, LostRange, Pipeline, PutEntry, PutOptions,
+    RecordsStart, RepairReport, SalvageReport, Salvaged, ShardId, ShardIteratorType, SimulatedDisk, VerifyOptions,
+    Work, WorkerOptions, repair, salvage, verify,
 };
 
 use crate::Random;
@@ -701,4 +701,54 @@ fn reading_starts_at_a_lost_record() {
     let read: Vec<_> =
         iterator.available().map(|record| record.map(|record| record.sequence_number().get())).collect();
     assert!(matches!(read.as_slice(), [Err(Error::Lost { .. }), Ok(1), Ok(2)]), "{read:?}");
+}
+
+/// Workers and pipelines take records many at a time: those before the lost ones are theirs, and the loss is told behind them.
+#[test]
+fn what_stands_before_a_lost_record_is_handled() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(anabranch::ManualClock::default()));
+    let stream = builder(&disk, &clock).create(PATH).unwrap();
+    for number in 0..5 {
+        stream.put("key", [number; 100]).unwrap();
+    }
+    stream.close().unwrap();
+    let path = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
+    let at = frames(&disk.read_file(&path).unwrap())[2];
+    disk.damage(&path, |bytes| bytes[at + 50] ^= 1).unwrap();
+    assert_eq!(repair(PATH, storage(&disk)).unwrap().lost.len(), 1);
+    let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
+
+    let mut iterator = stream.shard_iterator(ShardId::new(0), ShardIteratorType::TrimHorizon).unwrap();
+    assert_eq!(iterator.next_records(10).unwrap().len(), 2);
+    assert!(matches!(iterator.next_records(10), Err(Error::Lost { first, .. }) if first.get() == 2));
+    assert_eq!(iterator.next_records(10).unwrap().len(), 2);
+
+    let mut worker = stream.consumer("c").unwrap().worker("w", WorkerOptions::new()).unwrap();
+    let mut told = Vec::new();
+    while told.len() < 5 {
+        match worker.poll() {
+            Ok(Some(Work::Records { records, .. })) => {
+                told.extend(records.iter().map(|record| Some(record.data()[0])));
+            }
+            Ok(_) => {}
+            Err(Error::Lost { .. }) => told.push(None),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(told, [Some(0), Some(1), None, Some(3), Some(4)]);
+
+    let output = builder(&disk, &clock).create("output").unwrap();
+    let mut pipeline = Pipeline::new(&stream.consumer("d").unwrap(), &output, "w").unwrap();
+    let mut step = || pipeline.step(|record, outputs| outputs.put("key", record.data()));
+    assert_eq!(step().unwrap(), 2);
+    assert!(matches!(step(), Err(Error::Lost { .. })));
+    assert_eq!(step().unwrap(), 2);
+    assert_eq!(step().unwrap(), 0);
+    let copied = output
+        .records(RecordsStart::TrimHorizon)
+        .unwrap()
+        .available()
+        .map(|record| record.unwrap().data()[0])
+        .collect::<Vec<_>>();
+    assert_eq!(copied, [0, 1, 3, 4]);
 }

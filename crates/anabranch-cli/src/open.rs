@@ -125,6 +125,7 @@ impl NewStreamArgs {
             max_data_bytes,
             max_batch_records: self.max_batch_records.unwrap_or(default.max_batch_records),
             max_batch_bytes: self.max_batch_bytes.unwrap_or(default.max_batch_bytes.max(one_record)),
+            ..default
         }
     }
 }
