@@ -13,13 +13,16 @@ mod repair;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::format::{
     CONSUMER_HEADER_BYTES, CONSUMER_SLOT_BYTES, COPY_BYTES, ConsumerHeader, FOOTER_BYTES, Footer, Frame,
-    FrameInput, MARK_POSITION, ManifestState, RawFrame, SEGMENT_HEADER_BYTES, SLOT_HEADER_BYTES, Seed,
-    SegmentHeader, SlotCopy, SlotHeader, WATERMARK_SLOT_BYTES, decode_slot, encode_slot, encode_to,
+    FrameInput, MARK_POSITION, ManifestState, QUEUE_HEADER_BYTES, QueueSnapshot, RawFrame, SEGMENT_HEADER_BYTES,
+    SLOT_HEADER_BYTES, Seed, SegmentHeader, SlotCopy, SlotHeader, WATERMARK_SLOT_BYTES, decode_slot, encode_slot,
+    encode_to,
 };
+use crate::queue::QueueOptions;
 use crate::shard::{STAGING_FILE, Staged};
 use crate::storage::{Crash, SimulatedDisk, Storage};
 use crate::stream::Stream;
@@ -51,6 +54,8 @@ pub fn decode(input: &[u8]) {
         6 => decode_consumer(&mut bytes, mend),
         7 => decode_consumer_slot(&mut bytes, mend),
         8 => open_consumer(&bytes, mend),
+        9 => decode_queue(&mut bytes, mend),
+        10 => open_queue(&mut bytes, mend),
         _ => decode_watermark(&mut bytes, mend),
     }
 }
@@ -264,6 +269,58 @@ fn use_consumer(stream: &Stream) -> crate::error::Result<()> {
         lease.release()?;
     }
     consumer.reset(crate::stream::RecordsStart::TrimHorizon)
+}
+
+fn decode_queue(bytes: &mut [u8], mend: bool) {
+    if mend {
+        mend_tail(bytes, crc32fast::hash);
+    }
+    if let Ok(snapshot) = QueueSnapshot::decode(bytes) {
+        assert_eq!(snapshot.encode(), bytes, "{snapshot:?}");
+    }
+}
+
+/// A queue's file of this stream that says whatever it says behind its name: it is used, or refused by a typed error, and a repair makes way for another.
+fn open_queue(bytes: &mut Vec<u8>, mend: bool) {
+    let disk = SimulatedDisk::new();
+    let stream = builder(&disk).shards(2).create("/").unwrap();
+    for _ in 0..4 {
+        stream.put("key", b"data").unwrap();
+    }
+    let queue = stream.queue("queue", QueueOptions::new()).unwrap();
+    assert_eq!(queue.receive(2, Duration::ZERO).unwrap().len(), 2);
+    queue.sync().unwrap();
+    drop(queue);
+    stream.close().unwrap();
+    let path = Path::new("queues/queue");
+    disk.damage(path, |file| {
+        let front = file.len().min(QUEUE_HEADER_BYTES);
+        file.truncate(front);
+        file[40..48].copy_from_slice(&bytes.first_chunk().copied().unwrap_or([0; 8])); // how many shards and records
+        file.extend_from_slice(bytes.get(8..).unwrap_or_default());
+        if mend {
+            mend_tail(file, crc32fast::hash);
+        }
+    })
+    .unwrap();
+    let stream = builder(&disk).open("/").unwrap();
+    if use_queue(&stream).is_err() {
+        stream.close().unwrap();
+        crate::stream::repair("/", Some(Arc::new(disk.clone()))).unwrap();
+        use_queue(&builder(&disk).open("/").unwrap()).unwrap();
+    }
+}
+
+/// The only errors that a damaged file may lead to, as far as a repair can mend them.
+fn use_queue(stream: &Stream) -> crate::error::Result<()> {
+    let queue = stream.queue("queue", QueueOptions::new())?;
+    queue.restore_all()?;
+    for received in queue.receive(100, Duration::ZERO)? {
+        assert_eq!(received.record.data(), b"data");
+        queue.acknowledge(&received)?;
+    }
+    queue.describe()?;
+    queue.sync()
 }
 
 fn decode_manifest(bytes: &mut [u8], mend: bool) {

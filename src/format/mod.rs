@@ -259,7 +259,8 @@ pub(crate) use frame::{
 pub(crate) use manifest::{ClosedShard, ManifestError, ManifestState, ProducerEntry, ShardEntry, StreamOptions};
 pub(crate) use producers::{PART_BYTES, ProducerPart, decode_parts, encode_parts, section_bytes};
 pub(crate) use queue::{
-    MAX_FILE_BYTES as MAX_QUEUE_FILE_BYTES, QueueFileError, QueueRecord, QueueShard, QueueSnapshot,
+    HEADER_BYTES as QUEUE_HEADER_BYTES, MAX_FILE_BYTES as MAX_QUEUE_FILE_BYTES, QueueFileError, QueueRecord,
+    QueueShard, QueueSnapshot,
 };
 pub(crate) use segment::{
     FOOTER_BYTES, Footer, HEADER_BYTES as SEGMENT_HEADER_BYTES, HeaderError, SealKind, SegmentHeader, index_bytes,

@@ -6,7 +6,7 @@ use crate::limits::{MAX_NAME_CHARS, MAX_QUEUE_RECORDS, MAX_SHARD_ID, MAX_SHARDS}
 use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp, is_name};
 
 /// In front of the shards.
-const HEADER_BYTES: usize = 192;
+pub(crate) const HEADER_BYTES: usize = 192;
 /// In front of a shard's records.
 const SHARD_BYTES: usize = 16;
 /// A record.

@@ -137,6 +137,15 @@ impl Ledger {
         }
     }
 
+    /// There is nothing at this number and above it.
+    pub(super) fn return_to(&mut self, shard_id: ShardId, tail: SequenceNumber) {
+        let Some(shard) = self.shards.get_mut(&shard_id).filter(|shard| shard.next > tail) else { return };
+        shard.next = tail;
+        self.changes += 1;
+        let gone: Vec<_> = shard.records.range(tail..).map(|(number, _)| (shard_id, *number)).collect();
+        gone.into_iter().for_each(|place| self.forget(place));
+    }
+
     /// Retention keeps nothing below this number: what nobody has of it is gone.
     pub(super) fn trim(&mut self, shard_id: ShardId, horizon: SequenceNumber) {
         self.drop_records(shard_id, horizon, |entry| !matches!(entry.status, Status::InFlight(_)));

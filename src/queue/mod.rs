@@ -236,7 +236,8 @@ impl Stream {
     /// Opens the queue of this name, or makes it: durably when this returns. Handles of it share one queue; the options are each handle's own.
     ///
     /// Of a queue that was open when the stream was closed, or its process died, nobody has any record: all that are not acknowledged can be received, and
-    /// those that were received often enough by then are set aside.
+    /// those that were received often enough by then are set aside. A queue that stands behind the tail of a shard, as when an older copy of the shard was put back,
+    /// goes on at the tail.
     ///
     /// # Errors
     ///
@@ -250,7 +251,7 @@ impl Stream {
         // Before the lock under which queues are opened, since it may have to sync.
         let places = if self.has_open_queue(name)? { Vec::new() } else { self.queue_start(options.start)? };
         let core = self.open_queue(name, |files| match files.open(name)? {
-            Some(kept) => Ok(Core::of_snapshot(kept)),
+            Some(kept) => Core::of_snapshot(files, kept, |shard_id| self.tail_of(shard_id)),
             None => Core::create(files, name, now, &places),
         })?;
         core.state.lock().ledger.sweep(options.policy());

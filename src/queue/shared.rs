@@ -80,10 +80,24 @@ impl Core {
         Ok(core)
     }
 
-    /// A queue that was there.
-    pub(super) fn of_snapshot(kept: QueueSnapshot) -> Self {
+    /// A queue that was there. Of records that were only there for it, it knows nothing from now on: others will get their numbers.
+    pub(super) fn of_snapshot(
+        files: &QueuesDirectory<'_>,
+        kept: QueueSnapshot,
+        tail_of: impl Fn(ShardId) -> Result<Option<SequenceNumber>>,
+    ) -> Result<Self> {
         let QueueSnapshot { stream_id, created, name, shards } = kept;
-        Self::new(&name, stream_id, created, Ledger::of_shards(shards))
+        let core = Self::new(&name, stream_id, created, Ledger::of_shards(shards));
+        {
+            let ledger = &mut core.state.lock().ledger;
+            for shard_id in ledger.shard_ids().collect::<Vec<_>>() {
+                if let Some(tail) = tail_of(shard_id)? {
+                    ledger.return_to(shard_id, tail);
+                }
+            }
+        }
+        core.write(files, None)?;
+        Ok(core)
     }
 
     fn new(name: &str, stream_id: StreamId, created: Timestamp, ledger: Ledger) -> Self {

@@ -95,6 +95,14 @@ impl Stream {
         Ok(iterator.include_unsynced(false).uncounted())
     }
 
+    /// The number of the next record of a shard, if it is listed.
+    pub(crate) fn tail_of(&self, shard_id: ShardId) -> Result<Option<SequenceNumber>> {
+        match self.shard_iterator(shard_id, ShardIteratorType::Latest) {
+            Err(Error::ShardNotFound(_)) => Ok(None),
+            other => Ok(Some(other?.next_sequence_number())),
+        }
+    }
+
     /// The oldest record of a shard that retention keeps.
     pub(crate) fn horizon_of(&self, shard_id: ShardId) -> Result<SequenceNumber> {
         Ok(self.shard_iterator(shard_id, ShardIteratorType::TrimHorizon)?.next_sequence_number())

@@ -306,3 +306,91 @@ fn time_of(rate: NonZeroU64, amount: u64) -> Duration {
 fn rounded(wait: Duration) -> Duration {
     Duration::from_millis(u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Amounts, and pauses in milliseconds before them.
+    fn steps() -> impl Strategy<Value = Vec<(u64, u64)>> {
+        vec((0..3_000_u64, 0..1_500_u64), 1..200)
+    }
+
+    proptest! {
+        /// In no stretch of time passes more than that time brings, what a full bucket holds, and the one that was let in by a full bucket.
+        #[test]
+        fn no_more_passes_than_the_rate_and_the_depth(rate in 1..2_000_u64, steps in steps()) {
+            let per_second = NonZeroU64::new(rate);
+            let (mut bucket, mut now) = (Bucket::default(), Duration::ZERO);
+            let mut passed = Vec::new();
+            for (amount, pause) in steps {
+                now += Duration::from_millis(pause);
+                if bucket.has(per_second, amount, now).is_ok() {
+                    bucket.take(per_second, amount, now);
+                    passed.push((now, amount));
+                }
+            }
+            for first in 0..passed.len() {
+                let mut sum = 0;
+                for (at, amount) in &passed[first..] {
+                    sum += amount;
+                    let time = (*at - passed[first].0).as_secs_f64();
+                    let allowed = rate as f64 * (time + 1.0) + 1e-3;
+                    let large = passed[first..].iter().map(|(_, amount)| *amount).max().unwrap_or(0);
+                    prop_assert!(sum as f64 <= allowed.max(rate as f64 * time + large as f64 + 1e-3), "{sum} in {time}");
+                }
+            }
+        }
+
+        /// Who waits as long as it was told passes, and nobody passes a millisecond earlier.
+        #[test]
+        fn the_wait_is_as_long_as_it_has_to_be(rate in 1..2_000_u64, steps in steps()) {
+            let per_second = NonZeroU64::new(rate);
+            let (mut bucket, mut now) = (Bucket::default(), Duration::ZERO);
+            for (amount, pause) in steps {
+                now += Duration::from_millis(pause);
+                for check in [Bucket::has as fn(&_, _, _, _) -> _, |bucket: &Bucket, rate, _, now| bucket.is_open(rate, now)] {
+                    if let Err(wait) = check(&bucket, per_second, amount, now) {
+                        prop_assert!(wait >= Duration::from_millis(1));
+                        prop_assert!(check(&bucket, per_second, amount, now + wait).is_ok());
+                        let earlier = now + wait.saturating_sub(Duration::from_millis(1));
+                        prop_assert!(check(&bucket, per_second, amount, earlier).is_err());
+                    }
+                }
+                bucket.take(per_second, amount, now);
+            }
+        }
+
+        /// What an idle meter was dropped for, a new one gives.
+        #[test]
+        fn an_idle_bucket_is_as_a_new_one(rate in 1..2_000_u64, amount in 0..3_000_u64, next in 0..3_000_u64) {
+            let per_second = NonZeroU64::new(rate);
+            let mut bucket = Bucket::default();
+            bucket.take(per_second, amount, Duration::ZERO);
+            let idle = bucket.full_at + Duration::from_nanos(1);
+            prop_assert!(bucket.is_full(idle) && bucket.is_open(per_second, idle).is_ok());
+            let mut new = Bucket::default();
+            prop_assert_eq!(bucket.has(per_second, next, idle), new.has(per_second, next, idle));
+            bucket.take(per_second, next, idle);
+            new.take(per_second, next, idle);
+            prop_assert_eq!((bucket.full_at, bucket.closed_until.max(idle)), (new.full_at, new.closed_until.max(idle)));
+        }
+    }
+
+    #[test]
+    fn the_largest_amounts_and_times_are_no_panic() {
+        let (mut bucket, end) = (Bucket::default(), Duration::from_secs(u64::MAX / 2));
+        for now in [Duration::ZERO, end] {
+            for _ in 0..3 {
+                bucket.take(NonZeroU64::new(1), u64::MAX, now);
+                let _ = (
+                    bucket.has(NonZeroU64::new(u64::MAX), u64::MAX, now),
+                    bucket.is_open(NonZeroU64::new(1), now),
+                );
+            }
+        }
+    }
+}

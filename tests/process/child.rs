@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 
-use crate::{consumers, create, follow, groups, limits, lock, producers, syscalls, writer};
+use crate::{consumers, create, follow, groups, limits, lock, producers, queue, syscalls, writer};
 
 const ROLE: &str = "ANABRANCH_CHILD";
 
@@ -97,6 +97,7 @@ fn role() {
         "worker" => groups::run(),
         "open" => drop(writer::open()),
         "consumer" => consumers::run(),
+        "queue" => queue::run(),
         "follower" => follow::run(),
         "try" => lock::try_to_open(),
         "hold" => lock::hold(),

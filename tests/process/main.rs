@@ -16,6 +16,7 @@ mod limits;
 mod lock;
 mod moved;
 mod producers;
+mod queue;
 mod records;
 mod support;
 mod syscalls;
