@@ -25,24 +25,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch::{
-    Clock, HashKey, ManualClock, PartitionHash, PutEntry, PutOptions, PutReceipt, Record, RetentionPeriod,
-    ShardId, ShardIteratorType, Stream, StreamBuilder, Timestamp, VerifyOptions, verify,
+    Clock, HashKey, ManualClock, PartitionHash, Position, PutEntry, PutOptions, PutReceipt, QueueOptions,
+    Received, Record, RetentionPeriod, ShardId, ShardIteratorType, Stream, StreamBuilder, Timestamp,
+    VerifyOptions, verify,
 };
 use tempfile::TempDir;
 
 /// Each fixture: its name, its hash, and whether its writer closed it or was killed.
-const FIXTURES: [(&str, PartitionHash, bool); 6] = [
+const FIXTURES: [(&str, PartitionHash, bool); 8] = [
     ("xxh3-closed", PartitionHash::Xxh3, true),
     ("xxh3-killed", PartitionHash::Xxh3, false),
     ("md5-closed", PartitionHash::Md5, true),
     ("md5-killed", PartitionHash::Md5, false),
     ("producers-closed", PartitionHash::Xxh3, true),
     ("producers-killed", PartitionHash::Xxh3, false),
+    ("consumers-closed", PartitionHash::Xxh3, true),
+    ("consumers-killed", PartitionHash::Xxh3, false),
 ];
 
 /// Whether a producer and a fencing token are in a fixture: the others were made before there were any.
 fn has_producers(name: &str) -> bool {
     name.starts_with("producers")
+}
+
+/// Whether a consumer and a queue are in a fixture.
+fn has_consumers(name: &str) -> bool {
+    name.starts_with("consumers")
 }
 
 /// The fencing token of the stream's lowest shard, and of its descendants.
@@ -57,6 +65,36 @@ fn put_stamped(stream: &Stream, number: u64) -> Vec<PutReceipt> {
     let (keys, data) = (stamped_keys(), format!("batch {number}"));
     let entries: Vec<_> = keys.iter().map(|key| PutEntry::new(key, data.as_bytes())).collect();
     stream.producer("importer").unwrap().put_batch(number, &entries).unwrap()
+}
+
+/// Has a consumer and a queue do some of what is there; gives lines that say what, and what is left.
+///
+/// ```text
+/// checkpoint SHARD NUMBER|-
+/// received SHARD NUMBER   of the queue, and not acknowledged
+/// ```
+fn consume(stream: &Stream) -> String {
+    let mut text = String::new();
+    let consumer = stream.consumer("billing").unwrap();
+    for shard in stream.shards() {
+        let lease = consumer.take(shard.shard_id, "worker-1").unwrap();
+        let records = lease.iterator().unwrap().next_records(2).unwrap();
+        if let Some(last) = records.last() {
+            lease.checkpoint(last).unwrap();
+        }
+        let last = records.last().map_or("-".to_owned(), |last| last.sequence_number().to_string());
+        writeln!(text, "checkpoint {} {last}", shard.shard_id.get()).unwrap();
+    }
+    let queue = stream.queue("orders", QueueOptions::new()).unwrap();
+    let received = queue.receive(9, Duration::ZERO).unwrap();
+    for record in &received[..4] {
+        queue.acknowledge(record).unwrap();
+    }
+    for Received { record, .. } in &received[4..] {
+        writeln!(text, "received {} {}", record.shard_id().get(), record.sequence_number()).unwrap();
+    }
+    queue.sync().unwrap();
+    text
 }
 
 fn fixtures() -> PathBuf {
@@ -174,13 +212,17 @@ fn copy(from: &Path, to: &Path) {
 struct Copied {
     directory: TempDir,
     expected: String,
+    /// What [`consume`] said.
+    consumed: String,
     clock: Arc<ManualClock>,
 }
 
 impl Copied {
     fn new(name: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let expected = fs::read_to_string(fixtures().join(format!("{name}.txt"))).unwrap();
+        let text = fs::read_to_string(fixtures().join(format!("{name}.txt"))).unwrap();
+        let is_of_stream = |line: &&str| !line.starts_with("checkpoint ") && !line.starts_with("received ");
+        let (expected, consumed): (String, String) = text.split_inclusive('\n').partition(is_of_stream);
         let stream = directory.path().join("stream");
         copy(&fixtures().join(name), &stream);
         for shard in expected.lines().filter(|line| line.starts_with("shard ")) {
@@ -189,7 +231,7 @@ impl Copied {
         }
         let now = field(&expected, "now").parse().unwrap();
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(now)));
-        Self { directory, expected, clock }
+        Self { directory, expected, consumed, clock }
     }
 
     fn path(&self) -> PathBuf {
@@ -313,6 +355,9 @@ fn fixtures_are_opened_for_writing_and_go_on() {
         if has_producers(name) {
             remembers(name, &fixture, &stream);
         }
+        if has_consumers(name) {
+            goes_on_consuming(name, &fixture, &stream);
+        }
         go_on(name, &fixture, &stream);
         let expected = describe(&stream, true, fixture.now());
         stream.close().unwrap();
@@ -334,6 +379,47 @@ fn remembers(name: &str, fixture: &Copied, stream: &Stream) {
     }
     assert_eq!(stream.metrics().records_in, before, "{name}");
     assert_eq!(stream.fencing_token(stream.open_shards()[0]).unwrap(), TOKEN, "{name}");
+}
+
+/// The consumer and the queue stand where they stood, and have everything before them that they had.
+fn goes_on_consuming(name: &str, fixture: &Copied, stream: &Stream) {
+    let consumer = stream.consumer("billing").unwrap();
+    let all: Vec<_> = stream
+        .shards()
+        .iter()
+        .flat_map(|shard| {
+            let mut iterator = stream.shard_iterator(shard.shard_id, ShardIteratorType::TrimHorizon).unwrap();
+            iterator.next_records(usize::MAX).unwrap()
+        })
+        .map(|record| format!("received {} {}", record.shard_id().get(), record.sequence_number()))
+        .collect();
+    let (checkpoints, received): (Vec<_>, Vec<_>) =
+        fixture.consumed.lines().partition(|line| line.starts_with("checkpoint "));
+    assert_eq!((checkpoints.len(), received.len()), (stream.shards().len(), 5), "{name}");
+    for (shard, line) in stream.shards().iter().zip(checkpoints) {
+        let checkpoint = consumer.checkpoint(shard.shard_id).unwrap();
+        assert_eq!(checkpoint.owner.as_deref(), Some("worker-1"), "{name}");
+        let last = match checkpoint.position {
+            Position::After(position) => position.sequence_number.to_string(),
+            _ => "-".to_owned(),
+        };
+        assert_eq!(format!("checkpoint {} {last}", shard.shard_id.get()), line, "{name}");
+    }
+    let queue = stream.queue("orders", QueueOptions::new()).unwrap();
+    let mut counts: Vec<_> = queue.receive(1_000, Duration::ZERO).unwrap();
+    counts.sort_by_key(|received| received.receive_count);
+    assert_eq!(counts.len(), all.len() - 4, "{name}: four were acknowledged");
+    let again = counts.iter().filter(|received| received.receive_count == 2);
+    let mut again: Vec<_> = again
+        .map(|Received { record, .. }| {
+            format!("received {} {}", record.shard_id().get(), record.sequence_number())
+        })
+        .collect();
+    again.sort_unstable();
+    let mut received = received;
+    received.sort_unstable();
+    assert_eq!(again, received, "{name}");
+    assert!(received.iter().all(|line| all.iter().any(|other| other == line)), "{name}");
 }
 
 /// Appends to every open shard, by batch and one by one, then reshards.
@@ -401,7 +487,10 @@ fn write_the_fixtures() {
         let path = directory.path().join("stream");
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_767_225_600_000)));
         let stream = write(&path, hash, &clock, has_producers(name));
-        let described = describe(&stream, closed, clock.now());
+        let mut described = describe(&stream, closed, clock.now());
+        if has_consumers(name) {
+            described.push_str(&consume(&stream));
+        }
         if closed {
             stream.close().unwrap();
             copy(&path, &fixtures().join(name));
