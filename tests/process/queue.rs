@@ -16,10 +16,12 @@ use crate::support::{Random, length, lines, wait_until};
 const ROUNDS: u64 = 8;
 /// It is about to be acknowledged.
 const ACKNOWLEDGED: u64 = 0;
-/// Everything noted before is kept.
+/// Everything that was acknowledged in this life is kept.
 const KEPT: u64 = 1;
 /// It was not acknowledged.
 const REFUSED: u64 = 2;
+/// A life begins.
+const BEGUN: u64 = 3;
 
 /// A record's shard and number.
 type Place = (u64, u64);
@@ -56,7 +58,7 @@ fn rounds(name: &str, durability: Durability) {
         let mut worker = child::start("queue", &log, &[("STREAM", &path), ("LEDGER", &ledger), ("SEED", &seed)]);
         wait_until("an acknowledgement", || {
             worker.assert_runs();
-            length(&ledger) > before
+            length(&ledger) > before + 30
         });
         std::thread::sleep(random.millis(0, 150));
         worker.kill();
@@ -73,17 +75,21 @@ fn rounds(name: &str, durability: Durability) {
     assert!(kept.len() as u64 > ROUNDS);
 }
 
-/// What was to be acknowledged, and what of it is kept for certain.
+/// What was acknowledged perhaps, and what of it is kept for certain.
 fn noted(ledger: &Path) -> (BTreeSet<Place>, BTreeSet<Place>) {
-    let (mut acknowledged, mut kept) = (BTreeSet::new(), BTreeSet::new());
+    let (mut perhaps, mut of_this_life, mut kept) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for [kind, shard, number] in lines::<3>(ledger) {
         match kind {
-            ACKNOWLEDGED => drop(acknowledged.insert((shard, number))),
-            REFUSED => drop(acknowledged.remove(&(shard, number))),
-            _ => kept.clone_from(&acknowledged),
+            ACKNOWLEDGED => {
+                perhaps.insert((shard, number));
+                of_this_life.insert((shard, number));
+            }
+            REFUSED => drop(of_this_life.remove(&(shard, number))),
+            KEPT => kept.append(&mut of_this_life),
+            _ => of_this_life.clear(), // the kill may have come before, or before it was kept
         }
     }
-    (acknowledged, kept)
+    (perhaps, kept)
 }
 
 fn check(stream: &Stream, acknowledged: &BTreeSet<Place>, kept: &BTreeSet<Place>) {
@@ -122,6 +128,7 @@ pub(crate) fn run() {
         writeln!(text, "{kind} {shard} {number}").unwrap();
         ledger.write_all(text.as_bytes()).unwrap(); // one call: whole, or not at all
     };
+    note(BEGUN, (0, 0));
     loop {
         for _ in 0..random.within(0, 8) {
             stream.put(random.next().to_string(), b"mail").unwrap();
