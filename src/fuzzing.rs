@@ -55,7 +55,7 @@ pub fn decode(input: &[u8]) {
         7 => decode_consumer_slot(&mut bytes, mend),
         8 => open_consumer(&bytes, mend),
         9 => decode_queue(&mut bytes, mend),
-        10 => open_queue(&mut bytes, mend),
+        10 => open_queue(&bytes, mend),
         _ => decode_watermark(&mut bytes, mend),
     }
 }
@@ -281,7 +281,7 @@ fn decode_queue(bytes: &mut [u8], mend: bool) {
 }
 
 /// A queue's file of this stream that says whatever it says behind its name: it is used, or refused by a typed error, and a repair makes way for another.
-fn open_queue(bytes: &mut Vec<u8>, mend: bool) {
+fn open_queue(bytes: &[u8], mend: bool) {
     let disk = SimulatedDisk::new();
     let stream = builder(&disk).shards(2).create("/").unwrap();
     for _ in 0..4 {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::rounds::{Observed, Plan};
 use super::{Checkpoint, Consumer, Lease, RecordPosition, millis};
@@ -14,8 +14,10 @@ use crate::storage::StorageFile;
 use crate::stream::ShardIterator;
 use crate::types::ShardId;
 
-/// How long a worker that has nothing to do waits before it looks again.
-const IDLE: Duration = Duration::from_millis(2);
+/// How long a worker that has nothing to do waits before it looks again, at first: whoever appends pays nothing for it.
+const NAP: Duration = Duration::from_millis(2);
+/// After so many looks in vain it sleeps, until somebody appends and wakes it.
+const NAPS: u32 = 50;
 /// How often a lease is renewed while it lasts.
 const RENEWALS: u32 = 3;
 
@@ -118,6 +120,8 @@ pub struct Worker {
     tended_at: Option<Duration>,
     /// The shard that gave records last: its neighbour is asked first.
     last: ShardId,
+    /// How often it waited since it had something to do.
+    naps: u32,
     /// Its lock is the claim to the name.
     _claim: Arc<dyn StorageFile>,
 }
@@ -179,6 +183,7 @@ impl Consumer {
             pending: VecDeque::new(),
             tended_at: None,
             last: ShardId::default(),
+            naps: 0,
             _claim: claim,
         })
     }
@@ -210,6 +215,15 @@ impl Worker {
     pub fn poll(&mut self) -> Result<Option<Work>> {
         self.consumer.inner.stream.expect_open()?;
         self.tend()?;
+        let work = self.look()?;
+        if work.is_some() {
+            self.naps = 0;
+        }
+        Ok(work)
+    }
+
+    /// What there is to do for the shards that it has.
+    fn look(&mut self) -> Result<Option<Work>> {
         if let Some(work) = self.pending.pop_front() {
             return Ok(Some(work));
         }
@@ -232,10 +246,22 @@ impl Worker {
             if work.is_some() || left.is_zero() {
                 return Ok(work);
             }
-            let sleep = left.min(IDLE);
-            std::thread::sleep(sleep);
-            left -= sleep;
+            let started = Instant::now();
+            self.wait(left);
+            left = left.saturating_sub(started.elapsed());
         }
+    }
+
+    /// Waits for something to do, or for `timeout`, or for less.
+    fn wait(&mut self, timeout: Duration) {
+        self.naps = self.naps.saturating_add(1);
+        if self.naps <= NAPS {
+            std::thread::sleep(timeout.min(NAP));
+            return;
+        }
+        let until_due = self.options.lease_time / RENEWALS;
+        let has_news = || self.held.values().any(|held| held.iterator.has_news() && !held.is_ended);
+        self.consumer.inner.stream.wait_for_news(timeout.min(until_due), has_news);
     }
 
     /// Everything of the shard up to and including this record is done; see [`Lease::checkpoint`].
@@ -348,7 +374,10 @@ impl Worker {
             return Ok(None);
         }
         let records = match held.iterator.next_records(most) {
-            Err(Error::ThroughputExceeded { .. }) => return Ok(None), // another shard may give
+            Err(Error::ThroughputExceeded { .. }) => {
+                self.naps = 0; // there is something, but not now
+                return Ok(None);
+            }
             other => other?,
         };
         if !records.is_empty() {

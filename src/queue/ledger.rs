@@ -143,7 +143,9 @@ impl Ledger {
         shard.next = tail;
         self.changes += 1;
         let gone: Vec<_> = shard.records.range(tail..).map(|(number, _)| (shard_id, *number)).collect();
-        gone.into_iter().for_each(|place| self.forget(place));
+        for place in gone {
+            self.forget(place);
+        }
     }
 
     /// Retention keeps nothing below this number: what nobody has of it is gone.

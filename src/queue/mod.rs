@@ -481,7 +481,7 @@ impl Queue {
         let most = self.options.max_unacknowledged;
         // A clock that stands still would have this look all the time.
         let timeout = until.clamp(Duration::from_millis(1), left.max(Duration::from_millis(1)));
-        self.stream.wait_for_queue(timeout, || self.core.state.lock().has_news(most));
+        self.stream.wait_for_news(timeout, || self.core.state.lock().has_news(most));
     }
 
     /// The queue, which can be used: those whose time is over are visible or set aside.

@@ -5,7 +5,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::read::WAIT_STEP;
+use super::read::{FOLLOW_STEP, WAIT_STEP};
 use super::{RecordsStart, ShardIterator, Stream, StreamInner};
 use crate::error::{Error, Result};
 use crate::queue_files::QueuesDirectory;
@@ -119,8 +119,12 @@ impl Stream {
     }
 
     /// Waits until something was appended, or [`wake_queues`](Self::wake_queues) was called, or for `timeout`, or for less.
-    pub(crate) fn wait_for_queue(&self, timeout: Duration, has_news: impl Fn() -> bool) {
-        self.inner.context.tail.wait_unless(timeout.min(WAIT_STEP), has_news);
+    pub(crate) fn wait_for_news(&self, timeout: Duration, has_news: impl Fn() -> bool) {
+        if self.inner.read_only {
+            std::thread::sleep(timeout.min(FOLLOW_STEP)); // others append
+        } else {
+            self.inner.context.tail.wait_unless(timeout.min(WAIT_STEP), has_news);
+        }
     }
 
     /// Lets those look who wait for a queue.
