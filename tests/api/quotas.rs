@@ -222,6 +222,31 @@ fn five_calls_a_second_are_shared_by_all_readers() {
     assert_eq!(all.next_batch().unwrap().len(), 6);
     clock.advance(wait);
     assert_eq!(call(&mut readers[0]).unwrap(), 1);
+    // In the batch form as well, a call ends at the tail.
+    clock.advance(Duration::from_secs(1));
+    for _ in 0..5 {
+        stream.put("key", b"").unwrap();
+        assert_eq!(readers[0].next_batch().unwrap().len(), 1);
+        assert_eq!(readers[0].next_batch().unwrap().len(), 0);
+    }
+    stream.put("key", b"").unwrap();
+    assert_eq!(refusal(readers[0].next_batch().map(|batch| batch.len())), (Quota::ReadCalls, wait));
+}
+
+#[test]
+fn readers_of_the_whole_stream_are_counted() {
+    let (_disk, clock, stream) = throttled(1);
+    free(&stream);
+    for _ in 0..9 {
+        stream.put("k", vec![0; (1 << 19) - 1]).unwrap();
+    }
+    stream.set_quotas(Quotas::kinesis());
+    let mut all = stream.records(RecordsStart::TrimHorizon).unwrap();
+    assert_eq!(all.available().take(8).filter(Result::is_ok).count(), 8);
+    let mut reader = stream.shard_iterator(S0, HORIZON).unwrap();
+    assert_eq!(refusal(call(&mut reader)), (Quota::ReadBytes, Duration::from_secs(2)));
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(call(&mut reader).unwrap(), 9);
 }
 
 #[test]
@@ -240,6 +265,16 @@ fn a_call_can_be_counted_that_gives_nothing() {
     assert_eq!(refusal(reader.begin_call()).0, Quota::ReadCalls);
     free(&stream);
     reader.begin_call().unwrap();
+
+    stream.set_quotas(Quotas::kinesis());
+    for _ in 0..7 {
+        stream.put("key", b"").unwrap();
+    }
+    for _ in 0..5 {
+        reader.begin_call().unwrap(); // the one before goes on
+        assert_eq!(reader.next_records(1).unwrap().len(), 1);
+    }
+    assert_eq!(refusal(reader.begin_call()).0, Quota::ReadCalls);
 }
 
 #[test]
