@@ -235,4 +235,5 @@
 //! `crash/queue.rs::queues_survive_every_failing_operation`, `crash/queue.rs::records_that_take_the_place_of_lost_ones_are_given`,
 //! `api/queue.rs::threads_that_share_a_queue_acknowledge_each_record_once`, `api/queue.rs::random_use_agrees_with_a_plain_account`,
 //! `api/queue.rs::a_receipt_is_over_once_somebody_else_has_the_record`, `api/queue.rs::bounds_hold_back_what_is_new_and_what_is_set_aside`,
-//! `api/queue.rs::damage_is_told_and_a_repair_sets_the_file_aside`.
+//! `api/queue.rs::damage_is_told_and_a_repair_sets_the_file_aside`, `api/queue.rs::a_queue_that_stands_behind_the_tail_goes_on_at_the_tail`,
+//! `process/queue.rs::nothing_is_lost_or_comes_back_after_kills_synced`, `process/queue.rs::nothing_is_lost_or_comes_back_after_kills_buffered`.
