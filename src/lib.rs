@@ -107,6 +107,7 @@ mod clock;
 mod consumer;
 pub mod docs;
 mod error;
+mod event_source;
 pub mod format;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -132,6 +133,10 @@ pub use capacity::{Capacity, CapacityPolicy};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use consumer::{Checkpoint, Consumer, Handler, Lease, Position, RecordPosition, Work, Worker, WorkerOptions};
 pub use error::{Error, ErrorKind, Result};
+pub use event_source::{
+    Batch, BatchFailure, BatchHandler, ClosedWindow, EventSource, EventSourceOptions, FailedBatch,
+    FailureCondition, FailureDestination, KeyState, Window,
+};
 pub use limits::Limits;
 pub use pipeline::{Outputs, Pipeline};
 pub use queue::{

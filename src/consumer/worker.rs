@@ -116,6 +116,10 @@ pub(super) struct Held {
     pub(super) renewed_at: Duration,
     /// Whether it was said that it ended.
     is_ended: bool,
+    /// Whether nothing of it is wanted now.
+    is_paused: bool,
+    /// What came behind the records that were given last.
+    failure: Option<Error>,
 }
 
 impl Consumer {
@@ -224,6 +228,22 @@ impl Worker {
         }
     }
 
+    /// Gives nothing more of a shard until it is [resumed](Self::resume): for who has as much of it as can be handled. Its lease is renewed as before. Lasts as
+    /// long as the worker has the shard; nothing happens if it does not have it.
+    pub fn pause(&mut self, shard_id: ShardId) {
+        self.set_paused(shard_id, true);
+    }
+
+    /// Gives what is there of a shard again, from where it was [paused](Self::pause).
+    pub fn resume(&mut self, shard_id: ShardId) {
+        self.set_paused(shard_id, false);
+    }
+
+    /// How many records of a shard are there now and were not given yet; nothing if the worker does not have it. See [`ShardIterator::records_behind`].
+    pub fn records_behind(&self, shard_id: ShardId) -> Option<u64> {
+        self.held.get(&shard_id).map(|held| held.iterator.records_behind())
+    }
+
     /// Everything of the shard up to and including this record is done; see [`Lease::checkpoint`].
     ///
     /// # Errors
@@ -282,6 +302,12 @@ impl Worker {
         outcome
     }
 
+    fn set_paused(&mut self, shard_id: ShardId, is_paused: bool) {
+        if let Some(held) = self.held.get_mut(&shard_id) {
+            held.is_paused = is_paused;
+        }
+    }
+
     fn now(&self) -> Duration {
         self.consumer.inner.stream.clock().monotonic()
     }
@@ -319,7 +345,10 @@ impl Worker {
             }
             other => (other?, Ok(())),
         };
-        self.held.insert(shard_id, Held { lease, iterator, renewed_at, is_ended: false });
+        self.held.insert(
+            shard_id,
+            Held { lease, iterator, renewed_at, is_ended: false, is_paused: false, failure: None },
+        );
         self.pending.push_back(Work::Started(checkpoint));
         overtaken
     }
@@ -332,7 +361,23 @@ impl Worker {
             self.tended_at = None; // it may be another's by now: the next round tells
             return Ok(None);
         }
-        let records = held.iterator.available().take(most).collect::<Result<Vec<_>>>()?;
+        if held.is_paused {
+            return Ok(None);
+        }
+        if let Some(failure) = held.failure.take() {
+            return Err(failure);
+        }
+        let mut records = Vec::new();
+        for record in held.iterator.available().take(most) {
+            match record {
+                Ok(record) => records.push(record),
+                Err(error) if records.is_empty() => return Err(error),
+                Err(error) => {
+                    held.failure = Some(error); // the records before it were taken from the iterator, and are given first
+                    break;
+                }
+            }
+        }
         if !records.is_empty() {
             return Ok(Some(Work::Records { shard_id, records }));
         }

@@ -14,6 +14,7 @@ mod capacity;
 mod clock;
 mod consumers;
 mod durability;
+mod event_source;
 mod fencing;
 mod follow;
 mod groups;
