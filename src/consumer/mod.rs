@@ -236,20 +236,21 @@ impl Consumer {
     }
 
     /// Keeps what a child of a shard gets from it: the states of windows that are open, durably when this returns.
-    pub(crate) fn keep_windows(&self, child: ShardId, parent: ShardId, states: Vec<WindowState>) -> Result<()> {
+    pub(crate) fn bequeath(&self, child: ShardId, parent: ShardId, states: Vec<WindowState>) -> Result<()> {
         let (stream_id, file_id) = (self.inner.stream.stream_id(), self.inner.file.file_id());
         let snapshot = WindowsSnapshot { stream_id, file_id, child, parent, states };
         self.inner.stream.keep_windows(&self.inner.name, &snapshot)
     }
 
     /// What a shard got from its parents, all of them.
-    pub(crate) fn windows(&self, child: ShardId) -> Result<Vec<WindowState>> {
+    pub(crate) fn inheritance(&self, child: ShardId) -> Result<Vec<WindowState>> {
         let found = self.inner.stream.windows(&self.inner.name, self.inner.file.file_id(), child)?;
         Ok(found.into_iter().flat_map(|snapshot| snapshot.states).collect())
     }
 
-    /// What a shard got is not needed any more.
-    pub(crate) fn forget_windows(&self, child: ShardId) -> Result<()> {
+    /// What a shard got is behind its checkpoint, which is made durable first: without the one, the other counts.
+    pub(crate) fn forget_inheritance(&self, child: ShardId) -> Result<()> {
+        self.sync()?;
         self.inner.stream.forget_windows(&self.inner.name, child)
     }
 

@@ -319,9 +319,9 @@ impl EventSource {
             let shard_id = checkpoint.shard_id;
             let is_untouched = matches!(checkpoint.position, Position::TrimHorizon | Position::AtTimestamp(_));
             let inherited = if is_untouched {
-                self.consumer().windows(shard_id)?
+                self.consumer().inheritance(shard_id)?
             } else {
-                self.consumer().forget_windows(shard_id)?; // done, and left by a crash
+                self.consumer().forget_inheritance(shard_id)?; // done, and left by a crash
                 Vec::new()
             };
             self.turns += 1;
@@ -362,10 +362,7 @@ impl EventSource {
             shard.stored(at);
         }
         if shard.has_inheritance && shard.is_through_inheritance() {
-            // In this order: without the files, the checkpoint must not be lost.
-            let consumer = self.worker.consumer();
-            consumer.sync()?;
-            consumer.forget_windows(shard_id)?;
+            self.worker.consumer().forget_inheritance(shard_id)?;
             shard.has_inheritance = false;
         }
         if shard.is_finished() { self.finish(shard_id) } else { Ok(false) }
@@ -382,10 +379,13 @@ impl EventSource {
         }
         for child in children {
             let states = shard.states_of(child.hash_key_range);
-            self.worker.consumer().keep_windows(child.shard_id, shard_id, states)?;
+            self.worker.consumer().bequeath(child.shard_id, shard_id, states)?;
         }
         self.worker.finish(shard_id)?;
-        self.shards.remove(&shard_id);
+        let finished = self.shards.remove(&shard_id);
+        if finished.is_some_and(|shard| shard.has_inheritance) {
+            self.worker.consumer().forget_inheritance(shard_id)?; // it was left to the children in turn
+        }
         Ok(true)
     }
 

@@ -603,7 +603,4 @@ fn a_worker_gives_nothing_of_a_shard_that_is_paused() {
     worker.resume(S0);
     assert_eq!(given(&mut worker), [S0]);
     assert_eq!(worker.records_behind(ShardId::new(9)), None);
-    assert!(
-        stream.records(RecordsStart::TrimHorizon).unwrap().available().count() == 2 && clock.now().as_millis() > 0
-    );
 }

@@ -15,6 +15,7 @@ mod clock;
 mod consumers;
 mod durability;
 mod event_source;
+mod event_windows;
 mod fencing;
 mod follow;
 mod groups;
