@@ -96,7 +96,9 @@ impl Progress {
     pub(super) fn checkpoint(&self) -> Option<RecordPosition> {
         let done_to = self.done_to?;
         let at = match self.holds.front() {
-            Some(hold) => hold.before.filter(|before| before.sequence_number < done_to.sequence_number)?,
+            Some(hold) => {
+                hold.before.map(|before| if before.order() < done_to.order() { before } else { done_to })?
+            }
             None => done_to,
         };
         (self.stored != Some(at)).then_some(at)
@@ -156,6 +158,20 @@ mod tests {
         assert_eq!(progress.checkpoint(), Some(at(2)), "the third is not over");
         progress.release(Timestamp::from_millis(30), |_| false);
         assert_eq!(progress.checkpoint(), Some(at(3)));
+    }
+
+    #[test]
+    fn a_window_that_follows_lets_the_checkpoint_come_up_to_it() {
+        let mut progress = read(&[Some(0), Some(0), Some(10)]);
+        for (number, expected) in [(0, None), (1, Some(1)), (2, Some(1))] {
+            progress.done(SequenceNumber::new(number));
+            progress.release(Timestamp::from_millis(10), |_| false);
+            assert_eq!(progress.checkpoint(), expected.map(at), "after {number}");
+        }
+        let mut progress = read(&[Some(0), Some(0)]);
+        progress.done(SequenceNumber::ZERO);
+        progress.release(Timestamp::from_millis(10), |_| false);
+        assert_eq!(progress.checkpoint(), None, "the first window is not through");
     }
 
     #[test]

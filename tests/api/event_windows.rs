@@ -413,6 +413,30 @@ fn a_file_that_a_crash_left_is_not_taken_for_what_is_open() {
     assert!(handler.ends().is_empty() && files(&disk).is_empty());
 }
 
+/// The next window has begun and nothing of it is done: the checkpoint is behind the inherited one all the same, before the file goes.
+#[test]
+fn what_was_inherited_is_behind_the_checkpoint_when_its_file_goes() {
+    let (disk, clock, stream) = simulated(builder());
+    let handler = Strings { bad: Mutex::new(Some("x")), ..Strings::default() };
+    let options = options().retries(None).backoff(MINUTE);
+    let mut before = source(&stream, options);
+    put_at(&stream, HashKey::new(1), "a", b"1");
+    stream.split_shard(S0, None).unwrap();
+    put_at(&stream, HashKey::new(1), "a", b"2");
+    clock.advance(MINUTE);
+    put_at(&stream, HashKey::new(1), "a", b"x");
+    drain(&mut before, &handler).unwrap();
+    assert_eq!(handler.ends(), ["1: 0 a=12"]);
+    assert!(files(&disk).is_empty());
+    assert!(matches!(position(&stream, S1), Position::After(at) if at.sequence_number.get() == 1));
+    *handler.bad.lock().unwrap() = None;
+    drop((before, stream));
+    let (_disk, stream) = reopened(&disk, &clock, Crash::PowerLost { seed: 7 });
+    clock.advance(2 * MINUTE);
+    drain(&mut source(&stream, self::options()), &handler).unwrap();
+    assert_eq!(handler.ends(), ["1: 1 a=x"]);
+}
+
 #[test]
 fn a_child_without_records_closes_what_it_inherited_once() {
     let (disk, clock, stream) = simulated(builder());

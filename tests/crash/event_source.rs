@@ -360,7 +360,10 @@ impl<'a> Life<'a> {
                 assert!(ids.is_sorted_by(|a, b| a < b), "{place:?}: a record counts twice in {ids:?}");
                 // What accidents gave up may have been handled in another life, and be in it or not.
                 let is_whole = optional(ids) == optional(&expected);
-                assert!(is_whole || self.may_be_late, "{place:?}: closed with {ids:?}, not {expected:?}");
+                assert!(
+                    is_whole || self.may_be_late,
+                    "{place:?}: closed with {ids:?} of {found:?}, not {expected:?}"
+                );
             }
             let closed: BTreeSet<_> = found.iter().flatten().copied().collect();
             let missing: Vec<_> = optional(&expected).into_iter().filter(|id| !closed.contains(id)).collect();
