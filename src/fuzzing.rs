@@ -15,10 +15,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Error;
+use crate::event_source::FailedBatch;
 use crate::format::{
     CONSUMER_HEADER_BYTES, CONSUMER_SLOT_BYTES, COPY_BYTES, ConsumerHeader, FOOTER_BYTES, Footer, Frame,
     FrameInput, MARK_POSITION, ManifestState, RawFrame, SEGMENT_HEADER_BYTES, SLOT_HEADER_BYTES, Seed,
-    SegmentHeader, SlotCopy, SlotHeader, WATERMARK_SLOT_BYTES, decode_slot, encode_slot, encode_to,
+    SegmentHeader, SlotCopy, SlotHeader, WATERMARK_SLOT_BYTES, WindowsSnapshot, decode_slot, encode_slot,
+    encode_to,
 };
 use crate::shard::{STAGING_FILE, Staged};
 use crate::storage::{Crash, SimulatedDisk, Storage};
@@ -51,6 +53,8 @@ pub fn decode(input: &[u8]) {
         6 => decode_consumer(&mut bytes, mend),
         7 => decode_consumer_slot(&mut bytes, mend),
         8 => open_consumer(&bytes, mend),
+        9 => decode_windows(&mut bytes, mend),
+        10 => read_failed_batch(&bytes),
         _ => decode_watermark(&mut bytes, mend),
     }
 }
@@ -264,6 +268,22 @@ fn use_consumer(stream: &Stream) -> crate::error::Result<()> {
         lease.release()?;
     }
     consumer.reset(crate::stream::RecordsStart::TrimHorizon)
+}
+
+fn decode_windows(bytes: &mut [u8], mend: bool) {
+    if mend {
+        mend_tail(bytes, crc32fast::hash);
+    }
+    if let Ok(windows) = WindowsSnapshot::decode(bytes) {
+        assert_eq!(windows.encode(), bytes, "{windows:?}");
+    }
+}
+
+/// There are many ways to write the same, and what is read can be written.
+fn read_failed_batch(bytes: &[u8]) {
+    if let Ok(failed) = FailedBatch::from_bytes(bytes) {
+        assert_eq!(FailedBatch::from_bytes(failed.to_json().as_bytes()).unwrap(), failed);
+    }
 }
 
 fn decode_manifest(bytes: &mut [u8], mend: bool) {

@@ -28,6 +28,10 @@
 //! so with two streams and a [`Pipeline`](crate::Pipeline) between them, and compares the output with what it would be if nothing had happened. Both count that the interesting lives were
 //! reached: batches that are there in part, batches answered by an ancestor, batches to be repeated. With `ANABRANCH_CRASH_SEEDS=60` 61,861 states of the former, with 12 seeds 20,089 of the latter.
 //!
+//! `tests/crash/event_source.rs` has an event source with lanes, tumbling windows and a handler that fails now and then on a stream that splits and merges; at every call the power is cut or the call
+//! fails. What the handler and the destination saw is compared with the log: each record, in the order of its key, and each window closed with each of its records once. It found, in one of 60 histories, that
+//! the file with what a shard had inherited could go before the checkpoint was behind it.
+//!
 //! The quick form is part of `cargo test`: about 75,000 states. The long form:
 //!
 //! ```text

@@ -15,11 +15,12 @@ use crate::limits::{MAX_FAILURE_REASON_CHARS, MAX_SHARD_STATE_BYTES};
 use crate::segment::Record;
 use crate::types::{HashKeyRange, SequenceNumber, ShardId, Timestamp};
 
-/// The time, by both clocks.
+/// The time, by both clocks, and what to go by.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
+pub(super) struct Round<'a> {
     pub(super) wall: Timestamp,
     pub(super) monotonic: Duration,
+    pub(super) policy: &'a Policy,
 }
 
 #[derive(Debug)]
@@ -97,8 +98,8 @@ impl Lane {
         Self { shard_id, index, queue, tasks, is_busy: false, windows }
     }
 
-    pub(super) fn push(&mut self, record: Record, window: Option<Window>, now: Now) {
-        self.queue.push_back(Queued { record, window, read_at: now.monotonic });
+    pub(super) fn push(&mut self, record: Record, window: Option<Window>, read_at: Duration) {
+        self.queue.push_back(Queued { record, window, read_at });
     }
 
     pub(super) fn queued(&self) -> usize {
@@ -128,22 +129,16 @@ impl Lane {
     // ---- what to do next ----
 
     /// The next call, if there is one to make now. `complete_to`: every record that arrived before it was read. `is_last`: no further one will be.
-    pub(super) fn next_call(
-        &mut self,
-        now: Now,
-        complete_to: Timestamp,
-        is_last: bool,
-        policy: &Policy,
-    ) -> Option<Call> {
+    pub(super) fn next_call(&mut self, complete_to: Timestamp, is_last: bool, round: Round<'_>) -> Option<Call> {
         if self.is_busy {
             return None;
         }
         if self.tasks.is_empty() {
-            let piece = self.next_piece(now, complete_to, is_last, policy)?;
+            let piece = self.next_piece(complete_to, is_last, round)?;
             self.tasks.push_back(Task::new(piece));
         }
-        let task = self.tasks.front().filter(|task| task.try_at <= now.monotonic)?;
-        let call = self.call(task, policy);
+        let task = self.tasks.front().filter(|task| task.try_at <= round.monotonic)?;
+        let call = self.call(task, round.policy);
         self.is_busy = true;
         Some(call)
     }
@@ -167,9 +162,9 @@ impl Lane {
         }
     }
 
-    fn next_piece(&mut self, now: Now, complete_to: Timestamp, is_last: bool, policy: &Policy) -> Option<Piece> {
+    fn next_piece(&mut self, complete_to: Timestamp, is_last: bool, round: Round<'_>) -> Option<Piece> {
         let bytes: usize = self.windows.values().map(|open| open.states.bytes()).sum();
-        if bytes > MAX_SHARD_STATE_BYTES / policy.options.lanes as usize {
+        if bytes > MAX_SHARD_STATE_BYTES / round.policy.options.lanes as usize {
             let window =
                 self.windows.iter().find(|(_, open)| !open.states.is_empty()).map(|(window, _)| *window)?;
             return Some(self.close_all(window, true));
@@ -177,7 +172,7 @@ impl Lane {
         if let Some(window) = self.window_that_is_over(complete_to) {
             return Some(self.close_all(window, false));
         }
-        self.next_batch(now, complete_to, is_last, policy)
+        self.next_batch(complete_to, is_last, round)
     }
 
     /// The oldest window whose records were all handled, if it has states.
@@ -208,20 +203,20 @@ impl Lane {
     }
 
     /// The records of the next batch, if it is full, or as full as it will be, or was gathered for long enough.
-    fn next_batch(&mut self, now: Now, complete_to: Timestamp, is_last: bool, policy: &Policy) -> Option<Piece> {
+    fn next_batch(&mut self, complete_to: Timestamp, is_last: bool, round: Round<'_>) -> Option<Piece> {
         let first = self.queue.front()?;
         let (window, read_at) = (first.window, first.read_at);
         let (mut count, mut bytes) = (0, 0_usize);
-        for queued in self.queue.iter().take(policy.options.batch_records) {
+        for queued in self.queue.iter().take(round.policy.options.batch_records) {
             bytes = bytes.saturating_add(queued.record.partition_key().len() + queued.record.data().len());
-            if count > 0 && (queued.window != window || bytes > policy.options.batch_bytes) {
+            if count > 0 && (queued.window != window || bytes > round.policy.options.batch_bytes) {
                 break;
             }
             count += 1;
         }
-        let is_full = count == policy.options.batch_records || count < self.queue.len();
+        let is_full = count == round.policy.options.batch_records || count < self.queue.len();
         let is_over = window.is_some_and(|window| window.end <= complete_to);
-        let is_due = now.monotonic.saturating_sub(read_at) >= policy.options.batch_window;
+        let is_due = round.monotonic.saturating_sub(read_at) >= round.policy.options.batch_window;
         let is_ready = is_full || is_over || is_due || is_last;
         let records = is_ready.then(|| self.queue.drain(..count).map(|queued| queued.record).collect())?;
         Some(Piece::Batch { records, window })
@@ -243,13 +238,13 @@ impl Lane {
     // ---- what came of it ----
 
     /// The call that was under way is finished.
-    pub(super) fn complete(&mut self, outcome: Outcome, now: Now, policy: &Policy) -> Completion {
+    pub(super) fn complete(&mut self, outcome: Outcome, round: Round<'_>) -> Completion {
         self.is_busy = false;
         let Some(task) = self.tasks.pop_front() else { return Completion::done(Vec::new()) };
         match (outcome.result, task.given_up.clone()) {
-            (Ok(()), None) => self.succeed(task.piece, outcome.changes),
+            (Ok(()), None) => self.succeed(&task.piece, outcome.changes),
             (Ok(()), Some(_)) => self.pass(&task.piece),
-            (Err(failure), None) => self.fail(task, &failure, outcome.changes, now, policy),
+            (Err(failure), None) => self.fail(task, &failure, outcome.changes, round),
             (Err(failure), Some(failed)) => {
                 self.tasks.push_front(task);
                 Completion { done: Vec::new(), stop: Err(not_taken(&failed, &failure)) }
@@ -257,13 +252,13 @@ impl Lane {
         }
     }
 
-    fn succeed(&mut self, piece: Piece, changes: Changes) -> Completion {
-        match &piece {
+    fn succeed(&mut self, piece: &Piece, changes: Changes) -> Completion {
+        match piece {
             Piece::Batch { records, window } => {
                 self.apply(records, *window, changes);
                 Completion::done(numbers(records))
             }
-            Piece::Close { .. } => self.pass(&piece),
+            Piece::Close { .. } => self.pass(piece),
         }
     }
 
@@ -274,7 +269,9 @@ impl Lane {
             Piece::Close { closed, keys } => {
                 if let Some(open) = self.windows.get_mut(&closed.window) {
                     let states = Arc::make_mut(&mut open.states);
-                    keys.iter().for_each(|key| states.remove(key));
+                    for key in keys {
+                        states.remove(key);
+                    }
                     if states.is_empty() && !closed.is_early {
                         self.windows.remove(&closed.window);
                     }
@@ -296,62 +293,57 @@ impl Lane {
         }
     }
 
-    fn fail(
-        &mut self,
-        task: Task,
-        failure: &BatchFailure,
-        changes: Changes,
-        now: Now,
-        policy: &Policy,
-    ) -> Completion {
-        let attempts = task.attempts.saturating_add(1);
-        let task = Task { attempts, ..task };
+    fn fail(&mut self, task: Task, failure: &BatchFailure, changes: Changes, round: Round<'_>) -> Completion {
+        let task = Task { attempts: task.attempts.saturating_add(1), ..task };
         match &task.piece {
-            Piece::Close { closed, .. } => {
-                let span = self.windows.get(&closed.window).and_then(|open| open.span);
-                let window = Some(closed.window);
-                let (task, stop) = match self.retry(task, now, policy) {
-                    Ok(task) => (task, Ok(())),
-                    Err(task) => {
-                        self.give_up(task, (span, window), FailureCondition::RetriesExhausted, failure, policy)
-                    }
-                };
-                self.tasks.push_front(task);
-                Completion { done: Vec::new(), stop }
-            }
             Piece::Batch { records, window } => {
-                let (records, window) = (Arc::clone(records), *window);
-                self.fail_batch(task, (&records, window), failure, changes, now, policy)
+                self.fail_batch(&task, (records, *window), failure, changes, round)
+            }
+            Piece::Close { closed, .. } => {
+                let window = closed.window;
+                self.fail_close(task, window, failure, round)
             }
         }
+    }
+
+    fn fail_close(&mut self, task: Task, window: Window, failure: &BatchFailure, round: Round<'_>) -> Completion {
+        let span = self.windows.get(&window).and_then(|open| open.span);
+        let (task, stop) = match task.again(round) {
+            Ok(task) => (task, Ok(())),
+            Err(task) => {
+                let condition = FailureCondition::RetriesExhausted;
+                self.give_up(task, (span, Some(window)), condition, failure, round)
+            }
+        };
+        self.tasks.push_front(task);
+        Completion { done: Vec::new(), stop }
     }
 
     /// What stands before the record that failed is done. Of the rest, what is too old is given up, and the others are cut, tried again, or given up.
     fn fail_batch(
         &mut self,
-        task: Task,
-        (records, window): (&Arc<[Record]>, Option<Window>),
+        task: &Task,
+        (records, window): (&[Record], Option<Window>),
         failure: &BatchFailure,
         changes: Changes,
-        now: Now,
-        policy: &Policy,
+        round: Round<'_>,
     ) -> Completion {
         let named = failure.done_of(records);
         let is_kept = records.get(named).is_some_and(|first| changes.are_before(first.sequence_number()));
         let (done, rest) = records.split_at(if is_kept { named } else { 0 });
-        let old = rest.partition_point(|record| policy.is_too_old(record.arrival(), now.wall));
+        let old = rest.partition_point(|record| round.policy.is_too_old(record.arrival(), round.wall));
         let (old, rest) = rest.split_at(old);
         let mut next = VecDeque::new();
         let mut stop = Ok(());
         if !old.is_empty() {
             let expired = task.of(old, window);
             let condition = FailureCondition::RecordAgeExceeded;
-            let (expired, outcome) = self.give_up(expired, (Span::of(old), None), condition, failure, policy);
+            let (expired, outcome) = self.give_up(expired, (Span::of(old), None), condition, failure, round);
             next.push_back(expired);
             stop = outcome;
         }
         if !rest.is_empty() {
-            let (tasks, outcome) = self.go_on(&task, rest, window, !done.is_empty(), failure, now, policy);
+            let (tasks, outcome) = self.go_on(task, rest, window, !done.is_empty(), failure, round);
             next.extend(tasks);
             stop = stop.and(outcome);
         }
@@ -365,7 +357,6 @@ impl Lane {
     }
 
     /// What becomes of records that failed. That some before them are done is progress: it was cut there.
-    #[expect(clippy::too_many_arguments, reason = "all that the decision is made from")]
     fn go_on(
         &self,
         task: &Task,
@@ -373,34 +364,23 @@ impl Lane {
         window: Option<Window>,
         is_cut: bool,
         failure: &BatchFailure,
-        now: Now,
-        policy: &Policy,
+        round: Round<'_>,
     ) -> (Vec<Task>, Result<()>) {
-        if policy.options.bisect_on_error && is_cut {
+        if round.policy.options.bisect_on_error && is_cut {
             return (vec![task.of(rest, window)], Ok(()));
         }
-        if policy.options.bisect_on_error && rest.len() > 1 {
+        if round.policy.options.bisect_on_error && rest.len() > 1 {
             let (left, right) = rest.split_at(rest.len() / 2);
             return (vec![task.of(left, window), task.of(right, window)], Ok(()));
         }
-        match self.retry(task.of(rest, window), now, policy) {
+        match task.of(rest, window).again(round) {
             Ok(task) => (vec![task], Ok(())),
             Err(task) => {
                 let condition = FailureCondition::RetriesExhausted;
-                let (task, stop) = self.give_up(task, (Span::of(rest), None), condition, failure, policy);
+                let (task, stop) = self.give_up(task, (Span::of(rest), None), condition, failure, round);
                 (vec![task], stop)
             }
         }
-    }
-
-    /// The same once more, later; or not any more.
-    fn retry(&self, task: Task, now: Now, policy: &Policy) -> Result<Task, Task> {
-        if policy.options.retries.is_some_and(|most| task.retries >= most) {
-            return Err(task);
-        }
-        let retries = task.retries.saturating_add(1);
-        let try_at = now.monotonic.saturating_add(policy.options.backoff_before(retries));
-        Ok(Task { retries, try_at, ..task })
     }
 
     /// The destination is told next; without one, the source stops here, and begins anew with it when it is run again.
@@ -410,10 +390,10 @@ impl Lane {
         (span, window): (Option<Span>, Option<Window>),
         condition: FailureCondition,
         failure: &BatchFailure,
-        policy: &Policy,
+        round: Round<'_>,
     ) -> (Task, Result<()>) {
-        let failed = self.failed(span, window, condition, task.attempts, failure, policy);
-        if policy.has_destination {
+        let failed = self.failed(span, window, condition, task.attempts, failure, round);
+        if round.policy.has_destination {
             return (Task { given_up: Some(Arc::new(failed)), ..task }, Ok(()));
         }
         let FailedBatch { shard_id, first_sequence_number, last_sequence_number, attempts, reason, .. } = failed;
@@ -428,14 +408,14 @@ impl Lane {
         condition: FailureCondition,
         attempts: u32,
         failure: &BatchFailure,
-        policy: &Policy,
+        round: Round<'_>,
     ) -> FailedBatch {
         FailedBatch {
-            stream_id: policy.stream_id,
-            consumer: policy.consumer.clone(),
+            stream_id: round.policy.stream_id,
+            consumer: round.policy.consumer.clone(),
             shard_id: self.shard_id,
             lane: self.index,
-            lanes: policy.options.lanes,
+            lanes: round.policy.options.lanes,
             first_sequence_number: span.map(|span| span.first).unwrap_or_default(),
             last_sequence_number: span.map(|span| span.last).unwrap_or_default(),
             first_arrival: span.map(|span| span.first_arrival).unwrap_or_default(),
@@ -458,6 +438,17 @@ impl Task {
     fn of(&self, records: &[Record], window: Option<Window>) -> Self {
         let piece = Piece::Batch { records: records.into(), window };
         Self { piece, attempts: self.attempts, retries: self.retries, try_at: Duration::ZERO, given_up: None }
+    }
+
+    /// The same once more, later; or not any more.
+    fn again(self, round: Round<'_>) -> Result<Self, Self> {
+        let Policy { options, .. } = round.policy;
+        if options.retries.is_some_and(|most| self.retries >= most) {
+            return Err(self);
+        }
+        let retries = self.retries.saturating_add(1);
+        let try_at = round.monotonic.saturating_add(options.backoff_before(retries));
+        Ok(Self { retries, try_at, ..self })
     }
 }
 

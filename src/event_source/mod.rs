@@ -70,12 +70,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use job::{Finished, Job, Place};
-use lane::Now;
+use lane::Round;
 use shard::SourceShard;
 
+use crate::clock::Clock;
 use crate::consumer::{Checkpoint, Consumer, Position, Work, Worker, WorkerOptions};
 use crate::error::{Error, Result};
 use crate::limits::TUMBLING_WINDOW_GRACE_MS;
+use crate::stream::ShardState;
 use crate::types::{PartitionHash, ShardId, StreamId, Timestamp};
 
 pub use batch::{Batch, BatchFailure, BatchHandler};
@@ -234,28 +236,38 @@ impl EventSource {
 
     // ---- a round ----
 
-    /// Takes what the worker has, moves checkpoints, and gives the calls that are to be made; and how many shards it finished.
+    /// Takes what the worker has, moves checkpoints, and gives the calls that are to be made; and how many shards it finished. What reading ran into is told once
+    /// the calls are made that it does not concern.
     fn advance(&mut self) -> Result<(Vec<Job>, usize)> {
         if let Some(error) = self.untold.pop_front() {
             return Err(error);
         }
         self.resume();
-        self.take_work()?;
-        while !self.starting.is_empty() {
-            self.begin_shards()?;
-            self.take_work()?;
-        }
+        let read = self.take_work();
+        let is_one_new = !self.starting.is_empty();
+        let begun = self.begin_shards();
+        let read = read.and_then(|()| if is_one_new { self.take_work() } else { Ok(()) });
+        self.untold.extend(read.err().into_iter().chain(begun.err()));
         let finished = self.settle()?;
-        let now = self.now();
+        let jobs = self.jobs();
+        match self.untold.pop_front() {
+            Some(error) if jobs.is_empty() && finished == 0 => Err(error),
+            later => {
+                self.untold.extend(later);
+                Ok((jobs, finished))
+            }
+        }
+    }
+
+    fn jobs(&mut self) -> Vec<Job> {
+        let round = round(&self.worker, &self.policy);
         let mut jobs = Vec::new();
         for (shard_id, shard) in &mut self.shards {
             let turn = shard.turn;
-            let place = |lane| Place { shard_id: *shard_id, turn, lane };
-            jobs.extend(
-                shard.calls(now, &self.policy).into_iter().map(|(lane, call)| Job { place: place(lane), call }),
-            );
+            let calls = shard.calls(round).into_iter();
+            jobs.extend(calls.map(|(lane, call)| Job { place: Place { shard_id: *shard_id, turn, lane }, call }));
         }
-        Ok((jobs, finished))
+        jobs
     }
 
     /// Lets the worker give what there is room for again.
@@ -269,14 +281,15 @@ impl EventSource {
     }
 
     fn take_work(&mut self) -> Result<()> {
-        let before = self.now();
+        let before = self.clock().now();
         while let Some(work) = self.worker.poll()? {
             self.take(work);
         }
         // Noted before the last look: what arrived earlier, and could be read by then, was read.
-        let reached = before.wall.minus_millis(TUMBLING_WINDOW_GRACE_MS);
+        let reached = before.minus_millis(TUMBLING_WINDOW_GRACE_MS);
         for (shard_id, shard) in &mut self.shards {
-            if !shard.is_paused && self.worker.records_behind(*shard_id) == Some(0) {
+            let waits = !shard.is_paused && shard.has_open_window();
+            if waits && self.worker.records_behind(*shard_id) == Some(0) {
                 shard.reach(reached);
             }
         }
@@ -284,7 +297,6 @@ impl EventSource {
     }
 
     fn take(&mut self, work: Work) {
-        let now = self.now();
         match work {
             Work::Started(checkpoint) => {
                 self.forget(checkpoint.shard_id);
@@ -293,7 +305,7 @@ impl EventSource {
             }
             Work::Records { shard_id, records } => {
                 let Some(shard) = self.shards.get_mut(&shard_id) else { return };
-                shard.read(records, now, &self.policy);
+                shard.read(records, round(&self.worker, &self.policy));
                 if !shard.has_room(&self.policy) {
                     self.worker.pause(shard_id);
                     shard.is_paused = true;
@@ -314,45 +326,54 @@ impl EventSource {
         self.starting.retain(|checkpoint| checkpoint.shard_id != shard_id);
     }
 
+    /// Begins the shards that the worker got. One whose inheritance cannot be read keeps no other waiting.
     fn begin_shards(&mut self) -> Result<()> {
-        while let Some(checkpoint) = self.starting.front() {
-            let shard_id = checkpoint.shard_id;
-            let is_untouched = matches!(checkpoint.position, Position::TrimHorizon | Position::AtTimestamp(_));
-            let inherited = if is_untouched {
-                self.consumer().inheritance(shard_id)?
-            } else {
-                self.consumer().forget_inheritance(shard_id)?; // done, and left by a crash
-                Vec::new()
-            };
-            self.turns += 1;
-            self.shards.insert(shard_id, SourceShard::new(shard_id, self.turns, inherited, &self.policy));
-            self.starting.pop_front();
-            self.worker.resume(shard_id);
+        let mut outcome = Ok(());
+        for checkpoint in std::mem::take(&mut self.starting) {
+            if let Err(error) = self.begin_shard(&checkpoint) {
+                self.starting.push_back(checkpoint);
+                outcome = outcome.and(Err(error));
+            }
         }
+        outcome
+    }
+
+    fn begin_shard(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let shard_id = checkpoint.shard_id;
+        let is_untouched = matches!(checkpoint.position, Position::TrimHorizon | Position::AtTimestamp(_));
+        let inherited = if is_untouched {
+            self.consumer().inheritance(shard_id)?
+        } else {
+            self.consumer().forget_inheritance(shard_id)?; // done, and left by a crash
+            Vec::new()
+        };
+        self.turns += 1;
+        self.shards.insert(shard_id, SourceShard::new(shard_id, self.turns, inherited, &self.policy));
+        self.worker.resume(shard_id);
         Ok(())
     }
 
     /// A call was made.
     fn complete(&mut self, finished: Finished) -> Result<()> {
         let Finished { place, outcome } = finished;
-        let now = self.now();
+        let round = round(&self.worker, &self.policy);
         let shard = self.shards.get_mut(&place.shard_id).filter(|shard| shard.turn == place.turn);
-        shard.map_or(Ok(()), |shard| shard.complete(place.lane, outcome, now, &self.policy))
+        shard.map_or(Ok(()), |shard| shard.complete(place.lane, outcome, round))
     }
 
     // ---- how far it is ----
 
-    /// Stores the checkpoints that can move, and finishes shards that are done. How many that were.
+    /// Stores the checkpoints that can move, and finishes shards that are done. How many that were. All are tried.
     fn settle(&mut self) -> Result<usize> {
-        let mut finished = 0;
+        let (mut finished, mut outcome) = (0, Ok(()));
         for shard_id in self.shards.keys().copied().collect::<Vec<_>>() {
             match self.settle_shard(shard_id) {
                 Ok(is_finished) => finished += usize::from(is_finished),
                 Err(Error::LeaseLost { .. } | Error::ShardNotFound(_)) => self.forget(shard_id),
-                Err(error) => return Err(error),
+                Err(error) => outcome = outcome.and(Err(error)),
             }
         }
-        Ok(finished)
+        outcome.map(|()| finished)
     }
 
     fn settle_shard(&mut self, shard_id: ShardId) -> Result<bool> {
@@ -372,6 +393,9 @@ impl EventSource {
     fn finish(&mut self, shard_id: ShardId) -> Result<bool> {
         let Some(shard) = self.shards.get_mut(&shard_id) else { return Ok(false) };
         let shards = self.worker.consumer().stream().shards();
+        if shards.iter().any(|known| known.shard_id == shard_id && known.state == ShardState::Open) {
+            return Ok(false); // its end is seen, and its children are not listed yet
+        }
         let children: Vec<_> = shards.iter().filter(|child| child.parents.contains(&shard_id)).collect();
         let ranges: Vec<_> = children.iter().map(|child| child.hash_key_range).collect();
         if shard.close_orphans(&ranges) {
@@ -389,10 +413,14 @@ impl EventSource {
         Ok(true)
     }
 
-    fn now(&self) -> Now {
-        let clock = self.worker.consumer().stream().clock();
-        Now { wall: clock.now(), monotonic: clock.monotonic() }
+    fn clock(&self) -> &dyn Clock {
+        self.worker.consumer().stream().clock()
     }
+}
+
+fn round<'a>(worker: &Worker, policy: &'a Policy) -> Round<'a> {
+    let clock = worker.consumer().stream().clock();
+    Round { wall: clock.now(), monotonic: clock.monotonic(), policy }
 }
 
 impl fmt::Debug for EventSource {

@@ -48,12 +48,11 @@ impl Progress {
     /// A record was read, in this window.
     pub(super) fn read(&mut self, at: RecordPosition, window: Option<Window>) {
         if let Some(window) = window {
-            match self.holds.iter_mut().rfind(|hold| hold.window == window) {
-                Some(hold) => hold.last = Some(at.sequence_number),
-                None => {
-                    let (before, last) = (self.read_to, Some(at.sequence_number));
-                    self.holds.push_back(Hold { window, before, last, is_inherited: false });
-                }
+            if self.holds.iter().all(|hold| hold.window != window) {
+                self.holds.push_back(Hold { window, before: self.read_to, last: None, is_inherited: false });
+            }
+            if let Some(hold) = self.holds.iter_mut().rfind(|hold| hold.window == window) {
+                hold.last = Some(at.sequence_number);
             }
         }
         self.pending.push_back(Pending { at, is_done: false });
@@ -85,6 +84,11 @@ impl Progress {
         let is_over = |hold: &&Hold| hold.window.end <= complete_to && is_done(hold) && !is_open(hold.window);
         let over = self.holds.iter().take_while(is_over).count();
         self.holds.drain(..over);
+    }
+
+    /// Whether a window is open.
+    pub(super) fn has_open(&self) -> bool {
+        !self.holds.is_empty()
     }
 
     /// Whether a window is open that a parent left.

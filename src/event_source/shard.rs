@@ -2,10 +2,11 @@
 
 use super::Policy;
 use super::job::{Call, Outcome};
-use super::lane::{Completion, Lane, Now};
+use super::lane::{Completion, Lane, Round};
 use super::progress::Progress;
 use super::windows::{Window, lane_of};
 use crate::consumer::RecordPosition;
+use crate::error::Result;
 use crate::format::WindowState;
 use crate::segment::Record;
 use crate::types::{HashKeyRange, ShardId, Timestamp};
@@ -58,13 +59,13 @@ impl SourceShard {
 
     // ---- what comes in ----
 
-    pub(super) fn read(&mut self, records: Vec<Record>, now: Now, policy: &Policy) {
+    pub(super) fn read(&mut self, records: Vec<Record>, round: Round<'_>) {
         for record in records {
-            let window = policy.window_ms.map(|length| Window::of(record.arrival(), length));
+            let window = round.policy.window_ms.map(|length| Window::of(record.arrival(), length));
             self.progress.read(RecordPosition::from(&record), window);
             self.complete_to = self.complete_to.max(record.arrival());
-            if let Some(lane) = self.lane_of(record.partition_key(), policy) {
-                lane.push(record, window, now);
+            if let Some(lane) = self.lane_of(record.partition_key(), round.policy) {
+                lane.push(record, window, round.monotonic);
             }
         }
     }
@@ -89,23 +90,15 @@ impl SourceShard {
     // ---- what is to be done ----
 
     /// The calls that are to be made now, by lane.
-    pub(super) fn calls(&mut self, now: Now, policy: &Policy) -> Vec<(u32, Call)> {
+    pub(super) fn calls(&mut self, round: Round<'_>) -> Vec<(u32, Call)> {
         let (complete_to, is_ended) = (self.complete_to, self.is_ended);
         let lanes = (0..).zip(&mut self.lanes);
-        lanes
-            .filter_map(|(index, lane)| Some((index, lane.next_call(now, complete_to, is_ended, policy)?)))
-            .collect()
+        lanes.filter_map(|(index, lane)| Some((index, lane.next_call(complete_to, is_ended, round)?))).collect()
     }
 
-    pub(super) fn complete(
-        &mut self,
-        lane: u32,
-        outcome: Outcome,
-        now: Now,
-        policy: &Policy,
-    ) -> crate::error::Result<()> {
+    pub(super) fn complete(&mut self, lane: u32, outcome: Outcome, round: Round<'_>) -> Result<()> {
         let Some(lane) = self.lanes.get_mut(lane as usize) else { return Ok(()) };
-        let Completion { done, stop } = lane.complete(outcome, now, policy);
+        let Completion { done, stop } = lane.complete(outcome, round);
         for number in done {
             self.progress.done(number);
         }
@@ -123,6 +116,11 @@ impl SourceShard {
 
     pub(super) fn stored(&mut self, at: RecordPosition) {
         self.progress.stored(at);
+    }
+
+    /// Whether it waits for the end of a window.
+    pub(super) fn has_open_window(&self) -> bool {
+        self.progress.has_open()
     }
 
     /// Whether all windows that its parents left are closed.
@@ -147,5 +145,63 @@ impl SourceShard {
         let mut states: Vec<_> = states.filter(|state| child.contains(state.hash_key)).collect();
         states.sort_unstable_by(|a, b| a.order().cmp(&b.order()));
         states
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::job::Call;
+    use super::super::windows::Changes;
+    use super::*;
+    use crate::event_source::EventSourceOptions;
+    use crate::types::{HashKey, PartitionHash, StreamId};
+
+    fn policy(lanes: u32) -> Policy {
+        Policy {
+            options: EventSourceOptions::new().lanes(lanes),
+            window_ms: Some(10),
+            has_destination: false,
+            stream_id: StreamId::new(1),
+            consumer: "c".to_owned(),
+            hash: PartitionHash::Xxh3,
+        }
+    }
+
+    fn state(hash_key: u128, partition_key: &str) -> WindowState {
+        WindowState {
+            start: Timestamp::from_millis(0),
+            end: Timestamp::from_millis(10),
+            hash_key: HashKey::new(hash_key),
+            partition_key: partition_key.to_owned(),
+            state: vec![1],
+        }
+    }
+
+    /// A child expired before its parent was done.
+    #[test]
+    fn states_that_no_child_takes_are_closed_by_the_shard_itself() {
+        for lanes in [1, 4] {
+            let policy = policy(lanes);
+            let round = Round { wall: Timestamp::from_millis(5), monotonic: Duration::ZERO, policy: &policy };
+            let inherited = vec![state(1, "a"), state(1, "b"), state(9, "c")];
+            let mut shard = SourceShard::new(ShardId::new(4), 1, inherited, &policy);
+            shard.end();
+            assert!(shard.is_finished() && shard.calls(round).is_empty());
+            let child = HashKeyRange::new(HashKey::new(9), HashKey::MAX).unwrap();
+            assert!(shard.close_orphans(&[child]) && !shard.is_finished());
+            let mut closed = Vec::new();
+            for (lane, call) in shard.calls(round) {
+                let Call::Close(window) = call else { panic!("{call:?}") };
+                closed.extend(window.states.iter().map(|state| state.partition_key.clone()));
+                let outcome = Outcome { result: Ok(()), changes: Changes::default() };
+                shard.complete(lane, outcome, round).unwrap();
+            }
+            closed.sort_unstable();
+            assert_eq!(closed, ["a", "b"]);
+            assert!(shard.is_finished() && !shard.close_orphans(&[child]));
+            assert_eq!(shard.states_of(child), [state(9, "c")]);
+        }
     }
 }

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use anabranch::{
     Batch, BatchFailure, Consumer, Error, ErrorKind, EventSource, EventSourceOptions, FailedBatch,
-    FailureCondition, ManualClock, Position, Result, ShardId, Stream, Work, Worker, WorkerOptions,
+    FailureCondition, ManualClock, Position, RecordsStart, Result, ShardId, Stream, Work, Worker, WorkerOptions,
 };
 
-use crate::support::{Mixer, S0, S1, builder, eventually, number, place, put_to, read_stream, simulated};
+use crate::support::{
+    LARGE_PER_SEGMENT, Mixer, S0, S1, builder, eventually, fill_large, number, place, put_to, read_stream,
+    simulated,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -467,6 +470,53 @@ fn what_is_under_way_when_the_shard_is_lost_comes_to_nothing() {
     };
     assert_eq!(source.step(&handler).unwrap(), 1);
     assert_eq!((done_of(&stream, S0), source.shards()), (None, vec![]));
+}
+
+/// The shard is lost and taken again while a batch is handled: that it is done then says nothing of the batch that is under way now.
+#[test]
+fn what_comes_back_from_an_earlier_turn_is_not_looked_at() {
+    let (_directory, path) = place();
+    let stream = Stream::builder().create(path).unwrap();
+    put(&stream, &["a"]);
+    let consumer = consumer(&stream);
+    let calls = AtomicUsize::new(0);
+    let is_first_done = AtomicBool::new(false);
+    let handler = |_: &mut Batch<'_>| {
+        if calls.fetch_add(1, Ordering::SeqCst) == 0 {
+            consumer.reset(RecordsStart::TrimHorizon).unwrap();
+            eventually("the second call", || calls.load(Ordering::SeqCst) > 1);
+            is_first_done.store(true, Ordering::SeqCst);
+            return Ok(());
+        }
+        eventually("the first call's end", || is_first_done.load(Ordering::SeqCst));
+        std::thread::sleep(Duration::from_millis(100)); // for it to come back
+        Err(BatchFailure::new("bad"))
+    };
+    let mut source = source(&stream, options().lease_time(Duration::from_millis(50)).retries(0));
+    let error = source.run(&handler, || false).unwrap_err();
+    assert!(matches!(error, Error::BatchFailed { .. }), "{error:?}");
+    assert_eq!((done_of(&stream, S0), calls.load(Ordering::SeqCst)), (None, 2));
+}
+
+/// What a worker read before it met the damage is given before the error.
+#[test]
+fn damage_takes_no_records_along_that_stand_before_it() {
+    let (disk, clock, stream) = simulated(builder().segment_bytes(4096).first_segment_bytes(4096));
+    fill_large(&stream, S0, 2 * LARGE_PER_SEGMENT);
+    stream.close().unwrap();
+    let second = format!("stream/shards/{:012}/{LARGE_PER_SEGMENT:020}.seg", 0);
+    disk.damage(second.as_ref(), |bytes| bytes[2_000] ^= 1).unwrap();
+    let stream = builder().storage(Arc::new(disk)).clock(clock).open_existing("stream").unwrap();
+    let handled = AtomicUsize::new(0);
+    let handler = |batch: &mut Batch<'_>| {
+        handled.fetch_add(batch.records().len(), Ordering::SeqCst);
+        Ok(())
+    };
+    let mut source = source(&stream, options());
+    let errors: Vec<_> = (0..4).filter_map(|_| source.step(&handler).err()).collect();
+    assert!(!errors.is_empty() && errors.iter().all(|error| error.kind() == ErrorKind::Corrupt), "{errors:?}");
+    assert!(handled.load(Ordering::SeqCst) as u64 > LARGE_PER_SEGMENT, "{handled:?} stand before it");
+    assert_eq!(done_of(&stream, S0), Some(handled.load(Ordering::SeqCst) as u64));
 }
 
 #[test]
