@@ -451,7 +451,9 @@ fn keys_stay_in_order_through_splits_and_merges_in_two_sources() {
     }
     for _ in 0..100 {
         clock.advance(SECOND);
-        sources.iter_mut().for_each(|source| drain(source, &handler).unwrap());
+        for source in &mut sources {
+            drain(source, &handler).unwrap();
+        }
     }
     let last: BTreeMap<_, _> = ids.iter().map(|(key, id)| (format!("key {key}"), *id)).collect();
     assert_eq!(*given.lock().unwrap(), last);

@@ -75,14 +75,17 @@ fn strike_everywhere(test: &'static str, durability: Durability, fault: DiskFaul
     }
 }
 
+/// By a window's start and a key.
+type Windows<Of> = BTreeMap<(i64, String), Of>;
+
 /// What the world saw of the source: no crash takes it back.
 #[derive(Default)]
 struct Effects {
     /// Keys and ids in the order in which they were handled, or told of.
     seen: Mutex<Vec<(String, u64)>>,
     told: Mutex<BTreeSet<u64>>,
-    /// By the window's start and the key: all that it was closed with.
-    ends: Mutex<BTreeMap<(i64, String), Vec<Vec<u64>>>>,
+    /// All that each was closed with.
+    ends: Mutex<Windows<Vec<Vec<u64>>>>,
     random: Mutex<Option<Random>>,
 }
 
@@ -288,7 +291,7 @@ impl<'a> Life<'a> {
         *self.effects.random.lock().expect("a lock") = None; // no accidents any more
         for _ in 0..30 {
             while self.step().expect("a step") > 0 {}
-            self.clock.advance(Duration::from_millis(1_000));
+            self.clock.advance(Duration::from_secs(1));
         }
         self.expect_all_done();
         self.compare();
@@ -315,7 +318,7 @@ impl<'a> Life<'a> {
     fn compare(&self) {
         let told = self.effects.told.lock().expect("a lock").clone();
         let mut by_key: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        let mut by_window: BTreeMap<(i64, String), Vec<u64>> = BTreeMap::new();
+        let mut by_window: Windows<Vec<u64>> = BTreeMap::new();
         let mut records = self.stream().records(RecordsStart::TrimHorizon).expect("a reader");
         for record in records.available() {
             let record = record.expect("a record");
@@ -344,7 +347,7 @@ impl<'a> Life<'a> {
         }
     }
 
-    fn expect_sums(&self, by_window: &BTreeMap<(i64, String), Vec<u64>>, told: &BTreeSet<u64>) {
+    fn expect_sums(&self, by_window: &Windows<Vec<u64>>, told: &BTreeSet<u64>) {
         let logged: BTreeSet<u64> = by_window.values().flatten().copied().collect();
         let ends = self.effects.ends.lock().expect("a lock").clone();
         for (place, ids) in by_window {

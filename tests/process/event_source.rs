@@ -41,8 +41,9 @@ impl Notes {
 impl BatchHandler for Notes {
     fn handle(&self, batch: &mut Batch<'_>) -> Result<(), BatchFailure> {
         let words = |record: &anabranch::Record| String::from_utf8_lossy(record.data()).into_owned();
-        for record in batch.records() {
+        for (place, record) in batch.records().iter().enumerate() {
             if words(record).ends_with("99") {
+                self.note("handled", batch.records()[..place].iter().map(words));
                 return Err(BatchFailure::at(record, "it ends with 99"));
             }
             let state = batch.state_mut(record);
