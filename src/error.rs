@@ -183,6 +183,38 @@ pub enum Error {
         /// Who has it now.
         owner: Option<String>,
     },
+    /// A batch of an [`EventSource`](crate::EventSource) was given up, and there is no destination that would keep where it is: the source does not go on behind it.
+    /// Running it again tries the batch again.
+    #[error(
+        "{shard_id}, sequence numbers {first} to {last}: failed {attempts} times, for the last time: {reason}"
+    )]
+    BatchFailed {
+        /// The shard.
+        shard_id: ShardId,
+        /// The first record of the batch.
+        first: SequenceNumber,
+        /// The last one.
+        last: SequenceNumber,
+        /// How often it was tried.
+        attempts: u32,
+        /// What the handler said.
+        reason: String,
+    },
+    /// A batch of an [`EventSource`](crate::EventSource) was given up, and its destination did not take it: the source does not go on behind it. Running
+    /// it again offers it again.
+    #[error(
+        "{shard_id}, sequence numbers {first} to {last}: not taken by the destination of failed batches: {reason}"
+    )]
+    DestinationFailed {
+        /// The shard.
+        shard_id: ShardId,
+        /// The first record of the batch.
+        first: SequenceNumber,
+        /// The last one.
+        last: SequenceNumber,
+        /// What the destination said.
+        reason: String,
+    },
     /// The stream has no queue of this name, or it was deleted.
     #[error("the stream has no queue {0:?}")]
     QueueNotFound(String),
@@ -291,6 +323,8 @@ pub enum ErrorKind {
     Lost,
     /// Wait as long as the error says.
     Throttled,
+    /// See to what the program's own handler, or its destination of failed batches, ran into; then run it again.
+    Handler,
     /// Wait until the other writer is gone, or open read-only.
     Locked,
     /// Open for writing.
@@ -336,6 +370,7 @@ impl Error {
             | Self::ReceiptExpired { .. }
             | Self::ShardClosed(_) => ErrorKind::Conflict,
             Self::ThroughputExceeded { .. } => ErrorKind::Throttled,
+            Self::BatchFailed { .. } | Self::DestinationFailed { .. } => ErrorKind::Handler,
             Self::Trimmed { .. } => ErrorKind::Trimmed,
             Self::Lost { .. } => ErrorKind::Lost,
             Self::Locked(_) => ErrorKind::Locked,

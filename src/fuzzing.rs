@@ -16,11 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::event_source::FailedBatch;
 use crate::format::{
     CONSUMER_HEADER_BYTES, CONSUMER_SLOT_BYTES, COPY_BYTES, ConsumerHeader, FOOTER_BYTES, Footer, Frame,
     FrameInput, MARK_POSITION, ManifestState, QUEUE_HEADER_BYTES, QueueSnapshot, RawFrame, SEGMENT_HEADER_BYTES,
-    SLOT_HEADER_BYTES, Seed, SegmentHeader, SlotCopy, SlotHeader, WATERMARK_SLOT_BYTES, decode_slot, encode_slot,
-    encode_to,
+    SLOT_HEADER_BYTES, Seed, SegmentHeader, SlotCopy, SlotHeader, WATERMARK_SLOT_BYTES, WindowsSnapshot,
+    decode_slot, encode_slot, encode_to,
 };
 use crate::queue::QueueOptions;
 use crate::shard::{STAGING_FILE, Staged};
@@ -54,8 +55,10 @@ pub fn decode(input: &[u8]) {
         6 => decode_consumer(&mut bytes, mend),
         7 => decode_consumer_slot(&mut bytes, mend),
         8 => open_consumer(&bytes, mend),
-        9 => decode_queue(&mut bytes, mend),
-        10 => open_queue(&bytes, mend),
+        9 => decode_windows(&mut bytes, mend),
+        10 => read_failed_batch(&bytes),
+        11 => decode_queue(&mut bytes, mend),
+        12 => open_queue(&bytes, mend),
         _ => decode_watermark(&mut bytes, mend),
     }
 }
@@ -321,6 +324,22 @@ fn use_queue(stream: &Stream) -> crate::error::Result<()> {
     }
     queue.describe()?;
     queue.sync()
+}
+
+fn decode_windows(bytes: &mut [u8], mend: bool) {
+    if mend {
+        mend_tail(bytes, crc32fast::hash);
+    }
+    if let Ok(windows) = WindowsSnapshot::decode(bytes) {
+        assert_eq!(windows.encode(), bytes, "{windows:?}");
+    }
+}
+
+/// There are many ways to write the same, and what is read can be written.
+fn read_failed_batch(bytes: &[u8]) {
+    if let Ok(failed) = FailedBatch::from_bytes(bytes) {
+        assert_eq!(FailedBatch::from_bytes(failed.to_json().as_bytes()).unwrap(), failed);
+    }
 }
 
 fn decode_manifest(bytes: &mut [u8], mend: bool) {

@@ -41,6 +41,7 @@
 //!   [`StreamBuilder::open_read_only`].
 //! - Consumers, whose positions are kept: [`Stream::consumer`]; groups of workers that share the shards: [`Consumer::worker`]. Exactly once from one
 //!   stream to another: [`Pipeline`].
+//! - A function that is called with batches of records, as a Lambda mapping does it, with retries, lanes and tumbling windows: [`Consumer::event_source`].
 //! - Queues, whose records are acknowledged one by one, in any order, and come again: [`Stream::queue`].
 //! - Shards: [`split_shard`](Stream::split_shard), [`merge_shards`](Stream::merge_shards), [`update_shard_count`](Stream::update_shard_count);
 //!   as many as the load asks for: [`StreamBuilder::capacity`].
@@ -82,7 +83,7 @@
 //!
 //! [`Stream`] is a handle: clones share the stream, in any number of threads. One process has it open for writing, held by a lock that dies
 //! with the process; others follow read-only. A stream has one background thread, for flushes of `Buffered` records and for
-//! retention ([`StreamBuilder::background`] turns it off); the streams of a [`Store`] share one. A [`BatchingProducer`] has one of its own.
+//! retention ([`StreamBuilder::background`] turns it off); the streams of a [`Store`] share one. A [`BatchingProducer`] has one of its own, an [`EventSource`] those that it calls its handler in, while it runs.
 //!
 //! Arrival times never fall inside a shard, whatever the clock does. A clock that leaps forward deletes nothing until a second reading
 //! agrees with it.
@@ -107,6 +108,7 @@ mod clock;
 mod consumer;
 pub mod docs;
 mod error;
+mod event_source;
 pub mod format;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -132,6 +134,10 @@ pub use capacity::{Capacity, CapacityPolicy};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use consumer::{Checkpoint, Consumer, Handler, Lease, Position, RecordPosition, Work, Worker, WorkerOptions};
 pub use error::{Error, ErrorKind, Result};
+pub use event_source::{
+    Batch, BatchFailure, BatchHandler, ClosedWindow, EventSource, EventSourceOptions, FailedBatch,
+    FailureCondition, FailureDestination, KeyState, Window,
+};
 pub use limits::{Limits, Quota, Quotas};
 pub use pipeline::{Outputs, Pipeline};
 pub use queue::{

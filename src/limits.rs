@@ -186,6 +186,62 @@ pub const CALL_RECORDS: usize = 10_000;
 
 /// Most bytes (keys and data) that one read call gives under [`Quotas`], but for the record that passes it: 10 MiB, as `GetRecords`.
 pub const CALL_BYTES: u64 = 10 << 20;
+/// Most records of an event source's batch, unless it says otherwise: as a Lambda mapping.
+pub const DEFAULT_EVENT_BATCH_RECORDS: usize = 100;
+
+/// The most that [`EventSourceOptions::batch_records`](crate::EventSourceOptions::batch_records) can be set to: as in Lambda.
+pub const MAX_EVENT_BATCH_RECORDS: usize = 10_000;
+
+/// Most bytes (keys and data) of an event source's batch, unless it says otherwise: 6 MiB, what a Lambda call takes.
+pub const DEFAULT_EVENT_BATCH_BYTES: usize = 6 << 20;
+
+/// The longest that an event source gathers records for a batch, in milliseconds: 300 s, as Lambda.
+pub const MAX_EVENT_BATCH_WINDOW_MS: u64 = 300_000;
+
+/// Most lanes that an event source makes of a shard: as Lambda's parallelization factor.
+pub const MAX_EVENT_LANES: u32 = 10;
+
+/// How often an event source tries a batch again, unless it says otherwise: a hundred seconds, with [`DEFAULT_EVENT_BACKOFF_MS`].
+pub const DEFAULT_EVENT_RETRIES: u32 = 10;
+
+/// How old a record may be when its batch is tried again, in milliseconds, unless the event source says otherwise: 24 hours, as long as a stream keeps
+/// records by default.
+pub const DEFAULT_EVENT_RECORD_AGE_MS: u64 = 24 * 3_600_000;
+
+/// How long an event source waits before its first retry, in milliseconds, unless it says otherwise. Each further retry waits twice as long.
+pub const DEFAULT_EVENT_BACKOFF_MS: u64 = 100;
+
+/// The longest that an event source waits before a retry, in milliseconds.
+pub const MAX_EVENT_BACKOFF_MS: u64 = 60_000;
+
+/// Most threads in which an event source calls its handler, unless it says otherwise.
+pub const DEFAULT_EVENT_THREADS: usize = 16;
+
+/// The most that [`EventSourceOptions::max_threads`](crate::EventSourceOptions::max_threads) can be set to.
+pub const MAX_EVENT_THREADS: usize = 1_024;
+
+/// The longest tumbling window of an event source, in milliseconds: 900 s, as in Lambda.
+pub const MAX_TUMBLING_WINDOW_MS: u64 = 900_000;
+
+/// How long after the end of a tumbling window, in milliseconds, its records may still become readable: a record is stamped when it is put, and
+/// shown when it is durable. At the tail of a shard a window is closed so much later than it ends.
+pub const TUMBLING_WINDOW_GRACE_MS: u64 = 1_000;
+
+/// The largest state that a key has in a tumbling window: 1 MiB, as in Lambda. One that grows larger is given to a final call early.
+pub const MAX_KEY_STATE_BYTES: usize = 1 << 20;
+
+/// Most bytes of the states that are open in one shard of an event source, keys and [`KEY_STATE_OVERHEAD_BYTES`] a key counted: 64 MiB, in equal shares of its
+/// lanes. Above it the oldest window is given to final calls early.
+pub const MAX_SHARD_STATE_BYTES: usize = 64 << 20;
+
+/// What a key's state counts beside its own bytes and the key's.
+pub const KEY_STATE_OVERHEAD_BYTES: usize = 64;
+
+/// The longest record of a failed batch that is read; one that is written is shorter.
+pub const MAX_FAILED_BATCH_BYTES: usize = 16 << 10;
+
+/// What is kept of the reason for which a batch failed, in characters.
+pub const MAX_FAILURE_REASON_CHARS: usize = 1_024;
 
 /// How long an operation on a consumer waits for its file's lock, in milliseconds, before it is refused as
 /// [`Error::Locked`](crate::Error::Locked). It is held for microseconds, or for one sync: whoever keeps it longer was stopped.
@@ -193,6 +249,8 @@ pub const CONSUMER_LOCK_MS: u64 = 10_000;
 
 const _: () = assert!(STAGING_SLOT_BYTES.is_multiple_of(SLOT_UNIT_BYTES));
 const _: () = assert!(MAX_DATA_BYTES < MAX_BATCH_BYTES);
+// The largest state of a lane's share.
+const _: () = assert!(MAX_KEY_STATE_BYTES < MAX_SHARD_STATE_BYTES / MAX_EVENT_LANES as usize);
 const _: () = assert!(DEFAULT_MAX_DATA_BYTES < DEFAULT_MAX_BATCH_BYTES);
 const _: () = assert!(DEFAULT_MAX_DATA_BYTES <= MAX_DATA_BYTES);
 const _: () = assert!(FIRST_SEGMENT_BYTES >= MIN_SEGMENT_BYTES);

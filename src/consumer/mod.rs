@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::format::{SlotState, StoredPosition};
+use crate::format::{SlotState, StoredPosition, WindowState, WindowsSnapshot};
 use crate::leases::LeaseFile;
 use crate::stream::{RecordsStart, ShardIterator, Stream, error_of};
 use crate::types::{Durability, ShardId};
@@ -233,6 +233,25 @@ impl Consumer {
     pub fn sync(&self) -> Result<()> {
         self.inner.stream.expect_open()?;
         self.inner.file.sync().map_err(error_of(&self.inner.name))
+    }
+
+    /// Keeps what a child of a shard gets from it: the states of windows that are open, durably when this returns.
+    pub(crate) fn bequeath(&self, child: ShardId, parent: ShardId, states: Vec<WindowState>) -> Result<()> {
+        let (stream_id, file_id) = (self.inner.stream.stream_id(), self.inner.file.file_id());
+        let snapshot = WindowsSnapshot { stream_id, file_id, child, parent, states };
+        self.inner.stream.keep_windows(&self.inner.name, &snapshot)
+    }
+
+    /// What a shard got from its parents, all of them.
+    pub(crate) fn inheritance(&self, child: ShardId) -> Result<Vec<WindowState>> {
+        let found = self.inner.stream.windows(&self.inner.name, self.inner.file.file_id(), child)?;
+        Ok(found.into_iter().flat_map(|snapshot| snapshot.states).collect())
+    }
+
+    /// What a shard got is behind its checkpoint, which is made durable first: without the one, the other counts.
+    pub(crate) fn forget_inheritance(&self, child: ShardId) -> Result<()> {
+        self.sync()?;
+        self.inner.stream.forget_windows(&self.inner.name, child)
     }
 
     fn expect_listed(&self, shard_id: ShardId) -> Result<()> {

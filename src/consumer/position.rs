@@ -51,7 +51,7 @@ impl RecordPosition {
     }
 
     /// For comparison inside one incarnation: the whole record comes behind all of its parts.
-    pub(super) fn order(&self) -> (SequenceNumber, bool, u64) {
+    pub(crate) fn order(&self) -> (SequenceNumber, bool, u64) {
         (self.sequence_number, self.sub_sequence_number.is_none(), self.sub_sequence_number.unwrap_or(0))
     }
 

@@ -134,6 +134,8 @@ pub(super) struct Held {
     pub(super) renewed_at: Duration,
     /// Whether it was said that it ended.
     is_ended: bool,
+    /// Whether nothing of it is wanted now.
+    is_paused: bool,
 }
 
 impl Consumer {
@@ -260,8 +262,25 @@ impl Worker {
             return;
         }
         let until_due = self.options.lease_time / RENEWALS;
-        let has_news = || self.held.values().any(|held| held.iterator.has_news() && !held.is_ended);
+        let has_news =
+            || self.held.values().any(|held| held.iterator.has_news() && !held.is_ended && !held.is_paused);
         self.consumer.inner.stream.wait_for_news(timeout.min(until_due), has_news);
+    }
+
+    /// Gives nothing more of a shard until it is [resumed](Self::resume): for who has as much of it as can be handled. Its lease is renewed as before. Lasts as
+    /// long as the worker has the shard; nothing happens if it does not have it.
+    pub fn pause(&mut self, shard_id: ShardId) {
+        self.set_paused(shard_id, true);
+    }
+
+    /// Gives what is there of a shard again, from where it was [paused](Self::pause).
+    pub fn resume(&mut self, shard_id: ShardId) {
+        self.set_paused(shard_id, false);
+    }
+
+    /// How many records of a shard are there now and were not given yet; nothing if the worker does not have it. See [`ShardIterator::records_behind`].
+    pub fn records_behind(&self, shard_id: ShardId) -> Option<u64> {
+        self.held.get(&shard_id).map(|held| held.iterator.records_behind())
     }
 
     /// Everything of the shard up to and including this record is done; see [`Lease::checkpoint`].
@@ -322,6 +341,12 @@ impl Worker {
         outcome
     }
 
+    fn set_paused(&mut self, shard_id: ShardId, is_paused: bool) {
+        if let Some(held) = self.held.get_mut(&shard_id) {
+            held.is_paused = is_paused;
+        }
+    }
+
     fn now(&self) -> Duration {
         self.consumer.inner.stream.clock().monotonic()
     }
@@ -360,7 +385,7 @@ impl Worker {
             other => (other?, Ok(())),
         };
         let iterator = if self.options.dedicated { iterator.dedicated(self.consumer.name())? } else { iterator };
-        self.held.insert(shard_id, Held { lease, iterator, renewed_at, is_ended: false });
+        self.held.insert(shard_id, Held { lease, iterator, renewed_at, is_ended: false, is_paused: false });
         self.pending.push_back(Work::Started(checkpoint));
         overtaken
     }
@@ -371,6 +396,9 @@ impl Worker {
         let Some(held) = self.held.get_mut(&shard_id) else { return Ok(None) };
         if now >= held.renewed_at + lease_time {
             self.tended_at = None; // it may be another's by now: the next round tells
+            return Ok(None);
+        }
+        if held.is_paused {
             return Ok(None);
         }
         let records = match held.iterator.next_records(most) {

@@ -237,3 +237,17 @@
 //! `api/queue.rs::a_receipt_is_over_once_somebody_else_has_the_record`, `api/queue.rs::bounds_hold_back_what_is_new_and_what_is_set_aside`,
 //! `api/queue.rs::damage_is_told_and_a_repair_sets_the_file_aside`, `api/queue.rs::a_queue_that_stands_behind_the_tail_goes_on_at_the_tail`,
 //! `process/queue.rs::nothing_is_lost_or_comes_back_after_kills_synced`, `process/queue.rs::nothing_is_lost_or_comes_back_after_kills_buffered`.
+//!
+//! # A20. Event sources
+//!
+//! An [`EventSource`](crate::EventSource) handles every record, or tells the destination of failed batches of it, before a checkpoint passes it; in the order of its key; through splits, merges,
+//! crashes and changes of hands. By default every batch is given up in the end; where nobody is told of it, the source stops instead. A tumbling window is closed with states
+//! that were made of each of its records once, in order, but for those that were given up: whatever failed, crashed or was resharded on the way. An end may be told again, with the same.
+//! If a clock is set back, or a put takes longer than a second from its stamp to its durability, a window can be closed in two parts.
+//!
+//! Tests: `crash/event_source.rs::event_sources_of_synced_streams_survive_a_cut_at_every_operation`, `crash/event_source.rs::event_sources_of_buffered_streams_survive_a_cut_at_every_operation`,
+//! `crash/event_source.rs::event_sources_survive_every_failing_operation`, `process/event_source.rs::event_sources_that_are_killed_lose_no_record_and_no_window`,
+//! `api/event_source.rs::keys_stay_in_order_through_splits_and_merges_in_two_sources`, `api/event_source.rs::without_a_destination_the_source_stops_at_what_is_to_be_given_up`,
+//! `api/event_source.rs::a_destination_that_fails_stops_the_source`, `api/event_source.rs::a_handler_may_take_longer_than_a_lease_lasts`, `api/event_source.rs::bad_use_is_told`,
+//! `api/event_windows.rs::states_go_to_the_children_that_take_their_keys`, `api/event_windows.rs::another_worker_and_a_later_life_go_on_with_what_a_shard_left`,
+//! `api/event_windows.rs::a_damaged_file_is_told_and_a_repair_sets_it_aside`.

@@ -12,6 +12,7 @@
 //!     00000000000000000000.seg            a segment, named by its first sequence number
 //!     00000000000000031402.seg
 //!   consumers/billing                     how far a consumer is in each shard, and who works on it
+//!   consumers/~billing~~CHILD~PARENT      tumbling windows that were open when a shard ended, for one of its children
 //!   queues/orders                         what is not done of a queue; replaced whole
 //! ```
 //!
@@ -196,6 +197,30 @@
 //!
 //! A write goes to a copy that is neither the one in force nor the newest that is known durable. See the room `leases` for how that is known.
 //!
+//! # consumers/~NAME~~CHILD~PARENT
+//!
+//! The states of an event source's tumbling windows that were open at the end of a shard, for one of its children. Both shards as 12 digits; written once, whole, by
+//! write, sync, rename, sync of the directory, before the parent is finished; removed when the child has closed them.
+//!
+//! ```text
+//!   0  8  magic "ANABRWIN"
+//!   8  4  format version (1)
+//!  12  4  count of states
+//!  16 16  stream id
+//!  32 16  file id of the consumer
+//!  48  4  shard id of the child
+//!  52  4  shard id of the parent
+//!  56  8  0
+//!  64     states, by ascending window, hash key and partition key:
+//!           0  8  start of the window, ms since 1970
+//!           8  8  its end
+//!          16 16  hash key
+//!          32  4  length of the partition key
+//!          36  4  length of the state, at least 1
+//!          40     partition key (UTF-8), state
+//!      4  CRC-32 of everything before
+//! ```
+//!
 //! # queues/NAME
 //!
 //! What a queue keeps: for each shard the first number that was never received, and the records below it that are not acknowledged. Replaced whole by
@@ -247,6 +272,7 @@ mod reader;
 mod segment;
 mod staging;
 mod watermark;
+mod windows;
 
 pub(crate) use checkpoint::{
     COPIES, COPY_BYTES, ConsumerHeader, ConsumerHeaderError, DELETED_MARK, HEADER_BYTES as CONSUMER_HEADER_BYTES,
@@ -268,6 +294,9 @@ pub(crate) use segment::{
 };
 pub(crate) use staging::{HEADER_BYTES as SLOT_HEADER_BYTES, SlotHeader};
 pub(crate) use watermark::{SLOT_BYTES as WATERMARK_SLOT_BYTES, decode_slot, encode_slot};
+pub(crate) use windows::{
+    MAX_FILE_BYTES as MAX_WINDOWS_FILE_BYTES, WindowState, WindowsFileError, WindowsSnapshot,
+};
 
 /// The format version this release writes, and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;

@@ -1,10 +1,12 @@
 //! The directory of consumers' files: making, finding, deleting.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file::{LeaseFile, first_copies};
+use super::windows::is_windows_file;
 use super::{LeaseError, patiently};
 use crate::format::{CONSUMER_HEADER_BYTES, CONSUMER_SLOT_BYTES, ConsumerHeader, SlotState};
 use crate::limits::MAX_CONSUMERS;
@@ -17,7 +19,7 @@ use crate::types::{StreamId, is_name};
 const CONSUMERS_DIRECTORY: &str = "consumers";
 /// Its lock, and the name under which a file is made: no consumer's name starts so.
 const LOCK_FILE: &str = "~lock";
-const NEW_FILE: &str = "~new";
+pub(super) const NEW_FILE: &str = "~new";
 
 /// How the files begin whose locks stand for the workers of a consumer: no name has a tilde in it.
 fn claim_prefix(consumer: &str) -> String {
@@ -67,7 +69,7 @@ impl ConsumersDirectory<'_> {
         }
         self.storage.remove_file(&path).map_err(Fault::io("remove", &path))?;
         self.sync()?;
-        self.remove_claims(name);
+        self.remove_belongings(name);
         Ok(true)
     }
 
@@ -116,6 +118,7 @@ impl ConsumersDirectory<'_> {
                 }
             }
         }
+        damage.extend(self.damage_of_windows()?);
         Ok(damage)
     }
 
@@ -128,9 +131,10 @@ impl ConsumersDirectory<'_> {
         }
     }
 
-    /// Takes damage out of a file that was copied aside: its damaged slots, or the whole file if it is not known whose they are.
+    /// Takes damage out of a file that was copied aside: its damaged slots, or the whole file if it is not known whose they are, or if it has no slots.
     pub(crate) fn mend(&self, path: &Path, damage: &[&Corruption]) -> Result<(), Fault> {
-        if damage.iter().any(|damage| damage.offset < CONSUMER_HEADER_BYTES as u64) {
+        let is_whole = path.file_name().and_then(OsStr::to_str).is_some_and(is_windows_file);
+        if is_whole || damage.iter().any(|damage| damage.offset < CONSUMER_HEADER_BYTES as u64) {
             self.storage.remove_file(path).map_err(Fault::io("remove", path))?;
             return self.sync();
         }
@@ -151,8 +155,8 @@ impl ConsumersDirectory<'_> {
         self.open_unread(&path)?.map(|file| file.begin(self.stream_id, name)).transpose()
     }
 
-    /// What claims of its workers' names left. They are empty, and harmless where they stay.
-    fn remove_claims(&self, consumer: &str) {
+    /// What claims of its workers' names left, which are empty, and open windows. Harmless where they stay: nobody takes them for their own.
+    fn remove_belongings(&self, consumer: &str) {
         let entries = self.storage.list(&self.directory()).unwrap_or_default();
         for entry in entries.iter().filter(|entry| entry.name.starts_with(&claim_prefix(consumer))) {
             let _ = self.storage.remove_file(&self.directory().join(&entry.name));
@@ -204,13 +208,13 @@ impl ConsumersDirectory<'_> {
     }
 
     /// Makes the names durable: those in the directory, and its own, which may be another process' that died.
-    fn sync(&self) -> Result<(), Fault> {
+    pub(super) fn sync(&self) -> Result<(), Fault> {
         let directory = self.directory();
         self.storage.sync_dir(&directory).map_err(Fault::io("sync", &directory))?;
         self.storage.sync_dir(self.stream).map_err(Fault::io("sync", self.stream))
     }
 
-    fn lock(&self) -> Result<Box<dyn LockGuard>, LeaseError> {
+    pub(super) fn lock(&self) -> Result<Box<dyn LockGuard>, LeaseError> {
         let path = self.directory().join(LOCK_FILE);
         let attempt = || self.storage.lock(&path).map_err(Fault::io("lock", &path));
         patiently(attempt)?.ok_or(LeaseError::Busy(path.clone()))

@@ -116,6 +116,11 @@ impl LeaseFile {
         Ok(header)
     }
 
+    /// Drawn when the file was made: tells a consumer from an earlier one of its name.
+    pub(crate) fn file_id(&self) -> u128 {
+        self.header.file_id
+    }
+
     /// Waits for the file's lock.
     pub(crate) fn lock(&self) -> Result<LockedLeases<'_>, LeaseError> {
         let known = self.known.lock();

@@ -23,9 +23,12 @@
 //!
 //! Both are done under the lock of the directory. A file is made whole under another name, synced, renamed, its directory synced. One
 //! that is deleted is marked first: who has it open meets the mark at its next operation, instead of writing to a file without a name.
+//!
+//! Beside them stand what shards leave to their children: see `windows`.
 
 mod directory;
 mod file;
+mod windows;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{RecordsStart, ShardIterator, Stream, StreamInner};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::format::{ConsumerHeader, SlotState, StoredPosition};
+use crate::format::{ConsumerHeader, SlotState, StoredPosition, WindowsSnapshot};
 use crate::leases::{ConsumersDirectory, LeaseError, LeaseFile};
 use crate::segment::Visibility;
 use crate::shard::{Cursor, Done, Shard};
@@ -42,6 +42,23 @@ impl Stream {
     pub(crate) fn claim_worker(&self, consumer: &str, worker: &str) -> Result<Option<Arc<dyn StorageFile>>> {
         self.inner.not_closed()?;
         Ok(self.inner.consumers_directory().claim(consumer, worker)?)
+    }
+
+    /// Keeps the windows that a child gets from a parent, durably, for a consumer.
+    pub(crate) fn keep_windows(&self, consumer: &str, snapshot: &WindowsSnapshot) -> Result<()> {
+        self.inner.not_closed()?;
+        self.inner.consumers_directory().keep_windows(consumer, snapshot).map_err(error_of(consumer))
+    }
+
+    /// The windows that a child got from its parents.
+    pub(crate) fn windows(&self, consumer: &str, file_id: u128, child: ShardId) -> Result<Vec<WindowsSnapshot>> {
+        self.inner.not_closed()?;
+        self.inner.consumers_directory().windows(consumer, file_id, child).map_err(error_of(consumer))
+    }
+
+    pub(crate) fn forget_windows(&self, consumer: &str, child: ShardId) -> Result<()> {
+        self.inner.not_closed()?;
+        self.inner.consumers_directory().forget_windows(consumer, child).map_err(error_of(consumer))
     }
 
     pub(crate) fn consumer_names(&self) -> Result<Vec<String>> {

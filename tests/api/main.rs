@@ -14,6 +14,8 @@ mod capacity;
 mod clock;
 mod consumers;
 mod durability;
+mod event_source;
+mod event_windows;
 mod fencing;
 mod follow;
 mod groups;

@@ -12,6 +12,7 @@
 //!   in the middle of it, too.
 //! - `producers` puts numbered batches again after every one of these, and counts that each is there once.
 //! - `pipeline` does so with what reads one stream and appends to another.
+//! - `event_source` counts what a handler was given, and what its windows were closed with.
 //! - `history` makes and runs the histories; `ledger` is the memory of what was promised; `directed` holds the short
 //!   stories of states that a random history reaches rarely.
 //!
@@ -31,6 +32,7 @@
 mod consumers;
 mod damage;
 mod directed;
+mod event_source;
 mod faults;
 mod history;
 mod ledger;

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 
-use crate::{consumers, create, follow, groups, limits, lock, producers, queue, syscalls, writer};
+use crate::{consumers, create, event_source, follow, groups, limits, lock, producers, queue, syscalls, writer};
 
 const ROLE: &str = "ANABRANCH_CHILD";
 
@@ -95,6 +95,7 @@ fn role() {
         "writer" => writer::run(),
         "producer" => producers::run(),
         "worker" => groups::run(),
+        "event_source" => event_source::run(),
         "open" => drop(writer::open()),
         "consumer" => consumers::run(),
         "queue" => queue::run(),

@@ -8,6 +8,7 @@
 mod child;
 mod consumers;
 mod create;
+mod event_source;
 mod follow;
 mod fork;
 mod groups;
