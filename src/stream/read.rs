@@ -276,6 +276,9 @@ impl ShardIterator {
     }
 
     fn say_lost(&mut self) -> Result<()> {
+        if self.lost.is_none() {
+            return Ok(()); // the usual case moves no error about
+        }
         self.lost.take().map_or(Ok(()), Err)
     }
 
