@@ -18,6 +18,7 @@ mod salvage;
 mod shards;
 mod start;
 mod stream;
+mod tail;
 mod tally;
 mod units;
 mod verify;
@@ -62,6 +63,15 @@ enum Command {
     /// lets the current batch finish. The summary on standard error says how many records were
     /// acknowledged; with --json it is an object on standard output, behind the receipts.
     Put(put::PutArgs),
+    /// Follow log files and put each line into a stream once, through rotation and kill -9
+    ///
+    /// Files are followed through rotation by renaming and by copying and cutting off, whether the copies are matched or
+    /// not. What was put is never put again, after whatever crash, and what was not is: the stream itself says how
+    /// far each file came, and DIR.agent which file is which. One agent at a time writes a stream.
+    ///
+    /// Without --from a first run begins at the ends of the files that are there. Ctrl-C and SIGTERM end the command with exit
+    /// code 0; the next run goes on where this one ended.
+    Tail(tail::TailArgs),
     /// Read records
     ///
     /// Data is written as it is, with a newline behind each record. With --json a record is a line
@@ -115,6 +125,7 @@ fn run(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
     match command {
         Command::Create(args) => stream::create(args, out),
         Command::Put(args) => put::run(args, out),
+        Command::Tail(args) => tail::run(args, out),
         Command::Get(args) => get::run(args, out),
         Command::Shards(args) => shards::list(args, out),
         Command::Split(args) => shards::split(args, out),
