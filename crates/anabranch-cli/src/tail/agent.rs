@@ -11,7 +11,7 @@ use super::args::{From as Place, TailArgs};
 use super::cut::Ending;
 use super::files::{Begin, Files};
 use super::followed::{Followed, Standing};
-use super::matches::{self, Troubles};
+use super::matches::{self, Sighting, Troubles};
 use super::range::{FileRange, MAX_OFFSET};
 use super::reader::{self, Extent, Gathered, Reader, Stop};
 use super::recipe::{Counts, Origin, Recipe};
@@ -25,6 +25,9 @@ use crate::tally::Tally;
 /// After how long the registry's offsets are brought up to date. They matter when retention has removed a file's last batch, so this has to be far
 /// below any retention period.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often at most the names are listed again that change while they are listed.
+const MAX_LOOKS: usize = 10;
 
 /// How much of a file is put before the next one has its turn.
 const TURN_BYTES: u64 = 64 << 20;
@@ -138,13 +141,32 @@ impl<'a> Agent<'a> {
             _ => Begin::End { max_line_bytes: self.max_line_bytes },
         };
         let decides = self.is_first || self.args.once;
-        let sightings = matches::look(&self.args.files, &mut self.troubles);
+        let sightings = self.sightings();
         let is_news = self.files.look(sightings, &mut self.state, begin, decides, &mut self.troubles);
         self.is_first = false;
         for trouble in self.troubles.take_news() {
             self.out.note(trouble);
         }
         Ok(is_news)
+    }
+
+    /// What the patterns match, seen twice the same where there is a new file: names that move while they are listed show up twice or not at all, and
+    /// a file that is missed would be overtaken by its successors.
+    fn sightings(&mut self) -> Vec<Sighting> {
+        let mut sightings = matches::look(&self.args.files, &mut self.troubles);
+        for _ in 0..MAX_LOOKS {
+            let before: Vec<_> = sightings.iter().map(Sighting::name).collect();
+            if self.files.know(&sightings) {
+                break;
+            }
+            let again = matches::look(&self.args.files, &mut self.troubles);
+            let is_same = again.iter().map(Sighting::name).eq(before);
+            sightings = again;
+            if is_same {
+                break;
+            }
+        }
+        sightings
     }
 
     /// Other options make other records of the bytes of a batch that has to be put again.

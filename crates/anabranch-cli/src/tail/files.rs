@@ -39,6 +39,16 @@ struct Suspect {
     is_told: bool,
 }
 
+/// What became of a look at a file that nobody knew.
+enum Met {
+    /// Nothing can be told yet: it is empty, or may be a copy.
+    Nothing,
+    /// It has an entry, and is read from now on.
+    File,
+    /// It is not there any more.
+    Other,
+}
+
 /// All files, in the order in which they were met.
 #[derive(Debug)]
 pub(crate) struct Files {
@@ -104,12 +114,20 @@ impl Files {
         self.suspects.retain(|id, _| cut_off.contains(id));
         for sighting in oldest_first(unknown) {
             match self.meet(&sighting, state, begin, decides, troubles) {
-                Ok(is_new) => is_news |= is_new,
+                Ok(Met::Nothing) => {}
+                Ok(Met::File) => is_news = true,
+                Ok(Met::Other) => break, // later files would overtake it
                 Err(error) => troubles.note(&sighting.path, error),
             }
         }
         self.close_idle();
         is_news
+    }
+
+    /// Whether all of these are files that are followed.
+    pub(crate) fn know(&self, sightings: &[Sighting]) -> bool {
+        let places = self.places();
+        sightings.iter().all(|sighting| places.contains_key(&sighting.id))
     }
 
     fn places(&self) -> HashMap<FileId, usize> {
@@ -118,7 +136,7 @@ impl Files {
         whole.map(|(place, file)| (file.entry.id(), place)).collect()
     }
 
-    /// Finds out what a file is that has no entry. True if it has one now.
+    /// Finds out what a file is that has no entry.
     fn meet(
         &mut self,
         sighting: &Sighting,
@@ -126,24 +144,25 @@ impl Files {
         begin: Begin,
         decides: bool,
         troubles: &mut Troubles,
-    ) -> io::Result<bool> {
-        let file = File::open(&sighting.path)?;
+    ) -> io::Result<Met> {
+        let Some(file) = open(sighting)? else {
+            return Ok(Met::Other);
+        };
         let metadata = file.metadata()?;
         let head = Head::read(&file)?;
-        // Of an empty file nothing can be told, and nothing has to be read.
-        if FileId::of(&metadata) != sighting.id || head.is_empty() {
-            return Ok(false);
+        if head.is_empty() {
+            return Ok(Met::Nothing);
         }
         let size = metadata.len();
         if let Some(original) = self.list.iter_mut().find(|known| known.goes_on_in(sighting.id, &head, size)) {
             original.go_on_in(sighting, file, head);
-            return Ok(true);
+            return Ok(Met::File);
         }
         let original = self.list.iter().position(|known| known.may_be_original_of(&head, size));
         if let Some(original) = original
             && !self.is_of_its_own(sighting, original, size, &head, decides, troubles)
         {
-            return Ok(false);
+            return Ok(Met::Nothing);
         }
         self.suspects.remove(&sighting.id);
         let start = match begin {
@@ -152,7 +171,7 @@ impl Files {
         };
         let entry = state.new_entry(&sighting.path, sighting.id, head.fingerprint().clone(), start);
         self.list.push(Followed::new(entry, sighting, file, head));
-        Ok(true)
+        Ok(Met::File)
     }
 
     /// Whether a file that begins like another is a file of its own; not as long as it may turn out to be a copy.
@@ -218,9 +237,20 @@ impl Files {
     }
 }
 
+/// The file that was seen; nothing where its name is that of another meanwhile.
+fn open(sighting: &Sighting) -> io::Result<Option<File>> {
+    match File::open(&sighting.path) {
+        Ok(file) => Ok((FileId::of(&file.metadata()?) == sighting.id).then_some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Files that were rotated while nobody looked, in the order in which they were written.
 fn oldest_first(mut sightings: Vec<Sighting>) -> Vec<Sighting> {
-    sightings.sort_by(|a, b| a.look.modified.cmp(&b.look.modified).then_with(|| b.path.cmp(&a.path)));
+    // Of two with the same time the one that was rotated more often: app.log.10 before app.log.9, and that before app.log.
+    let turned = |sighting: &Sighting| std::cmp::Reverse((sighting.path.as_os_str().len(), sighting.path.clone()));
+    sightings.sort_by_cached_key(|sighting| (sighting.look.modified, turned(sighting)));
     sightings
 }
 

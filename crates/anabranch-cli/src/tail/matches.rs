@@ -17,6 +17,13 @@ pub(crate) struct Sighting {
     pub(crate) look: Look,
 }
 
+impl Sighting {
+    /// Which file has which name.
+    pub(crate) fn name(&self) -> (PathBuf, FileId) {
+        (self.path.clone(), self.id)
+    }
+}
+
 /// What changes when a file does: equal looks mean that there is nothing new in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Look {

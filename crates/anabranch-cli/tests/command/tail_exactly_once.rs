@@ -127,7 +127,7 @@ fn run(dice: &mut Dice, kills: u64, key: &[&str]) {
     let arguments = [&["tail", "logs/*", "--into", "s", "--from", "start", "--batch", "23"], key].concat();
     for kill in 0..kills {
         let mut agent = home.spawn(&[&arguments[..], &["--poll", "2ms"]].concat());
-        thread::sleep(Duration::from_millis(10 + dice.below(90)));
+        thread::sleep(Duration::from_millis(20 + dice.below(180)));
         agent.kill().unwrap();
         agent.wait().unwrap();
         if kill % 8 == 3 {
