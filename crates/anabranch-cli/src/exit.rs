@@ -9,7 +9,7 @@ use anabranch::{Error, ErrorKind};
 /// What `--help` says about exit codes.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
-  0    fine; also when standard output was closed early, and when Ctrl-C ended `get --follow`
+  0    fine; also when standard output was closed early, and when Ctrl-C ended `get --follow` or `tail`
   1    damage found in the stream
   2    wrong use: a wrong argument, or no such stream or shard
   3    refused by the stream, or an I/O error

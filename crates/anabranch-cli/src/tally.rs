@@ -37,7 +37,14 @@ struct SummaryView<'a> {
 impl Tally {
     /// Nothing yet; time runs from here.
     pub(crate) fn new() -> Self {
-        Self { records: 0, bytes: 0, skipped: 0, shards: BTreeSet::new(), started: Instant::now(), more: BTreeMap::new() }
+        Self {
+            records: 0,
+            bytes: 0,
+            skipped: 0,
+            shards: BTreeSet::new(),
+            started: Instant::now(),
+            more: BTreeMap::new(),
+        }
     }
 
     /// A line was left out.
@@ -86,9 +93,10 @@ impl Tally {
 
     fn text(&self) -> String {
         let elapsed = self.started.elapsed();
-        let others = [("skipped", self.skipped)].into_iter().chain(self.more.iter().map(|(name, count)| (*name, *count)));
-        let others = others.filter(|(_, count)| *count > 0);
-        let others: String = others.map(|(name, count)| format!(", {name} {}", show_count(count))).collect();
+        let others = self.more.iter().map(|(name, count)| (*name, *count));
+        let others = [("skipped", self.skipped)].into_iter().chain(others).filter(|(_, count)| *count > 0);
+        let others: Vec<_> = others.map(|(name, count)| format!(", {name} {}", show_count(count))).collect();
+        let others = others.concat();
         format!(
             "put {} ({}) to {} in {:.2} s, {} records/s{others}",
             show_counted(self.records, "record"),

@@ -101,7 +101,7 @@ impl<'a> Agent<'a> {
     }
 
     fn run(&mut self) -> Result<(), Failure> {
-        self.look()?;
+        self.look();
         self.settle_options()?;
         self.save()?;
         loop {
@@ -116,7 +116,7 @@ impl<'a> Agent<'a> {
             if !has_more {
                 self.pause();
             }
-            if self.look()? {
+            if self.look() {
                 self.save()?;
             }
         }
@@ -133,7 +133,7 @@ impl<'a> Agent<'a> {
     }
 
     /// Matches the patterns. True if there is something to save before anything is put.
-    fn look(&mut self) -> Result<bool, Failure> {
+    fn look(&mut self) -> bool {
         let begin = match self.args.from {
             Some(Place::Start) => Begin::Start,
             None if self.args.once => Begin::Start,
@@ -147,7 +147,7 @@ impl<'a> Agent<'a> {
         for trouble in self.troubles.take_news() {
             self.out.note(trouble);
         }
-        Ok(is_news)
+        is_news
     }
 
     /// What the patterns match, seen twice the same where there is a new file: names that move while they are listed show up twice or not at all, and

@@ -154,10 +154,9 @@ impl RecordArgs {
         let built_in = Format::built_in(name).map_err(|error| Failure::Usage(error.to_string()))?;
         Ok(built_in.or_else(|| match &self.pattern {
             Some(pattern) => Some(Format::Pattern { pattern: pattern.clone(), dash_is_null: false }),
-            None => Some(Format::Csv {
-                fields: self.fields.clone(),
-                delimiter: self.csv_delimiter.unwrap_or(b','),
-            }),
+            None => {
+                Some(Format::Csv { fields: self.fields.clone(), delimiter: self.csv_delimiter.unwrap_or(b',') })
+            }
         }))
     }
 

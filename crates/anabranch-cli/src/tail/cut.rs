@@ -142,7 +142,12 @@ mod tests {
     #[test]
     fn what_is_too_long_is_cut_into_pieces() {
         let lines = cutter(None, 4);
-        assert_cut(&lines, "1234\n12345\n123456789\nx\n", Ending::Open, &["1234", "1234", "5", "1234", "5678", "9", "x"]);
+        assert_cut(
+            &lines,
+            "1234\n12345\n123456789\nx\n",
+            Ending::Open,
+            &["1234", "1234", "5", "1234", "5678", "9", "x"],
+        );
         assert!(lines.first(b"12345", Ending::Open).unwrap().is_cut_off);
         assert!(!lines.first(b"1234\n", Ending::Open).unwrap().is_cut_off);
         assert_eq!(lines.first(b"1234", Ending::Open), None, "its end may come next");
@@ -174,7 +179,10 @@ mod tests {
                         for to in from + 1..=all.len() {
                             let again = cut(&cutter, &text[start..all[to - 1].1], Ending::Final);
                             let records = again.iter().map(|(data, _)| data);
-                            assert!(records.eq(all[from..to].iter().map(|(data, _)| data)), "{text:?} {cutter:?} {from} {to}");
+                            assert!(
+                                records.eq(all[from..to].iter().map(|(data, _)| data)),
+                                "{text:?} {cutter:?} {from} {to}"
+                            );
                         }
                     }
                 }

@@ -28,7 +28,9 @@ const MAX_IDLE_OPEN: usize = 256;
 pub(crate) enum Begin {
     Start,
     /// With the line that is being written, which is no longer than this.
-    End { max_line_bytes: usize },
+    End {
+        max_line_bytes: usize,
+    },
 }
 
 /// A file that may be a copy.
@@ -196,7 +198,10 @@ impl Files {
         if is_copy && !suspect.is_told {
             suspect.is_told = true;
             let original = self.list[original].path().display();
-            troubles.note(&sighting.path, format_args!("not read: it begins like {original} and is no longer, as a copy of it"));
+            troubles.note(
+                &sighting.path,
+                format_args!("not read: it begins like {original} and is no longer, as a copy of it"),
+            );
         }
         !is_copy
     }
@@ -262,7 +267,10 @@ fn is_there(path: &Path, id: FileId) -> bool {
 fn left_unread(file: &Followed) -> Option<String> {
     let name = &file.entry.name;
     if let Some(range) = file.unconfirmed {
-        return Some(format!("{name}: gone; its bytes {} to {} may be in the stream in part", range.start, range.end));
+        return Some(format!(
+            "{name}: gone; its bytes {} to {} may be in the stream in part",
+            range.start, range.end
+        ));
     }
     let bytes = file.size().saturating_sub(file.position);
     (bytes > 0).then(|| format!("{name}: gone, {bytes} bytes of it unread, and no copy is among the files"))

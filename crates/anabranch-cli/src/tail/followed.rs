@@ -213,7 +213,8 @@ impl Followed {
     /// Lets the entry know the beginning of the file, as far as a batch up to `end` asks for. True if that was news.
     pub(crate) fn extend_fingerprint(&mut self, end: u64) -> bool {
         let known = self.entry.fingerprint.bytes;
-        let Some(head) = self.head.as_ref().filter(|head| head.fingerprint().bytes > known && end > known as u64) else {
+        let Some(head) = self.head.as_ref().filter(|head| head.fingerprint().bytes > known && end > known as u64)
+        else {
             return false;
         };
         self.entry.fingerprint = head.fingerprint().clone();

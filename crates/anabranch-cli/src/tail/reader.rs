@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use anabranch::Limits;
 
-use super::cut::Ending;
+use super::cut::{Cut, Ending};
 use super::range::{FileRange, MAX_RANGE_BYTES};
 use super::recipe::{Counts, Origin, Raw, Recipe, Refusal};
 use crate::batch::Batch;
@@ -102,32 +102,23 @@ impl<'a> Reader<'a> {
         let mut starts_a_line = starts_a_line(file, extent.start)?;
         let mut used = 0;
         while batch.len() < max_records && batch.data_bytes() < max_bytes {
-            let offset = extent.start + used as u64;
-            let is_all = self.start + self.bytes.len() as u64 >= extent.end;
-            let ending = if is_all { extent.ending } else { Ending::Open };
-            let Some(cut) = self.recipe.cutter.first(&self.bytes[used..], ending) else {
-                if !is_all && self.fill(file, extent.end)? {
-                    continue;
-                }
+            let Some(cut) = self.first_cut(file, used, extent)? else {
                 break;
             };
             if (used + cut.bytes) as u64 > MAX_RANGE_BYTES {
                 break;
             }
-            let raw = Raw {
-                bytes: &self.bytes[used..used + cut.data_bytes],
-                offset,
-                is_whole: starts_a_line && !cut.is_cut_off,
-                is_cut_off: cut.is_cut_off,
-            };
+            let offset = extent.start + used as u64;
+            let bytes = &self.bytes[used..used + cut.data_bytes];
+            let is_whole = starts_a_line && !cut.is_cut_off;
+            let raw = Raw { bytes, offset, is_whole, is_cut_off: cut.is_cut_off };
             match self.recipe.make(raw, origin, &mut counts) {
                 Ok(Some(made)) if batch.has_room(&made.key, &made.data, &self.limits) => {
                     batch.push(&made.key, &made.data);
                 }
-                Ok(Some(_)) => break,
                 Ok(None) => {}
                 Err(refusal) if used == 0 => return Err(Stop::Refused { offset, refusal }),
-                Err(_) => break,
+                Ok(Some(_)) | Err(_) => break, // it is the first of the next batch
             }
             starts_a_line = !cut.is_cut_off;
             used += cut.bytes;
@@ -136,6 +127,18 @@ impl<'a> Reader<'a> {
         self.start += used as u64;
         let range = FileRange::new(extent.start, extent.start + used as u64);
         Ok(range.map(|range| Gathered { batch, range, counts }))
+    }
+
+    /// The record behind what is used, as soon as enough is read.
+    fn first_cut(&mut self, file: &File, used: usize, extent: Extent) -> io::Result<Option<Cut>> {
+        loop {
+            let is_all = self.start + self.bytes.len() as u64 >= extent.end;
+            let ending = if is_all { extent.ending } else { Ending::Open };
+            let cut = self.recipe.cutter.first(&self.bytes[used..], ending);
+            if cut.is_some() || is_all || !self.fill(file, extent.end)? {
+                return Ok(cut);
+            }
+        }
     }
 
     fn begin_at(&mut self, start: u64) {
@@ -267,7 +270,8 @@ mod tests {
             let mut reader = Reader::new(&recipe, limits, 500);
             let batches = all(&mut reader, &file, end, Ending::Final);
             assert_eq!(batches.last().unwrap().0.end, end);
-            let bytes = |records: &Records| records.iter().map(|(key, data)| key.len() + data.len()).sum::<usize>();
+            let bytes =
+                |records: &Records| records.iter().map(|(key, data)| key.len() + data.len()).sum::<usize>();
             assert!(batches.iter().all(|(_, records)| records.len() <= 500 && bytes(records) <= 1 << 14));
             for (range, records_before) in batches {
                 let again = reader.gather_again(&file, ORIGIN, range).unwrap().unwrap();

@@ -150,20 +150,18 @@ impl Recipe {
         let Some(format) = &self.format else {
             return Ok(Some(text));
         };
-        let json = match format.convert(&text) {
-            Some(json) => Some(json),
-            None => {
-                counts.unmatched += 1;
-                match self.args.unmatched {
-                    Unmatched::Message => format::message(&text),
-                    Unmatched::Raw => None,
-                    Unmatched::Drop => {
-                        counts.left_out += 1;
-                        return Ok(None);
-                    }
+        let mut json = format.convert(&text);
+        if json.is_none() {
+            counts.unmatched += 1;
+            json = match self.args.unmatched {
+                Unmatched::Message => format::message(&text),
+                Unmatched::Raw => None,
+                Unmatched::Drop => {
+                    counts.left_out += 1;
+                    return Ok(None);
                 }
-            }
-        };
+            };
+        }
         match json {
             Some(json) if json.len() <= self.max_data_bytes => Ok(Some(json.into())),
             Some(_) if self.args.oversize == Oversize::Stop => Err(Refusal::TooLong(self.max_data_bytes)),

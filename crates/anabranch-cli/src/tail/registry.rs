@@ -40,6 +40,12 @@ pub(crate) struct State {
     pub(crate) files: Vec<Entry>,
 }
 
+/// What every version of the registry begins with.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
 /// A file that is followed, or was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -104,10 +110,6 @@ impl State {
         let (json, hash) = text.split_at(end);
         if hash != line_hash(json).as_bytes() {
             return Err(damaged());
-        }
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
         }
         let Version { version } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         if version != VERSION {

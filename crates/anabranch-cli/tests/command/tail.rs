@@ -366,7 +366,7 @@ fn a_batch_that_is_there_in_part_is_completed() {
 
     // One shard's part of the next batch, as a process that was killed in the middle leaves it.
     let batch: Vec<_> = (0..20).map(|index| (format!("k{index}"), format!("k{index} line"))).collect();
-    let content: String = batch.iter().map(|(_, line)| format!("{line}\n")).collect();
+    let content = batch.iter().map(|(_, line)| format!("{line}\n")).collect::<Vec<_>>().concat();
     home.append("app.log", &content);
     let stream = Stream::builder().open_existing(home.path("s")).unwrap();
     let shard = stream.open_shards()[0];
