@@ -81,7 +81,10 @@ impl Followed {
     }
 
     fn stands_at(&mut self, sighting: &Sighting) {
-        self.path.clone_from(&sighting.path);
+        if self.path != sighting.path {
+            self.path.clone_from(&sighting.path);
+            self.still_since = Instant::now(); // whoever writes it may not know yet
+        }
         self.entry.path = sighting.path.to_string_lossy().into_owned();
         self.standing = Standing::Matched;
         self.looks(sighting.look);
@@ -133,6 +136,9 @@ impl Followed {
             (Standing::Missing, _) => {}
             (_, Some(file)) => match file.metadata() {
                 Ok(metadata) if metadata.len() >= self.reach() => {
+                    if self.standing == Standing::Matched {
+                        self.still_since = Instant::now();
+                    }
                     self.standing = Standing::Moved { is_deleted: metadata.nlink() == 0 };
                     self.looks(Look::of(&metadata));
                 }
