@@ -20,6 +20,7 @@ mod start;
 mod stream;
 mod tail;
 mod tally;
+mod top;
 mod units;
 mod verify;
 mod view;
@@ -94,6 +95,11 @@ enum Command {
     Consumers(open::StreamArg),
     /// Show where a consumer stands, put it elsewhere, or delete it
     Checkpoint(consumers::CheckpointArgs),
+    /// Watch a stream live: shards, rates, consumers and their lag
+    ///
+    /// Works beside the writer. Keys: q, Esc or Ctrl-C ends it, Tab and the arrows choose a pane and scroll it, s sorts it
+    /// by its next column. Where standard output is no terminal, and with --once or --json, it prints what it sees once.
+    Top(top::TopArgs),
     /// Show or change how long records stay
     Retention(retention::RetentionArgs),
     /// Remove what retention no longer covers now, or everything before a sequence number
@@ -135,6 +141,7 @@ fn run(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Producers(args) => producers::list(args, out),
         Command::Consumers(args) => consumers::list(args, out),
         Command::Checkpoint(args) => consumers::checkpoint(args, out),
+        Command::Top(args) => top::run(args, out),
         Command::Retention(args) => retention::run(args, out),
         Command::Trim(args) => retention::trim(args, out),
         Command::Verify(args) => verify::run(args, out),

@@ -10,4 +10,5 @@ mod stream;
 mod support;
 mod tail;
 mod tail_exactly_once;
+mod top;
 mod usage;
