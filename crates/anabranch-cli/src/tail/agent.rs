@@ -63,6 +63,8 @@ struct Agent<'a> {
     counts: Counts,
     /// No run was before, and no look in this one.
     is_first: bool,
+    /// The files were looked at in this run.
+    has_looked: bool,
     /// Some position is not in the registry.
     is_ahead: bool,
     saved: Instant,
@@ -95,6 +97,7 @@ impl<'a> Agent<'a> {
             tally: Tally::new(),
             counts: Counts::default(),
             is_first,
+            has_looked: false,
             is_ahead: false,
             saved: Instant::now(),
         })
@@ -132,7 +135,7 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Matches the patterns. True if there is something to save before anything is put.
+    /// Looks at the files until no name moves meanwhile. True if there is something to save before anything is put.
     fn look(&mut self) -> bool {
         let begin = match self.args.from {
             Some(Place::Start) => Begin::Start,
@@ -141,26 +144,32 @@ impl<'a> Agent<'a> {
             _ => Begin::End { max_line_bytes: self.max_line_bytes },
         };
         let decides = self.is_first || self.args.once;
-        let sightings = self.sightings();
-        let is_news = self.files.look(sightings, &mut self.state, begin, decides, &mut self.troubles);
-        self.is_first = false;
+        let mut is_news = false;
+        for _ in 0..MAX_LOOKS {
+            let sightings = self.sightings();
+            let looked = self.files.look(sightings, &mut self.state, begin, decides, &mut self.troubles);
+            is_news |= looked.is_news;
+            if looked.is_settled {
+                break;
+            }
+        }
+        (self.is_first, self.has_looked) = (false, true);
         for trouble in self.troubles.take_news() {
             self.out.note(trouble);
         }
         is_news
     }
 
-    /// What the patterns match, seen twice the same where there is a new file: names that move while they are listed show up twice or not at all, and
-    /// a file that is missed would be overtaken by its successors.
+    /// What the patterns match; seen twice the same if this is the run's first look, or a file is new. Names that move while they are listed show up twice or
+    /// not at all, and a file that is missed would be overtaken by its successors.
     fn sightings(&mut self) -> Vec<Sighting> {
         let mut sightings = matches::look(&self.args.files, &mut self.troubles);
         for _ in 0..MAX_LOOKS {
-            let before: Vec<_> = sightings.iter().map(Sighting::name).collect();
-            if self.files.know(&sightings) {
+            if self.has_looked && self.files.know(&sightings) {
                 break;
             }
             let again = matches::look(&self.args.files, &mut self.troubles);
-            let is_same = again.iter().map(Sighting::name).eq(before);
+            let is_same = again.iter().map(Sighting::name).eq(sightings.iter().map(Sighting::name));
             sightings = again;
             if is_same {
                 break;
@@ -197,6 +206,9 @@ impl<'a> Agent<'a> {
         for place in 0..self.files.list.len() {
             if self.interrupt.requested() {
                 return Ok(false);
+            }
+            if self.files.list[place].awaits_copy() {
+                return Ok(has_more);
             }
             let name = self.files.list[place].entry.name.clone();
             if !held_back.contains(&name) {

@@ -47,8 +47,25 @@ enum Met {
     Nothing,
     /// It has an entry, and is read from now on.
     File,
-    /// It is not there any more.
-    Other,
+}
+
+/// What a look at all files had for a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Looked {
+    /// The registry has to know something before a batch is put.
+    pub(crate) is_news: bool,
+    /// No file was renamed in the middle of it. Else a file may have been missed, which those behind it would overtake.
+    pub(crate) is_settled: bool,
+}
+
+impl Looked {
+    fn could_not(&mut self, sighting: &Sighting, error: io::Error, troubles: &mut Troubles) {
+        if error.kind() == io::ErrorKind::NotFound {
+            self.is_settled = false;
+        } else {
+            troubles.note(&sighting.path, error);
+        }
+    }
 }
 
 /// All files, in the order in which they were met.
@@ -76,7 +93,7 @@ impl Files {
         }
     }
 
-    /// Takes in what the patterns match now. True if there is anything that the registry has to know before a batch is put.
+    /// Takes in what the patterns match now.
     ///
     /// `decides` is set where no later look will tell a copy from a file of its own.
     pub(crate) fn look(
@@ -86,9 +103,9 @@ impl Files {
         begin: Begin,
         decides: bool,
         troubles: &mut Troubles,
-    ) -> bool {
+    ) -> Looked {
         let mut unknown = Vec::new();
-        let mut is_news = false;
+        let mut looked = Looked { is_news: false, is_settled: true };
         let mut seen = HashSet::new();
         let places = self.places();
         for sighting in sightings {
@@ -101,7 +118,7 @@ impl Files {
                 Ok(false) => unknown.push(sighting),
                 Err(error) => {
                     seen.insert(place);
-                    troubles.note(&sighting.path, error);
+                    looked.could_not(&sighting, error, troubles);
                 }
             }
         }
@@ -117,13 +134,15 @@ impl Files {
         for sighting in oldest_first(unknown) {
             match self.meet(&sighting, state, begin, decides, troubles) {
                 Ok(Met::Nothing) => {}
-                Ok(Met::File) => is_news = true,
-                Ok(Met::Other) => break, // later files would overtake it
-                Err(error) => troubles.note(&sighting.path, error),
+                Ok(Met::File) => looked.is_news = true,
+                Err(error) => looked.could_not(&sighting, error, troubles),
+            }
+            if !looked.is_settled {
+                break; // later files would overtake it
             }
         }
         self.close_idle();
-        is_news
+        looked
     }
 
     /// Whether all of these are files that are followed.
@@ -147,10 +166,11 @@ impl Files {
         decides: bool,
         troubles: &mut Troubles,
     ) -> io::Result<Met> {
-        let Some(file) = open(sighting)? else {
-            return Ok(Met::Other);
-        };
+        let file = File::open(&sighting.path)?;
         let metadata = file.metadata()?;
+        if FileId::of(&metadata) != sighting.id {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let head = Head::read(&file)?;
         if head.is_empty() {
             return Ok(Met::Nothing);
@@ -239,15 +259,6 @@ impl Files {
         let old = missing.map(|file| &file.entry).skip(MAX_MISSING);
         let old = old.filter(|entry| !is_there(Path::new(&entry.path), entry.id()));
         old.map(|entry| entry.producer.clone()).collect()
-    }
-}
-
-/// The file that was seen; nothing where its name is that of another meanwhile.
-fn open(sighting: &Sighting) -> io::Result<Option<File>> {
-    match File::open(&sighting.path) {
-        Ok(file) => Ok((FileId::of(&file.metadata()?) == sighting.id).then_some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

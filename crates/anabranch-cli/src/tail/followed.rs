@@ -115,7 +115,7 @@ impl Followed {
         };
         let metadata = file.metadata()?;
         if FileId::of(&metadata) != id {
-            return Err(io::Error::other("it is being renamed"));
+            return Err(renamed());
         }
         let head = Head::read(&file)?;
         let is_same = metadata.len() >= length && self.may_begin_with(&head);
@@ -204,7 +204,7 @@ impl Followed {
         }
         let file = File::open(&self.path)?;
         if FileId::of(&file.metadata()?) != self.entry.id() {
-            return Err(io::Error::other("it is being renamed"));
+            return Err(renamed());
         }
         self.file = Some(file.try_clone()?);
         Ok(file)
@@ -270,11 +270,12 @@ impl Followed {
 
     /// Whether files of the same name that came later have to wait for this one.
     pub(crate) fn comes_first(&self) -> bool {
-        match self.standing {
-            Standing::Matched | Standing::Moved { .. } => !self.is_drained(),
-            Standing::CutOff { looks, .. } => looks < LOOKS_FOR_COPY,
-            Standing::Missing => false,
-        }
+        matches!(self.standing, Standing::Matched | Standing::Moved { .. }) && !self.is_drained()
+    }
+
+    /// Whether a copy of it may show at the next look, which comes before all later files.
+    pub(crate) fn awaits_copy(&self) -> bool {
+        matches!(self.standing, Standing::CutOff { looks, .. } if looks < LOOKS_FOR_COPY)
     }
 
     /// What may still come.
@@ -295,4 +296,9 @@ impl Followed {
             Standing::Matched | Standing::Missing => false,
         }
     }
+}
+
+/// The name is that of another file, or of none: the next look finds where this one is.
+fn renamed() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "it is being renamed")
 }

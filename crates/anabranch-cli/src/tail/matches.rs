@@ -19,8 +19,8 @@ pub(crate) struct Sighting {
 
 impl Sighting {
     /// Which file has which name.
-    pub(crate) fn name(&self) -> (PathBuf, FileId) {
-        (self.path.clone(), self.id)
+    pub(crate) fn name(&self) -> (&Path, FileId) {
+        (&self.path, self.id)
     }
 }
 
