@@ -168,7 +168,8 @@ impl Files {
     ) -> io::Result<Met> {
         let file = File::open(&sighting.path)?;
         let metadata = file.metadata()?;
-        if FileId::of(&metadata) != sighting.id {
+        // What was seen is under another name now, or was cut off.
+        if FileId::of(&metadata) != sighting.id || metadata.len() < sighting.look.size {
             return Err(io::ErrorKind::NotFound.into());
         }
         let head = Head::read(&file)?;

@@ -57,12 +57,12 @@ impl Writer {
             for _ in 0..self.dice.below(40) {
                 self.write_line();
             }
-            match self.dice.below(12) {
+            match self.dice.below(30) {
                 0 => self.rename(),
                 1 => self.copy_and_cut_off(),
                 _ => {}
             }
-            thread::sleep(Duration::from_millis(1 + self.dice.below(6)));
+            thread::sleep(Duration::from_millis(1 + self.dice.below(12)));
         }
         (self.name, self.next)
     }
@@ -127,7 +127,7 @@ fn run(dice: &mut Dice, kills: u64, key: &[&str]) {
     let arguments = [&["tail", "logs/*", "--into", "s", "--from", "start", "--batch", "23"], key].concat();
     for kill in 0..kills {
         let mut agent = home.spawn(&[&arguments[..], &["--poll", "2ms"]].concat());
-        thread::sleep(Duration::from_millis(20 + dice.below(180)));
+        thread::sleep(Duration::from_millis(30 + dice.below(270)));
         agent.kill().unwrap();
         agent.wait().unwrap();
         if kill % 8 == 3 {
