@@ -208,7 +208,7 @@ impl<'a> Agent<'a> {
                 return Ok(false);
             }
             if self.files.list[place].awaits_copy() {
-                return Ok(has_more);
+                return Ok(true); // the next look at once
             }
             let name = self.files.list[place].entry.name.clone();
             if !held_back.contains(&name) {

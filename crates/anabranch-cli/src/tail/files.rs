@@ -6,12 +6,12 @@
 //! if it is short, and a copy, which is not read, if the whole first KiB is the same.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::followed::{Followed, Standing};
+use super::followed::{Followed, Standing, open_as};
 use super::identity::{FileId, Head};
 use super::matches::{Sighting, Troubles};
 use super::reader;
@@ -166,17 +166,15 @@ impl Files {
         decides: bool,
         troubles: &mut Troubles,
     ) -> io::Result<Met> {
-        let file = File::open(&sighting.path)?;
-        let metadata = file.metadata()?;
-        // What was seen is under another name now, or was cut off.
-        if FileId::of(&metadata) != sighting.id || metadata.len() < sighting.look.size {
-            return Err(io::ErrorKind::NotFound.into());
+        let file = open_as(&sighting.path, sighting.id)?;
+        let size = file.metadata()?.len();
+        if size < sighting.look.size {
+            return Err(io::ErrorKind::NotFound.into()); // what was seen was cut off
         }
         let head = Head::read(&file)?;
         if head.is_empty() {
             return Ok(Met::Nothing);
         }
-        let size = metadata.len();
         if let Some(original) = self.list.iter_mut().find(|known| known.goes_on_in(sighting.id, &head, size)) {
             original.go_on_in(sighting, file, head);
             return Ok(Met::File);

@@ -109,18 +109,14 @@ impl Followed {
 
     /// Whether the file begins as it did, and is at least so long.
     fn is_still_itself(&mut self, path: &Path, id: FileId, length: u64) -> io::Result<bool> {
-        let file = match self.file.take() {
+        let file = match &mut self.file {
             Some(file) => file,
-            None => File::open(path)?,
+            none => none.insert(open_as(path, id)?),
         };
-        let metadata = file.metadata()?;
-        if FileId::of(&metadata) != id {
-            return Err(renamed());
-        }
-        let head = Head::read(&file)?;
+        let (metadata, head) = (file.metadata()?, Head::read(file)?);
         let is_same = metadata.len() >= length && self.may_begin_with(&head);
         if is_same {
-            (self.file, self.head) = (Some(file), Some(head));
+            self.head = Some(head);
         }
         Ok(is_same)
     }
@@ -202,10 +198,7 @@ impl Followed {
         if let Some(file) = &self.file {
             return file.try_clone();
         }
-        let file = File::open(&self.path)?;
-        if FileId::of(&file.metadata()?) != self.entry.id() {
-            return Err(renamed());
-        }
+        let file = open_as(&self.path, self.entry.id())?;
         self.file = Some(file.try_clone()?);
         Ok(file)
     }
@@ -298,7 +291,11 @@ impl Followed {
     }
 }
 
-/// The name is that of another file, or of none: the next look finds where this one is.
-fn renamed() -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, "it is being renamed")
+/// The file of this name, if it is this one. Else [`io::ErrorKind::NotFound`]: it is being renamed, and the next look finds where it is.
+pub(crate) fn open_as(path: &Path, id: FileId) -> io::Result<File> {
+    let file = File::open(path)?;
+    if FileId::of(&file.metadata()?) != id {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    Ok(file)
 }

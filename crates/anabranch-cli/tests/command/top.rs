@@ -32,7 +32,7 @@ fn one_look_is_text_or_json() {
 
 /// The command on a terminal of 80 columns and 24 lines, by `script` of util-linux; nothing where that is not there.
 struct OnTerminal {
-    script: Child,
+    script: Option<Child>,
     seen: Arc<Mutex<String>>,
 }
 
@@ -61,7 +61,7 @@ impl OnTerminal {
                 sink.lock().unwrap().push_str(&String::from_utf8_lossy(&chunk[..length]));
             }
         });
-        Some(Self { script, seen })
+        Some(Self { script: Some(script), seen })
     }
 
     fn until_seen(&self, text: &str) {
@@ -69,7 +69,17 @@ impl OnTerminal {
     }
 
     fn press(&mut self, keys: &str) {
-        self.script.stdin.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
+        let script = self.script.as_mut().unwrap();
+        script.stdin.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
+    }
+}
+
+impl Drop for OnTerminal {
+    /// A test that failed leaves nothing running: the terminal goes away, and with it who uses it.
+    fn drop(&mut self) {
+        if let Some(script) = &mut self.script {
+            let _ = script.kill().and_then(|()| script.wait());
+        }
     }
 }
 
@@ -88,12 +98,12 @@ fn the_live_view_follows_the_stream_to_its_end_and_gives_the_terminal_back() {
     top.until_seen("closed");
     fs::rename(home.path("s"), home.path("elsewhere")).unwrap();
     top.until_seen("there is no stream");
+    home.ok_with(&["put", "elsewhere"], &lines(0..1_227));
     fs::rename(home.path("elsewhere"), home.path("s")).unwrap();
-    home.ok_with(&["put", "s"], &lines(0..1_227));
     top.until_seen("1,234");
     top.press("q");
     let seen = Arc::clone(&top.seen);
-    let done = finish(top.script);
+    let done = finish(top.script.take().unwrap());
     assert!(done.is_code(0), "{done:?}");
     let seen = seen.lock().unwrap();
     assert!(seen.contains("\u{1b}[?1049h") && seen.contains("\u{1b}[?1049l"), "the terminal is as it was");
