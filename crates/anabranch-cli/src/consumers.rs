@@ -55,7 +55,8 @@ impl CheckpointView {
     }
 }
 
-fn show_position(position: Position) -> String {
+/// A position as `get --from` takes it, or `end`.
+pub(crate) fn show_position(position: Position) -> String {
     match position {
         Position::TrimHorizon => "trim-horizon".to_owned(),
         Position::AtTimestamp(time) => format!("time:{time}"),

@@ -1,6 +1,7 @@
 //! How a command ends: exit codes, error messages and the hints below them.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anabranch::{Error, ErrorKind};
@@ -8,7 +9,7 @@ use anabranch::{Error, ErrorKind};
 /// What `--help` says about exit codes.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
-  0    fine; also when standard output was closed early, and when Ctrl-C ended `get --follow`
+  0    fine; also when standard output was closed early, and when Ctrl-C ended `get --follow` or `tail`
   1    damage found in the stream
   2    wrong use: a wrong argument, or no such stream or shard
   3    refused by the stream, or an I/O error
@@ -39,6 +40,16 @@ pub(crate) enum Failure {
         /// What is wrong with it.
         reason: String,
     },
+    /// A record of a followed file could not be put. Those before it were.
+    #[error("{input}: the record at byte {offset}: {reason}")]
+    Record {
+        /// The file's path.
+        input: String,
+        /// Where the record starts.
+        offset: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// An input file could not be read.
     #[error("{input}: {error}")]
     Input {
@@ -46,6 +57,14 @@ pub(crate) enum Failure {
         input: String,
         /// What the system said.
         error: io::Error,
+    },
+    /// What the agent knows of its files could not be read or kept.
+    #[error("{}: {reason}", path.display())]
+    State {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// Standard output could not be written; silent where its reader went away.
     #[error("standard output: {0}")]

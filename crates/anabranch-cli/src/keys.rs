@@ -96,6 +96,21 @@ impl KeyArgs {
             KeyRule::LineHash
         }
     }
+
+    /// The options that were given, by name, as they are typed.
+    pub(crate) fn as_typed(&self) -> Vec<(&'static str, String)> {
+        let bad_key = self.bad_key.to_possible_value().map(|value| value.get_name().to_owned());
+        let delimiter = self.delimiter.as_ref();
+        let typed = [
+            ("key", self.key.clone()),
+            ("key-field", self.key_field.map(|field| field.to_string())),
+            ("delimiter", delimiter.map(|delimiter| String::from_utf8_lossy(&delimiter.0).into_owned())),
+            ("key-regex", self.key_regex.as_ref().map(|pattern| pattern.as_str().to_owned())),
+            ("key-file-name", self.key_file_name.then(String::new)),
+            ("bad-key", bad_key),
+        ];
+        typed.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
 }
 
 impl KeyRule {

@@ -18,7 +18,9 @@ mod salvage;
 mod shards;
 mod start;
 mod stream;
+mod tail;
 mod tally;
+mod top;
 mod units;
 mod verify;
 mod view;
@@ -62,6 +64,15 @@ enum Command {
     /// lets the current batch finish. The summary on standard error says how many records were
     /// acknowledged; with --json it is an object on standard output, behind the receipts.
     Put(put::PutArgs),
+    /// Follow log files and put each line into a stream once, through rotation and kill -9
+    ///
+    /// Files are followed through rotation by renaming and by copying and cutting off, whether the copies are matched or
+    /// not. What was put is never put again, after whatever crash, and what was not is: the stream itself says how
+    /// far each file came, and DIR.agent which file is which. One agent at a time writes a stream.
+    ///
+    /// Without --from a first run begins at the ends of the files that are there. Ctrl-C and SIGTERM end the command with exit
+    /// code 0; the next run goes on where this one ended.
+    Tail(tail::TailArgs),
     /// Read records
     ///
     /// Data is written as it is, with a newline behind each record. With --json a record is a line
@@ -84,6 +95,11 @@ enum Command {
     Consumers(open::StreamArg),
     /// Show where a consumer stands, put it elsewhere, or delete it
     Checkpoint(consumers::CheckpointArgs),
+    /// Watch a stream live: shards, rates, consumers and their lag
+    ///
+    /// Works beside the writer. Keys: q, Esc or Ctrl-C ends it, Tab and the arrows choose a pane and scroll it, s sorts it
+    /// by its next column. Where standard output is no terminal, and with --once or --json, it prints what it sees once.
+    Top(top::TopArgs),
     /// Show or change how long records stay
     Retention(retention::RetentionArgs),
     /// Remove what retention no longer covers now, or everything before a sequence number
@@ -115,6 +131,7 @@ fn run(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
     match command {
         Command::Create(args) => stream::create(args, out),
         Command::Put(args) => put::run(args, out),
+        Command::Tail(args) => tail::run(args, out),
         Command::Get(args) => get::run(args, out),
         Command::Shards(args) => shards::list(args, out),
         Command::Split(args) => shards::split(args, out),
@@ -124,6 +141,7 @@ fn run(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Producers(args) => producers::list(args, out),
         Command::Consumers(args) => consumers::list(args, out),
         Command::Checkpoint(args) => consumers::checkpoint(args, out),
+        Command::Top(args) => top::run(args, out),
         Command::Retention(args) => retention::run(args, out),
         Command::Trim(args) => retention::trim(args, out),
         Command::Verify(args) => verify::run(args, out),

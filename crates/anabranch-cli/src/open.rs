@@ -148,6 +148,16 @@ pub(crate) fn to_write(dir: &Path, out: &Output) -> Result<Stream, Failure> {
     Ok(stream)
 }
 
+/// As [`to_write`], and makes the stream if there is none and `create` says so.
+pub(crate) fn to_fill(dir: &Path, create: bool, out: &Output) -> Result<Stream, Failure> {
+    if !create {
+        return to_write(dir, out);
+    }
+    let stream = Stream::builder().open(dir)?;
+    note_recovery(&stream, out);
+    Ok(stream)
+}
+
 /// Opens a stream beside its writer, if it has one.
 pub(crate) fn to_read(dir: &Path) -> Result<Stream, Failure> {
     Ok(Stream::builder().open_read_only(dir)?)

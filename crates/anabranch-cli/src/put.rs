@@ -65,7 +65,7 @@ pub(crate) struct PutArgs {
 /// is closed and the summary says how many records were acknowledged.
 pub(crate) fn run(args: &PutArgs, out: &mut Output) -> Result<Exit, Failure> {
     let interrupt = Interrupt::install()?;
-    let stream = open_stream(args, out)?;
+    let stream = open::to_fill(&args.stream.dir, args.create, out)?;
     let limits = stream.limits();
     let progress = progress(args, out.is_quiet());
     let mut session = Session {
@@ -87,15 +87,6 @@ pub(crate) fn run(args: &PutArgs, out: &mut Output) -> Result<Exit, Failure> {
     let outcome = outcome.and(closed);
     tally.report(&outcome, out)?;
     outcome.map(|()| Exit::Fine)
-}
-
-fn open_stream(args: &PutArgs, out: &Output) -> Result<Stream, Failure> {
-    if !args.create {
-        return open::to_write(&args.stream.dir, out);
-    }
-    let stream = Stream::builder().open(&args.stream.dir)?;
-    open::note_recovery(&stream, out);
-    Ok(stream)
 }
 
 /// A bar where the input's size is known: files, and nothing that is typed or piped.

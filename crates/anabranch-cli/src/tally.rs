@@ -1,6 +1,6 @@
-//! What `put` acknowledged, and its summary.
+//! What `put` and `tail` got acknowledged, and its summary.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use anabranch::{PutReceipt, ShardId};
@@ -18,28 +18,45 @@ pub(crate) struct Tally {
     skipped: u64,
     shards: BTreeSet<ShardId>,
     started: Instant,
+    more: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct SummaryView {
+struct SummaryView<'a> {
     records: u64,
     bytes: u64,
     skipped: u64,
     shards: Vec<String>,
     elapsed_millis: u64,
     complete: bool,
+    #[serde(flatten)]
+    more: &'a BTreeMap<&'static str, u64>,
 }
 
 impl Tally {
     /// Nothing yet; time runs from here.
     pub(crate) fn new() -> Self {
-        Self { records: 0, bytes: 0, skipped: 0, shards: BTreeSet::new(), started: Instant::now() }
+        Self {
+            records: 0,
+            bytes: 0,
+            skipped: 0,
+            shards: BTreeSet::new(),
+            started: Instant::now(),
+            more: BTreeMap::new(),
+        }
     }
 
     /// A line was left out.
     pub(crate) fn skip(&mut self) {
         self.skipped += 1;
+    }
+
+    /// With so many lines left out, and other counts by their names.
+    pub(crate) fn with(mut self, skipped: u64, more: BTreeMap<&'static str, u64>) -> Self {
+        self.skipped += skipped;
+        self.more = more;
+        self
     }
 
     /// A batch was acknowledged.
@@ -62,7 +79,7 @@ impl Tally {
         }
     }
 
-    fn view(&self, complete: bool) -> SummaryView {
+    fn view(&self, complete: bool) -> SummaryView<'_> {
         SummaryView {
             records: self.records,
             bytes: self.bytes,
@@ -70,17 +87,18 @@ impl Tally {
             shards: self.shards.iter().map(ToString::to_string).collect(),
             elapsed_millis: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             complete,
+            more: &self.more,
         }
     }
 
     fn text(&self) -> String {
         let elapsed = self.started.elapsed();
-        let skipped = match self.skipped {
-            0 => String::new(),
-            skipped => format!(", skipped {}", show_count(skipped)),
-        };
+        let others = self.more.iter().map(|(name, count)| (*name, *count));
+        let others = [("skipped", self.skipped)].into_iter().chain(others).filter(|(_, count)| *count > 0);
+        let others: Vec<_> = others.map(|(name, count)| format!(", {name} {}", show_count(count))).collect();
+        let others = others.concat();
         format!(
-            "put {} ({}) to {} in {:.2} s, {} records/s{skipped}",
+            "put {} ({}) to {} in {:.2} s, {} records/s{others}",
             show_counted(self.records, "record"),
             show_bytes(self.bytes),
             show_counted(self.shards.len() as u64, "shard"),

@@ -8,4 +8,7 @@ mod process;
 mod put;
 mod stream;
 mod support;
+mod tail;
+mod tail_exactly_once;
+mod top;
 mod usage;

@@ -1,0 +1,301 @@
+//! One file that is followed, through its names and its end.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anabranch::Producer;
+
+use super::cut::Ending;
+use super::identity::{FileId, Head};
+use super::matches::{Look, Sighting};
+use super::range::FileRange;
+use super::registry::Entry;
+
+/// How many looks at all files a file that was cut off is waited for by its successor: its copy shows in the next one.
+const LOOKS_FOR_COPY: u32 = 2;
+
+/// Where the file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Where a pattern matches it.
+    Matched,
+    /// Renamed to where no pattern looks, or deleted; it is open, and can be read.
+    Moved { is_deleted: bool },
+    /// Its inode has other content now. A copy may have what was not read.
+    CutOff { since: Instant, looks: u32 },
+    /// Nowhere that is known.
+    Missing,
+}
+
+/// A file, and how far it was read.
+#[derive(Debug)]
+pub(crate) struct Followed {
+    pub(crate) entry: Entry,
+    pub(crate) standing: Standing,
+    /// All before is in the stream, or is not wanted.
+    pub(crate) position: u64,
+    /// The last batch of the run before, which may be in the stream in part: it is put again before anything else.
+    pub(crate) unconfirmed: Option<FileRange>,
+    pub(crate) producer: Option<Producer>,
+    /// With what there was no complete record.
+    pub(crate) tried: Option<(Look, Ending)>,
+    path: PathBuf,
+    file: Option<File>,
+    head: Option<Head>,
+    look: Option<Look>,
+    still_since: Instant,
+}
+
+impl Followed {
+    /// A file of the registry, which was not found yet.
+    pub(crate) fn known(entry: Entry, last_batch: Option<FileRange>) -> Self {
+        Self {
+            position: entry.offset,
+            unconfirmed: last_batch.filter(|range| range.end > entry.offset),
+            path: PathBuf::from(&entry.path),
+            entry,
+            standing: Standing::Missing,
+            producer: None,
+            tried: None,
+            file: None,
+            head: None,
+            look: None,
+            still_since: Instant::now(),
+        }
+    }
+
+    /// A file that was just met.
+    pub(crate) fn new(entry: Entry, sighting: &Sighting, file: File, head: Head) -> Self {
+        let mut followed = Self::known(entry, None);
+        followed.appears(sighting, file, head);
+        followed
+    }
+
+    fn appears(&mut self, sighting: &Sighting, file: File, head: Head) {
+        self.entry.set_id(sighting.id);
+        (self.file, self.head) = (Some(file), Some(head));
+        self.stands_at(sighting);
+    }
+
+    fn stands_at(&mut self, sighting: &Sighting) {
+        if self.path != sighting.path {
+            self.path.clone_from(&sighting.path);
+            self.still_since = Instant::now(); // whoever writes it may not know yet
+        }
+        self.entry.path = sighting.path.to_string_lossy().into_owned();
+        self.standing = Standing::Matched;
+        self.looks(sighting.look);
+    }
+
+    fn looks(&mut self, look: Look) {
+        if self.look != Some(look) {
+            self.look = Some(look);
+            self.still_since = Instant::now();
+        }
+    }
+
+    /// Looks at the file with this device and inode. False if its content is another: it was cut off, or the inode is used again.
+    pub(crate) fn meet_again(&mut self, sighting: &Sighting) -> io::Result<bool> {
+        let is_changed = self.standing != Standing::Matched || self.look != Some(sighting.look);
+        if is_changed && !self.is_still_itself(&sighting.path, sighting.id, self.reach())? {
+            return Ok(false);
+        }
+        self.stands_at(sighting);
+        Ok(true)
+    }
+
+    /// Whether the file begins as it did, and is at least so long.
+    fn is_still_itself(&mut self, path: &Path, id: FileId, length: u64) -> io::Result<bool> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(open_as(path, id)?),
+        };
+        let (metadata, head) = (file.metadata()?, Head::read(file)?);
+        let is_same = metadata.len() >= length && self.may_begin_with(&head);
+        if is_same {
+            self.head = Some(head);
+        }
+        Ok(is_same)
+    }
+
+    fn may_begin_with(&self, head: &Head) -> bool {
+        head.matches(&self.entry.fingerprint) && self.head.as_ref().is_none_or(|known| known.is_beginning_of(head))
+    }
+
+    /// No pattern matches it any more.
+    pub(crate) fn is_not_seen(&mut self) {
+        match (&mut self.standing, &self.file) {
+            (Standing::CutOff { looks, .. }, _) => *looks += 1,
+            (Standing::Missing, _) => {}
+            (_, Some(file)) => match file.metadata() {
+                Ok(metadata) if metadata.len() >= self.reach() => {
+                    if self.standing == Standing::Matched {
+                        self.still_since = Instant::now();
+                    }
+                    self.standing = Standing::Moved { is_deleted: metadata.nlink() == 0 };
+                    self.looks(Look::of(&metadata));
+                }
+                Ok(_) => self.is_cut_off(),
+                Err(_) => self.is_missing(),
+            },
+            (_, None) => self.is_missing(),
+        }
+    }
+
+    pub(crate) fn is_cut_off(&mut self) {
+        self.standing = Standing::CutOff { since: Instant::now(), looks: 0 };
+        (self.file, self.producer) = (None, None);
+    }
+
+    pub(crate) fn is_missing(&mut self) {
+        self.standing = Standing::Missing;
+        (self.file, self.producer, self.tried) = (None, None, None);
+    }
+
+    /// Whether the file that was just seen has what this one had: as a copy, made before it was cut off, or since it was moved to another file system.
+    /// A short beginning proves that only for a file that was cut off.
+    pub(crate) fn goes_on_in(&self, id: FileId, head: &Head, size: u64) -> bool {
+        let fingerprint = &self.entry.fingerprint;
+        let may = match self.standing {
+            Standing::Matched => false,
+            Standing::CutOff { .. } => id != self.entry.id() && fingerprint.bytes > 0,
+            Standing::Missing => fingerprint.is_full(),
+            Standing::Moved { .. } => fingerprint.is_full() && self.is_drained(),
+        };
+        may && size >= self.reach() && self.may_begin_with(head)
+    }
+
+    /// Goes on in such a file.
+    pub(crate) fn go_on_in(&mut self, sighting: &Sighting, file: File, head: Head) {
+        self.tried = None;
+        self.appears(sighting, file, head);
+    }
+
+    /// Whether a file that was just seen, so long, may be a copy of this one: perhaps one that is being made.
+    pub(crate) fn may_be_original_of(&self, head: &Head, size: u64) -> bool {
+        let is_there = matches!(self.standing, Standing::Matched | Standing::Moved { .. });
+        let Some(own) = self.head.as_ref().filter(|own| is_there && !own.is_empty()) else {
+            return false;
+        };
+        let is_alike = head.is_beginning_of(own) || own.is_beginning_of(head);
+        is_alike && self.may_have_been_so_long(size)
+    }
+
+    /// A file that shrinks at this moment may have been of any length.
+    fn may_have_been_so_long(&self, size: u64) -> bool {
+        let metadata = match &self.file {
+            Some(file) => file.metadata(),
+            None => fs::metadata(&self.path),
+        };
+        metadata.map_or(true, |metadata| metadata.len() >= size || metadata.len() < self.size())
+    }
+
+    /// The file, to read it.
+    pub(crate) fn open(&mut self) -> io::Result<File> {
+        if let Some(file) = &self.file {
+            return file.try_clone();
+        }
+        let file = open_as(&self.path, self.entry.id())?;
+        self.file = Some(file.try_clone()?);
+        Ok(file)
+    }
+
+    /// Whether bytes up to there, read a moment ago, were this file's: checked after the read, since a file can be cut off at any time.
+    pub(crate) fn held(&mut self, end: u64) -> io::Result<bool> {
+        let path = self.path.clone();
+        self.is_still_itself(&path, self.entry.id(), end)
+    }
+
+    /// Lets the entry know the beginning of the file, as far as a batch up to `end` asks for. True if that was news.
+    pub(crate) fn extend_fingerprint(&mut self, end: u64) -> bool {
+        let known = self.entry.fingerprint.bytes;
+        let Some(head) = self.head.as_ref().filter(|head| head.fingerprint().bytes > known && end > known as u64)
+        else {
+            return false;
+        };
+        self.entry.fingerprint = head.fingerprint().clone();
+        true
+    }
+
+    /// Takes one descriptor less, until there is something to read.
+    pub(crate) fn close(&mut self) {
+        self.file = None;
+    }
+
+    pub(crate) fn is_idle_and_open(&self) -> bool {
+        self.file.is_some() && self.standing == Standing::Matched && self.is_drained()
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes the last batch for complete: it cannot be made again.
+    pub(crate) fn skip_unconfirmed(&mut self) {
+        self.position = self.reach();
+        self.unconfirmed = None;
+    }
+
+    /// How long the file was when it was looked at last.
+    pub(crate) fn size(&self) -> u64 {
+        self.look.map_or(0, |look| look.size)
+    }
+
+    pub(crate) fn look(&self) -> Option<Look> {
+        self.look
+    }
+
+    pub(crate) fn still_since(&self) -> Instant {
+        self.still_since
+    }
+
+    /// How far the file was read in whatever run.
+    fn reach(&self) -> u64 {
+        self.unconfirmed.map_or(self.position, |range| range.end)
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.unconfirmed.is_none() && self.position >= self.size()
+    }
+
+    /// Whether files of the same name that came later have to wait for this one.
+    pub(crate) fn comes_first(&self) -> bool {
+        matches!(self.standing, Standing::Matched | Standing::Moved { .. }) && !self.is_drained()
+    }
+
+    /// Whether a copy of it may show at the next look, which comes before all later files.
+    pub(crate) fn awaits_copy(&self) -> bool {
+        matches!(self.standing, Standing::CutOff { looks, .. } if looks < LOOKS_FOR_COPY)
+    }
+
+    /// What may still come.
+    pub(crate) fn ending(&self, idle: Duration) -> Ending {
+        let has_its_name = self.standing == Standing::Matched && self.entry.path == self.entry.name;
+        match (self.still_since.elapsed() >= idle, has_its_name) {
+            (false, _) => Ending::Open,
+            (true, true) => Ending::AtRest,
+            (true, false) => Ending::Final,
+        }
+    }
+
+    /// Whether nothing more is expected of the file where it is.
+    pub(crate) fn is_over(&self, idle: Duration) -> bool {
+        match self.standing {
+            Standing::Moved { .. } => self.is_drained() && self.still_since.elapsed() >= idle,
+            Standing::CutOff { since, looks } => looks >= LOOKS_FOR_COPY && since.elapsed() >= idle,
+            Standing::Matched | Standing::Missing => false,
+        }
+    }
+}
+
+/// The file of this name, if it is this one. Else [`io::ErrorKind::NotFound`]: it is being renamed, and the next look finds where it is.
+pub(crate) fn open_as(path: &Path, id: FileId) -> io::Result<File> {
+    let file = File::open(path)?;
+    if FileId::of(&file.metadata()?) != id {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    Ok(file)
+}
