@@ -87,6 +87,8 @@ pub use windows::{ClosedWindow, KeyState, Window};
 
 /// Calls a handler with batches of a consumer's records; see [`Consumer::event_source`]. Several of them, in threads and in processes, share the consumer's shards.
 ///
+/// At least once, in order per key, and through splits and merges: [`docs::event_sources`](crate::docs::event_sources) explains it.
+///
 /// ```
 /// # fn main() -> anabranch::Result<()> {
 /// # let directory = tempfile::tempdir().unwrap();
