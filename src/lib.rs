@@ -41,7 +41,8 @@
 //!   [`StreamBuilder::open_read_only`].
 //! - Consumers, whose positions are kept: [`Stream::consumer`]; groups of workers that share the shards: [`Consumer::worker`]. Exactly once from one
 //!   stream to another: [`Pipeline`].
-//! - A function that is called with batches of records, as a Lambda mapping does it, with retries, lanes and tumbling windows: [`Consumer::event_source`].
+//! - A function that is called with batches of records, as a Lambda mapping does it, with retries, lanes and tumbling windows: [`Consumer::event_source`], explained in
+//!   [`docs::event_sources`].
 //! - Queues, whose records are acknowledged one by one, in any order, and come again: [`Stream::queue`].
 //! - Shards: [`split_shard`](Stream::split_shard), [`merge_shards`](Stream::merge_shards), [`update_shard_count`](Stream::update_shard_count);
 //!   as many as the load asks for: [`StreamBuilder::capacity`].

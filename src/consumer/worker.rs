@@ -232,9 +232,12 @@ impl Worker {
         let after = self.held.range(ShardId::new(self.last.get().saturating_add(1))..).map(|(id, _)| *id);
         let turns: Vec<_> = after.chain(self.held.range(..=self.last).map(|(id, _)| *id)).collect();
         for shard_id in turns {
-            if let Some(work) = self.ask(shard_id)? {
-                self.last = shard_id;
-                return Ok(Some(work));
+            match self.ask(shard_id) {
+                Ok(None) => {}
+                found_or_failed => {
+                    self.last = shard_id; // of one that fails, too: those behind it have their turn
+                    return found_or_failed;
+                }
             }
         }
         Ok(None)

@@ -65,7 +65,7 @@ mod run;
 mod shard;
 mod windows;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -86,6 +86,8 @@ pub use options::EventSourceOptions;
 pub use windows::{ClosedWindow, KeyState, Window};
 
 /// Calls a handler with batches of a consumer's records; see [`Consumer::event_source`]. Several of them, in threads and in processes, share the consumer's shards.
+///
+/// At least once, in order per key, and through splits and merges: [`docs::event_sources`](crate::docs::event_sources) explains it.
 ///
 /// ```
 /// # fn main() -> anabranch::Result<()> {
@@ -285,12 +287,22 @@ impl EventSource {
         while let Some(work) = self.worker.poll()? {
             self.take(work);
         }
-        // Noted before the last look: what arrived earlier, and could be read by then, was read.
-        let reached = before.minus_millis(TUMBLING_WINDOW_GRACE_MS);
-        for (shard_id, shard) in &mut self.shards {
-            let waits = !shard.is_paused && shard.has_open_window();
-            if waits && self.worker.records_behind(*shard_id) == Some(0) {
-                shard.reach(reached);
+        self.reach(before.minus_millis(TUMBLING_WINDOW_GRACE_MS))
+    }
+
+    /// Of shards at their tails, that everything was read that arrived before a time, which was noted before they were looked at. Not of one that is closed by now: its
+    /// children have the rest.
+    fn reach(&mut self, time: Timestamp) -> Result<()> {
+        let waits = |shard: &SourceShard| !shard.is_paused && shard.has_open_window();
+        if !self.shards.values().any(waits) {
+            return Ok(());
+        }
+        let stream = self.worker.consumer().stream();
+        stream.listed_shards()?; // looks at what another process closed
+        let open: BTreeSet<_> = stream.open_shards().into_iter().collect();
+        for (shard_id, shard) in self.shards.iter_mut().filter(|(id, shard)| waits(shard) && open.contains(id)) {
+            if self.worker.records_behind(*shard_id) == Some(0) {
+                shard.reach(time);
             }
         }
         Ok(())

@@ -76,11 +76,9 @@ impl SourceShard {
         queued < policy.options.batch_records.saturating_mul(self.lanes.len())
     }
 
-    /// At its tail there was nothing more: what arrived before this time was all read. Not of a shard that ended, whose children have the rest.
+    /// At its tail there was nothing more: what arrived before this time was all read.
     pub(super) fn reach(&mut self, time: Timestamp) {
-        if !self.is_ended {
-            self.complete_to = self.complete_to.max(time);
-        }
+        self.complete_to = self.complete_to.max(time);
     }
 
     pub(super) fn end(&mut self) {

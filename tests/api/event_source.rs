@@ -472,6 +472,7 @@ fn what_is_under_way_when_the_shard_is_lost_comes_to_nothing() {
     };
     assert_eq!(source.step(&handler).unwrap(), 1);
     assert_eq!((done_of(&stream, S0), source.shards()), (None, vec![]));
+    assert_eq!(source.step(&handler).unwrap(), 0, "the rest of it is not handled any more");
 }
 
 /// The shard is lost and taken again while a batch is handled: that it is done then says nothing of the batch that is under way now.
