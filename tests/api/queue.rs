@@ -439,7 +439,7 @@ fn records_of_a_buffered_stream_are_given_once_they_are_durable() {
     fill(&stream, 3);
     assert_eq!(counts(&queue), []);
     let latest = stream.queue("latest", options().start(RecordsStart::Latest)).unwrap();
-    let crashed = disk.crash(anabranch::Crash::PowerLost { seed: 7 });
+    let crashed = disk.crash(Crash::PowerLost { seed: 7 });
     drop((queue, latest, stream));
     let stream = open_again(&crashed, &clock);
     assert_eq!(crate::support::read_all(&stream, S0).len(), 3, "a queue that starts at the tail makes it durable");
@@ -517,7 +517,7 @@ fn a_queue_writes_after_so_many_changes_and_when_it_is_told() {
     assert_eq!(receive(&eager, 1).len(), 1);
     assert_eq!(writes(), before + 3, "received, and counted before it is given");
     assert_eq!(receive(&eager, 1).len(), 1);
-    let lost = disk.crash(anabranch::Crash::PowerLost { seed: 3 });
+    let lost = disk.crash(Crash::PowerLost { seed: 3 });
     let stream = open_again(&lost, &clock);
     assert_eq!(counts(&stream.queue("orders", options()).unwrap())[..3], [(2, 2), (3, 2), (4, 1)]);
 }
@@ -551,7 +551,7 @@ fn damage_is_told_and_a_repair_sets_the_file_aside() {
     let verified =
         || anabranch::verify("stream", VerifyOptions { storage: Some(storage()), ..Default::default() });
     assert!(verified().unwrap().is_sound());
-    let file = std::path::Path::new("stream/queues/orders");
+    let file = Path::new("stream/queues/orders");
     disk.damage(file, |bytes| bytes[200] ^= 1).unwrap();
     let stream = open_again(&disk, &clock);
     assert!(matches!(stream.queue("orders", options()), Err(Error::Corrupt(damage)) if damage.path == file));
@@ -587,7 +587,7 @@ fn the_background_thread_keeps_it() {
         let stream = open_again(disk, &clock);
         counts(&stream.queue("orders", options()).unwrap())
     };
-    eventually("the thread writes it", || found(&disk.fork(anabranch::Crash::PowerLost { seed: 1 })) == [(1, 1)]);
+    eventually("the thread writes it", || found(&disk.fork(Crash::PowerLost { seed: 1 })) == [(1, 1)]);
 }
 
 /// Any sequence of calls, against a plain account of every record.
@@ -662,7 +662,9 @@ fn a_queue_that_stands_behind_the_tail_goes_on_at_the_tail() {
 
 fn goes_on_at_the_tail(acknowledged: usize) {
     let (disk, clock, queue) = queue(5, options());
-    receive(&queue, 2).iter().for_each(|received| queue.acknowledge(received).unwrap());
+    for received in receive(&queue, 2) {
+        queue.acknowledge(&received).unwrap();
+    }
     let stream = queue.stream().clone();
     drop(queue);
     stream.close().unwrap();
@@ -673,7 +675,9 @@ fn goes_on_at_the_tail(acknowledged: usize) {
     let queue = stream.queue("orders", options()).unwrap();
     let received = receive(&queue, 100);
     assert_eq!(received.len(), 8);
-    received[..acknowledged].iter().for_each(|received| queue.acknowledge(received).unwrap());
+    for received in &received[..acknowledged] {
+        queue.acknowledge(received).unwrap();
+    }
     drop(queue);
     stream.close().unwrap();
     let file = disk.read_file(Path::new("stream/queues/orders")).unwrap();

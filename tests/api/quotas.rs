@@ -242,7 +242,7 @@ fn readers_of_the_whole_stream_are_counted() {
     }
     stream.set_quotas(Quotas::kinesis());
     let mut all = stream.records(RecordsStart::TrimHorizon).unwrap();
-    assert_eq!(all.available().take(64).filter(Result::is_ok).count(), 64);
+    assert_eq!(all.available().take(64).map(Result::unwrap).count(), 64);
     let mut reader = stream.shard_iterator(S0, HORIZON).unwrap();
     assert_eq!(refusal(call(&mut reader)), (Quota::ReadBytes, Duration::from_secs(2)));
     clock.advance(Duration::from_secs(2));
@@ -356,7 +356,7 @@ fn workers_wait_for_their_quota_and_lose_nothing() {
         let mut expected = Vec::new();
         for number in 0..40_u8 {
             let shard_id = if number % 2 == 0 { S0 } else { S1 };
-            put_to(&stream, shard_id, "k", &[number; 1 << 18]);
+            put_to(&stream, shard_id, "k", &vec![number; 1 << 18]);
             expected.push(number);
         }
         stream.set_quotas(Quotas::kinesis());
@@ -366,7 +366,7 @@ fn workers_wait_for_their_quota_and_lose_nothing() {
         while handled.len() < expected.len() {
             match worker.poll().unwrap() {
                 Some(Work::Records { records, .. }) => {
-                    handled.extend(records.iter().map(|record| record.data()[0]))
+                    handled.extend(records.iter().map(|record| record.data()[0]));
                 }
                 Some(_) => {}
                 None => {
