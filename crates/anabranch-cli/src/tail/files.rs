@@ -373,6 +373,24 @@ mod tests {
     }
 
     #[test]
+    fn the_next_run_knows_a_file_that_was_cut_off_by_its_inode() {
+        let mut scene = Scene::new();
+        scene.append("log", "one\ntwo\n");
+        scene.look(&["log"]);
+        scene.copy_and_cut_off();
+        scene.append("log", "three\n");
+        scene.look(&["log"]);
+        let mut entries: Vec<_> = scene.files.list.iter().map(|file| file.entry.clone()).collect();
+        entries[0].offset = 4;
+        let known = entries.into_iter().map(|entry| Followed::known(entry, None)).collect();
+        scene.files = Files::new(known, Duration::from_secs(3_600), &[]);
+        scene.look(&["log", "log.1"]);
+        let [old, new] = scene.standing().try_into().unwrap();
+        assert_eq!(old, ("log.1".to_owned(), Standing::Matched, 4));
+        assert_eq!(new, ("log".to_owned(), Standing::Matched, 0));
+    }
+
+    #[test]
     fn a_copy_that_never_comes_is_waited_for_in_two_looks() {
         let mut scene = Scene::new();
         scene.append("log", "one\n");
