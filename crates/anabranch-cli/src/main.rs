@@ -66,9 +66,10 @@ enum Command {
     Put(put::PutArgs),
     /// Follow log files and put each line into a stream once, through rotation and kill -9
     ///
-    /// Files are followed through rotation by renaming and by copying and cutting off, whether the copies are matched or
-    /// not. What was put is never put again, after whatever crash, and what was not is: the stream itself says how
-    /// far each file came, and DIR.agent which file is which. One agent at a time writes a stream.
+    /// Files are followed through rotation by renaming and by copying and cutting off; name rotated files and copies too
+    /// ('app.log*'), so that what is left in them is found. What was put is never put again, after whatever crash, and
+    /// what was not is: the stream itself says how far each file came, and DIR.agent which file is which. One agent at a
+    /// time writes a stream.
     ///
     /// Without --from a first run begins at the ends of the files that are there. Ctrl-C and SIGTERM end the command with exit
     /// code 0; the next run goes on where this one ended.

@@ -82,7 +82,7 @@ impl<'a> Agent<'a> {
         let directory = args.state.clone().unwrap_or_else(|| Registry::beside(&args.into));
         let stream_id = stream.describe()?.stream_id.to_string();
         let (registry, state, is_first) = Registry::open(&directory, &stream_id)?;
-        let files = Files::new(known_files(stream, &state)?, args.idle);
+        let files = Files::new(known_files(stream, &state)?, args.idle, &[&args.into, &directory]);
         Ok(Self {
             args,
             stream,

@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::followed::{Followed, Standing, open_as};
@@ -74,11 +74,15 @@ pub(crate) struct Files {
     pub(crate) list: Vec<Followed>,
     suspects: HashMap<FileId, Suspect>,
     idle: Duration,
+    /// Directories that the agent itself writes to: what is in them grows with every line that is put.
+    own: Vec<PathBuf>,
 }
 
 impl Files {
-    pub(crate) fn new(list: Vec<Followed>, idle: Duration) -> Self {
-        let mut files = Self { list, suspects: HashMap::new(), idle };
+    /// Files that are known, and directories whose files are not followed, whatever the patterns match.
+    pub(crate) fn new(list: Vec<Followed>, idle: Duration, own: &[&Path]) -> Self {
+        let own = own.iter().filter_map(|directory| directory.canonicalize().ok()).collect();
+        let mut files = Self { list, suspects: HashMap::new(), idle, own };
         files.mark_reused_inodes();
         files
     }
@@ -172,7 +176,8 @@ impl Files {
             return Err(io::ErrorKind::NotFound.into()); // what was seen was cut off
         }
         let head = Head::read(&file)?;
-        if head.is_empty() {
+        // Of an empty file nothing can be told, and nothing has to be read.
+        if head.is_empty() || self.is_own(&sighting.path) {
             return Ok(Met::Nothing);
         }
         if let Some(original) = self.list.iter_mut().find(|known| known.goes_on_in(sighting.id, &head, size)) {
@@ -193,6 +198,11 @@ impl Files {
         let entry = state.new_entry(&sighting.path, sighting.id, head.fingerprint().clone(), start);
         self.list.push(Followed::new(entry, sighting, file, head));
         Ok(Met::File)
+    }
+
+    fn is_own(&self, path: &Path) -> bool {
+        let path = path.canonicalize();
+        path.is_ok_and(|path| self.own.iter().any(|directory| path.starts_with(directory)))
     }
 
     /// Whether a file that begins like another is a file of its own; not as long as it may turn out to be a copy.
@@ -284,4 +294,157 @@ fn left_unread(file: &Followed) -> Option<String> {
     }
     let bytes = file.size().saturating_sub(file.position);
     (bytes > 0).then(|| format!("{name}: gone, {bytes} bytes of it unread, and no copy is among the files"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, OpenOptions};
+    use std::io::Write;
+
+    use tempfile::TempDir;
+
+    use super::super::matches;
+    use super::super::registry::Registry;
+    use super::*;
+
+    /// Files in a directory, and what is known of them.
+    struct Scene {
+        home: TempDir,
+        state: State,
+        files: Files,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let home = tempfile::tempdir().unwrap();
+            let (_, state, _) = Registry::open(&home.path().join("state"), "stream").unwrap();
+            let files = Files::new(Vec::new(), Duration::from_secs(3_600), &[]);
+            Self { home, state, files }
+        }
+
+        fn append(&self, name: &str, text: &str) {
+            let file = OpenOptions::new().create(true).append(true).open(self.home.path().join(name));
+            file.unwrap().write_all(text.as_bytes()).unwrap();
+        }
+
+        fn sightings(&self, names: &[&str]) -> Vec<Sighting> {
+            let paths: Vec<_> =
+                names.iter().map(|name| format!("{}/{name}", self.home.path().display())).collect();
+            matches::look(&paths, &mut Troubles::default())
+        }
+
+        fn take(&mut self, sightings: Vec<Sighting>) -> Looked {
+            self.files.look(sightings, &mut self.state, Begin::Start, false, &mut Troubles::default())
+        }
+
+        fn look(&mut self, names: &[&str]) -> Looked {
+            let sightings = self.sightings(names);
+            self.take(sightings)
+        }
+
+        /// The files by their names now, and how far each was read.
+        fn standing(&self) -> Vec<(String, Standing, u64)> {
+            let name = |file: &Followed| file.path().file_name().unwrap().to_str().unwrap().to_owned();
+            self.files.list.iter().map(|file| (name(file), file.standing, file.position)).collect()
+        }
+
+        fn copy_and_cut_off(&self) {
+            let path = |name| self.home.path().join(name);
+            fs::copy(path("log"), path("log.1")).unwrap();
+            OpenOptions::new().write(true).open(path("log")).unwrap().set_len(0).unwrap();
+        }
+    }
+
+    #[test]
+    fn all_wait_for_a_copy_that_the_listing_missed() {
+        let mut scene = Scene::new();
+        scene.append("log", "one\ntwo\n");
+        assert!(scene.look(&["log"]).is_news);
+        scene.files.list[0].position = 4;
+        scene.copy_and_cut_off();
+        scene.append("log", "three\n");
+        // The names were listed before there was a copy.
+        assert!(scene.look(&["log"]).is_news);
+        assert!(scene.files.list[0].awaits_copy());
+        assert!(scene.look(&["log", "log.1"]).is_news);
+        let [old, new] = scene.standing().try_into().unwrap();
+        assert_eq!(old, ("log.1".to_owned(), Standing::Matched, 4), "it goes on where it was, and comes first");
+        assert_eq!(new, ("log".to_owned(), Standing::Matched, 0));
+    }
+
+    #[test]
+    fn the_next_run_knows_a_file_that_was_cut_off_by_its_inode() {
+        let mut scene = Scene::new();
+        scene.append("log", "one\ntwo\n");
+        scene.look(&["log"]);
+        scene.copy_and_cut_off();
+        scene.append("log", "three\n");
+        scene.look(&["log"]);
+        let mut entries: Vec<_> = scene.files.list.iter().map(|file| file.entry.clone()).collect();
+        entries[0].offset = 4;
+        let known = entries.into_iter().map(|entry| Followed::known(entry, None)).collect();
+        scene.files = Files::new(known, Duration::from_secs(3_600), &[]);
+        scene.look(&["log", "log.1"]);
+        let [old, new] = scene.standing().try_into().unwrap();
+        assert_eq!(old, ("log.1".to_owned(), Standing::Matched, 4));
+        assert_eq!(new, ("log".to_owned(), Standing::Matched, 0));
+    }
+
+    #[test]
+    fn a_copy_that_never_comes_is_waited_for_in_two_looks() {
+        let mut scene = Scene::new();
+        scene.append("log", "one\n");
+        scene.look(&["log"]);
+        scene.files.list[0].position = 4;
+        File::create(scene.home.path().join("log")).unwrap();
+        for waits in [true, true, false] {
+            scene.look(&["log"]);
+            assert_eq!(scene.files.list[0].awaits_copy(), waits);
+        }
+    }
+
+    #[test]
+    fn what_was_renamed_or_cut_off_in_the_middle_of_a_look_is_looked_at_again() {
+        let mut scene = Scene::new();
+        scene.append("log", "one\n");
+        let before = scene.sightings(&["log"]);
+        fs::rename(scene.home.path().join("log"), scene.home.path().join("log.1")).unwrap();
+        assert!(!scene.take(before).is_settled);
+        let before = scene.sightings(&["log.1"]);
+        File::create(scene.home.path().join("log.1")).unwrap();
+        assert!(!scene.take(before).is_settled);
+        scene.append("log", "two\n");
+        assert_eq!(scene.look(&["log", "log.1"]), Looked { is_news: true, is_settled: true });
+        assert_eq!(scene.files.list.len(), 1, "of an empty file nothing is known");
+    }
+
+    #[test]
+    fn a_copy_in_the_making_is_left_alone() {
+        let mut scene = Scene::new();
+        scene.append("log", "one\ntwo\n");
+        scene.look(&["log"]);
+        scene.append("log.1", "one\n");
+        assert!(!scene.look(&["log", "log.1"]).is_news);
+        scene.append("log.1", "other\n");
+        assert!(scene.look(&["log", "log.1"]).is_news, "it is none");
+    }
+
+    #[test]
+    fn files_that_nobody_sees_are_remembered_up_to_a_number() {
+        let mut scene = Scene::new();
+        scene.append("there", "and not asked for\n");
+        scene.look(&["there"]);
+        scene.look(&[]);
+        let fingerprint = scene.files.list[0].entry.fingerprint.clone();
+        scene.files.list[0].is_missing();
+        for inode in 0..MAX_MISSING as u64 + 5 {
+            let id = FileId { device: 0, inode };
+            let entry = scene.state.new_entry(Path::new("/nowhere"), id, fingerprint.clone(), 0);
+            scene.files.list.push(Followed::known(entry, None));
+        }
+        let gone = scene.files.let_go(&mut |_| ());
+        let gone: Vec<_> = gone.iter().map(|file| file.entry.id().inode).collect();
+        assert_eq!(gone, [0, 1, 2, 3, 4], "those that were met first");
+        assert_eq!(scene.files.list.len(), MAX_MISSING + 1);
+    }
 }

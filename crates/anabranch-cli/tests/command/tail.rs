@@ -190,6 +190,20 @@ fn a_file_that_is_cut_off_without_a_copy_begins_anew() {
 }
 
 #[test]
+fn a_short_file_is_known_by_all_that_was_read_of_it() {
+    let home = Home::with_stream(&[]);
+    for (content, expected) in [("same\n", 1), ("one\n", 2)] {
+        home.append("app.log", content);
+        home.once(&["app.log"]);
+        assert_eq!(home.records().len(), expected);
+    }
+    // Longer than before, and it begins as it did at first sight: the line that was read then tells.
+    fs::write(home.path("app.log"), "same\ntwo\nthree\n").unwrap();
+    home.once(&["app.log"]);
+    assert_eq!(home.records(), ["same", "one", "same", "two", "three"]);
+}
+
+#[test]
 fn short_files_that_begin_alike_are_different_files_and_long_ones_are_copies() {
     let home = Home::with_stream(&[]);
     home.append("a.log", "starting\n");
@@ -263,6 +277,16 @@ fn what_is_no_readable_file_is_told_and_passed_over() {
     fs::set_permissions(home.path("secret.log"), fs::Permissions::from_mode(0o600)).unwrap();
     home.once(&["*.log"]);
     assert_eq!(home.records(), ["fine", "secret"]);
+}
+
+#[test]
+fn the_streams_own_files_are_not_followed() {
+    let home = Home::with_stream(&[]);
+    home.append("app.log", "one\n");
+    home.once(&["**/*"]);
+    home.append("app.log", "two\n");
+    home.once(&["**/*"]);
+    assert_eq!(home.records(), ["one", "two"]);
 }
 
 #[test]
