@@ -465,7 +465,7 @@ fn what_is_under_way_when_the_shard_is_lost_comes_to_nothing() {
     let (_disk, _clock, stream) = simulated(builder());
     put(&stream, &["a", "b"]);
     let consumer = consumer(&stream);
-    let mut source = source(&stream, options().batch_records(1));
+    let mut source = source(&stream, options().batch_bytes(1));
     let handler = |_: &mut Batch<'_>| {
         drop(consumer.take(S0, "thief").unwrap());
         Ok(())

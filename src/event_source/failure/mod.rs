@@ -266,7 +266,8 @@ mod tests {
             let json = failed.to_json();
             assert!(json.len() < MAX_FAILED_BATCH_BYTES, "{} bytes", json.len());
             assert_eq!(FailedBatch::from_bytes(json.as_bytes()).unwrap(), failed);
-            let spread = json.replace("\":", "\" : ").replace('{', " { ").replace(",\"lane\"", " ,\r\n\t\"lane\"");
+            let spread =
+                json.replace("\":", "\" : ").replacen('{', " { ", 1).replace(",\"lane\"", " ,\r\n\t\"lane\"");
             let longer = spread.replacen("\"version\"", "\"later\" : -5, \"version\"", 1);
             assert_eq!(FailedBatch::from_bytes(longer.as_bytes()).unwrap(), failed, "{longer}");
         }
