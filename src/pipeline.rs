@@ -77,6 +77,8 @@ struct Lane {
     lease: Lease,
     iterator: ShardIterator,
     producer: Producer,
+    /// Records that were read and did not fit a batch: they come before those of the iterator.
+    ahead: Vec<Record>,
     /// The last input record of a batch that was put and not checkpointed.
     repeats_to: Option<SequenceNumber>,
 }
@@ -150,12 +152,8 @@ impl Pipeline {
         let (mut done, mut ended) = (0, false);
         for shard_id in self.lanes.keys().copied().collect::<Vec<_>>() {
             let Some(lane) = self.lanes.get_mut(&shard_id) else { continue };
-            let repeats = lane.repeats_to.is_some();
-            let records = match lane.read(self.batch_records) {
-                Err(error) if !repeats => return Err(error), // no record was taken
-                other => other.and_then(|records| lane.handle(records, &self.consumer, make)),
-            };
-            match records {
+            let records = lane.read(self.batch_records)?; // an error takes no record along
+            match lane.handle(records, &self.consumer, make) {
                 Ok(0) if lane.iterator.end_of_shard().is_some() => {
                     self.end_lane(shard_id)?;
                     ended = true;
@@ -216,7 +214,7 @@ impl Pipeline {
         let iterator = lease.iterator()?.include_unsynced(false);
         let last = producer.last_batch()?.map(SequenceNumber::new);
         let repeats_to = last.filter(|last| *last >= iterator.next_sequence_number());
-        Ok(Lane { lease, iterator, producer, repeats_to })
+        Ok(Lane { lease, iterator, producer, ahead: Vec::new(), repeats_to })
     }
 
     fn end_lane(&mut self, shard_id: ShardId) -> Result<()> {
@@ -250,14 +248,14 @@ impl Lane {
             match self.put(&records, &outputs) {
                 // Nothing of it was appended: half of it may fit.
                 Err(Error::BatchTooLarge { .. }) if records.len() > 1 && self.repeats_to.is_none() => {
-                    records.truncate(records.len() / 2);
-                    self.iterator = self.lease.iterator()?.include_unsynced(false);
-                    self.iterator.available().take(records.len()).try_for_each(|record| record.map(drop))?;
+                    self.ahead.splice(0..0, records.split_off(records.len() / 2));
                 }
                 outcome => {
                     outcome?;
                     consumer.sync()?; // the next batch is put on the word of this checkpoint
-                    self.repeats_to = None;
+                    if self.repeats_to.take().is_some() {
+                        self.iterator = self.lease.iterator()?.include_unsynced(false); // behind it
+                    }
                     break;
                 }
             }
@@ -270,14 +268,18 @@ impl Lane {
         let first = self.iterator.next_sequence_number();
         let repeats =
             self.repeats_to.map(|last| usize::try_from(last.since(first)).map_or(usize::MAX, |before| before + 1));
-        let Some(repeats) = repeats else { return self.iterator.next_records(batch_records) };
-        let records = self.iterator.available().take(repeats).collect::<Result<Vec<_>>>()?;
-        if records.len() < repeats {
-            // They are there, but this process does not see all of them yet.
-            self.iterator = self.lease.iterator()?.include_unsynced(false);
-            return Ok(Vec::new());
-        }
-        Ok(records)
+        let Some(repeats) = repeats else {
+            let ahead = self.ahead.len().min(batch_records);
+            if ahead > 0 {
+                return Ok(self.ahead.drain(..ahead).collect());
+            }
+            return self.iterator.next_records(batch_records);
+        };
+        // It was read before, and paid for where that is asked for.
+        let mut again = self.lease.iterator()?.include_unsynced(false).uncounted();
+        let records = again.available().take(repeats).collect::<Result<Vec<_>>>()?;
+        // Those that are missing are there, but this process does not see them yet.
+        Ok(if records.len() < repeats { Vec::new() } else { records })
     }
 
     fn put(&mut self, records: &[Record], outputs: &Outputs) -> Result<()> {

@@ -12,7 +12,7 @@ use crate::limits::{DEFAULT_LEASE_MS, DEFAULT_WORKER_RECORDS, MAX_LEASE_MS, MIN_
 use crate::segment::Record;
 use crate::storage::StorageFile;
 use crate::stream::ShardIterator;
-use crate::types::ShardId;
+use crate::types::{ShardId, ShardIteratorType};
 
 /// How long a worker that has nothing to do waits before it looks again, at first: whoever appends pays nothing for it.
 const NAP: Duration = Duration::from_millis(2);
@@ -72,6 +72,11 @@ impl WorkerOptions {
         self
     }
 
+    /// The reader, on whose quota it is.
+    fn paid(&self, iterator: ShardIterator, consumer: &Consumer) -> Result<ShardIterator> {
+        if self.dedicated { iterator.dedicated(consumer.name()) } else { Ok(iterator) }
+    }
+
     fn check(&self) -> Result<()> {
         if !(MIN_LEASE_MS..=MAX_LEASE_MS).contains(&millis(self.lease_time)) {
             let reason = format!("{:?}; it is {MIN_LEASE_MS} ms to {MAX_LEASE_MS} ms", self.lease_time);
@@ -117,6 +122,8 @@ pub struct Worker {
     pub(super) held: BTreeMap<ShardId, Held>,
     pub(super) observed: Observed,
     pub(super) pending: VecDeque<Work>,
+    /// What beginning with shards ran into.
+    failures: VecDeque<Error>,
     tended_at: Option<Duration>,
     /// The shard that gave records last: its neighbour is asked first.
     last: ShardId,
@@ -183,6 +190,7 @@ impl Consumer {
             held: BTreeMap::new(),
             observed: Observed::default(),
             pending: VecDeque::new(),
+            failures: VecDeque::new(),
             tended_at: None,
             last: ShardId::default(),
             naps: 0,
@@ -228,6 +236,10 @@ impl Worker {
     fn look(&mut self) -> Result<Option<Work>> {
         if let Some(work) = self.pending.pop_front() {
             return Ok(Some(work));
+        }
+        // Behind what came of the same round: who is told of an error knows by then which shards are lost and which are begun.
+        if let Some(failure) = self.failures.pop_front() {
+            return Err(failure);
         }
         let after = self.held.range(ShardId::new(self.last.get().saturating_add(1))..).map(|(id, _)| *id);
         let turns: Vec<_> = after.chain(self.held.range(..=self.last).map(|(id, _)| *id)).collect();
@@ -368,8 +380,13 @@ impl Worker {
         }
         for lease in taken {
             match self.start(lease, now) {
-                Err(Error::ShardNotFound(_)) => {} // expired since
-                other => other?,
+                Ok(()) | Err(Error::ShardNotFound(_)) => {} // expired since
+                Err(error) => {
+                    // Of those that the next round meets again, one is enough.
+                    if matches!(error, Error::Trimmed { .. }) || self.failures.is_empty() {
+                        self.failures.push_back(error);
+                    }
+                }
             }
         }
         self.tended_at = Some(now);
@@ -381,13 +398,10 @@ impl Worker {
         let shard_id = lease.shard_id();
         let checkpoint = self.consumer.checkpoint(shard_id)?;
         let (iterator, overtaken) = match lease.iterator() {
-            Err(error @ Error::Trimmed { .. }) => {
-                let kind = crate::types::ShardIteratorType::TrimHorizon;
-                (self.consumer.stream().shard_iterator(shard_id, kind)?, Err(error))
-            }
+            Err(error @ Error::Trimmed { .. }) => (at_the_horizon(&self.consumer, shard_id)?, Err(error)),
             other => (other?, Ok(())),
         };
-        let iterator = if self.options.dedicated { iterator.dedicated(self.consumer.name())? } else { iterator };
+        let iterator = self.options.paid(iterator, &self.consumer)?;
         self.held.insert(shard_id, Held { lease, iterator, renewed_at, is_ended: false, is_paused: false });
         self.pending.push_back(Work::Started(checkpoint));
         overtaken
@@ -409,6 +423,10 @@ impl Worker {
                 self.naps = 0; // there is something, but not now
                 return Ok(None);
             }
+            Err(error @ Error::Trimmed { .. }) => {
+                held.iterator = self.options.paid(at_the_horizon(&self.consumer, shard_id)?, &self.consumer)?;
+                return Err(error);
+            }
             other => other?,
         };
         if !records.is_empty() {
@@ -418,6 +436,11 @@ impl Worker {
         held.is_ended |= ends;
         Ok(ends.then_some(Work::Ended(shard_id)))
     }
+}
+
+/// Where a reader goes on that retention overtook.
+fn at_the_horizon(consumer: &Consumer, shard_id: ShardId) -> Result<ShardIterator> {
+    consumer.stream().shard_iterator(shard_id, ShardIteratorType::TrimHorizon)
 }
 
 impl fmt::Debug for Worker {

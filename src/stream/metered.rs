@@ -24,15 +24,23 @@ impl From<Cursor> for MeteredCursor {
 }
 
 impl MeteredCursor {
+    /// Looks whether there are records. Where there are none, a call is over.
+    pub(super) fn look(&mut self, stream: &StreamInner) -> Result<Progress> {
+        let progress = stream.poll_cursor(&mut self.cursor)?;
+        if progress != Progress::Records {
+            self.call.end();
+        }
+        Ok(progress)
+    }
+
     /// The records that follow and are there now, borrowed from the map.
     pub(super) fn next_batch(&mut self, stream: &StreamInner) -> Result<RecordBatch<'_>> {
-        let progress = stream.poll_cursor(&mut self.cursor)?;
+        let progress = self.look(stream)?;
         let shard_id = self.cursor.shard().id();
         let Some(payer) = self.payer.as_ref().filter(|_| stream.quotas.are_on()) else {
             return Ok(self.cursor.next_batch(usize::MAX).map_err(Error::of_shard(shard_id))?.0);
         };
         if progress != Progress::Records {
-            self.call.end();
             return Ok(RecordBatch::default());
         }
         let most = stream.admit_read(&mut self.call, shard_id, payer)?;
@@ -69,8 +77,7 @@ impl MeteredCursor {
     #[cold]
     fn next_counted(&mut self, stream: &StreamInner) -> Result<Option<Record>> {
         let Some(payer) = self.payer.clone() else { return self.next_uncounted(stream) };
-        if stream.poll_cursor(&mut self.cursor)? != Progress::Records {
-            self.call.end();
+        if self.look(stream)? != Progress::Records {
             return Ok(None);
         }
         let shard_id = self.cursor.shard().id();

@@ -274,11 +274,13 @@ impl StreamInner {
         let durability = self.effective(options.durability.unwrap_or(Durability::Buffered));
         let key = self.hash_key(entry.partition_key, entry.explicit_hash_key);
         let condition = Condition { expect_next: options.expect_next, fencing_token: options.fencing_token };
+        let mut is_admitted = false;
         loop {
             let topology = self.topology.load();
             let shard = topology.shard_of(key).ok_or(Error::Closed)?;
-            if self.quotas.are_on() {
+            if !is_admitted && self.quotas.are_on() {
                 self.admit_put(shard.id(), entry)?;
+                is_admitted = true; // also where a reshard comes between
             }
             let appended = match shard.append(std::iter::once(entry.into()), durability, condition) {
                 Err(ShardError::NotOpen) => {

@@ -285,7 +285,7 @@ impl ShardIterator {
     /// Looks whether there are records; a read-only stream looks at the files for them.
     fn poll(&mut self) -> Result<Progress> {
         self.say_lost()?;
-        self.stream.poll_cursor(&mut self.cursor)
+        self.cursor.look(&self.stream)
     }
 
     /// Waits for records, for the end of the shard or the closing of the stream (both are an end), or for `timeout`.

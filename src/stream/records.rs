@@ -157,7 +157,7 @@ impl Records {
 
     fn goes_on(&mut self) -> Result<bool> {
         match self.active.get_mut(&self.last) {
-            Some(cursor) if self.turn > 0 => Ok(self.stream.poll_cursor(cursor)? == Progress::Records),
+            Some(cursor) if self.turn > 0 => Ok(cursor.look(&self.stream)? == Progress::Records),
             _ => Ok(false),
         }
     }
@@ -170,7 +170,7 @@ impl Records {
             let turns: Vec<_> = after.chain(self.active.range(..=self.last).map(|(id, _)| *id)).collect();
             for id in turns {
                 let Some(cursor) = self.active.get_mut(&id) else { continue };
-                match self.stream.poll_cursor(cursor)? {
+                match cursor.look(&self.stream)? {
                     Progress::Records => return Ok(Some(id)),
                     Progress::End => {
                         self.active.remove(&id);

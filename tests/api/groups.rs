@@ -456,3 +456,58 @@ fn handlers_of_two_threads_get_a_stream_through_a_split_and_a_merge() {
     assert!(counts.records.load(Ordering::SeqCst) >= 300);
     assert!(counts.started.load(Ordering::SeqCst) >= 5);
 }
+
+/// A worker that is slow, or was paused, is overtaken by retention: it is told once, and goes on with what is left.
+#[test]
+fn a_shard_that_retention_overtakes_while_it_is_held_goes_on_at_the_horizon() {
+    let (_disk, _clock, stream) = simulated(builder().segment_bytes(4 << 10));
+    fill_large(&stream, S0, 2);
+    let mut worker = worker(&stream.consumer("c").unwrap(), "w");
+    assert_eq!(all(&mut worker).len(), 2, "it begins, and has the first two");
+    worker.pause(S0);
+    fill_large(&stream, S0, 40);
+    let trimmed = stream.trim_shard(S0, number(30)).unwrap();
+    assert!(trimmed.segments_removed > 2);
+    worker.resume(S0);
+    let (mut found, mut told) = (Vec::new(), 0);
+    while found.last() != Some(&41) {
+        match worker.poll() {
+            Ok(Some(Work::Records { records, .. })) => {
+                found.extend(records.iter().map(|record| record.sequence_number().get()));
+            }
+            Err(Error::Trimmed { .. }) => told += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(told, 1);
+    assert!(found.contains(&30) && found.is_sorted(), "{found:?}");
+}
+
+#[test]
+fn an_error_of_one_shard_comes_behind_what_the_round_did_to_the_others() {
+    let (_disk, clock, stream) = simulated(builder().shards(2).segment_bytes(4 << 10));
+    let consumer = stream.consumer("c").unwrap();
+    let mut worker = worker(&consumer, "w");
+    fill_large(&stream, S0, 2);
+    fill_large(&stream, S1, 20);
+    for work in all(&mut worker) {
+        if let Work::Records { shard_id, records } = work {
+            worker.checkpoint(shard_id, &records[0]).unwrap();
+        }
+    }
+    for shard_id in [S0, S1] {
+        consumer.take(shard_id, "other").unwrap().release().unwrap();
+    }
+    assert!(stream.trim_shard(S1, number(12)).unwrap().segments_removed > 0);
+    clock.advance(LEASE / 3);
+    let mut told = Vec::new();
+    for _ in 0..5 {
+        told.push(match worker.poll() {
+            Ok(Some(Work::Lost(shard_id))) => format!("lost {}", shard_id.get()),
+            Ok(Some(Work::Started(checkpoint))) => format!("started {}", checkpoint.shard_id.get()),
+            Err(Error::Trimmed { shard_id, .. }) => format!("trimmed {}", shard_id.get()),
+            other => panic!("{other:?}"),
+        });
+    }
+    assert_eq!(told, ["lost 0", "lost 1", "started 0", "started 1", "trimmed 1"]);
+}

@@ -222,6 +222,23 @@ fn five_calls_a_second_are_shared_by_all_readers() {
     assert_eq!(all.next_batch().unwrap().len(), 6);
     clock.advance(wait);
     assert_eq!(call(&mut readers[0]).unwrap(), 1);
+    // Whoever waits comes to the tail, too.
+    clock.advance(Duration::from_secs(1));
+    for round in 0..5 {
+        stream.put("key", b"").unwrap();
+        if round < 3 {
+            assert!(readers[0].next_timeout(Duration::ZERO).unwrap().is_some());
+            assert!(readers[0].next_timeout(Duration::ZERO).unwrap().is_none());
+        } else {
+            assert!(all.next_timeout(Duration::ZERO).unwrap().is_some());
+            while all.next_timeout(Duration::ZERO).unwrap().is_some() {}
+        }
+    }
+    stream.put("key", b"").unwrap();
+    assert_eq!(refusal(readers[0].next_timeout(Duration::ZERO)), (Quota::ReadCalls, wait));
+    assert_eq!(refusal(all.next_timeout(Duration::ZERO)), (Quota::ReadCalls, wait));
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(call(&mut readers[0]).unwrap(), 3);
     // In the batch form as well, a call ends at the tail.
     clock.advance(Duration::from_secs(1));
     for _ in 0..5 {
@@ -448,6 +465,39 @@ fn pipelines_go_on_behind_a_refusal_of_either_side() {
     assert!(refused > 5, "{refused}");
     let copied: Vec<_> = read_stream(&output).iter().map(|record| record.data().to_vec()).collect();
     assert_eq!(copied, (0..200).map(|number| number.to_string().into_bytes()).collect::<Vec<_>>());
+}
+
+/// What of a batch does not fit is not read again, which the quota might never allow; nor does a repeat need room.
+#[test]
+fn pipelines_with_too_much_output_read_their_input_once() {
+    let (_disk, clock, input) = simulated(builder());
+    for number in 0..64 {
+        input.put("key", number.to_string()).unwrap();
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let small = Limits { max_batch_records: 8, ..Limits::default() };
+    let output = builder().limits(small).create(directory.path().join("output")).unwrap();
+    input.set_quotas(Quotas { shared_read_calls: of(1), ..Quotas::none() });
+    let consumer = input.consumer("c").unwrap();
+    let mut pipeline = Pipeline::new(&consumer, &output, "w").unwrap().batch_records(64);
+    let (mut done, mut refused) = (0, 0);
+    while done < 64 {
+        match pipeline.step(|record, outputs| {
+            outputs.put(record.partition_key(), record.data());
+            outputs.put(record.partition_key(), record.data());
+        }) {
+            Ok(records) => done += records,
+            Err(Error::ThroughputExceeded { retry_after, .. }) => {
+                clock.advance(retry_after);
+                refused += 1;
+                assert!(refused < 10, "it comes to nothing");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let copied: Vec<_> = read_stream(&output).iter().map(|record| record.data().to_vec()).collect();
+    let twice = |number: u32| [number.to_string().into_bytes(), number.to_string().into_bytes()];
+    assert_eq!(copied, (0..64).flat_map(twice).collect::<Vec<_>>());
 }
 
 #[test]
