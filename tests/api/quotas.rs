@@ -32,6 +32,7 @@ fn of(count: u64) -> Option<NonZeroU64> {
 }
 
 /// Which quota refused it, and for how long.
+#[track_caller]
 fn refusal<T: std::fmt::Debug>(outcome: Result<T, Error>) -> (Quota, Duration) {
     let error = outcome.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Throttled);
@@ -220,6 +221,7 @@ fn five_calls_a_second_are_shared_by_all_readers() {
     assert_eq!(call(&mut readers[1]).unwrap(), 6, "nothing was skipped");
     clock.advance(wait);
     assert_eq!(all.next_batch().unwrap().len(), 6);
+    assert!(all.next_timeout(Duration::ZERO).unwrap().is_none());
     clock.advance(wait);
     assert_eq!(call(&mut readers[0]).unwrap(), 1);
     // Whoever waits comes to the tail, too.
