@@ -1,0 +1,16 @@
+//! The protocol as clients see it: most of it through the service without a socket, on a clock that stands still; what sockets add, through one.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(clippy::print_stderr, reason = "a random test says its seed")]
+
+mod bodies;
+mod consumers;
+mod http_order;
+mod lineage;
+mod listing;
+mod puts;
+mod reads;
+mod restart;
+mod settings;
+mod sockets;
+mod support;
