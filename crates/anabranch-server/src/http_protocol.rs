@@ -199,8 +199,7 @@ fn put_header(headers: &mut HeaderMap, name: &'static str, value: &str) {
 }
 
 fn request_id() -> String {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = random::<16>();
-    let number = u128::from_le_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]);
+    let number = u128::from_le_bytes(random());
     let text = format!("{number:032x}");
     let part = |from: usize, to: usize| text.get(from..to).unwrap_or_default().to_owned();
     format!("{}-{}-4{}-a{}-{}", part(0, 8), part(8, 12), part(13, 16), part(17, 20), part(20, 32))

@@ -24,6 +24,7 @@ pub struct Credentials {
 
 /// What a request's signature consists of, in either form.
 #[derive(Debug)]
+#[allow(clippy::struct_field_names, reason = "the names are those of its parts")]
 pub(crate) struct Signature<'a> {
     credential: Cow<'a, str>,
     signed_headers: Cow<'a, str>,
@@ -226,16 +227,9 @@ fn percent_decoded(text: &str) -> Cow<'_, str> {
     let (mut decoded, mut at) = (Vec::with_capacity(bytes.len()), 0);
     while let Some(byte) = bytes.get(at) {
         let digits = (*byte == b'%').then(|| text.get(at + 1..at + 3)).flatten();
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(value) => {
-                decoded.push(value);
-                at += 3;
-            }
-            None => {
-                decoded.push(*byte);
-                at += 1;
-            }
-        }
+        let value = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        at += if value.is_some() { 3 } else { 1 };
+        decoded.push(value.unwrap_or(*byte));
     }
     Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
 }

@@ -73,7 +73,7 @@ impl Entry {
     }
 
     pub(crate) fn close(&self) -> anabranch::Result<()> {
-        self.stream.write().take().map_or(Ok(()), |stream| stream.close())
+        self.stream.write().take().map_or(Ok(()), Stream::close)
     }
 
     pub(crate) fn settings(&self) -> Result<Arc<Settings>, Fault> {

@@ -114,8 +114,11 @@ impl Catalog {
     /// Makes everything durable and ends all writing.
     pub(crate) fn close(&self) -> anabranch::Result<()> {
         let territories = std::mem::take(&mut *self.territories.lock());
-        let entries = territories.values().flat_map(|territory| territory.entries());
-        entries.fold(Ok(()), |outcome, entry| outcome.and(entry.close()))
+        let mut outcome = Ok(());
+        for entry in territories.values().flat_map(|territory| territory.entries()) {
+            outcome = outcome.and(entry.close()); // all are tried
+        }
+        outcome
     }
 }
 

@@ -168,6 +168,7 @@ struct StreamsAnswer {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
+#[allow(clippy::struct_field_names, reason = "the names are the service's")]
 struct StreamSummaryShape {
     stream_name: String,
     #[serde(rename = "StreamARN")]

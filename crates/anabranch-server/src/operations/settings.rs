@@ -11,7 +11,7 @@ use super::{Call, Reply};
 use crate::catalog::Mode;
 use crate::errors::{Fault, FaultKind};
 use crate::validate::Validator;
-use crate::wire::Fields;
+use crate::wire::{Fields, List};
 
 const METRICS: [&str; 8] = [
     "IncomingBytes",
@@ -35,7 +35,7 @@ struct MonitoringAnswer {
 }
 
 pub(super) fn enable_monitoring(call: &Call<'_>, fields: Fields<'_>) -> Result<Reply, Fault> {
-    monitoring(call, fields, |metrics, named| metrics.extend(named))
+    monitoring(call, fields, BTreeSet::extend)
 }
 
 pub(super) fn disable_monitoring(call: &Call<'_>, fields: Fields<'_>) -> Result<Reply, Fault> {
@@ -48,7 +48,7 @@ fn monitoring(
     change: impl FnOnce(&mut BTreeSet<String>, BTreeSet<String>),
 ) -> Result<Reply, Fault> {
     let target = StreamTarget::read(&mut fields)?;
-    let metrics = fields.list("ShardLevelMetrics")?.map(|list| list.texts()).transpose()?;
+    let metrics = fields.list("ShardLevelMetrics")?.map(List::texts).transpose()?;
     let mut check = Validator::default();
     check.required("shardLevelMetrics", metrics.as_ref());
     let metrics = metrics.unwrap_or_default();

@@ -11,10 +11,10 @@ use crate::catalog::Settings;
 use crate::errors::Fault;
 use crate::limits::MAX_TAGS;
 use crate::validate::Validator;
-use crate::wire::Fields;
+use crate::wire::{Fields, List, TextMap};
 
 type Tags = BTreeMap<String, String>;
-type Given = Vec<(String, Option<String>)>;
+type Given = TextMap;
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -122,7 +122,7 @@ pub(super) fn tag_resource(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Re
 
 pub(super) fn remove_tags_from_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
     let target = StreamTarget::read(&mut fields)?;
-    let keys = fields.list("TagKeys")?.map(|list| list.texts()).transpose()?;
+    let keys = fields.list("TagKeys")?.map(List::texts).transpose()?;
     let mut check = Validator::default();
     check_keys(&mut check, keys.as_ref());
     target.check(&mut check);
@@ -132,7 +132,7 @@ pub(super) fn remove_tags_from_stream(call: &Call<'_>, mut fields: Fields<'_>) -
 
 pub(super) fn untag_resource(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
     let target = ResourceTarget::read(&mut fields)?;
-    let keys = fields.list("TagKeys")?.map(|list| list.texts()).transpose()?;
+    let keys = fields.list("TagKeys")?.map(List::texts).transpose()?;
     let mut check = Validator::default();
     check_keys(&mut check, keys.as_ref());
     target.check(&mut check);

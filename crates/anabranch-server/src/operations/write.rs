@@ -14,7 +14,7 @@ use crate::errors::{Fault, FaultKind};
 use crate::limits::{MAX_DATA_BYTES, MAX_KEY_CHARS, MAX_PUT_BYTES, MAX_PUT_RECORDS};
 use crate::sequence::{Sequence, second};
 use crate::validate::{HASH_KEY, SEQUENCE, Validator};
-use crate::wire::Fields;
+use crate::wire::{Fields, List};
 
 /// A record to be put; its data is borrowed from the request where that has it as it is.
 #[derive(Debug)]
@@ -157,7 +157,7 @@ enum PutOutcome {
 
 pub(super) fn put_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
     let target = StreamTarget::read(&mut fields)?;
-    let list = fields.list("Records")?.map(|list| list.structures()).transpose()?;
+    let list = fields.list("Records")?.map(List::structures).transpose()?;
     let is_dry = fields.flag("DryRun")?;
     let records = list.map(|list| list.into_iter().map(|mut record| Entering::read(&mut record)).collect());
     let records: Option<Vec<_>> = records.transpose()?;
@@ -187,8 +187,7 @@ pub(super) fn put_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     }
     // The stream's own durability holds where it is stronger.
     let outcomes = stream.put_each(&puts, Durability::Buffered).map_err(|error| entry.fault(error))?;
-    let records =
-        outcomes.into_iter().map(|outcome| put_outcome(&entry, outcome)).collect::<Result<Vec<_>, _>>()?;
+    let records = outcomes.iter().map(|outcome| put_outcome(&entry, outcome)).collect::<Result<Vec<_>, _>>()?;
     let failed_record_count = records.iter().filter(|record| matches!(record, PutOutcome::Failed { .. })).count();
     call.answer(&PutRecordsAnswer { failed_record_count, records, encryption_type: encryption_type(&entry)? })
 }
@@ -200,14 +199,14 @@ fn each<'r, 'a: 'r>(records: &'r [Entering<'a>], mut check: impl FnMut(&'r Enter
     }
 }
 
-fn put_outcome(entry: &Entry, outcome: anabranch::Result<PutReceipt>) -> Result<PutOutcome, Fault> {
+fn put_outcome(entry: &Entry, outcome: &anabranch::Result<PutReceipt>) -> Result<PutOutcome, Fault> {
     Ok(match outcome {
         Ok(receipt) => {
-            PutOutcome::Done { sequence_number: number(entry, &receipt)?, shard_id: receipt.shard_id.to_string() }
+            PutOutcome::Done { sequence_number: number(entry, receipt)?, shard_id: receipt.shard_id.to_string() }
         }
         Err(Error::ThroughputExceeded { shard_id, .. }) => PutOutcome::Failed {
             error_code: FaultKind::ProvisionedThroughputExceeded.name(),
-            error_message: entry.rate_exceeded(shard_id),
+            error_message: entry.rate_exceeded(*shard_id),
         },
         Err(_) => PutOutcome::Failed {
             error_code: FaultKind::InternalFailure.name(),

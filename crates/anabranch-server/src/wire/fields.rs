@@ -18,6 +18,9 @@ pub(crate) struct Fields<'a> {
     members: Vec<(Cow<'a, str>, Value<'a>)>,
 }
 
+/// Text by text, in the order of the body.
+pub(crate) type TextMap = Vec<(String, Option<String>)>;
+
 /// The elements of a list.
 #[derive(Debug)]
 pub(crate) struct List<'a> {
@@ -83,7 +86,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Text by text, in the order of the body.
-    pub(crate) fn text_map(&mut self, name: &str) -> Result<Option<Vec<(String, Option<String>)>>, Fault> {
+    pub(crate) fn text_map(&mut self, name: &str) -> Result<Option<TextMap>, Fault> {
         let members = match self.take(name) {
             None => return Ok(None),
             Some(Value::Map(members)) => members,

@@ -7,7 +7,7 @@ mod value;
 
 use serde::Serialize;
 
-pub(crate) use fields::Fields;
+pub(crate) use fields::{Fields, List, TextMap};
 pub(crate) use output::{Blob, Time};
 
 use crate::errors::Fault;

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stderr, reason = "a random test says its seed")]
 
 mod bodies;
+mod clients;
 mod consumers;
 mod http_order;
 mod lineage;

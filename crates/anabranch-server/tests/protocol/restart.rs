@@ -65,7 +65,6 @@ fn damaged_settings_are_the_error_of_their_stream_alone() {
     let file = world.disk.open_file(path, Access::Write).unwrap();
     let mut kept = [0; 8];
     file.read_at(&mut kept, 0).unwrap();
-    file.write_at(b"{\"versio", 0).unwrap();
     file.write_at(b"XXXXXXXX", 0).unwrap();
     let disk = world.disk.clone();
     let world = again(world, disk);
