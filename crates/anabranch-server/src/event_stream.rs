@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn headers_stand_before_the_payload() {
         let bytes = message(&[(":a", "xyz")], b"body");
-        assert_eq!(bytes.len(), 16 + 8 + 1 + 4 - 1 + 1 - 1);
+        assert_eq!(bytes.len(), FRAME_BYTES + 9 + 4);
         assert_eq!(&bytes[12..bytes.len() - 4], b"\x02:a\x07\x00\x03xyzbody");
     }
 }

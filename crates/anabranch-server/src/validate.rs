@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn faults_are_told_together() {
         let mut check = Validator::default();
-        check.required("shardId", None::<&str>);
+        check.required("shardId", None::<&&str>);
         check.name("streamName", Some("a b"));
         check.range("limit", Some(10_001), 1, 10_000);
         check.one_of("type", Some("X"), &["A", "B"]);

@@ -52,6 +52,6 @@ mod tests {
             Both { data: Blob(b"hello"), absent: None, time: Time(Timestamp::from_millis(1_459_799_926_480)) };
         assert_eq!(Format::Json.write(&both).unwrap(), br#"{"data":"aGVsbG8=","time":1459799926.48}"#);
         let cbor = Format::Cbor.write(&both).unwrap();
-        assert_eq!(cbor, b"\xa2\x64data\x45hello\x64time\x1b\x00\x00\x01\x53\xe2\xc6\x1f\xd0");
+        assert_eq!(cbor, b"\xa2\x64data\x45hello\x64time\x1b\x00\x00\x01\x53\xe2\xdb\x26\xd0");
     }
 }
