@@ -110,8 +110,10 @@ impl Asked<'_> {
     fn page(&self, call: &Call<'_>, entry: &Entry, after: Option<&str>) -> Result<Page, Fault> {
         let stream = entry.stream()?;
         let created = entry.settings()?.created();
-        // Before its horizon a stream looks as it did there, and before its creation as it did then.
-        let earliest = horizon(&stream, call.now).max(created);
+        // Before its horizon a stream looks as it did there, and before its first shards as it did with them: they were opened a little after it was asked for.
+        let shards = stream.shards();
+        let first = shards.iter().filter(|shard| shard.parents.is_empty()).map(|shard| shard.opened).max();
+        let earliest = horizon(&stream, call.now).max(created).max(first.unwrap_or(created));
         let time = || {
             let missing = || Fault::invalid("Timestamp must be specified for a ShardFilter that is by time.");
             self.time.map(|time| time.max(earliest).as_millis()).ok_or_else(missing)

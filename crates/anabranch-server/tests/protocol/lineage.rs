@@ -1,8 +1,14 @@
 //! Splits, merges and scaling, and readers that follow them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use anabranch::{Clock, SimulatedDisk, Timestamp};
+use anabranch_server::{Service, ServiceOptions};
 use serde_json::{Value, json};
 
-use crate::support::{ACCOUNT, World, data, ids, shard};
+use crate::support::{ACCOUNT, World, data, ids, request, shard};
 
 const HALF: &str = "170141183460469231731687303715884105728";
 
@@ -154,6 +160,44 @@ fn tiles(answer: &Value) -> bool {
     joined
         && ranges.first().is_some_and(|first| first.0 == 0)
         && ranges.last().is_some_and(|last| last.1 == u128::MAX)
+}
+
+/// A clock that is a millisecond later at every look, as real ones are between any two steps.
+#[derive(Debug)]
+struct Ticking(AtomicI64);
+
+impl Clock for Ticking {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.fetch_add(1, Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::SeqCst).unsigned_abs())
+    }
+}
+
+#[test]
+fn the_living_shards_tile_the_space_while_time_passes() {
+    let clock = Arc::new(Ticking(AtomicI64::new(1_767_225_600_000)));
+    let service =
+        Service::open_on("/data", ServiceOptions::default(), clock, Arc::new(SimulatedDisk::new())).unwrap();
+    let call = |operation: &str, body: Value| -> Value {
+        let answer = service.respond(request(operation, body.to_string()));
+        serde_json::from_slice(answer.body().bytes()).unwrap_or_default()
+    };
+    call("CreateStream", json!({"StreamName": "s", "ShardCount": 2}));
+    call("SplitShard", json!({"StreamName": "s", "ShardToSplit": shard(0), "NewStartingHashKey": "5"}));
+    call("MergeShards", json!({"StreamName": "s", "ShardToMerge": shard(3), "AdjacentShardToMerge": shard(1)}));
+    let oldest = call("ListShards", json!({"StreamName": "s", "ShardFilter": {"Type": "AT_TRIM_HORIZON"}}));
+    assert_eq!(ids(&oldest), ["0", "1"]);
+    for millis in 0..200 {
+        let time = 1_767_225_600.0 + f64::from(millis) / 1_000.0;
+        let then = call(
+            "ListShards",
+            json!({"StreamName": "s", "ShardFilter": {"Type": "AT_TIMESTAMP", "Timestamp": time}}),
+        );
+        assert!(tiles(&then), "{millis}: {then}");
+    }
 }
 
 #[test]
