@@ -30,7 +30,7 @@ fn call(address: &str, operation: &str, body: &str) -> String {
 }
 
 fn put(address: &str, number: u32) {
-    let hash_key = if number % 2 == 0 { 0 } else { u128::MAX };
+    let hash_key = if number.is_multiple_of(2) { 0 } else { u128::MAX };
     let body = format!(
         r#"{{"StreamName": "s", "PartitionKey": "key-{number}", "Data": "", "ExplicitHashKey": "{hash_key}"}}"#
     );
