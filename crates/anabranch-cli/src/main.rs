@@ -15,6 +15,7 @@ mod progress;
 mod put;
 mod retention;
 mod salvage;
+mod serve;
 mod shards;
 mod start;
 mod stream;
@@ -112,6 +113,11 @@ enum Command {
     /// Records are written as `get` writes them, shard by shard. What is lost is told on standard error, and
     /// the exit code is 1 if anything is.
     Salvage(open::StreamArg),
+    /// Serve streams with the wire protocol of Amazon Kinesis Data Streams over HTTP
+    ///
+    /// Writes its address when it is ready. Ctrl-C and SIGTERM stop it: whoever is being answered is
+    /// answered, and everything is durable. Killed, it loses nothing that it acknowledged at its durability.
+    Serve(serve::ServeArgs),
     /// Measure writing and reading on this machine, in a stream that is removed afterwards
     Bench(bench::BenchArgs),
     /// Print the completion script of a shell
@@ -147,6 +153,7 @@ fn run(command: &Command, out: &mut Output) -> Result<Exit, Failure> {
         Command::Trim(args) => retention::trim(args, out),
         Command::Verify(args) => verify::run(args, out),
         Command::Salvage(args) => salvage::run(args, out),
+        Command::Serve(args) => serve::run(args, out),
         Command::Bench(args) => bench::run(args, out),
         Command::Completions { shell } => completions(*shell, out),
     }

@@ -6,6 +6,7 @@
 mod consumers;
 mod process;
 mod put;
+mod serve;
 mod stream;
 mod support;
 mod tail;

@@ -1,0 +1,105 @@
+//! `serve`: streams behind the Kinesis protocol.
+
+use std::path::PathBuf;
+use std::thread;
+
+use anabranch_server::{OpenError, Server, Service, ServiceOptions, limits};
+use clap::{Args, ValueHint};
+use serde::Serialize;
+
+use crate::exit::{Exit, Failure};
+use crate::interrupt::{Interrupt, PATIENCE};
+use crate::open::DurabilityArg;
+use crate::output::Output;
+
+/// Where the data is, where to listen, and how to behave.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The directory of all streams; made if there is none
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    data: PathBuf,
+
+    /// The port to listen at; 0 takes one that is free
+    #[arg(long, default_value_t = 4567)]
+    port: u16,
+
+    /// The address to listen at
+    #[arg(long, default_value = "127.0.0.1")]
+    host: String,
+
+    /// What an acknowledged record survives, for streams that are made from now on
+    #[arg(long, value_enum, default_value = "synced")]
+    durability: DurabilityArg,
+
+    /// The account of clients whose access key is not twelve digits
+    #[arg(long, default_value = "000000000000")]
+    account: String,
+
+    /// The region of clients whose signature names none
+    #[arg(long, default_value = "us-east-1")]
+    region: String,
+
+    /// Open shards that an account may have in a region
+    #[arg(long, default_value_t = limits::DEFAULT_SHARD_LIMIT)]
+    shard_limit: u32,
+
+    /// Throttle as the service does
+    #[arg(long)]
+    enforce_limits: bool,
+
+    /// Make a stream, unless there is one of the name; can be given again
+    #[arg(long, value_name = "NAME:SHARDS", value_parser = parse_stream)]
+    create: Vec<(String, u32)>,
+}
+
+fn parse_stream(text: &str) -> Result<(String, u32), String> {
+    let (name, shards) = text.split_once(':').unwrap_or((text, "1"));
+    let shards = shards.parse().map_err(|_| format!("{shards:?} is no number of shards"))?;
+    Ok((name.to_owned(), shards))
+}
+
+#[derive(Serialize)]
+struct Listening {
+    address: String,
+}
+
+/// Serves until the user asks it to stop; then everything is durable.
+pub(crate) fn run(args: &ServeArgs, out: &mut Output) -> Result<Exit, Failure> {
+    let interrupt = Interrupt::install()?;
+    let options = ServiceOptions {
+        durability: args.durability.into(),
+        account: args.account.clone(),
+        region: args.region.clone(),
+        shard_limit: args.shard_limit,
+        enforce_limits: args.enforce_limits,
+        credentials: Vec::new(),
+    };
+    let service = Service::open(&args.data, options).map_err(failure)?;
+    for (name, shards) in &args.create {
+        let created = service.create_stream(name, *shards);
+        created.map_err(|error| Failure::Usage(format!("stream {name}: {error}")))?;
+    }
+    let place = format!("{}:{}", args.host, args.port);
+    let server = Server::start(service, &place).map_err(|error| Failure::Input { input: place, error })?;
+    let address = format!("http://{}", server.address());
+    if out.is_json() {
+        out.value(&Listening { address })?;
+    } else {
+        out.line(address)?;
+    }
+    out.flush()?; // whoever started it waits for this line
+    while !interrupt.requested() {
+        thread::sleep(PATIENCE);
+    }
+    server.stop()?;
+    Ok(Exit::Fine)
+}
+
+fn failure(error: OpenError) -> Failure {
+    match error {
+        OpenError::Stream(error) => Failure::Stream(error),
+        OpenError::Io { path, source } => Failure::Input { input: path.display().to_string(), error: source },
+        OpenError::Option(_) => Failure::Usage(error.to_string()),
+        other => Failure::Mismatch(other.to_string()),
+    }
+}

@@ -1,0 +1,83 @@
+//! `serve`: what it says, how it ends, and what a kill leaves.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::Child;
+
+use crate::support::{Home, finish, interrupt};
+
+fn start(home: &Home) -> (Child, String) {
+    let mut child = home.spawn(&["serve", "--data", "data", "--port", "0", "--create", "s:2"]);
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("http://").map(str::to_owned);
+    (child, address.unwrap_or_else(|| panic!("{line:?}")))
+}
+
+fn call(address: &str, operation: &str, body: &str) -> String {
+    let mut socket = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    write!(
+        socket,
+        "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length: {length}\r\n\
+         x-amz-date: 20260101T000000Z\r\nx-amz-target: Kinesis_20131202.{operation}\r\nauthorization: AWS4-HMAC-SHA256 \
+         Credential=me/20260101/us-east-1/kinesis/aws4_request, SignedHeaders=host, Signature=00\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn put(address: &str, number: u32) {
+    let hash_key = if number.is_multiple_of(2) { 0 } else { u128::MAX };
+    let body = format!(
+        r#"{{"StreamName": "s", "PartitionKey": "key-{number}", "Data": "", "ExplicitHashKey": "{hash_key}"}}"#
+    );
+    let answer = call(address, "PutRecord", &body);
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+}
+
+fn keys(address: &str) -> usize {
+    let of_shard = |shard: u32| {
+        let ask = format!(r#"{{"StreamName": "s", "ShardId": "{shard}", "ShardIteratorType": "TRIM_HORIZON"}}"#);
+        let iterator = call(address, "GetShardIterator", &ask);
+        let (_, iterator) = iterator.split_once("\r\n\r\n").unwrap();
+        call(address, "GetRecords", iterator).matches(r#""PartitionKey":"key-"#).count()
+    };
+    of_shard(0) + of_shard(1)
+}
+
+#[test]
+fn a_server_that_is_killed_again_and_again_loses_nothing_that_it_acknowledged() {
+    let home = Home::new();
+    let mut acknowledged = 0;
+    for _ in 0..4 {
+        let (mut child, address) = start(&home);
+        assert_eq!(keys(&address), acknowledged);
+        for _ in 0..5 {
+            put(&address, u32::try_from(acknowledged).unwrap());
+            acknowledged += 1;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let (child, address) = start(&home);
+    assert_eq!(keys(&address), acknowledged);
+    interrupt(&child);
+    let done = finish(child);
+    assert!(done.is_code(0), "{done:?}");
+}
+
+#[test]
+fn wrong_use_is_told() {
+    let home = Home::new();
+    for (arguments, part) in [
+        (vec!["--account", "1"], "twelve digits"),
+        (vec!["--create", "a b:1"], "stream a b"),
+        (vec!["--create", "a:x"], "no number of shards"),
+    ] {
+        let done = home.run(&[vec!["serve", "--data", "d", "--port", "0"], arguments.clone()].concat());
+        assert!(done.is_code(2) && done.stderr.contains(part), "{arguments:?} {done:?}");
+    }
+}

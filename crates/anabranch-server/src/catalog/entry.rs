@@ -1,0 +1,183 @@
+//! One stream: the library's, and its settings.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anabranch::{Error, Quotas, ShardId, ShardSummary, Store, Stream};
+use parking_lot::{Mutex, RwLock};
+
+use super::Common;
+use super::settings::{Settings, SettingsDirectory};
+use crate::arn;
+use crate::errors::{Fault, FaultKind};
+use crate::sequence::{ShardNumbers, second};
+use crate::subscription::Subscribers;
+
+/// A stream of an account in a region.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) account: String,
+    pub(crate) arn: String,
+    pub(crate) subscribers: Subscribers,
+    enforce_limits: bool,
+    store: Store,
+    directory: Arc<SettingsDirectory>,
+    /// What is in force; or why its file cannot be read.
+    settings: RwLock<Result<Arc<Settings>, String>>,
+    /// Held through a change of the settings or of the shards.
+    changing: Mutex<()>,
+    /// Opened when it is first asked for.
+    stream: RwLock<Option<Stream>>,
+}
+
+impl Entry {
+    pub(super) fn new(
+        name: &str,
+        (account, region): (&str, &str),
+        common: &Common,
+        (store, directory): (&Store, &Arc<SettingsDirectory>),
+        settings: Result<Arc<Settings>, String>,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            account: account.to_owned(),
+            arn: arn::of_stream(region, account, name),
+            subscribers: Subscribers::default(),
+            enforce_limits: common.enforce_limits,
+            store: store.clone(),
+            directory: Arc::clone(directory),
+            settings: RwLock::new(settings),
+            changing: Mutex::default(),
+            stream: RwLock::default(),
+        }
+    }
+
+    /// The stream, which is opened if it is not open yet.
+    pub(crate) fn stream(&self) -> Result<Stream, Fault> {
+        if let Some(stream) = &*self.stream.read() {
+            return Ok(stream.clone());
+        }
+        self.settings()?; // a stream with damaged settings is left alone
+        let mut place = self.stream.write();
+        if let Some(stream) = &*place {
+            return Ok(stream.clone());
+        }
+        let stream = self.store.open_stream(&self.name).map_err(|error| self.fault(error))?;
+        if self.enforce_limits {
+            stream.set_quotas(Quotas::kinesis());
+        }
+        self.note_shards(&stream)?;
+        *place = Some(stream.clone());
+        Ok(stream)
+    }
+
+    pub(crate) fn close(&self) -> anabranch::Result<()> {
+        self.stream.write().take().map_or(Ok(()), Stream::close)
+    }
+
+    pub(crate) fn settings(&self) -> Result<Arc<Settings>, Fault> {
+        self.settings.read().clone().map_err(|reason| Fault::new(FaultKind::InternalFailure, reason))
+    }
+
+    /// Changes the settings: durable when this returns. `change` may refuse, and then nothing happened.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Settings) -> Result<T, Fault>) -> Result<T, Fault> {
+        let _changing = self.changing.lock();
+        self.change_locked(change)
+    }
+
+    fn change_locked<T>(&self, change: impl FnOnce(&mut Settings) -> Result<T, Fault>) -> Result<T, Fault> {
+        let before = self.settings()?;
+        let mut settings = Settings::clone(&before);
+        let outcome = change(&mut settings)?;
+        if settings != *before {
+            self.directory.write(&self.name, &settings).map_err(Fault::internal)?;
+            *self.settings.write() = Ok(Arc::new(settings));
+        }
+        Ok(outcome)
+    }
+
+    /// Changes the shards; calls of this kind wait for each other.
+    pub(crate) fn reshard<T>(&self, change: impl FnOnce(&Stream) -> Result<T, Fault>) -> Result<T, Fault> {
+        let stream = self.stream()?;
+        let _changing = self.changing.lock();
+        let outcome = change(&stream);
+        self.note_shards_locked(&stream)?;
+        outcome
+    }
+
+    /// What the sequence numbers of a shard have in common.
+    pub(crate) fn numbers(&self, shard_id: ShardId) -> Result<ShardNumbers, Fault> {
+        let shard = shard_id.get();
+        if let Some(created) = self.settings()?.births.get(&shard) {
+            return Ok(ShardNumbers { shard, created: *created });
+        }
+        // It was made a moment ago, and whoever makes it is about to note it.
+        self.note_shards(&self.stream()?)?;
+        let created = self.settings()?.births.get(&shard).copied();
+        created.map(|created| ShardNumbers { shard, created }).ok_or_else(|| self.no_shard(shard_id))
+    }
+
+    fn note_shards(&self, stream: &Stream) -> Result<(), Fault> {
+        let _changing = self.changing.lock();
+        self.note_shards_locked(stream)
+    }
+
+    /// Keeps what cannot be told later, when parents have expired: in which second each shard was made.
+    fn note_shards_locked(&self, stream: &Stream) -> Result<(), Fault> {
+        self.change_locked(|settings| {
+            let shards = stream.shards();
+            settings.births = births(&settings.births, &shards);
+            settings.open_shards = u32::try_from(stream.open_shards().len()).unwrap_or(u32::MAX);
+            Ok(())
+        })
+    }
+
+    /// What to answer to a refusal of the library that the operation did not expect.
+    pub(crate) fn fault(&self, error: Error) -> Fault {
+        match error {
+            Error::Closed | Error::StreamNotFound(_) => Fault::stream_not_found(&self.name, &self.account),
+            Error::ShardNotFound(shard_id) => self.no_shard(shard_id),
+            Error::ThroughputExceeded { shard_id, .. } => {
+                Fault::new(FaultKind::ProvisionedThroughputExceeded, self.rate_exceeded(shard_id))
+            }
+            other => Fault::internal(other),
+        }
+    }
+
+    pub(crate) fn rate_exceeded(&self, shard_id: ShardId) -> String {
+        format!("Rate exceeded for shard {shard_id} in stream {} under account {}.", self.name, self.account)
+    }
+
+    pub(crate) fn no_shard(&self, shard_id: ShardId) -> Fault {
+        let Self { name, account, .. } = self;
+        Fault::not_found(format!("Shard {shard_id} in stream {name} under account {account} does not exist"))
+    }
+
+    /// The shard that a client means: digits alone are fine, as with the service.
+    pub(crate) fn shard(&self, text: &str) -> Result<ShardId, Fault> {
+        let known = text.parse::<ShardId>().ok().filter(|id| id.get() <= i32::MAX.unsigned_abs());
+        known.ok_or_else(|| {
+            let Self { name, account, .. } = self;
+            Fault::not_found(format!("Could not find shard {text} in stream {name} under account {account}."))
+        })
+    }
+}
+
+/// In which second each listed shard was made, as its sequence numbers say. The service makes children in the second after their parents were closed. Here several
+/// generations can come in one second, and clocks go back: a child is later than its parents in any case, so that its numbers are greater.
+fn births(known: &BTreeMap<u32, u64>, shards: &[ShardSummary]) -> BTreeMap<u32, u64> {
+    let mut births: BTreeMap<u32, u64> = known.clone();
+    for shard in shards {
+        let id = shard.shard_id.get();
+        if births.contains_key(&id) {
+            continue;
+        }
+        let opened = second(shard.opened);
+        let of_parents = shard.parents.iter().filter_map(|parent| births.get(&parent.get()).copied());
+        let born = if shard.parents.is_empty() { opened } else { of_parents.fold(opened, u64::max) + 1 };
+        births.insert(id, born);
+    }
+    births.retain(|id, _| shards.iter().any(|shard| shard.shard_id.get() == *id));
+    births
+}

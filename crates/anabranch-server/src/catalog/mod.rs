@@ -1,0 +1,260 @@
+//! The streams of all accounts and regions, and where they lie.
+//!
+//! ```text
+//! DATA/ACCOUNT/REGION/streams/NAME/...      a stream of the library
+//! DATA/ACCOUNT/REGION/settings/NAME.json    what the service knows of a stream and the library does not
+//! ```
+//!
+//! A *territory* is an account in a region; it is opened when somebody first asks for it, and a stream when somebody first asks for that, so that starting costs
+//! nothing however much there is.
+//!
+//! A stream is there if the library has it. Its settings are written before it is made and removed after it is gone, each in one step that is durable, so that
+//! whatever a crash leaves is either whole or settings without a stream, which are removed. A stream whose settings were lost is given new ones: its records are worth more.
+
+mod entry;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anabranch::storage::Storage;
+use anabranch::{Clock, Durability, Limits, PartitionHash, Store, Stream};
+use parking_lot::{Mutex, RwLock};
+
+pub(crate) use entry::Entry;
+pub(crate) use settings::{ConsumerSettings, Mode, Settings};
+
+use crate::OpenError;
+use crate::errors::Fault;
+use crate::limits::{MAX_DATA_BYTES, MAX_PUT_BYTES, MAX_PUT_RECORDS, MAX_TERRITORIES, ON_DEMAND_STREAMS};
+use settings::SettingsDirectory;
+
+/// What the streams of a server have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Common {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) durability: Durability,
+    pub(crate) enforce_limits: bool,
+    pub(crate) shard_limit: u32,
+}
+
+/// All accounts and regions.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    path: PathBuf,
+    common: Common,
+    territories: Mutex<BTreeMap<(String, String), Arc<Territory>>>,
+}
+
+/// An account in a region.
+#[derive(Debug)]
+pub(crate) struct Territory {
+    account: String,
+    region: String,
+    common: Common,
+    store: Store,
+    settings: Arc<SettingsDirectory>,
+    streams: RwLock<BTreeMap<String, Arc<Entry>>>,
+    /// Held while a stream is made or deleted, and while shards are counted and added.
+    changes: Mutex<()>,
+}
+
+impl Catalog {
+    pub(crate) fn open(path: PathBuf, common: Common) -> Result<Self, OpenError> {
+        drop(Store::builder().storage(Arc::clone(&common.storage)).background(false).open(&path)?); // makes the directory
+        Ok(Self { path, common, territories: Mutex::default() })
+    }
+
+    /// The streams of an account in a region; nothing where there never were any.
+    pub(crate) fn territory(&self, account: &str, region: &str) -> Result<Option<Arc<Territory>>, Fault> {
+        let mut territories = self.territories.lock();
+        let key = (account.to_owned(), region.to_owned());
+        if let Some(territory) = territories.get(&key) {
+            return Ok(Some(Arc::clone(territory)));
+        }
+        match self.common.storage.list(&self.path.join(account).join(region)) {
+            Ok(_) => self.open_territory(&mut territories, key).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Fault::internal(error)),
+        }
+    }
+
+    /// The same, made if need be.
+    pub(crate) fn make_territory(&self, account: &str, region: &str) -> Result<Arc<Territory>, Fault> {
+        if let Some(territory) = self.territory(account, region)? {
+            return Ok(territory);
+        }
+        let mut territories = self.territories.lock();
+        self.open_territory(&mut territories, (account.to_owned(), region.to_owned()))
+    }
+
+    fn open_territory(
+        &self,
+        territories: &mut BTreeMap<(String, String), Arc<Territory>>,
+        key: (String, String),
+    ) -> Result<Arc<Territory>, Fault> {
+        if let Some(territory) = territories.get(&key) {
+            return Ok(Arc::clone(territory)); // somebody was faster
+        }
+        if territories.len() >= MAX_TERRITORIES {
+            return Err(Fault::limit(format!(
+                "The server has streams in {MAX_TERRITORIES} accounts and regions."
+            )));
+        }
+        let path = self.path.join(&key.0).join(&key.1);
+        let territory = Territory::open(&path, &key, &self.common).map_err(Fault::internal)?;
+        let territory = Arc::new(territory);
+        territories.insert(key, Arc::clone(&territory));
+        Ok(territory)
+    }
+
+    /// Makes everything durable and ends all writing.
+    pub(crate) fn close(&self) -> anabranch::Result<()> {
+        let territories = std::mem::take(&mut *self.territories.lock());
+        let mut outcome = Ok(());
+        for entry in territories.values().flat_map(|territory| territory.entries()) {
+            outcome = outcome.and(entry.close()); // all are tried
+        }
+        outcome
+    }
+}
+
+impl Territory {
+    fn open(path: &Path, (account, region): &(String, String), common: &Common) -> Result<Self, OpenError> {
+        let store = Store::builder().clock(Arc::clone(&common.clock)).storage(Arc::clone(&common.storage));
+        let territory = Self {
+            account: account.clone(),
+            region: region.clone(),
+            common: common.clone(),
+            store: store.open(path.join("streams"))?,
+            settings: Arc::new(SettingsDirectory::open(Arc::clone(&common.storage), path.join("settings"))?),
+            streams: RwLock::default(),
+            changes: Mutex::default(),
+        };
+        territory.load()?;
+        Ok(territory)
+    }
+
+    /// Finds the streams and their settings, and clears away what a crash left.
+    fn load(&self) -> Result<(), OpenError> {
+        let names = self.store.list()?;
+        for name in self.settings.list()? {
+            if names.binary_search(&name).is_err() {
+                self.settings.remove(&name)?;
+            }
+        }
+        for name in names {
+            let settings = match self.settings.read(&name) {
+                Ok(Some(settings)) => Ok(settings),
+                Ok(None) => self.adopt(&name),
+                Err(error) => Err(error),
+            };
+            // Damaged settings are an error of their stream, not of all others.
+            let settings = settings.map(Arc::new).map_err(|error| error.to_string());
+            self.streams.write().insert(name.clone(), Arc::new(self.entry(&name, settings)));
+        }
+        Ok(())
+    }
+
+    fn adopt(&self, name: &str) -> Result<Settings, OpenError> {
+        let created = self.store.open_stream(name)?.describe()?.created;
+        let settings = Settings::new(created, Mode::Provisioned);
+        self.settings.write(name, &settings)?;
+        Ok(settings)
+    }
+
+    fn entry(&self, name: &str, settings: Result<Arc<Settings>, String>) -> Entry {
+        Entry::new(name, (&self.account, &self.region), &self.common, (&self.store, &self.settings), settings)
+    }
+
+    pub(crate) fn stream(&self, name: &str) -> Option<Arc<Entry>> {
+        self.streams.read().get(name).cloned()
+    }
+
+    /// All streams, by name.
+    pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
+        self.streams.read().values().cloned().collect()
+    }
+
+    /// Makes a stream: it is there, durably and with its settings, when this returns, or not at all.
+    pub(crate) fn create(&self, name: &str, settings: &Settings, shards: u32) -> Result<(), Fault> {
+        let _changes = self.changes.lock();
+        if self.stream(name).is_some() {
+            return Err(Fault::in_use(format!("Stream {name} under account {} already exists.", self.account)));
+        }
+        self.check_room(settings.mode, shards)?;
+        self.settings.write(name, settings).map_err(Fault::internal)?;
+        let limits = Limits {
+            max_data_bytes: u32::try_from(MAX_DATA_BYTES).unwrap_or(u32::MAX),
+            max_batch_records: u32::try_from(MAX_PUT_RECORDS).unwrap_or(u32::MAX),
+            max_batch_bytes: u32::try_from(2 * MAX_PUT_BYTES).unwrap_or(u32::MAX),
+            ..Limits::default()
+        };
+        let options = Stream::builder()
+            .shards(shards)
+            .partition_hash(PartitionHash::Md5)
+            .durability(self.common.durability)
+            .limits(limits);
+        drop(self.store.create(name, options).map_err(Fault::internal)?);
+        let entry = Arc::new(self.entry(name, Ok(Arc::new(settings.clone()))));
+        entry.stream()?;
+        self.streams.write().insert(name.to_owned(), entry);
+        Ok(())
+    }
+
+    fn check_room(&self, mode: Mode, shards: u32) -> Result<(), Fault> {
+        match mode {
+            Mode::Provisioned => self.check_shards(shards),
+            Mode::OnDemand if self.on_demand_streams() >= ON_DEMAND_STREAMS => Err(Fault::limit(format!(
+                "This request would exceed the on-demand stream limit for the account {} in {}. Limit: {ON_DEMAND_STREAMS}.",
+                self.account, self.region
+            ))),
+            Mode::OnDemand => Ok(()),
+        }
+    }
+
+    /// Refuses what would take the account over its limit of open shards.
+    pub(crate) fn check_shards(&self, more: u32) -> Result<(), Fault> {
+        let (open, limit) = (self.open_shards(), self.common.shard_limit);
+        if u64::from(open) + u64::from(more) <= u64::from(limit) {
+            return Ok(());
+        }
+        Err(Fault::limit(format!(
+            "This request would exceed the shard limit for the account {} in {}. Current shard count for the account: {open}. Limit: {limit}. \
+             Number of additional shards that would have resulted from this request: {more}. Refer to the AWS Service Limits page \
+             (https://docs.aws.amazon.com/general/latest/gr/aws_service_limits.html) for current limits and how to request higher limits.",
+            self.account, self.region
+        )))
+    }
+
+    /// The open shards of all provisioned streams.
+    pub(crate) fn open_shards(&self) -> u32 {
+        self.of_mode(Mode::Provisioned).map(|settings| settings.open_shards).sum()
+    }
+
+    pub(crate) fn on_demand_streams(&self) -> usize {
+        self.of_mode(Mode::OnDemand).count()
+    }
+
+    fn of_mode(&self, mode: Mode) -> impl Iterator<Item = Arc<Settings>> {
+        let settings = self.entries().into_iter().filter_map(|entry| entry.settings().ok());
+        settings.filter(move |settings| settings.mode == mode)
+    }
+
+    /// Holds off whoever else wants to add shards.
+    pub(crate) fn while_counting<T>(&self, change: impl FnOnce() -> T) -> T {
+        let _changes = self.changes.lock();
+        change()
+    }
+
+    /// Deletes a stream with everything in it; calls that are at work on it find it closed.
+    pub(crate) fn delete(&self, entry: &Entry) -> Result<(), Fault> {
+        let _changes = self.changes.lock();
+        self.store.delete(&entry.name).map_err(|error| entry.fault(error))?;
+        self.streams.write().remove(&entry.name);
+        self.settings.remove(&entry.name).map_err(Fault::internal)
+    }
+}

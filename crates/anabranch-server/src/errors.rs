@@ -1,0 +1,99 @@
+//! What the service answers when it refuses: the names, statuses and texts of its faults.
+
+use std::fmt::Display;
+
+/// A refusal: a name that clients act by, and a text for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) kind: FaultKind,
+    pub(crate) message: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FaultKind {
+    DryRunOperation,
+    ExpiredIterator,
+    ExpiredNextToken,
+    IncompleteSignature,
+    InternalFailure,
+    InvalidArgument,
+    InvalidSignature,
+    LimitExceeded,
+    MissingAuthenticationToken,
+    ProvisionedThroughputExceeded,
+    ResourceInUse,
+    ResourceNotFound,
+    Serialization,
+    UnknownOperation,
+    UnrecognizedClient,
+    Validation,
+}
+
+impl FaultKind {
+    /// The name on the wire.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::DryRunOperation => "DryRunOperationException",
+            Self::ExpiredIterator => "ExpiredIteratorException",
+            Self::ExpiredNextToken => "ExpiredNextTokenException",
+            Self::IncompleteSignature => "IncompleteSignatureException",
+            Self::InternalFailure => "InternalFailure",
+            Self::InvalidArgument => "InvalidArgumentException",
+            Self::InvalidSignature => "InvalidSignatureException",
+            Self::LimitExceeded => "LimitExceededException",
+            Self::MissingAuthenticationToken => "MissingAuthenticationTokenException",
+            Self::ProvisionedThroughputExceeded => "ProvisionedThroughputExceededException",
+            Self::ResourceInUse => "ResourceInUseException",
+            Self::ResourceNotFound => "ResourceNotFoundException",
+            Self::Serialization => "SerializationException",
+            Self::UnknownOperation => "UnknownOperationException",
+            Self::UnrecognizedClient => "UnrecognizedClientException",
+            Self::Validation => "ValidationException",
+        }
+    }
+
+    /// The status of the answer: clients try again after a 500, and not after a 400 unless its name says so.
+    pub(crate) fn status(self) -> u16 {
+        if self == Self::InternalFailure { 500 } else { 400 }
+    }
+}
+
+impl Fault {
+    pub(crate) fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self { kind, message: Some(message.into()) }
+    }
+
+    /// A fault that says nothing but its name.
+    pub(crate) fn bare(kind: FaultKind) -> Self {
+        Self { kind, message: None }
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(FaultKind::InvalidArgument, message)
+    }
+
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(FaultKind::ResourceNotFound, message)
+    }
+
+    pub(crate) fn in_use(message: impl Into<String>) -> Self {
+        Self::new(FaultKind::ResourceInUse, message)
+    }
+
+    pub(crate) fn limit(message: impl Into<String>) -> Self {
+        Self::new(FaultKind::LimitExceeded, message)
+    }
+
+    pub(crate) fn type_of(message: impl Into<String>) -> Self {
+        Self::new(FaultKind::Serialization, message)
+    }
+
+    /// The server's failure, not the client's.
+    pub(crate) fn internal(error: impl Display) -> Self {
+        Self::new(FaultKind::InternalFailure, error.to_string())
+    }
+
+    pub(crate) fn stream_not_found(name: &str, account: &str) -> Self {
+        Self::not_found(format!("Stream {name} under account {account} not found."))
+    }
+}

@@ -1,0 +1,90 @@
+//! The wire protocol of Amazon Kinesis Data Streams over HTTP, in front of [`anabranch`] streams: a local Kinesis that keeps its data.
+//!
+//! [`Service`] is the protocol without a socket; [`Server`] puts it behind a port, with HTTP/1.1 and HTTP/2 (prior knowledge) on it. The command is
+//! `anabranch serve`.
+//!
+//! # What there is
+//!
+//! 37 operations, in JSON 1.1 and CBOR 1.1: writing, reading, enhanced fan-out as an event stream, listing and describing, splits and merges, retention, tags, consumers, monitoring,
+//! encryption (kept and reported; nothing is encrypted), modes, policies (kept; nobody is refused), record sizes. An operation that is not there is answered as the service answers an
+//! unknown one: queues, channels, account settings and record distribution.
+//!
+//! Sequence numbers have the service's 56 digits, shards its hash ranges (MD5), iterators its five types and 300 seconds, and parents stay readable after a split or a merge, as records were put.
+//!
+//! # What is different
+//!
+//! Everything takes effect before it is answered: a stream is `ACTIVE` when `CreateStream` answers, and a reshard is done. A stream on demand has four shards and keeps them.
+//! Throughput is not limited unless [`ServiceOptions::enforce_limits`] asks for it, nor are rates of control operations.
+//!
+//! # Accounts and regions
+//!
+//! The region is that of the signature's scope; the account is the access key where that has twelve digits, else [`ServiceOptions::account`]. Each has streams of its own.
+//!
+//! # What is safe
+//!
+//! An acknowledged put survives what its [durability](anabranch::Durability) says, as in the library; so does every change of streams and settings, at once. After a failed sync a shard answers
+//! `InternalFailure` until the server is started again.
+
+mod arn;
+mod body;
+mod catalog;
+mod errors;
+mod event_stream;
+mod http_protocol;
+pub mod limits;
+mod operations;
+mod sequence;
+mod server;
+mod service;
+mod signature;
+mod subscription;
+mod token;
+mod validate;
+mod wire;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use body::Body;
+pub use server::Server;
+pub use service::{Service, ServiceOptions};
+pub use signature::Credentials;
+
+/// Why a service, or the streams of an account in a region, cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// An option is out of its range.
+    #[error("invalid {0}")]
+    Option(String),
+    /// The library refused or failed.
+    #[error(transparent)]
+    Stream(#[from] anabranch::Error),
+    /// The settings of a stream are not what was written, or of a later release. Nothing was changed.
+    #[error("damaged: {}: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A call of the operating system failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { path: path.to_path_buf(), source }
+    }
+}
+
+/// Why a stream was not made: the text that `CreateStream` would answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct CreateError(String);

@@ -1,0 +1,100 @@
+//! Every bound of the server, in one place. Those of streams are the library's: [`anabranch::limits`].
+
+/// Bytes of a request's body: 10 MiB of records in base64, and what stands around them.
+pub const MAX_BODY_BYTES: usize = 24 << 20;
+
+/// Values (members, elements) of a request's body: a batch of records has a few thousand. Without it, a body of short numbers would take ten times its size in memory.
+pub const MAX_BODY_VALUES: usize = 100_000;
+
+/// How deep lists and maps of a body may lie in each other.
+pub const MAX_BODY_DEPTH: usize = 32;
+
+/// Accounts and regions, together, that have streams.
+pub const MAX_TERRITORIES: usize = 1_000;
+
+/// Records of a `PutRecords`.
+pub const MAX_PUT_RECORDS: usize = 500;
+
+/// Bytes (keys and data) of a `PutRecords`.
+pub const MAX_PUT_BYTES: usize = 10 << 20;
+
+/// Bytes of a record's data whatever its stream allows.
+pub const MAX_DATA_BYTES: usize = 10 << 20;
+
+/// KiB of a record (key and data) unless its stream was made for larger ones.
+pub const DEFAULT_RECORD_KIB: u32 = 1_024;
+
+/// The most KiB that a stream can be made for.
+pub const MAX_RECORD_KIB: u32 = 10_240;
+
+/// Characters of a partition key.
+pub const MAX_KEY_CHARS: usize = 256;
+
+/// Records that one `GetRecords` gives.
+pub const MAX_GET_RECORDS: usize = 10_000;
+
+/// Bytes (keys and data) that one `GetRecords` gives, but for a single record that is larger.
+pub const MAX_GET_BYTES: usize = 10 << 20;
+
+/// How long a shard iterator and the token of a next page are good for, in milliseconds.
+pub const TOKEN_LIFETIME_MS: i64 = 300_000;
+
+/// Shards of a page of `ListShards`.
+pub const MAX_LIST_SHARDS: usize = 10_000;
+
+/// Shards of a page of `ListShards` that asks for no number.
+pub const DEFAULT_LIST_SHARDS: usize = 1_000;
+
+/// Streams, consumers or shards of a page elsewhere.
+pub const DEFAULT_PAGE: usize = 100;
+
+/// Open shards of an account in a region, unless the server is told otherwise.
+pub const DEFAULT_SHARD_LIMIT: u32 = 20_000;
+
+/// Shards that a stream can be asked to have.
+pub const MAX_STREAM_SHARDS: u32 = 10_000;
+
+/// Shards of a stream on demand when it is made.
+pub const ON_DEMAND_SHARDS: u32 = 4;
+
+/// Streams on demand of an account.
+pub const ON_DEMAND_STREAMS: usize = 50;
+
+/// The shortest retention, in hours; it is the default.
+pub const MIN_RETENTION_HOURS: i64 = 24;
+
+/// The longest retention, in hours.
+pub const MAX_RETENTION_HOURS: i64 = 8_760;
+
+/// Consumers of a stream.
+pub const MAX_CONSUMERS: usize = 20;
+
+/// Tags of a stream or a consumer.
+pub const MAX_TAGS: usize = 50;
+
+/// Bytes of a stream's settings in its file: consumers, tags, policies, and a line for each shard.
+pub const MAX_SETTINGS_BYTES: u64 = 64 << 20;
+
+/// How long a subscription to a shard lasts, in milliseconds.
+pub const SUBSCRIPTION_MS: i64 = 300_000;
+
+/// How long a subscription is safe from another one of the same consumer to the same shard, in milliseconds.
+pub const SUBSCRIPTION_GUARD_MS: i64 = 5_000;
+
+/// The longest silence of a subscription, in milliseconds; less than the service's five seconds.
+pub const HEARTBEAT_MS: i64 = 4_000;
+
+/// Bytes (keys and data) of the records in one event.
+pub const MAX_EVENT_BYTES: usize = 1 << 20;
+
+/// How often a subscription at the tail looks for records, in milliseconds.
+pub const SUBSCRIPTION_LOOK_MS: u64 = 20;
+
+/// How far the time of a signature may be from the server's, in milliseconds.
+pub const SIGNATURE_TOLERANCE_MS: i64 = 300_000;
+
+const _: () = {
+    assert!(MAX_BODY_BYTES > MAX_PUT_BYTES / 3 * 4);
+    assert!(MAX_RECORD_KIB as usize * 1024 == MAX_DATA_BYTES);
+    assert!(MAX_BODY_VALUES > MAX_PUT_RECORDS * 16);
+};

@@ -1,0 +1,155 @@
+//! Consumers with a throughput of their own: `RegisterStreamConsumer`, `DeregisterStreamConsumer`, `DescribeStreamConsumer`, `ListStreamConsumers`.
+
+use anabranch::Timestamp;
+use serde::Serialize;
+
+use super::describe::after_token;
+use super::tags::check_tags;
+use super::target::{ConsumerTarget, StreamTarget, consumer_arn};
+use super::{Call, Reply};
+use crate::catalog::{ConsumerSettings, Entry};
+use crate::errors::Fault;
+use crate::limits::{DEFAULT_PAGE, MAX_CONSUMERS};
+use crate::sequence::second;
+use crate::token::{self, Purpose};
+use crate::validate::Validator;
+use crate::wire::{Fields, Time};
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ConsumerShape {
+    consumer_name: String,
+    #[serde(rename = "ConsumerARN")]
+    consumer_arn: String,
+    consumer_status: &'static str,
+    consumer_creation_timestamp: Time,
+    #[serde(rename = "StreamARN", skip_serializing_if = "Option::is_none")]
+    stream_arn: Option<String>,
+}
+
+impl ConsumerShape {
+    fn new(entry: &Entry, consumer: &ConsumerSettings, status: &'static str) -> Self {
+        Self {
+            consumer_name: consumer.name.clone(),
+            consumer_arn: consumer_arn(entry, consumer),
+            consumer_status: status,
+            consumer_creation_timestamp: Time(Timestamp::from_millis(consumer.created_ms)),
+            stream_arn: None,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Registered {
+    consumer: ConsumerShape,
+}
+
+pub(super) fn register(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let target = StreamTarget::read(&mut fields)?;
+    let name = fields.text("ConsumerName")?;
+    let tags = fields.text_map("Tags")?.unwrap_or_default();
+    let mut check = Validator::default();
+    target.check_arn(&mut check);
+    check.required("consumerName", name.as_ref());
+    check.name("consumerName", name.as_deref());
+    check_tags(&mut check, &tags);
+    check.finish()?;
+
+    let entry = target.find(call)?;
+    let name = name.as_deref().unwrap_or_default();
+    let consumer = entry.change(|settings| {
+        if settings.consumers.iter().any(|consumer| consumer.name == name) {
+            return Err(Fault::in_use(format!(
+                "Consumer {name} of stream {} under account {} already exists.",
+                entry.name, entry.account
+            )));
+        }
+        if settings.consumers.len() >= MAX_CONSUMERS {
+            return Err(Fault::limit(format!(
+                "Stream {} under account {} has {MAX_CONSUMERS} consumers already.",
+                entry.name, entry.account
+            )));
+        }
+        let now = i64::try_from(second(call.now)).unwrap_or(i64::MAX);
+        settings.last_consumer_second = now.max(settings.last_consumer_second.saturating_add(1));
+        let consumer = ConsumerSettings {
+            name: name.to_owned(),
+            arn_second: settings.last_consumer_second,
+            created_ms: call.now.as_millis(),
+            tags: tags.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect(),
+            policy: None,
+        };
+        settings.consumers.push(consumer.clone());
+        Ok(consumer)
+    })?;
+    // It is active at once; clients expect to be told that it is being made.
+    call.answer(&Registered { consumer: ConsumerShape::new(&entry, &consumer, "CREATING") })
+}
+
+pub(super) fn deregister(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let target = ConsumerTarget::read(&mut fields)?;
+    let mut check = Validator::default();
+    target.check(&mut check);
+    check.finish()?;
+
+    let (entry, consumer) = target.find(call)?;
+    entry.change(|settings| {
+        settings.consumers.retain(|other| other.arn_second != consumer.arn_second);
+        Ok(())
+    })?;
+    entry.subscribers.end_all(consumer.arn_second);
+    Ok(Reply::Empty)
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Described {
+    consumer_description: ConsumerShape,
+}
+
+pub(super) fn describe(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let target = ConsumerTarget::read(&mut fields)?;
+    let mut check = Validator::default();
+    target.check(&mut check);
+    check.finish()?;
+
+    let (entry, consumer) = target.find(call)?;
+    let shape = ConsumerShape::new(&entry, &consumer, "ACTIVE");
+    call.answer(&Described {
+        consumer_description: ConsumerShape { stream_arn: Some(entry.arn.clone()), ..shape },
+    })
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Listed {
+    consumers: Vec<ConsumerShape>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_token: Option<String>,
+}
+
+pub(super) fn list(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let target = StreamTarget::read(&mut fields)?;
+    let most = fields.integer("MaxResults")?;
+    let next_token = fields.text("NextToken")?;
+    let mut check = Validator::default();
+    check.range("maxResults", most, 1, i64::try_from(DEFAULT_PAGE).unwrap_or(i64::MAX));
+    check.length("nextToken", next_token.as_deref(), 1, 1_048_576);
+    target.check_arn(&mut check);
+    check.finish()?;
+
+    let entry = target.find(call)?;
+    let after = next_token.map(|text| after_token(call, Purpose::Consumers, &text)).transpose()?;
+    let mut consumers = entry.settings()?.consumers.clone();
+    consumers.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    consumers.retain(|consumer| after.as_ref().is_none_or(|after| consumer.name > *after));
+    let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(DEFAULT_PAGE);
+    let has_more = consumers.len() > most;
+    consumers.truncate(most);
+    let last = consumers.last().filter(|_| has_more);
+    call.answer(&Listed {
+        next_token: last.map(|last| token::seal(Purpose::Consumers, call.now, last.name.as_bytes())),
+        consumers: consumers.iter().map(|consumer| ConsumerShape::new(&entry, consumer, "ACTIVE")).collect(),
+    })
+}

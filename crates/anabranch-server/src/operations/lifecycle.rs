@@ -1,0 +1,90 @@
+//! `CreateStream` and `DeleteStream`. A stream is active, or gone, when they answer: there is nothing to wait for.
+
+use super::tags::check_tags;
+use super::target::StreamTarget;
+use super::{Call, Reply};
+use crate::catalog::{Mode, Settings};
+use crate::errors::{Fault, FaultKind};
+use crate::limits::{DEFAULT_RECORD_KIB, MAX_RECORD_KIB, MAX_STREAM_SHARDS, ON_DEMAND_SHARDS};
+use crate::validate::Validator;
+use crate::wire::Fields;
+
+pub(super) const MODES: [&str; 2] = ["PROVISIONED", "ON_DEMAND"];
+
+pub(super) fn create_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let name = fields.text("StreamName")?;
+    let shards = fields.integer("ShardCount")?;
+    let mode = fields.structure("StreamModeDetails")?.map(|mut mode| mode.text("StreamMode")).transpose()?;
+    let tags = fields.text_map("Tags")?.unwrap_or_default();
+    let record_kib = fields.integer("MaxRecordSizeInKiB")?;
+    let warm = fields.integer("WarmThroughputMiBps")?;
+
+    let mut check = Validator::default();
+    check.range("shardCount", shards, 1, 100_000);
+    check.required("streamName", name.as_ref());
+    check.name("streamName", name.as_deref());
+    if let Some(mode) = &mode {
+        check.required("streamModeDetails.streamMode", mode.as_ref());
+        check.one_of("streamModeDetails.streamMode", mode.as_deref(), &MODES);
+    }
+    check_record_size(&mut check, record_kib);
+    check.range("warmThroughputMiBps", warm, 0, i64::from(u32::MAX));
+    check_tags(&mut check, &tags);
+    check.finish()?;
+
+    let mode = mode_of(mode.flatten().as_deref());
+    let shards = shard_count(mode, shards)?;
+    let mut settings = Settings::new(call.now, mode);
+    settings.max_record_kib = record_kib.and_then(|kib| u32::try_from(kib).ok()).unwrap_or(DEFAULT_RECORD_KIB);
+    settings.warm_throughput_mibps = warm.and_then(|warm| u32::try_from(warm).ok());
+    settings.tags = tags.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect();
+    call.own_territory()?.create(name.as_deref().unwrap_or_default(), &settings, shards)?;
+    Ok(Reply::Empty)
+}
+
+pub(super) fn mode_of(text: Option<&str>) -> Mode {
+    if text == Some("ON_DEMAND") { Mode::OnDemand } else { Mode::Provisioned }
+}
+
+pub(super) fn check_record_size(check: &mut Validator, kib: Option<i64>) {
+    check.range("maxRecordSizeInKiB", kib, i64::from(DEFAULT_RECORD_KIB), i64::from(MAX_RECORD_KIB));
+}
+
+fn shard_count(mode: Mode, asked: Option<i64>) -> Result<u32, Fault> {
+    match (mode, asked) {
+        (Mode::OnDemand, None) => Ok(ON_DEMAND_SHARDS),
+        (Mode::OnDemand, Some(_)) => Err(Fault::new(
+            FaultKind::Validation,
+            "Requested ShardCount can not be specified for a stream in ON_DEMAND mode.",
+        )),
+        (Mode::Provisioned, None) => Err(Fault::new(
+            FaultKind::Validation,
+            "ShardCount must be specified for a stream in PROVISIONED mode.",
+        )),
+        (Mode::Provisioned, Some(count)) => match u32::try_from(count) {
+            Ok(count) if count <= MAX_STREAM_SHARDS => Ok(count),
+            _ => {
+                Err(Fault::limit(format!("A stream can have {MAX_STREAM_SHARDS} shards; {count} were requested.")))
+            }
+        },
+    }
+}
+
+pub(super) fn delete_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let target = StreamTarget::read(&mut fields)?;
+    let takes_consumers = fields.flag("EnforceConsumerDeletion")?;
+    let mut check = Validator::default();
+    target.check(&mut check);
+    check.finish()?;
+
+    let entry = target.find(call)?;
+    let has_consumers = entry.settings().is_ok_and(|settings| !settings.consumers.is_empty());
+    if has_consumers && !takes_consumers {
+        return Err(Fault::in_use(format!(
+            "Stream {} under account {} has registered consumers; it is deleted with EnforceConsumerDeletion only.",
+            entry.name, entry.account
+        )));
+    }
+    call.own_territory()?.delete(&entry)?;
+    Ok(Reply::Empty)
+}

@@ -1,0 +1,69 @@
+//! Resource policies of streams and consumers. They are kept and given back; nobody is refused by them.
+
+use serde::Serialize;
+
+use super::target::{Resource, ResourceTarget};
+use super::{Call, Reply};
+use crate::errors::Fault;
+use crate::validate::Validator;
+use crate::wire::Fields;
+
+/// What the service answers where there is no policy.
+const NONE: &str = "{}";
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct PolicyAnswer {
+    policy: String,
+}
+
+pub(super) fn get(call: &Call<'_>, fields: Fields<'_>) -> Result<Reply, Fault> {
+    let resource = resource(call, fields)?;
+    let policy = match &resource.consumer {
+        None => resource.entry.settings()?.policy.clone(),
+        Some(consumer) => consumer.policy.clone(),
+    };
+    call.answer(&PolicyAnswer { policy: policy.unwrap_or_else(|| NONE.to_owned()) })
+}
+
+pub(super) fn put(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let policy = fields.text("Policy")?;
+    let target = ResourceTarget::read(&mut fields)?;
+    let mut check = Validator::default();
+    target.check(&mut check);
+    check.required("policy", policy.as_ref());
+    check.finish()?;
+    let policy = policy.unwrap_or_default().into_owned();
+    if !matches!(serde_json::from_str(&policy), Ok(serde_json::Value::Object(_))) {
+        return Err(Fault::invalid("The policy is no JSON document."));
+    }
+    set(&target.find(call)?, Some(policy))
+}
+
+pub(super) fn delete(call: &Call<'_>, fields: Fields<'_>) -> Result<Reply, Fault> {
+    set(&resource(call, fields)?, None)
+}
+
+fn resource(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Resource, Fault> {
+    let target = ResourceTarget::read(&mut fields)?;
+    let mut check = Validator::default();
+    target.check(&mut check);
+    check.finish()?;
+    target.find(call)
+}
+
+fn set(resource: &Resource, policy: Option<String>) -> Result<Reply, Fault> {
+    resource.entry.change(|settings| {
+        match &resource.consumer {
+            None => settings.policy = policy,
+            Some(consumer) => {
+                let found = settings.consumers.iter_mut().find(|other| other.arn_second == consumer.arn_second);
+                if let Some(consumer) = found {
+                    consumer.policy = policy;
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(Reply::Empty)
+}

@@ -1,0 +1,69 @@
+//! `IncreaseStreamRetentionPeriod` and `DecreaseStreamRetentionPeriod`.
+
+use anabranch::{RetentionPeriod, Stream};
+
+use super::target::StreamTarget;
+use super::{Call, Reply};
+use crate::errors::Fault;
+use crate::limits::{MAX_RETENTION_HOURS, MIN_RETENTION_HOURS};
+use crate::validate::Validator;
+use crate::wire::Fields;
+
+/// The retention period in hours.
+pub(super) fn hours(stream: &Stream) -> u64 {
+    stream.retention().as_millis().unwrap_or(u64::MAX) / 3_600_000
+}
+
+pub(super) fn increase(call: &Call<'_>, fields: Fields<'_>) -> Result<Reply, Fault> {
+    change(call, fields, |stream, wanted, name| {
+        let present = hours(stream);
+        if wanted < present {
+            return Err(Fault::invalid(format!(
+                "Requested retention period ({wanted} hours) for stream {name} can not be shorter than existing retention period \
+                 ({present} hours). Use DecreaseRetentionPeriod API."
+            )));
+        }
+        stream.increase_retention(RetentionPeriod::hours(wanted)).map_err(Fault::internal)
+    })
+}
+
+pub(super) fn decrease(call: &Call<'_>, fields: Fields<'_>) -> Result<Reply, Fault> {
+    change(call, fields, |stream, wanted, name| {
+        let present = hours(stream);
+        if wanted > present {
+            return Err(Fault::invalid(format!(
+                "Requested retention period ({wanted} hours) for stream {name} can not be longer than existing retention period \
+                 ({present} hours). Use IncreaseRetentionPeriod API."
+            )));
+        }
+        stream.decrease_retention(RetentionPeriod::hours(wanted)).map_err(Fault::internal)
+    })
+}
+
+fn change(
+    call: &Call<'_>,
+    mut fields: Fields<'_>,
+    apply: impl FnOnce(&Stream, u64, &str) -> Result<(), Fault>,
+) -> Result<Reply, Fault> {
+    let target = StreamTarget::read(&mut fields)?;
+    let hours = fields.integer("RetentionPeriodHours")?;
+    let mut check = Validator::default();
+    check.required("retentionPeriodHours", hours.as_ref());
+    target.check(&mut check);
+    check.finish()?;
+
+    let hours = hours.unwrap_or(MIN_RETENTION_HOURS);
+    if hours < MIN_RETENTION_HOURS {
+        return Err(Fault::invalid(format!(
+            "Minimum allowed retention period is {MIN_RETENTION_HOURS} hours. Requested retention period ({hours} hours) is too short."
+        )));
+    }
+    if hours > MAX_RETENTION_HOURS {
+        return Err(Fault::invalid(format!(
+            "Maximum allowed retention period is {MAX_RETENTION_HOURS} hours. Requested retention period ({hours} hours) is too long."
+        )));
+    }
+    let entry = target.find(call)?;
+    entry.reshard(|stream| apply(stream, hours.unsigned_abs(), &entry.name))?;
+    Ok(Reply::Empty)
+}

@@ -1,0 +1,204 @@
+//! Settings that are kept and reported: monitoring, encryption, mode, record size, warm throughput. Of these only the record size changes what the server does.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::describe::WarmThroughputShape;
+use super::lifecycle::{MODES, check_record_size, mode_of};
+use super::target::StreamTarget;
+use super::{Call, Reply};
+use crate::catalog::Mode;
+use crate::errors::{Fault, FaultKind};
+use crate::validate::Validator;
+use crate::wire::{Fields, List};
+
+const METRICS: [&str; 8] = [
+    "IncomingBytes",
+    "IncomingRecords",
+    "OutgoingBytes",
+    "OutgoingRecords",
+    "WriteProvisionedThroughputExceeded",
+    "ReadProvisionedThroughputExceeded",
+    "IteratorAgeMilliseconds",
+    "ALL",
+];
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct MonitoringAnswer {
+    stream_name: String,
+    #[serde(rename = "StreamARN")]
+    stream_arn: String,
+    current_shard_level_metrics: BTreeSet<String>,
+    desired_shard_level_metrics: BTreeSet<String>,
+}
+
+pub(super) fn enable_monitoring(call: &Call<'_>, fields: Fields<'_>) -> Result<Reply, Fault> {
+    monitoring(call, fields, BTreeSet::extend)
+}
+
+pub(super) fn disable_monitoring(call: &Call<'_>, fields: Fields<'_>) -> Result<Reply, Fault> {
+    monitoring(call, fields, |metrics, named| metrics.retain(|metric| !named.contains(metric)))
+}
+
+fn monitoring(
+    call: &Call<'_>,
+    mut fields: Fields<'_>,
+    change: impl FnOnce(&mut BTreeSet<String>, BTreeSet<String>),
+) -> Result<Reply, Fault> {
+    let target = StreamTarget::read(&mut fields)?;
+    let metrics = fields.list("ShardLevelMetrics")?.map(List::texts).transpose()?;
+    let mut check = Validator::default();
+    check.required("shardLevelMetrics", metrics.as_ref());
+    let metrics = metrics.unwrap_or_default();
+    if metrics.len() > METRICS.len() {
+        check.size("shardLevelMetrics", &format!("'[{}]'", metrics.join(", ")), metrics.len(), 1, 7);
+    }
+    for (index, metric) in metrics.iter().enumerate() {
+        check.one_of(&format!("shardLevelMetrics.{}.member", index + 1), Some(metric), &METRICS);
+    }
+    target.check(&mut check);
+    check.finish()?;
+
+    let entry = target.find(call)?;
+    let has_all = metrics.iter().any(|metric| metric == "ALL");
+    let is_named = |metric: &&&str| has_all || metrics.iter().any(|named| named == **metric);
+    let named =
+        METRICS.iter().filter(|metric| **metric != "ALL").filter(is_named).map(|metric| (*metric).to_owned());
+    let named = named.collect();
+    let (before, after) = entry.change(|settings| {
+        let before = settings.shard_level_metrics.clone();
+        change(&mut settings.shard_level_metrics, named);
+        Ok((before, settings.shard_level_metrics.clone()))
+    })?;
+    call.answer(&MonitoringAnswer {
+        stream_name: entry.name.clone(),
+        stream_arn: entry.arn.clone(),
+        current_shard_level_metrics: before,
+        desired_shard_level_metrics: after,
+    })
+}
+
+pub(super) fn start_encryption(call: &Call<'_>, fields: Fields<'_>) -> Result<Reply, Fault> {
+    encryption(call, fields, |present, key| *present = Some(key))
+}
+
+pub(super) fn stop_encryption(call: &Call<'_>, fields: Fields<'_>) -> Result<Reply, Fault> {
+    encryption(call, fields, |present, _| *present = None)
+}
+
+fn encryption(
+    call: &Call<'_>,
+    mut fields: Fields<'_>,
+    change: impl FnOnce(&mut Option<String>, String),
+) -> Result<Reply, Fault> {
+    let target = StreamTarget::read(&mut fields)?;
+    let kind = fields.text("EncryptionType")?;
+    let key = fields.text("KeyId")?;
+    let mut check = Validator::default();
+    check.required("encryptionType", kind.as_ref());
+    check.one_of("encryptionType", kind.as_deref(), &["KMS", "NONE"]);
+    check.required("keyId", key.as_ref());
+    check.length("keyId", key.as_deref(), 1, 2_048);
+    target.check(&mut check);
+    check.finish()?;
+    if kind.as_deref() != Some("KMS") {
+        return Err(Fault::invalid("Encryption type must be KMS."));
+    }
+
+    let key = key.unwrap_or_default().into_owned();
+    target.find(call)?.change(|settings| {
+        change(&mut settings.key_id, key);
+        Ok(())
+    })?;
+    Ok(Reply::Empty)
+}
+
+pub(super) fn update_mode(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let target = StreamTarget::read(&mut fields)?;
+    let details = fields.structure("StreamModeDetails")?;
+    let warm = fields.integer("WarmThroughputMiBps")?;
+    let mut check = Validator::default();
+    check.required("streamModeDetails", details.as_ref());
+    let mode = details.map(|mut details| details.text("StreamMode")).transpose()?;
+    if let Some(mode) = &mode {
+        check.required("streamModeDetails.streamMode", mode.as_ref());
+        check.one_of("streamModeDetails.streamMode", mode.as_deref(), &MODES);
+    }
+    check.range("warmThroughputMiBps", warm, 0, i64::from(u32::MAX));
+    target.check_arn(&mut check);
+    check.finish()?;
+
+    let entry = target.find(call)?;
+    let mode = mode_of(mode.flatten().as_deref());
+    let territory = call.own_territory()?;
+    territory.while_counting(|| {
+        // Shards of a stream on demand are counted from now on.
+        let settings = entry.settings()?;
+        if mode == Mode::Provisioned && settings.mode == Mode::OnDemand {
+            territory.check_shards(settings.open_shards)?;
+        }
+        entry.change(|settings| {
+            settings.mode = mode;
+            settings.warm_throughput_mibps =
+                warm.and_then(|warm| u32::try_from(warm).ok()).or(settings.warm_throughput_mibps);
+            Ok(())
+        })
+    })?;
+    Ok(Reply::Empty)
+}
+
+pub(super) fn update_max_record_size(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let target = StreamTarget::read(&mut fields)?;
+    let kib = fields.integer("MaxRecordSizeInKiB")?;
+    let mut check = Validator::default();
+    check.required("maxRecordSizeInKiB", kib.as_ref());
+    check_record_size(&mut check, kib);
+    target.check(&mut check);
+    check.finish()?;
+
+    let kib = kib.and_then(|kib| u32::try_from(kib).ok());
+    target.find(call)?.change(|settings| {
+        settings.max_record_kib = kib.unwrap_or(settings.max_record_kib);
+        Ok(())
+    })?;
+    Ok(Reply::Empty)
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct WarmAnswer {
+    stream_name: String,
+    #[serde(rename = "StreamARN")]
+    stream_arn: String,
+    warm_throughput: WarmThroughputShape,
+}
+
+pub(super) fn update_warm_throughput(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let target = StreamTarget::read(&mut fields)?;
+    let warm = fields.integer("WarmThroughputMiBps")?;
+    let mut check = Validator::default();
+    check.required("warmThroughputMiBps", warm.as_ref());
+    check.range("warmThroughputMiBps", warm, 0, i64::from(u32::MAX));
+    target.check(&mut check);
+    check.finish()?;
+
+    let entry = target.find(call)?;
+    let wanted = warm.and_then(|warm| u32::try_from(warm).ok()).unwrap_or(0);
+    let before = entry.change(|settings| {
+        if settings.mode != Mode::OnDemand {
+            let message = format!(
+                "Request is invalid. Stream {} under account {} is not in On-Demand mode.",
+                entry.name, entry.account
+            );
+            return Err(Fault::new(FaultKind::Validation, message));
+        }
+        Ok(settings.warm_throughput_mibps.replace(wanted).unwrap_or(0))
+    })?;
+    call.answer(&WarmAnswer {
+        stream_name: entry.name.clone(),
+        stream_arn: entry.arn.clone(),
+        warm_throughput: WarmThroughputShape { target: wanted, current: before },
+    })
+}

@@ -1,0 +1,197 @@
+//! Tags, in both their forms: of streams by name, and of resources (streams and consumers) by ARN.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::target::{Resource, ResourceTarget, StreamTarget};
+use super::{Call, Reply};
+use crate::catalog::Settings;
+use crate::errors::Fault;
+use crate::limits::MAX_TAGS;
+use crate::validate::Validator;
+use crate::wire::{Fields, List, TextMap};
+
+type Tags = BTreeMap<String, String>;
+type Given = TextMap;
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct TagShape {
+    key: String,
+    value: String,
+}
+
+/// Lengths of keys and values, and how many there may be in one request.
+pub(super) fn check_tags(check: &mut Validator, tags: &Given) {
+    if tags.len() > 200 {
+        check.size("tags", "'{...}'", tags.len(), 0, 200);
+    }
+    for (key, value) in tags {
+        check.length("tags.key", Some(key), 1, 128);
+        check.length(&format!("tags.{key}.member"), value.as_deref(), 0, 256);
+    }
+}
+
+fn check_keys(check: &mut Validator, keys: Option<&Vec<Cow<'_, str>>>) {
+    check.required("tagKeys", keys);
+    let Some(keys) = keys else { return };
+    if !(1..=MAX_TAGS).contains(&keys.len()) {
+        check.size("tagKeys", &format!("'[{}]'", keys.join(", ")), keys.len(), 1, MAX_TAGS);
+    }
+    for (index, key) in keys.iter().enumerate() {
+        check.length(&format!("tagKeys.{}.member", index + 1), Some(key), 1, 128);
+    }
+}
+
+/// Adds tags to those that are there, or refuses all.
+fn add(present: &mut Tags, given: Given, whose: &str) -> Result<(), Fault> {
+    let is_allowed = |c: char| c.is_alphanumeric() || c.is_whitespace() || "_.:/=+-@".contains(c);
+    for (key, value) in given {
+        let value = value.unwrap_or_default();
+        if !key.chars().chain(value.chars()).all(is_allowed) {
+            return Err(Fault::invalid(
+                "Some tags contain invalid characters. Valid characters: Unicode letters, digits, white space, _ . : / = + - @.",
+            ));
+        }
+        present.insert(key, value);
+    }
+    if present.len() > MAX_TAGS {
+        return Err(Fault::invalid(format!(
+            "Failed to add tags to {whose} because it cannot have more than {MAX_TAGS} tags associated with it."
+        )));
+    }
+    Ok(())
+}
+
+/// The tags of what an ARN leads to; nothing if its consumer is gone meanwhile.
+fn tags_of<'s>(settings: &'s mut Settings, resource: &Resource) -> Option<&'s mut Tags> {
+    match &resource.consumer {
+        None => Some(&mut settings.tags),
+        Some(consumer) => {
+            let is_it = |other: &&mut crate::catalog::ConsumerSettings| other.arn_second == consumer.arn_second;
+            settings.consumers.iter_mut().find(is_it).map(|consumer| &mut consumer.tags)
+        }
+    }
+}
+
+fn change(resource: &Resource, change: impl FnOnce(&mut Tags) -> Result<(), Fault>) -> Result<Reply, Fault> {
+    let gone = || Fault::not_found(format!("A consumer of stream {} was not found.", resource.entry.name));
+    resource.entry.change(|settings| change(tags_of(settings, resource).ok_or_else(gone)?))?;
+    Ok(Reply::Empty)
+}
+
+fn whose(resource: &Resource) -> String {
+    format!("stream {} under account {}", resource.entry.name, resource.entry.account)
+}
+
+pub(super) fn add_tags_to_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let target = StreamTarget::read(&mut fields)?;
+    let tags = fields.text_map("Tags")?;
+    let mut check = Validator::default();
+    check_given(&mut check, tags.as_ref());
+    target.check(&mut check);
+    check.finish()?;
+
+    let resource = Resource { entry: target.find(call)?, consumer: None };
+    change(&resource, |present| add(present, tags.unwrap_or_default(), &whose(&resource)))
+}
+
+fn check_given(check: &mut Validator, tags: Option<&Given>) {
+    check.required("tags", tags);
+    if let Some(tags) = tags {
+        if tags.is_empty() {
+            check.size("tags", "'{}'", 0, 1, 200);
+        }
+        check_tags(check, tags);
+    }
+}
+
+pub(super) fn tag_resource(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let target = ResourceTarget::read(&mut fields)?;
+    let tags = fields.text_map("Tags")?;
+    let mut check = Validator::default();
+    check_given(&mut check, tags.as_ref());
+    target.check(&mut check);
+    check.finish()?;
+
+    let resource = target.find(call)?;
+    change(&resource, |present| add(present, tags.unwrap_or_default(), &whose(&resource)))
+}
+
+pub(super) fn remove_tags_from_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let target = StreamTarget::read(&mut fields)?;
+    let keys = fields.list("TagKeys")?.map(List::texts).transpose()?;
+    let mut check = Validator::default();
+    check_keys(&mut check, keys.as_ref());
+    target.check(&mut check);
+    check.finish()?;
+    remove(&Resource { entry: target.find(call)?, consumer: None }, &keys.unwrap_or_default())
+}
+
+pub(super) fn untag_resource(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let target = ResourceTarget::read(&mut fields)?;
+    let keys = fields.list("TagKeys")?.map(List::texts).transpose()?;
+    let mut check = Validator::default();
+    check_keys(&mut check, keys.as_ref());
+    target.check(&mut check);
+    check.finish()?;
+    remove(&target.find(call)?, &keys.unwrap_or_default())
+}
+
+/// Keys that are not there are fine.
+fn remove(resource: &Resource, keys: &[Cow<'_, str>]) -> Result<Reply, Fault> {
+    change(resource, |present| {
+        present.retain(|key, _| !keys.iter().any(|gone| gone == key));
+        Ok(())
+    })
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct StreamTagsAnswer {
+    tags: Vec<TagShape>,
+    has_more_tags: bool,
+}
+
+pub(super) fn list_tags_for_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let target = StreamTarget::read(&mut fields)?;
+    let after = fields.text("ExclusiveStartTagKey")?;
+    let limit = fields.integer("Limit")?;
+    let mut check = Validator::default();
+    check.range("limit", limit, 1, 50);
+    check.length("exclusiveStartTagKey", after.as_deref(), 1, 128);
+    target.check(&mut check);
+    check.finish()?;
+
+    let settings = target.find(call)?.settings()?;
+    let mut tags = shapes(&settings.tags);
+    tags.retain(|tag| after.as_deref().is_none_or(|after| tag.key.as_str() > after));
+    let most = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(MAX_TAGS);
+    let has_more_tags = tags.len() > most;
+    tags.truncate(most);
+    call.answer(&StreamTagsAnswer { tags, has_more_tags })
+}
+
+fn shapes(tags: &Tags) -> Vec<TagShape> {
+    tags.iter().map(|(key, value)| TagShape { key: key.clone(), value: value.clone() }).collect()
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct TagsAnswer {
+    tags: Vec<TagShape>,
+}
+
+pub(super) fn list_tags_for_resource(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let target = ResourceTarget::read(&mut fields)?;
+    let mut check = Validator::default();
+    target.check(&mut check);
+    check.finish()?;
+
+    let resource = target.find(call)?;
+    let settings = resource.entry.settings()?;
+    let tags = resource.consumer.as_ref().map_or(&settings.tags, |consumer| &consumer.tags);
+    call.answer(&TagsAnswer { tags: shapes(tags) })
+}

@@ -1,0 +1,174 @@
+//! Which stream, or which consumer, a call is about: by name, by ARN, or by both.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::Call;
+use crate::arn::Arn;
+use crate::catalog::{ConsumerSettings, Entry};
+use crate::errors::Fault;
+use crate::validate::{CONSUMER_ARN, RESOURCE_ARN, STREAM_ARN, Validator};
+use crate::wire::Fields;
+
+/// `StreamName` and `StreamARN`.
+#[derive(Debug)]
+pub(super) struct StreamTarget<'a> {
+    name: Option<Cow<'a, str>>,
+    arn: Option<Cow<'a, str>>,
+}
+
+impl<'a> StreamTarget<'a> {
+    pub(super) fn read(fields: &mut Fields<'a>) -> Result<Self, Fault> {
+        Ok(Self { name: fields.text("StreamName")?, arn: fields.text("StreamARN")? })
+    }
+
+    pub(super) fn check(&self, check: &mut Validator) {
+        check.name("streamName", self.name.as_deref());
+        check.pattern("streamARN", self.arn.as_deref(), STREAM_ARN);
+        check.length("streamARN", self.arn.as_deref(), 1, 2_048);
+    }
+
+    /// Operations that take the ARN alone.
+    pub(super) fn check_arn(&self, check: &mut Validator) {
+        check.required("streamARN", self.arn.as_ref());
+        self.check(check);
+    }
+
+    pub(super) fn is_given(&self) -> bool {
+        self.name.is_some() || self.arn.is_some()
+    }
+
+    pub(super) fn find(&self, call: &Call<'_>) -> Result<Arc<Entry>, Fault> {
+        let Some(arn) = self.arn.as_deref() else {
+            let name = self.name.as_deref();
+            return call.stream(
+                name.ok_or_else(|| Fault::invalid("Either StreamName or StreamARN should be provided."))?,
+            );
+        };
+        let entry = stream_of(call, arn)?;
+        match self.name.as_deref() {
+            Some(name) if name != entry.name => {
+                Err(Fault::invalid(format!("StreamName {name} and StreamARN {arn} are of different streams.")))
+            }
+            _ => Ok(entry),
+        }
+    }
+}
+
+/// An ARN of another account or region names nothing here, whatever its last part is.
+fn stream_of(call: &Call<'_>, text: &str) -> Result<Arc<Entry>, Fault> {
+    let arn = Arn::parse(text).ok_or_else(|| Fault::invalid(format!("{text} is no ARN of a stream.")))?;
+    if arn.account != call.account || arn.region != call.region {
+        return Err(Fault::stream_not_found(arn.stream, arn.account));
+    }
+    call.stream(arn.stream)
+}
+
+/// `ConsumerARN`, or `StreamARN` and `ConsumerName`, or all three if they fit.
+#[derive(Debug)]
+pub(super) struct ConsumerTarget<'a> {
+    stream: Option<Cow<'a, str>>,
+    name: Option<Cow<'a, str>>,
+    arn: Option<Cow<'a, str>>,
+}
+
+impl<'a> ConsumerTarget<'a> {
+    pub(super) fn read(fields: &mut Fields<'a>) -> Result<Self, Fault> {
+        Ok(Self {
+            stream: fields.text("StreamARN")?,
+            name: fields.text("ConsumerName")?,
+            arn: fields.text("ConsumerARN")?,
+        })
+    }
+
+    pub(super) fn check(&self, check: &mut Validator) {
+        check.pattern("streamARN", self.stream.as_deref(), STREAM_ARN);
+        check.name("consumerName", self.name.as_deref());
+        check.pattern("consumerARN", self.arn.as_deref(), CONSUMER_ARN);
+        check.length("consumerARN", self.arn.as_deref(), 1, 2_048);
+    }
+
+    pub(super) fn check_arn(&self, check: &mut Validator) {
+        check.required("consumerARN", self.arn.as_ref());
+        self.check(check);
+    }
+
+    pub(super) fn find(&self, call: &Call<'_>) -> Result<(Arc<Entry>, ConsumerSettings), Fault> {
+        let (entry, name, second) = match (self.arn.as_deref(), self.stream.as_deref(), self.name.as_deref()) {
+            (Some(text), _, _) => {
+                let arn = Arn::parse(text).and_then(|arn| arn.consumer);
+                let (name, second) = arn.ok_or_else(|| no_consumer_arn(text))?;
+                (stream_of(call, text)?, name, Some(second))
+            }
+            (None, Some(stream), Some(name)) => (stream_of(call, stream)?, name, None),
+            _ => {
+                return Err(Fault::invalid(
+                    "Either ConsumerARN or both StreamARN and ConsumerName should be provided.",
+                ));
+            }
+        };
+        let fits = self.stream.as_deref().is_none_or(|arn| arn == entry.arn)
+            && self.name.as_deref().is_none_or(|given| given == name);
+        if !fits {
+            return Err(Fault::invalid("ConsumerARN, StreamARN and ConsumerName are of different consumers."));
+        }
+        let consumer = find_consumer(&entry, name, second)?;
+        Ok((entry, consumer))
+    }
+}
+
+fn no_consumer_arn(text: &str) -> Fault {
+    Fault::invalid(format!("{text} is no ARN of a consumer."))
+}
+
+fn find_consumer(entry: &Entry, name: &str, second: Option<i64>) -> Result<ConsumerSettings, Fault> {
+    let settings = entry.settings()?;
+    let is_it = |consumer: &&ConsumerSettings| {
+        consumer.name == name && second.is_none_or(|second| second == consumer.arn_second)
+    };
+    let found = settings.consumers.iter().find(is_it).cloned();
+    found.ok_or_else(|| {
+        Fault::not_found(format!(
+            "Consumer {name} of stream {} under account {} not found.",
+            entry.name, entry.account
+        ))
+    })
+}
+
+/// The ARN of a consumer.
+pub(super) fn consumer_arn(entry: &Entry, consumer: &ConsumerSettings) -> String {
+    format!("{}/consumer/{}:{}", entry.arn, consumer.name, consumer.arn_second)
+}
+
+/// `ResourceARN`: a stream, or one of its consumers.
+#[derive(Debug)]
+pub(super) struct ResourceTarget<'a>(Option<Cow<'a, str>>);
+
+/// What a resource ARN leads to.
+#[derive(Debug)]
+pub(super) struct Resource {
+    pub(super) entry: Arc<Entry>,
+    pub(super) consumer: Option<ConsumerSettings>,
+}
+
+impl<'a> ResourceTarget<'a> {
+    pub(super) fn read(fields: &mut Fields<'a>) -> Result<Self, Fault> {
+        Ok(Self(fields.text("ResourceARN")?))
+    }
+
+    pub(super) fn check(&self, check: &mut Validator) {
+        check.required("resourceARN", self.0.as_ref());
+        check.pattern("resourceARN", self.0.as_deref(), RESOURCE_ARN);
+        check.length("resourceARN", self.0.as_deref(), 1, 2_048);
+    }
+
+    pub(super) fn find(&self, call: &Call<'_>) -> Result<Resource, Fault> {
+        let text = self.0.as_deref().unwrap_or_default();
+        let entry = stream_of(call, text)?;
+        let consumer = match Arn::parse(text).and_then(|arn| arn.consumer) {
+            Some((name, second)) => Some(find_consumer(&entry, name, Some(second))?),
+            None => None,
+        };
+        Ok(Resource { entry, consumer })
+    }
+}

@@ -1,0 +1,181 @@
+//! The protocol without a socket, and its options.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anabranch::storage::{Disk, Storage};
+use anabranch::{Clock, Durability, SystemClock};
+use bytes::Bytes;
+use http::{Request, Response};
+
+use crate::arn::is_account;
+use crate::body::Body;
+use crate::catalog::{Catalog, Common, Mode, Settings};
+use crate::errors::Fault;
+use crate::http_protocol;
+use crate::limits::DEFAULT_SHARD_LIMIT;
+use crate::operations::Call;
+use crate::signature::Credentials;
+use crate::validate::Validator;
+use crate::wire::Format;
+use crate::{CreateError, OpenError};
+
+/// How a [`Service`] behaves.
+///
+/// ```
+/// use anabranch::Durability;
+/// use anabranch_server::ServiceOptions;
+///
+/// let options = ServiceOptions { durability: Durability::Buffered, region: "eu-west-1".to_owned(), ..ServiceOptions::default() };
+/// assert_eq!(options.account, "000000000000");
+/// ```
+#[derive(Debug, Clone)]
+pub struct ServiceOptions {
+    /// What an acknowledged put to a stream that is made from now on survives: [`Durability::Synced`], a power cut, unless told otherwise.
+    pub durability: Durability,
+    /// The account of those whose access key is not twelve digits; `000000000000` by default.
+    pub account: String,
+    /// The region of those whose signature names none; `us-east-1` by default.
+    pub region: String,
+    /// Open shards of the provisioned streams of an account in a region; [`DEFAULT_SHARD_LIMIT`] by default.
+    pub shard_limit: u32,
+    /// Whether shards have the service's [quotas](anabranch::Quotas::kinesis), so that clients are throttled as by it; off by default.
+    pub enforce_limits: bool,
+    /// Who may ask. Where there are none, everybody may: signatures are read then and not verified.
+    pub credentials: Vec<Credentials>,
+}
+
+impl Default for ServiceOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Synced,
+            account: "000000000000".to_owned(),
+            region: "us-east-1".to_owned(),
+            shard_limit: DEFAULT_SHARD_LIMIT,
+            enforce_limits: false,
+            credentials: Vec::new(),
+        }
+    }
+}
+
+/// The Kinesis protocol over the streams of a directory: requests in, answers out. Clones share it.
+///
+/// It has no socket and no threads of its own but one of each account and region, for flushes and retention. [`Server`](crate::Server) puts it behind a port; a test calls it directly, with
+/// a [manual clock](anabranch::ManualClock) and a [simulated disk](anabranch::SimulatedDisk) if it likes:
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path();
+/// use anabranch_server::{Service, ServiceOptions};
+///
+/// let service = Service::open(path, ServiceOptions::default())?;
+/// service.create_stream("clicks", 1)?;
+/// let put = http::Request::post("/")
+///     .header("content-type", "application/x-amz-json-1.1")
+///     .header("x-amz-target", "Kinesis_20131202.PutRecord")
+///     .header("x-amz-date", "20261126T000000Z")
+///     .header("authorization", "AWS4-HMAC-SHA256 Credential=me/20261126/us-east-1/kinesis/aws4_request, SignedHeaders=host, Signature=00")
+///     .body(r#"{"StreamName": "clicks", "Data": "aGVsbG8=", "PartitionKey": "a"}"#.into())?;
+/// let answer = service.respond(put);
+/// assert_eq!(answer.status(), 200);
+/// assert!(answer.body().bytes().starts_with(br#"{"ShardId":"shardId-000000000000","#));
+/// service.close()?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Service {
+    core: Arc<Core>,
+}
+
+/// What all clones share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) options: ServiceOptions,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) catalog: Catalog,
+}
+
+impl Service {
+    /// Opens the streams of a directory, which is made if there is none. Streams are opened when they are first asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; of options, an account that is not twelve digits or a region that is no name.
+    pub fn open(path: impl AsRef<Path>, options: ServiceOptions) -> Result<Self, OpenError> {
+        Self::open_on(path, options, Arc::new(SystemClock::new()), Arc::new(Disk))
+    }
+
+    /// Opens it on another clock and another storage than the machine's.
+    pub fn open_on(
+        path: impl AsRef<Path>,
+        options: ServiceOptions,
+        clock: Arc<dyn Clock>,
+        storage: Arc<dyn Storage>,
+    ) -> Result<Self, OpenError> {
+        if !is_account(&options.account) {
+            return Err(OpenError::Option(format!("account {:?}; it has twelve digits", options.account)));
+        }
+        if !http_protocol::is_region(&options.region) {
+            return Err(OpenError::Option(format!("region {:?}; it is a name as us-east-1", options.region)));
+        }
+        let common = Common {
+            clock: Arc::clone(&clock),
+            storage,
+            durability: options.durability,
+            enforce_limits: options.enforce_limits,
+            shard_limit: options.shard_limit,
+        };
+        let catalog = Catalog::open(path.as_ref().to_path_buf(), common)?;
+        Ok(Self { core: Arc::new(Core { options, clock, catalog }) })
+    }
+
+    /// Answers a request. Waits for the disk where its operation has to: see [`may_wait`](Self::may_wait).
+    pub fn respond(&self, request: Request<Bytes>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        http_protocol::respond(&self.core, &parts, &body)
+    }
+
+    /// Whether [`respond`](Self::respond) may have to wait for the disk: then it should run where nobody else is kept waiting.
+    pub fn may_wait(&self, parts: &http::request::Parts) -> bool {
+        http_protocol::may_wait(&self.core, parts)
+    }
+
+    /// Makes a stream in the default account and region, unless there is one of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError`]: what `CreateStream` would answer.
+    pub fn create_stream(&self, name: &str, shards: u32) -> Result<(), CreateError> {
+        let Core { options, clock, catalog } = &*self.core;
+        let create = || -> Result<(), Fault> {
+            let call = Call {
+                catalog,
+                shard_limit: options.shard_limit,
+                account: options.account.clone(),
+                region: options.region.clone(),
+                format: Format::Json,
+                now: clock.now(),
+            };
+            let mut check = Validator::default();
+            check.name("streamName", Some(name));
+            check.range("shardCount", Some(shards.into()), 1, crate::limits::MAX_STREAM_SHARDS.into());
+            check.finish()?;
+            let territory = call.own_territory()?;
+            if territory.stream(name).is_some() {
+                return Ok(());
+            }
+            territory.create(name, &Settings::new(call.now, Mode::Provisioned), shards)
+        };
+        create().map_err(|fault| CreateError(fault.message.unwrap_or_default()))
+    }
+
+    /// Makes everything durable and ends all writing. Requests that come later open the streams anew.
+    ///
+    /// # Errors
+    ///
+    /// The first failure of a stream; all are tried.
+    pub fn close(&self) -> anabranch::Result<()> {
+        self.core.catalog.close()
+    }
+}

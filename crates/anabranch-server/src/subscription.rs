@@ -1,0 +1,215 @@
+//! A subscription to a shard: events with records, pushed as they come, for five minutes or until the shard ends.
+//!
+//! A subscription is asked for its next event and never waits, so that thousands of them need no threads, and so that a test moves it by its clock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anabranch::{Error, Record, ShardId, ShardIterator, Timestamp};
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::catalog::Entry;
+use crate::errors::{Fault, FaultKind};
+use crate::event_stream::message;
+use crate::limits::{HEARTBEAT_MS, MAX_EVENT_BYTES, MAX_GET_RECORDS, SUBSCRIPTION_GUARD_MS, SUBSCRIPTION_MS};
+use crate::operations::{Call, ChildShardShape, Position, RecordShape, child_shapes, open_reader};
+use crate::sequence::{Sequence, second};
+use crate::wire::Format;
+
+/// Who is subscribed to which shard of a stream: one at a time for a consumer.
+#[derive(Debug, Default)]
+pub(crate) struct Subscribers(Mutex<BTreeMap<(i64, ShardId), Ticket>>);
+
+/// The right of a subscription to go on.
+#[derive(Debug, Clone)]
+pub(crate) struct Ticket {
+    begun: Timestamp,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Subscribers {
+    /// Begins a subscription, and ends the one before it; for five seconds that one is safe. `consumer` is the second of its ARN.
+    pub(crate) fn begin(&self, consumer: i64, shard_id: ShardId, now: Timestamp) -> Result<Ticket, Fault> {
+        let mut tickets = self.0.lock();
+        if let Some(ticket) = tickets.get(&(consumer, shard_id)) {
+            let age = now.as_millis().saturating_sub(ticket.begun.as_millis());
+            if (0..SUBSCRIPTION_GUARD_MS).contains(&age) {
+                return Err(Fault::in_use(format!(
+                    "Another active subscription exists for this consumer: its subscription to {shard_id} is {age} ms old."
+                )));
+            }
+            ticket.is_over.store(true, Ordering::SeqCst);
+        }
+        let ticket = Ticket { begun: now, is_over: Arc::default() };
+        tickets.retain(|_, ticket| now.as_millis().saturating_sub(ticket.begun.as_millis()) < SUBSCRIPTION_MS);
+        tickets.insert((consumer, shard_id), ticket.clone());
+        Ok(ticket)
+    }
+
+    /// Ends those of a consumer that is gone.
+    pub(crate) fn end_all(&self, consumer: i64) {
+        for ((of, _), ticket) in &*self.0.lock() {
+            if *of == consumer {
+                ticket.is_over.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+/// What a look at a subscription found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Bytes to be sent.
+    Event(Vec<u8>),
+    /// Nothing yet.
+    Later,
+    /// There will be no more.
+    Over,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Beginning,
+    Running,
+    Over,
+}
+
+/// One subscription.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    entry: Arc<Entry>,
+    shard_id: ShardId,
+    reader: ShardIterator,
+    ticket: Ticket,
+    format: Format,
+    state: State,
+    /// When the last event was sent; heartbeats count from it.
+    told: Timestamp,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct EventShape<'a> {
+    records: Vec<RecordShape<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    continuation_sequence_number: Option<Sequence>,
+    millis_behind_latest: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    child_shards: Option<Vec<ChildShardShape>>,
+}
+
+impl Subscription {
+    pub(crate) fn new(
+        entry: Arc<Entry>,
+        consumer: &str,
+        (shard_id, position): (ShardId, Position),
+        ticket: Ticket,
+        call: &Call<'_>,
+    ) -> Result<Self, Fault> {
+        let reader = open_reader(&entry, &entry.stream()?, shard_id, position)?;
+        let reader = reader.dedicated(consumer).map_err(|error| entry.fault(error))?;
+        let (format, told) = (call.format, call.now);
+        Ok(Self { entry, shard_id, reader, ticket, format, state: State::Beginning, told })
+    }
+
+    /// The next event, if there is one now.
+    pub(crate) fn next(&mut self, now: Timestamp) -> Next {
+        match self.state {
+            State::Over => Next::Over,
+            State::Beginning => {
+                self.state = State::Running;
+                self.told = Timestamp::from_millis(i64::MIN); // the first event comes at once, records or not
+                let headers = self.headers("event", (":event-type", "initial-response"));
+                Next::Event(message(&headers, self.empty_document()))
+            }
+            State::Running if self.ticket.is_over.load(Ordering::SeqCst) => {
+                let message = "Another subscription of this consumer to the shard took over, or the consumer was deregistered.";
+                self.fail(&Fault::in_use(message))
+            }
+            State::Running => self.event(now).unwrap_or_else(|fault| self.fail(&fault)),
+        }
+    }
+
+    fn event(&mut self, now: Timestamp) -> Result<Next, Fault> {
+        if now.as_millis().saturating_sub(self.ticket.begun.as_millis()) >= SUBSCRIPTION_MS {
+            self.state = State::Over;
+            return Ok(Next::Over);
+        }
+        let records = self.records()?;
+        let end = self.reader.end_of_shard();
+        let is_silent = now.as_millis().saturating_sub(self.told.as_millis()) >= HEARTBEAT_MS;
+        if records.is_empty() && end.is_none() && !is_silent {
+            return Ok(Next::Later);
+        }
+        if end.is_some() {
+            self.state = State::Over;
+        }
+        self.told = now;
+        let event = EventShape {
+            records: RecordShape::all(&self.entry, &records)?,
+            continuation_sequence_number: if end.is_some() { None } else { Some(self.continuation(&records)?) },
+            millis_behind_latest: self.reader.millis_behind_latest().map_err(|error| self.entry.fault(error))?,
+            child_shards: end.as_deref().and_then(child_shapes),
+        };
+        let payload = self.format.write(&event)?;
+        Ok(Next::Event(message(&self.headers("event", (":event-type", "SubscribeToShardEvent")), &payload)))
+    }
+
+    /// What an event holds; the consumer's quota may say that there is nothing to have yet.
+    fn records(&mut self) -> Result<Vec<Record>, Fault> {
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        while records.len() < MAX_GET_RECORDS && bytes < MAX_EVENT_BYTES {
+            match self.reader.next_records(1) {
+                Ok(next) if next.is_empty() => break,
+                Ok(next) => {
+                    bytes += next
+                        .iter()
+                        .map(|record| record.data().len() + record.partition_key().len())
+                        .sum::<usize>();
+                    records.extend(next);
+                }
+                Err(Error::ThroughputExceeded { .. }) => break,
+                Err(Error::Lost { .. }) => {} // said once; it goes on behind them
+                Err(Error::Trimmed { earliest, .. }) => {
+                    let stream = self.entry.stream()?;
+                    self.reader = open_reader(&self.entry, &stream, self.shard_id, Position::At(earliest.get()))?;
+                }
+                Err(_) if !records.is_empty() => break, // met again where it stands
+                Err(error) => return Err(self.entry.fault(error)),
+            }
+        }
+        Ok(records)
+    }
+
+    /// The number of the last record before the place where reading goes on: subscribing after it misses nothing.
+    fn continuation(&self, records: &[Record]) -> Result<Sequence, Fault> {
+        let numbers = self.entry.numbers(self.shard_id)?;
+        let written = records.last().map_or(0, |record| second(record.arrival()));
+        let last = self.reader.next_sequence_number().get().checked_sub(1);
+        Ok(last.map_or_else(|| numbers.starting(), |last| numbers.record(last, written)))
+    }
+
+    fn fail(&mut self, fault: &Fault) -> Next {
+        self.state = State::Over;
+        let name = match fault.kind {
+            FaultKind::InternalFailure => "InternalFailureException",
+            kind => kind.name(),
+        };
+        let document = BTreeMap::from([("message", fault.message.clone().unwrap_or_default())]);
+        let payload = self.format.write(&document).unwrap_or_default();
+        Next::Event(message(&self.headers("exception", (":exception-type", name)), &payload))
+    }
+
+    fn headers<'h>(&self, kind: &'h str, typed: (&'h str, &'h str)) -> [(&'h str, &'h str); 3] {
+        [(":message-type", kind), typed, (":content-type", self.format.content_type())]
+    }
+
+    fn empty_document(&self) -> &'static [u8] {
+        match self.format {
+            Format::Json => b"{}",
+            Format::Cbor => b"\xa0",
+        }
+    }
+}

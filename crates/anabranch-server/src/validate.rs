@@ -1,0 +1,147 @@
+//! The generic validator: lengths, ranges, patterns and enumerations of members, and its texts. All faults of a request are told at once, up to ten.
+
+use std::fmt::Display;
+
+use crate::errors::{Fault, FaultKind};
+
+const MOST_FAULTS: usize = 10;
+
+/// A regular expression of the model, by its text and by what it means.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pattern {
+    text: &'static str,
+    holds: fn(&str) -> bool,
+}
+
+/// Names of streams, consumers and shards.
+pub(crate) const NAME: Pattern = Pattern {
+    text: "[a-zA-Z0-9_.-]+",
+    holds: |text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)),
+};
+pub(crate) const HASH_KEY: Pattern = Pattern { text: "0|([1-9]\\d{0,38})", holds: |text| is_number(text, 39) };
+pub(crate) const SEQUENCE: Pattern = Pattern { text: "0|([1-9]\\d{0,128})", holds: |text| is_number(text, 129) };
+pub(crate) const STREAM_ARN: Pattern =
+    Pattern { text: "arn:aws.*:kinesis:.*:\\d{12}:stream/\\S+", holds: crate::arn::is_stream };
+pub(crate) const CONSUMER_ARN: Pattern = Pattern {
+    text: "^(arn):aws.*:kinesis:.*:\\d{12}:.*stream\\/[a-zA-Z0-9_.-]+\\/consumer\\/[a-zA-Z0-9_.-]+:[0-9]+",
+    holds: crate::arn::is_consumer,
+};
+pub(crate) const RESOURCE_ARN: Pattern =
+    Pattern { text: "arn:aws.*:kinesis:.*:\\d{12}:.*stream/\\S+", holds: crate::arn::is_stream };
+
+fn is_number(text: &str, digits: usize) -> bool {
+    let is_plain = text.len() <= digits && text.bytes().all(|b| b.is_ascii_digit());
+    is_plain && (text == "0" || text.bytes().next().is_some_and(|first| first != b'0'))
+}
+
+/// Collects what is wrong with a request.
+#[derive(Debug, Default)]
+pub(crate) struct Validator {
+    faults: Vec<String>,
+}
+
+impl Validator {
+    pub(crate) fn required<T>(&mut self, path: &str, value: Option<&T>) {
+        if value.is_none() {
+            self.fault("null", path, "Member must not be null");
+        }
+    }
+
+    /// Characters of a text.
+    pub(crate) fn length(&mut self, path: &str, value: Option<&str>, least: usize, most: usize) {
+        if let Some(value) = value {
+            self.size(path, &quoted(value), value.chars().count(), least, most);
+        }
+    }
+
+    /// The length of something whose print is not its value.
+    pub(crate) fn size(&mut self, path: &str, print: &str, length: usize, least: usize, most: usize) {
+        if length < least {
+            self.fault(print, path, &format!("Member must have length greater than or equal to {least}"));
+        }
+        if length > most {
+            self.fault(print, path, &format!("Member must have length less than or equal to {most}"));
+        }
+    }
+
+    pub(crate) fn range(&mut self, path: &str, value: Option<i64>, least: i64, most: i64) {
+        let Some(value) = value else { return };
+        if value < least {
+            self.fault(&quoted(value), path, &format!("Member must have value greater than or equal to {least}"));
+        }
+        if value > most {
+            self.fault(&quoted(value), path, &format!("Member must have value less than or equal to {most}"));
+        }
+    }
+
+    pub(crate) fn pattern(&mut self, path: &str, value: Option<&str>, pattern: Pattern) {
+        if let Some(value) = value.filter(|value| !(pattern.holds)(value)) {
+            let constraint = format!("Member must satisfy regular expression pattern: {}", pattern.text);
+            self.fault(&quoted(value), path, &constraint);
+        }
+    }
+
+    pub(crate) fn one_of(&mut self, path: &str, value: Option<&str>, allowed: &[&str]) {
+        if let Some(value) = value.filter(|value| !allowed.contains(value)) {
+            let constraint = format!("Member must satisfy enum value set: [{}]", allowed.join(", "));
+            self.fault(&quoted(value), path, &constraint);
+        }
+    }
+
+    /// A name of 1 to 128 characters.
+    pub(crate) fn name(&mut self, path: &str, value: Option<&str>) {
+        self.pattern(path, value, NAME);
+        self.length(path, value, 1, 128);
+    }
+
+    pub(crate) fn fault(&mut self, print: &str, path: &str, constraint: &str) {
+        self.faults.push(format!("Value {print} at '{path}' failed to satisfy constraint: {constraint}"));
+    }
+
+    pub(crate) fn finish(mut self) -> Result<(), Fault> {
+        self.faults.truncate(MOST_FAULTS);
+        let count = self.faults.len();
+        let errors = match count {
+            0 => return Ok(()),
+            1 => "error",
+            _ => "errors",
+        };
+        let message = format!("{count} validation {errors} detected: {}", self.faults.join("; "));
+        Err(Fault::new(FaultKind::Validation, message))
+    }
+}
+
+fn quoted(value: impl Display) -> String {
+    format!("'{value}'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_told_together() {
+        let mut check = Validator::default();
+        check.required("shardId", None::<&&str>);
+        check.name("streamName", Some("a b"));
+        check.range("limit", Some(10_001), 1, 10_000);
+        check.one_of("type", Some("X"), &["A", "B"]);
+        let message = check.finish().unwrap_err().message.unwrap();
+        assert_eq!(
+            message,
+            "4 validation errors detected: Value null at 'shardId' failed to satisfy constraint: Member must not be null; \
+             Value 'a b' at 'streamName' failed to satisfy constraint: Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+; \
+             Value '10001' at 'limit' failed to satisfy constraint: Member must have value less than or equal to 10000; \
+             Value 'X' at 'type' failed to satisfy constraint: Member must satisfy enum value set: [A, B]"
+        );
+    }
+
+    #[test]
+    fn numbers_have_no_leading_zeros_and_an_end() {
+        for (text, holds) in [("0", true), ("10", true), ("01", false), ("", false), ("-1", false)] {
+            assert_eq!((HASH_KEY.holds)(text), holds, "{text}");
+        }
+        assert!((HASH_KEY.holds)(&"9".repeat(39)) && !(HASH_KEY.holds)(&"9".repeat(40)));
+        assert!((SEQUENCE.holds)(&"9".repeat(129)) && !(SEQUENCE.holds)(&"9".repeat(130)));
+    }
+}

@@ -1,0 +1,112 @@
+//! Closing and crashes: what was acknowledged is there, with the same numbers and settings.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anabranch::storage::{Access, Storage};
+use anabranch::{Crash, SimulatedDisk};
+use anabranch_server::{Service, ServiceOptions};
+use serde_json::json;
+
+use crate::support::{World, arn, data, shard};
+
+/// The service on the same disk again.
+fn again(world: World, disk: SimulatedDisk) -> World {
+    let service =
+        Service::open_on("/data", ServiceOptions::default(), world.clock.clone(), Arc::new(disk.clone())).unwrap();
+    World { service, disk, clock: world.clock }
+}
+
+fn fill(world: &World) -> (String, Vec<String>) {
+    world.put("a", "one");
+    world.ok("SplitShard", json!({"StreamName": "s", "ShardToSplit": shard(0), "NewStartingHashKey": "5"}));
+    world.put("a", "two");
+    world.ok("AddTagsToStream", json!({"StreamName": "s", "Tags": {"a": "1"}}));
+    (listing(world), vec!["one".to_owned(), "two".to_owned()])
+}
+
+fn listing(world: &World) -> String {
+    let shards = world.ok("ListShards", json!({"StreamName": "s"}));
+    let tags = world.ok("ListTagsForStream", json!({"StreamName": "s"}));
+    format!("{shards} {tags} {}", world.read(&world.iterator(&shard(2), "TRIM_HORIZON"))["Records"])
+}
+
+#[test]
+fn a_closed_service_goes_on_where_it_was() {
+    let world = World::with_stream(1);
+    let (before, _) = fill(&world);
+    let iterator = world.iterator(&shard(2), "TRIM_HORIZON");
+    world.service.close().unwrap();
+    let disk = world.disk.clone();
+    let world = again(world, disk);
+    assert_eq!(listing(&world), before);
+    assert_eq!(data(&world.read(&iterator)), ["two"], "iterators too");
+}
+
+#[test]
+fn a_power_cut_takes_nothing_that_was_acknowledged() {
+    for seed in 0..20 {
+        let world = World::with_stream(1);
+        let (before, records) = fill(&world);
+        let disk = world.disk.crash(Crash::PowerLost { seed });
+        let world = again(world, disk);
+        assert_eq!(listing(&world), before, "seed {seed}");
+        assert_eq!([world.all(&shard(0)), world.all(&shard(2))].concat(), records, "seed {seed}");
+    }
+}
+
+#[test]
+fn damaged_settings_are_the_error_of_their_stream_alone() {
+    let world = World::with_stream(1);
+    world.ok("CreateStream", json!({"StreamName": "t", "ShardCount": 1}));
+    world.put("a", "one");
+    world.service.close().unwrap();
+    let path = Path::new("/data/000000000000/us-east-1/settings/s.json");
+    let file = world.disk.open_file(path, Access::Write).unwrap();
+    let mut kept = [0; 8];
+    file.read_at(&mut kept, 0).unwrap();
+    file.write_at(b"XXXXXXXX", 0).unwrap();
+    let disk = world.disk.clone();
+    let world = again(world, disk);
+    let answer = world.send("DescribeStreamSummary", &json!({"StreamName": "s"}));
+    assert_eq!(answer.status(), 500);
+    let text = String::from_utf8_lossy(answer.body().bytes()).into_owned();
+    assert!(text.contains("damaged: /data/000000000000/us-east-1/settings/s.json"), "{text}");
+    world.ok("DescribeStreamSummary", json!({"StreamName": "t"}));
+    // Mended, it is what it was.
+    file.write_at(&kept, 0).unwrap();
+    let disk = world.disk.clone();
+    let world = again(world, disk);
+    assert_eq!(world.all(&shard(0)), ["one"]);
+}
+
+#[test]
+fn a_stream_whose_settings_are_lost_keeps_its_records() {
+    let world = World::with_stream(1);
+    world.put("a", "one");
+    world.service.close().unwrap();
+    world.disk.remove_file(Path::new("/data/000000000000/us-east-1/settings/s.json")).unwrap();
+    let disk = world.disk.clone();
+    let world = again(world, disk);
+    assert_eq!(world.all(&shard(0)), ["one"]);
+    assert_eq!(
+        world.ok("DescribeStreamSummary", json!({"StreamName": "s"}))["StreamDescriptionSummary"]["StreamARN"],
+        arn("s")
+    );
+}
+
+/// A child's numbers are above its parents' even if the clock goes back between them.
+#[test]
+fn numbers_rise_from_parents_to_children_whatever_the_clock_does() {
+    let world = World::with_stream(1);
+    let first = world.put("a", "one")["SequenceNumber"].as_str().unwrap().to_owned();
+    world.clock.set(anabranch::Timestamp::from_millis(1_000_000_000_000));
+    world.ok("SplitShard", json!({"StreamName": "s", "ShardToSplit": shard(0), "NewStartingHashKey": "5"}));
+    let second = world.put("a", "two")["SequenceNumber"].as_str().unwrap().to_owned();
+    assert!(first < second);
+    world.service.close().unwrap();
+    let disk = world.disk.clone();
+    let world = again(world, disk);
+    let answer = world.read(&world.iterator(&shard(2), "TRIM_HORIZON"));
+    assert_eq!(answer["Records"][0]["SequenceNumber"], second);
+}

@@ -1,0 +1,133 @@
+//! Retention, tags, monitoring, encryption, policies, throughput.
+
+use serde_json::{Value, json};
+
+use crate::support::{ACCOUNT, World, arn, shard};
+
+#[test]
+fn retention_has_its_bounds_and_its_directions() {
+    let world = World::with_stream(1);
+    let hours = |hours: i64| json!({"StreamName": "s", "RetentionPeriodHours": hours});
+    let (up, down, invalid) =
+        ("IncreaseStreamRetentionPeriod", "DecreaseStreamRetentionPeriod", "InvalidArgumentException");
+    world.refused(
+        up,
+        hours(23),
+        invalid,
+        "Minimum allowed retention period is 24 hours. Requested retention period (23 hours) is too short.",
+    );
+    world.refused(
+        up,
+        hours(8_761),
+        invalid,
+        "Maximum allowed retention period is 8760 hours. Requested retention period (8761 hours) is too long.",
+    );
+    world.ok(up, hours(48));
+    world.refused(
+        up,
+        hours(25),
+        invalid,
+        "Requested retention period (25 hours) for stream s can not be shorter than existing retention period (48 hours). Use \
+         DecreaseRetentionPeriod API.",
+    );
+    world.refused(
+        down,
+        hours(49),
+        invalid,
+        "Requested retention period (49 hours) for stream s can not be longer than existing retention period (48 hours). Use \
+         IncreaseRetentionPeriod API.",
+    );
+    assert_eq!(
+        world.ok("DescribeStream", json!({"StreamName": "s"}))["StreamDescription"]["RetentionPeriodHours"],
+        48
+    );
+    world.put("a", "x");
+    world.advance(25 * 3_600_000);
+    assert_eq!(world.all(&shard(0)), ["x"]);
+    world.ok(down, hours(24));
+    assert_eq!(world.all(&shard(0)), [""; 0], "out of reach at once");
+}
+
+#[test]
+fn tags_of_both_kinds_are_the_same_tags() {
+    let world = World::with_stream(1);
+    world.ok("AddTagsToStream", json!({"StreamName": "s", "Tags": {"b": "2", "a": "1"}}));
+    world.ok("TagResource", json!({"ResourceARN": arn("s"), "Tags": {"c": ""}}));
+    let tag = |key: &str, value: &str| json!({"Key": key, "Value": value});
+    let list = |more: Value| world.ok("ListTagsForStream", more);
+    assert_eq!(
+        list(json!({"StreamName": "s"})),
+        json!({"Tags": [tag("a", "1"), tag("b", "2"), tag("c", "")], "HasMoreTags": false})
+    );
+    let page = list(json!({"StreamName": "s", "Limit": 1, "ExclusiveStartTagKey": "a"}));
+    assert_eq!(page, json!({"Tags": [tag("b", "2")], "HasMoreTags": true}));
+    world.ok("RemoveTagsFromStream", json!({"StreamName": "s", "TagKeys": ["a", "none"]}));
+    world.ok("UntagResource", json!({"ResourceARN": arn("s"), "TagKeys": ["b"]}));
+    assert_eq!(world.ok("ListTagsForResource", json!({"ResourceARN": arn("s")})), json!({"Tags": [tag("c", "")]}));
+    let many: Value =
+        (0..50).map(|number| (format!("k{number}"), json!("v"))).collect::<serde_json::Map<_, _>>().into();
+    let text = format!(
+        "Failed to add tags to stream s under account {ACCOUNT} because it cannot have more than 50 tags associated with it."
+    );
+    world.refused("AddTagsToStream", json!({"StreamName": "s", "Tags": many}), "InvalidArgumentException", &text);
+    world.refused(
+        "AddTagsToStream",
+        json!({"StreamName": "s", "Tags": {"a#": "x"}}),
+        "InvalidArgumentException",
+        "Some tags contain invalid characters. Valid characters: Unicode letters, digits, white space, _ . : / = + - @.",
+    );
+    assert_eq!(
+        world.ok("ListTagsForStream", json!({"StreamName": "s"}))["Tags"].as_array().unwrap().len(),
+        1,
+        "refused whole"
+    );
+}
+
+#[test]
+fn monitoring_is_told_before_and_after() {
+    let world = World::with_stream(1);
+    let metrics = |names: Value| json!({"StreamName": "s", "ShardLevelMetrics": names});
+    let answer = world.ok("EnableEnhancedMonitoring", metrics(json!(["ALL"])));
+    assert_eq!(answer["CurrentShardLevelMetrics"], json!([]));
+    assert_eq!(answer["DesiredShardLevelMetrics"].as_array().unwrap().len(), 7);
+    let answer = world.ok("DisableEnhancedMonitoring", metrics(json!(["IncomingBytes"])));
+    assert_eq!(answer["DesiredShardLevelMetrics"].as_array().unwrap().len(), 6);
+    assert_eq!(world.refusal("EnableEnhancedMonitoring", metrics(json!(["X"]))).0, "ValidationException");
+}
+
+#[test]
+fn encryption_is_reported_everywhere() {
+    let world = World::with_stream(1);
+    let body = json!({"StreamName": "s", "EncryptionType": "KMS", "KeyId": "alias/mine"});
+    world.ok("StartStreamEncryption", body.clone());
+    assert_eq!(world.put("a", "x")["EncryptionType"], "KMS");
+    assert_eq!(world.read(&world.iterator(&shard(0), "TRIM_HORIZON"))["Records"][0]["EncryptionType"], "KMS");
+    assert_eq!(world.ok("DescribeStream", json!({"StreamName": "s"}))["StreamDescription"]["KeyId"], "alias/mine");
+    world.ok("StopStreamEncryption", body);
+    assert!(world.put("a", "x").get("EncryptionType").is_none());
+    let none = json!({"StreamName": "s", "EncryptionType": "NONE", "KeyId": "k"});
+    world.refused("StartStreamEncryption", none, "InvalidArgumentException", "Encryption type must be KMS.");
+}
+
+#[test]
+fn policies_and_throughput_are_kept() {
+    let world = World::with_stream(1);
+    let of = json!({"ResourceARN": arn("s")});
+    assert_eq!(world.ok("GetResourcePolicy", of.clone()), json!({"Policy": "{}"}));
+    world.ok("PutResourcePolicy", json!({"ResourceARN": arn("s"), "Policy": "{\"Version\": \"2012-10-17\"}"}));
+    assert_eq!(world.ok("GetResourcePolicy", of.clone())["Policy"], "{\"Version\": \"2012-10-17\"}");
+    world.refused(
+        "PutResourcePolicy",
+        json!({"ResourceARN": arn("s"), "Policy": "x"}),
+        "InvalidArgumentException",
+        "The policy is no JSON document.",
+    );
+    world.ok("DeleteResourcePolicy", of.clone());
+    assert_eq!(world.ok("GetResourcePolicy", of)["Policy"], "{}");
+    let warm = json!({"StreamName": "s", "WarmThroughputMiBps": 100});
+    let text = format!("Request is invalid. Stream s under account {ACCOUNT} is not in On-Demand mode.");
+    world.refused("UpdateStreamWarmThroughput", warm.clone(), "ValidationException", &text);
+    world.ok("UpdateStreamMode", json!({"StreamARN": arn("s"), "StreamModeDetails": {"StreamMode": "ON_DEMAND"}}));
+    let throughput = json!({"TargetMiBps": 100, "CurrentMiBps": 0});
+    assert_eq!(world.ok("UpdateStreamWarmThroughput", warm)["WarmThroughput"], throughput);
+}

@@ -1,0 +1,87 @@
+//! What a port adds: HTTP/1.1, HTTP/2 that begins with its preface, bounds on bodies, an end.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anabranch_server::{Server, Service, ServiceOptions, limits};
+
+use crate::support::AUTHORIZATION;
+
+fn start(directory: &tempfile::TempDir) -> Server {
+    let service = Service::open(directory.path(), ServiceOptions::default()).unwrap();
+    service.create_stream("s", 1).unwrap();
+    Server::start(service, "127.0.0.1:0").unwrap()
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap(); // far above what anything takes
+    socket
+}
+
+fn head(operation: &str, length: usize) -> String {
+    format!(
+        "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/x-amz-json-1.1\r\nx-amz-date: 20260101T000000Z\r\n\
+         x-amz-target: Kinesis_20131202.{operation}\r\nauthorization: {AUTHORIZATION}\r\ncontent-length: {length}\r\n\r\n"
+    )
+}
+
+fn exchange(address: SocketAddr, operation: &str, body: &str) -> String {
+    let mut socket = connect(address);
+    socket.write_all(format!("{}{body}", head(operation, body.len())).as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+const PUT: &str = r#"{"StreamName": "s", "PartitionKey": "a", "Data": "aGVsbG8="}"#;
+
+#[test]
+fn what_is_put_through_a_port_is_there_after_it_was_stopped() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(&directory);
+    let answer = exchange(server.address(), "PutRecord", PUT);
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("x-amzn-requestid: "), "{answer}");
+    server.stop().unwrap();
+    let server = start(&directory);
+    let iterator = exchange(
+        server.address(),
+        "GetShardIterator",
+        r#"{"StreamName": "s", "ShardId": "0", "ShardIteratorType": "TRIM_HORIZON"}"#,
+    );
+    let (_, body) = iterator.split_once("\r\n\r\n").unwrap();
+    assert!(exchange(server.address(), "GetRecords", body).contains("aGVsbG8="));
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_client_may_begin_with_http_2() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(&directory);
+    let mut socket = connect(server.address());
+    // The preface, and an empty SETTINGS frame.
+    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    let mut frame = [0; 9];
+    socket.read_exact(&mut frame).unwrap();
+    assert_eq!(frame[3], 4, "SETTINGS are the first that a server of HTTP/2 says: {frame:?}");
+    drop(socket);
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_body_that_is_too_large_is_refused_and_the_next_request_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(&directory);
+    let mut socket = connect(server.address());
+    socket.write_all(head("PutRecord", limits::MAX_BODY_BYTES + 1).as_bytes()).unwrap();
+    let chunk = vec![b' '; 1 << 20];
+    while socket.write_all(&chunk).is_ok() {} // until it is cut off
+    let half = connect(server.address()); // one that says nothing, and one that goes away in the middle
+    let mut gone = connect(server.address());
+    gone.write_all(b"POST / HTTP/1.1\r\ncontent-le").unwrap();
+    drop(gone);
+    assert!(exchange(server.address(), "PutRecord", PUT).starts_with("HTTP/1.1 200 OK\r\n"));
+    drop(half);
+    server.stop().unwrap();
+}
