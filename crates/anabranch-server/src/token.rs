@@ -93,7 +93,11 @@ mod tests {
             let token = seal(Purpose::Iterator, issued, &payload);
             let bytes = base64_simd::STANDARD.decode_to_vec(&token).unwrap();
             assert_eq!(bytes[..8], PREFIX);
-            assert!((152..=280).contains(&bytes.len()) && (bytes.len() - 152) % 16 == 0, "{}", bytes.len());
+            assert!(
+                (152..=280).contains(&bytes.len()) && (bytes.len() - 152).is_multiple_of(16),
+                "{}",
+                bytes.len()
+            );
             let opened = open(Purpose::Iterator, &format!("\"{token}\"")).unwrap();
             assert_eq!((opened.issued, opened.payload), (issued, payload));
             assert!(open(Purpose::Shards, &token).is_none(), "of another purpose");

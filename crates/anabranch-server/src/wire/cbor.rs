@@ -118,8 +118,8 @@ mod tests {
         for end in 0..whole.len() {
             assert!(decode(&whole[..end]).is_none(), "{end}");
         }
-        assert!(decode(&[0x81; 100_000]).is_none(), "lists in lists");
-        assert!(decode(&[0xc1; 100_000]).is_none(), "tags of tags");
+        assert!(decode(&vec![0x81; 100_000]).is_none(), "lists in lists");
+        assert!(decode(&vec![0xc1; 100_000]).is_none(), "tags of tags");
         assert!(decode(b"\x9b\xff\xff\xff\xff\xff\xff\xff\xff\x01").is_none(), "a count that is not there");
         assert!(decode(b"\x5b\xff\xff\xff\xff\xff\xff\xff\xff\x01").is_none(), "bytes that are not there");
         assert!(decode(b"\xa0\xa0").is_none(), "something behind it");
