@@ -79,7 +79,11 @@ impl<'a> Agent<'a> {
         interrupt: &'a Interrupt,
         out: &'a Output,
     ) -> Result<Self, Failure> {
-        let directory = args.state.clone().unwrap_or_else(|| Registry::beside(&args.into));
+        let directory = match &args.state {
+            Some(directory) => directory.clone(),
+            None => Registry::beside(&args.into)
+                .map_err(|error| Failure::State { path: args.into.clone(), reason: error.to_string() })?,
+        };
         let stream_id = stream.describe()?.stream_id.to_string();
         let (registry, state, is_first) = Registry::open(&directory, &stream_id)?;
         let files = Files::new(known_files(stream, &state)?, args.idle, &[&args.into, &directory]);
@@ -203,6 +207,7 @@ impl<'a> Agent<'a> {
     fn read_all(&mut self) -> Result<bool, Failure> {
         let mut has_more = false;
         let mut held_back = HashSet::new();
+        let families = self.files.families();
         for place in 0..self.files.list.len() {
             if self.interrupt.requested() {
                 return Ok(false);
@@ -210,12 +215,12 @@ impl<'a> Agent<'a> {
             if self.files.list[place].awaits_copy() {
                 return Ok(true); // the next look at once
             }
-            let name = self.files.list[place].entry.name.clone();
-            if !held_back.contains(&name) {
+            let family = families[place];
+            if !held_back.contains(&family) {
                 has_more |= self.read(place)?;
             }
             if self.files.list[place].comes_first() {
-                held_back.insert(name);
+                held_back.insert(family);
             }
         }
         Ok(has_more)
@@ -231,7 +236,10 @@ impl<'a> Agent<'a> {
             return Ok(false);
         }
         self.reader.reset();
-        match self.read_on(place, ending) {
+        let was_open = file.is_open();
+        let outcome = self.read_on(place, ending);
+        self.files.keep_few_open(place, was_open);
+        match outcome {
             Ok(has_more) => {
                 self.files.list[place].tried = if has_more { None } else { trying };
                 Ok(has_more)
@@ -251,8 +259,10 @@ impl<'a> Agent<'a> {
 
     fn read_on(&mut self, place: usize, ending: Ending) -> Result<bool, Halt> {
         let file = self.files.list[place].open()?;
-        if let Some(range) = self.files.list[place].unconfirmed {
-            self.put_again(place, &file, range)?;
+        if let Some(range) = self.files.list[place].unconfirmed
+            && !self.put_again(place, &file, range)?
+        {
+            return Ok(false);
         }
         if !self.skip_header(place, &file, ending)? {
             return Ok(false);
@@ -300,28 +310,35 @@ impl<'a> Agent<'a> {
         Ok(true)
     }
 
-    /// Makes the last batch of the run before again, and has the stream complete it.
-    fn put_again(&mut self, place: usize, file: &File, range: FileRange) -> Result<(), Halt> {
+    /// Makes the last batch of the run before again, and has the stream complete it. False if the file is another by now: the next look finds out.
+    fn put_again(&mut self, place: usize, file: &File, range: FileRange) -> Result<bool, Halt> {
         let followed = &mut self.files.list[place];
-        let again = self.reader.gather_again(file, origin(followed), range)?;
+        let again = match self.reader.gather_again(file, origin(followed), range) {
+            Err(Stop::Refused { .. }) => None,
+            gathered => gathered?,
+        };
         if !followed.held(range.end)? {
-            return Ok(());
+            return Ok(false);
         }
         let again = again.filter(|again| again.range == range && !again.batch.is_empty());
-        let again = again.ok_or_else(|| self.other_records(place, range))?;
-        let outcome = self.put(place, &again);
-        outcome.map_err(|failure| match failure {
-            Failure::Stream(Error::BatchMismatch { .. }) => self.other_records(place, range),
-            failure => failure,
-        })?;
+        match again.map(|again| self.put(place, &again)) {
+            None | Some(Err(Failure::Stream(Error::BatchMismatch { .. }))) => self.give_up_batch(place, range),
+            Some(outcome) => outcome?,
+        }
         self.files.list[place].unconfirmed = None;
-        Ok(())
+        Ok(true)
     }
 
-    fn other_records(&self, place: usize, range: FileRange) -> Failure {
-        let input = self.files.list[place].path().display().to_string();
-        let reason = "the last run put other records of these bytes: the file was changed, not only appended to";
-        Failure::Record { input, offset: range.start, reason: reason.to_owned() }
+    /// The bytes of a batch are not what they were, and never will be: the file lost its end in a power cut and grew again, or somebody changed it.
+    fn give_up_batch(&mut self, place: usize, range: FileRange) {
+        let file = &mut self.files.list[place];
+        let (path, FileRange { start, end }) = (file.path().display(), range);
+        let why = "the last run put other records of them, as before a power cut";
+        self.out.note(format_args!(
+            "{path}: its bytes {start} to {end} may be in the stream in part: {why}; goes on behind them"
+        ));
+        file.skip_unconfirmed();
+        self.is_ahead = true;
     }
 
     fn put(&mut self, place: usize, gathered: &Gathered) -> Result<(), Failure> {

@@ -1,5 +1,6 @@
 //! Arguments of `tail`.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -163,7 +164,10 @@ impl RecordArgs {
     fn check(&self) -> Result<(), Failure> {
         let is_csv = self.format == Some(FormatName::Csv);
         let is_regex = self.format == Some(FormatName::Regex);
-        let wrong = if is_csv == self.fields.is_empty() {
+        let mut names = HashSet::new();
+        let wrong = if !self.fields.iter().all(|name| names.insert(name)) {
+            "--fields has a name twice"
+        } else if is_csv == self.fields.is_empty() {
             "--format csv and --fields belong together"
         } else if !is_csv && self.csv_delimiter.is_some() {
             "--csv-delimiter belongs to --format csv"

@@ -148,11 +148,13 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Where it lies unless the user says otherwise: beside the stream, which keeps its directory to itself.
-    pub(crate) fn beside(stream: &Path) -> PathBuf {
+    /// Where it lies unless the user says otherwise: beside the stream, which keeps its directory to itself. However the directory was called, one stream
+    /// has one registry.
+    pub(crate) fn beside(stream: &Path) -> io::Result<PathBuf> {
+        let stream = stream.canonicalize()?;
         let mut name = stream.file_name().unwrap_or_default().to_owned();
         name.push(".agent");
-        stream.with_file_name(name)
+        Ok(stream.with_file_name(name))
     }
 
     /// Takes the directory, made if need be, and reads what is there; nothing at the very first run.
@@ -271,6 +273,17 @@ mod tests {
     #[test]
     fn producers_of_two_registries_have_different_names() {
         assert_ne!(State::new("s").prefix, State::new("s").prefix);
-        assert_eq!(Registry::beside(Path::new("/data/clicks")), Path::new("/data/clicks.agent"));
+    }
+
+    #[test]
+    fn it_lies_beside_the_stream_whatever_that_is_called() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().canonicalize().unwrap();
+        fs::create_dir_all(home.join("clicks")).unwrap();
+        fs::create_dir_all(home.join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(home.join("clicks"), home.join("elsewhere/link")).unwrap();
+        for called in ["clicks", "clicks/.", "elsewhere/link", "elsewhere/../clicks"] {
+            assert_eq!(Registry::beside(&home.join(called)).unwrap(), home.join("clicks.agent"), "{called}");
+        }
     }
 }

@@ -162,6 +162,46 @@ fn a_file_that_is_cut_off_goes_on_in_its_copy() {
 }
 
 #[test]
+fn a_copy_that_is_older_than_what_was_put_is_not_put_again() {
+    for long in ["", &"x".repeat(2_000)] {
+        let home = Home::with_stream(&[]);
+        let cut_off = || OpenOptions::new().write(true).open(home.path("app.log")).unwrap().set_len(0).unwrap();
+        let first = format!("one{long}");
+        home.append("app.log", format!("{first}\n"));
+        // A short copy would be a file of its own after --idle.
+        let options = ["--into", "s", "--poll", "5ms", "--idle", "1h", "--from", "start", "--key", "k"];
+        let agent = home.spawn(&[&["tail", "app.log*"], &options[..]].concat());
+        home.until_records(&[&first]);
+        fs::copy(home.path("app.log"), home.path("app.log.1")).unwrap();
+        // Between the copy and the cut.
+        home.append("app.log", "two\n");
+        home.until_records(&[&first, "two"]);
+        cut_off();
+        home.append("app.log", "three\n");
+        home.until_records(&[&first, "two", "three"]);
+        stop(agent);
+        home.once(&["app.log*"]);
+        assert_eq!(home.records().len(), 3);
+    }
+}
+
+#[test]
+fn a_file_that_lost_its_end_in_a_power_cut_is_not_put_again() {
+    let home = Home::with_stream(&[]);
+    let first = "x".repeat(2_000);
+    home.append("app.log", format!("{first}\none\ntwo\n"));
+    home.once(&["app.log"]);
+    let file = OpenOptions::new().write(true).open(home.path("app.log")).unwrap();
+    file.set_len(2_001 + 4).unwrap();
+    let done = home.once(&["app.log"]);
+    assert!(done.stderr.contains("app.log: shorter than when it was read"), "{done:?}");
+    assert_eq!(home.records(), [&first, "one", "two"]);
+    home.append("app.log", "new\n");
+    home.once(&["app.log"]);
+    assert_eq!(home.records(), [&first, "one", "two", "new"]);
+}
+
+#[test]
 fn a_file_that_is_cut_off_without_a_copy_begins_anew() {
     let home = Home::with_stream(&[]);
     home.append("app.log", "same\none\n");
@@ -427,6 +467,27 @@ fn a_batch_that_is_there_in_part_is_completed() {
     fs::write(home.path("s.agent/registry"), registry).unwrap();
     home.ok(&[&["tail", "app.log"], &options[..]].concat());
     assert_eq!(home.records().len(), 22);
+}
+
+#[test]
+fn a_batch_whose_bytes_are_others_now_does_not_stop_the_other_files() {
+    let home = Home::with_stream(&[]);
+    let options = ["--into", "s", "--once", "--key", "k"];
+    home.append("app.log", "first\n");
+    home.ok(&[&["tail", "*.log"], &options[..]].concat());
+    let name = text(&producers(&home)[0]["name"]).to_owned();
+    let stream = Stream::builder().open_existing(home.path("s")).unwrap();
+    stream.producer(&name).unwrap().put_batch(number(6, 12), &[PutEntry::new("k", b"lines")]).unwrap();
+    stream.close().unwrap();
+
+    // A power cut took that line, and the file grew again.
+    home.append("app.log", "a\nb\nc\nlast\n");
+    home.append("b.log", "b\n");
+    for note in [true, false] {
+        let done = home.ok(&[&["tail", "*.log"], &options[..]].concat());
+        assert_eq!(done.stderr.contains("app.log: its bytes 6 to 12"), note, "{done:?}");
+        assert_eq!(home.records(), ["first", "lines", "last", "b"]);
+    }
 }
 
 #[test]
