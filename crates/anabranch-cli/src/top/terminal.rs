@@ -13,9 +13,12 @@ use super::snapshot::{Snapshot, Watcher};
 use crate::exit::Failure;
 use crate::interrupt::{Interrupt, PATIENCE};
 
-/// Shows the stream until the user has seen enough. However this ends, also by a panic, the terminal is as it was.
+/// Shows the stream until the user has seen enough. However this ends, also by a panic or a second signal, the terminal is as it was.
 pub(crate) fn show(watcher: Watcher, interval: Duration, interrupt: &Interrupt) -> Result<(), Failure> {
-    let mut terminal = ratatui::try_init().map_err(Failure::Output)?;
+    interrupt.before_exit(|| _ = ratatui::try_restore());
+    let terminal = ratatui::try_init();
+    // What was done of it before it failed is undone.
+    let mut terminal = terminal.inspect_err(|_| _ = ratatui::try_restore()).map_err(Failure::Output)?;
     let outcome =
         View { watcher, before: None, screen: Screen::default() }.run(&mut terminal, interval, interrupt);
     let restored = ratatui::try_restore();
