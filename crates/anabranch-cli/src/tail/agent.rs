@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -68,6 +69,8 @@ struct Agent<'a> {
     /// Some position is not in the registry.
     is_ahead: bool,
     saved: Instant,
+    /// A file that could not be read.
+    unread: Option<(String, ErrorKind)>,
 }
 
 impl<'a> Agent<'a> {
@@ -104,6 +107,7 @@ impl<'a> Agent<'a> {
             has_looked: false,
             is_ahead: false,
             saved: Instant::now(),
+            unread: None,
         })
     }
 
@@ -114,8 +118,11 @@ impl<'a> Agent<'a> {
         loop {
             let has_more = self.read_all()?;
             self.let_go()?;
-            if self.interrupt.requested() || (self.args.once && !has_more) {
+            if self.interrupt.requested() {
                 return Ok(());
+            }
+            if self.args.once && !has_more {
+                return self.has_read_all();
             }
             if self.is_ahead && self.saved.elapsed() >= SAVE_INTERVAL {
                 self.save()?;
@@ -126,6 +133,17 @@ impl<'a> Agent<'a> {
             if self.look() {
                 self.save()?;
             }
+        }
+    }
+
+    /// Whether everything that was asked for was read, for those who do not look again.
+    fn has_read_all(&self) -> Result<(), Failure> {
+        if let Some(name) = matches::absent(&self.args.files) {
+            return Err(Failure::Input { input: name.clone(), error: ErrorKind::NotFound.into() });
+        }
+        match &self.unread {
+            Some((path, kind)) => Err(Failure::Input { input: path.clone(), error: (*kind).into() }),
+            None => Ok(()),
         }
     }
 
@@ -149,10 +167,12 @@ impl<'a> Agent<'a> {
         };
         let decides = self.is_first || self.args.once;
         let mut is_news = false;
+        self.unread = None;
         for _ in 0..MAX_LOOKS {
             let sightings = self.sightings();
             let looked = self.files.look(sightings, &mut self.state, begin, decides, &mut self.troubles);
             is_news |= looked.is_news;
+            self.unread = looked.unread;
             if looked.is_settled {
                 break;
             }
@@ -207,15 +227,13 @@ impl<'a> Agent<'a> {
     fn read_all(&mut self) -> Result<bool, Failure> {
         let mut has_more = false;
         let mut held_back = HashSet::new();
-        let families = self.files.families();
-        for place in 0..self.files.list.len() {
+        for (place, family) in self.files.families().into_iter().enumerate() {
             if self.interrupt.requested() {
                 return Ok(false);
             }
             if self.files.list[place].awaits_copy() {
                 return Ok(true); // the next look at once
             }
-            let family = families[place];
             if !held_back.contains(&family) {
                 has_more |= self.read(place)?;
             }
@@ -246,6 +264,7 @@ impl<'a> Agent<'a> {
             }
             Err(Halt::Stop(Stop::Unreadable(error))) => {
                 let path = self.files.list[place].path().to_owned();
+                self.unread = Some((path.display().to_string(), error.kind()));
                 self.troubles.note(&path, error);
                 Ok(false)
             }

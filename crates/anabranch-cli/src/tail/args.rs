@@ -37,12 +37,12 @@ pub(crate) struct TailArgs {
     #[arg(long, value_name = "PLACE", value_enum)]
     pub(crate) from: Option<From>,
 
-    /// Put everything that is there, also a last line without end, and exit
+    /// Put everything that is there, also a last line without end, and exit; with code 3 if a file could not be read, or has no wildcard and is not there
     #[arg(long)]
     pub(crate) once: bool,
 
     /// How often to look at the files; what came in the meantime is put together
-    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = parse_poll)]
     pub(crate) poll: Duration,
 
     /// Take a file that has not grown for so long as complete: the last record of --start-pattern, the last line of a
@@ -209,6 +209,15 @@ fn value_name(value: &impl ValueEnum) -> String {
 
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Without a pause it would be all that a processor does.
+fn parse_poll(text: &str) -> Result<Duration, String> {
+    let poll = parse_duration(text)?;
+    if poll < Duration::from_millis(1) {
+        return Err("1ms is the shortest pause".to_owned());
+    }
+    Ok(poll)
 }
 
 fn parse_csv_delimiter(text: &str) -> Result<u8, String> {

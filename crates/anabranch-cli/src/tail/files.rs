@@ -50,12 +50,14 @@ enum Met {
 }
 
 /// What a look at all files had for a result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Looked {
     /// The registry has to know something before a batch is put.
     pub(crate) is_news: bool,
     /// No file was renamed in the middle of it. Else a file may have been missed, which those behind it would overtake.
     pub(crate) is_settled: bool,
+    /// A file that could not be read.
+    pub(crate) unread: Option<(String, io::ErrorKind)>,
 }
 
 impl Looked {
@@ -63,6 +65,7 @@ impl Looked {
         if error.kind() == io::ErrorKind::NotFound {
             self.is_settled = false;
         } else {
+            self.unread = Some((sighting.path.display().to_string(), error.kind()));
             troubles.note(&sighting.path, error);
         }
     }
@@ -114,7 +117,7 @@ impl Files {
         troubles: &mut Troubles,
     ) -> Looked {
         let mut unknown = Vec::new();
-        let mut looked = Looked { is_news: false, is_settled: true };
+        let mut looked = Looked { is_news: false, is_settled: true, unread: None };
         let mut seen = HashSet::new();
         let places = self.places();
         for sighting in sightings {
@@ -549,7 +552,7 @@ mod tests {
         File::create(scene.home.path().join("log.1")).unwrap();
         assert!(!scene.take(before).is_settled);
         scene.append("log", "two\n");
-        assert_eq!(scene.look(&["log", "log.1"]), Looked { is_news: true, is_settled: true });
+        assert_eq!(scene.look(&["log", "log.1"]), Looked { is_news: true, is_settled: true, unread: None });
         assert_eq!(scene.files.list.len(), 1, "of an empty file nothing is known");
     }
 

@@ -96,6 +96,12 @@ fn paths(pattern: &str, troubles: &mut Troubles) -> Vec<PathBuf> {
     found
 }
 
+/// A name without wildcards of which there is no file.
+pub(crate) fn absent(patterns: &[String]) -> Option<&String> {
+    let is_name = |pattern: &&String| glob::Pattern::escape(pattern) == **pattern;
+    patterns.iter().filter(is_name).find(|name| fs::metadata(name).is_err())
+}
+
 /// A pattern as it is given on the command line.
 pub(crate) fn parse_pattern(text: &str) -> Result<String, String> {
     glob::Pattern::new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())

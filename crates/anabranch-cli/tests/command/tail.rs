@@ -307,16 +307,27 @@ fn what_is_no_readable_file_is_told_and_passed_over() {
     home.append("secret.log", "secret\n");
     fs::set_permissions(home.path("secret.log"), fs::Permissions::from_mode(0o000)).unwrap();
     let is_root = File::open(home.path("secret.log")).is_ok();
-    let done = home.once(&["*.log"]);
+    let done = home.run(&["tail", "*.log", "--once", "--into", "s", "--key", "k"]);
     if is_root {
         println!("skipped: for root every file is readable");
         return;
     }
+    assert!(done.is_code(3), "{done:?}");
     assert!(done.stderr.contains("secret.log: "), "{done:?}");
     assert_eq!(home.records(), ["fine"]);
     fs::set_permissions(home.path("secret.log"), fs::Permissions::from_mode(0o600)).unwrap();
     home.once(&["*.log"]);
     assert_eq!(home.records(), ["fine", "secret"]);
+}
+
+#[test]
+fn once_is_no_success_without_a_file_that_was_named() {
+    let home = Home::with_stream(&[]);
+    home.append("a.log", "one\n");
+    let done = home.run(&["tail", "a.log", "b.log", "--into", "s", "--once"]);
+    assert!(done.is_code(3) && done.stderr.contains("b.log: "), "{done:?}");
+    assert_eq!(home.records(), ["one"], "the others are put");
+    home.once(&["a.log", "c*.log"]);
 }
 
 #[test]
@@ -502,6 +513,7 @@ fn wrong_options_are_refused_before_anything_is_made() {
         &["tail", "a.log", "--into", "s", "--pattern", "(?P<a>x)"],
         &["tail", "a.log", "--into", "s", "--start-pattern", "("],
         &["tail", "a.log", "--into", "s", "--key-random", "--key-file-name"],
+        &["tail", "a.log", "--into", "s", "--poll", "0ms"],
     ] {
         let done = home.run(wrong);
         assert!(done.is_code(2), "{wrong:?} {done:?}");
