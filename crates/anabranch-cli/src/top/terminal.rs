@@ -1,6 +1,7 @@
 //! The live view: looks, keys and drawings in turn, on a terminal that is given back as it was.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use ratatui::DefaultTerminal;
@@ -34,14 +35,22 @@ struct View {
 impl View {
     fn run(mut self, terminal: &mut DefaultTerminal, interval: Duration, interrupt: &Interrupt) -> io::Result<()> {
         let mut due = Instant::now();
+        let mut is_stale = true;
         loop {
             if due <= Instant::now() {
                 self.look();
                 due = Instant::now() + interval;
+                is_stale = true;
             }
-            terminal.draw(|frame| draw(frame, &mut self.screen))?;
-            if interrupt.requested() || !self.obey_until(due)? {
+            if is_stale {
+                terminal.draw(|frame| draw(frame, &mut self.screen))?;
+            }
+            if interrupt.requested() {
                 return Ok(());
+            }
+            match self.obey_until(due)? {
+                ControlFlow::Continue(is_news) => is_stale = is_news,
+                ControlFlow::Break(()) => return Ok(()),
             }
         }
     }
@@ -57,16 +66,17 @@ impl View {
         }
     }
 
-    /// Waits for a key or a new size, not past the next look; false at the end.
-    fn obey_until(&mut self, due: Instant) -> io::Result<bool> {
+    /// Waits for a key or a new size, not past the next look, and says whether there is something to draw.
+    fn obey_until(&mut self, due: Instant) -> io::Result<ControlFlow<(), bool>> {
         let patience = due.saturating_duration_since(Instant::now()).min(PATIENCE);
         if !event::poll(patience)? {
-            return Ok(true);
+            return Ok(ControlFlow::Continue(false));
         }
         let Event::Key(key) = event::read()? else {
-            return Ok(true); // a new size: the next drawing has it
+            return Ok(ControlFlow::Continue(true)); // a new size: the next drawing has it
         };
-        Ok(command(key).is_none_or(|command| self.screen.obey(command)))
+        let goes_on = command(key).is_none_or(|command| self.screen.obey(command));
+        Ok(if goes_on { ControlFlow::Continue(true) } else { ControlFlow::Break(()) })
     }
 }
 
