@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -68,6 +69,8 @@ struct Agent<'a> {
     /// Some position is not in the registry.
     is_ahead: bool,
     saved: Instant,
+    /// A file that could not be read.
+    unread: Option<(String, ErrorKind)>,
 }
 
 impl<'a> Agent<'a> {
@@ -79,7 +82,11 @@ impl<'a> Agent<'a> {
         interrupt: &'a Interrupt,
         out: &'a Output,
     ) -> Result<Self, Failure> {
-        let directory = args.state.clone().unwrap_or_else(|| Registry::beside(&args.into));
+        let directory = match &args.state {
+            Some(directory) => directory.clone(),
+            None => Registry::beside(&args.into)
+                .map_err(|error| Failure::State { path: args.into.clone(), reason: error.to_string() })?,
+        };
         let stream_id = stream.describe()?.stream_id.to_string();
         let (registry, state, is_first) = Registry::open(&directory, &stream_id)?;
         let files = Files::new(known_files(stream, &state)?, args.idle, &[&args.into, &directory]);
@@ -100,6 +107,7 @@ impl<'a> Agent<'a> {
             has_looked: false,
             is_ahead: false,
             saved: Instant::now(),
+            unread: None,
         })
     }
 
@@ -110,8 +118,11 @@ impl<'a> Agent<'a> {
         loop {
             let has_more = self.read_all()?;
             self.let_go()?;
-            if self.interrupt.requested() || (self.args.once && !has_more) {
+            if self.interrupt.requested() {
                 return Ok(());
+            }
+            if self.args.once && !has_more {
+                return self.has_read_all();
             }
             if self.is_ahead && self.saved.elapsed() >= SAVE_INTERVAL {
                 self.save()?;
@@ -122,6 +133,17 @@ impl<'a> Agent<'a> {
             if self.look() {
                 self.save()?;
             }
+        }
+    }
+
+    /// Whether everything that was asked for was read, for those who do not look again.
+    fn has_read_all(&self) -> Result<(), Failure> {
+        if let Some(name) = matches::absent(&self.args.files) {
+            return Err(Failure::Input { input: name.clone(), error: ErrorKind::NotFound.into() });
+        }
+        match &self.unread {
+            Some((path, kind)) => Err(Failure::Input { input: path.clone(), error: (*kind).into() }),
+            None => Ok(()),
         }
     }
 
@@ -145,10 +167,12 @@ impl<'a> Agent<'a> {
         };
         let decides = self.is_first || self.args.once;
         let mut is_news = false;
+        self.unread = None;
         for _ in 0..MAX_LOOKS {
             let sightings = self.sightings();
             let looked = self.files.look(sightings, &mut self.state, begin, decides, &mut self.troubles);
             is_news |= looked.is_news;
+            self.unread = looked.unread;
             if looked.is_settled {
                 break;
             }
@@ -203,19 +227,18 @@ impl<'a> Agent<'a> {
     fn read_all(&mut self) -> Result<bool, Failure> {
         let mut has_more = false;
         let mut held_back = HashSet::new();
-        for place in 0..self.files.list.len() {
+        for (place, family) in self.files.families().into_iter().enumerate() {
             if self.interrupt.requested() {
                 return Ok(false);
             }
             if self.files.list[place].awaits_copy() {
                 return Ok(true); // the next look at once
             }
-            let name = self.files.list[place].entry.name.clone();
-            if !held_back.contains(&name) {
+            if !held_back.contains(&family) {
                 has_more |= self.read(place)?;
             }
             if self.files.list[place].comes_first() {
-                held_back.insert(name);
+                held_back.insert(family);
             }
         }
         Ok(has_more)
@@ -231,13 +254,17 @@ impl<'a> Agent<'a> {
             return Ok(false);
         }
         self.reader.reset();
-        match self.read_on(place, ending) {
+        let was_open = file.is_open();
+        let outcome = self.read_on(place, ending);
+        self.files.keep_few_open(place, was_open);
+        match outcome {
             Ok(has_more) => {
                 self.files.list[place].tried = if has_more { None } else { trying };
                 Ok(has_more)
             }
             Err(Halt::Stop(Stop::Unreadable(error))) => {
                 let path = self.files.list[place].path().to_owned();
+                self.unread = Some((path.display().to_string(), error.kind()));
                 self.troubles.note(&path, error);
                 Ok(false)
             }
@@ -251,8 +278,10 @@ impl<'a> Agent<'a> {
 
     fn read_on(&mut self, place: usize, ending: Ending) -> Result<bool, Halt> {
         let file = self.files.list[place].open()?;
-        if let Some(range) = self.files.list[place].unconfirmed {
-            self.put_again(place, &file, range)?;
+        if let Some(range) = self.files.list[place].unconfirmed
+            && !self.put_again(place, &file, range)?
+        {
+            return Ok(false);
         }
         if !self.skip_header(place, &file, ending)? {
             return Ok(false);
@@ -300,28 +329,35 @@ impl<'a> Agent<'a> {
         Ok(true)
     }
 
-    /// Makes the last batch of the run before again, and has the stream complete it.
-    fn put_again(&mut self, place: usize, file: &File, range: FileRange) -> Result<(), Halt> {
+    /// Makes the last batch of the run before again, and has the stream complete it. False if the file is another by now: the next look finds out.
+    fn put_again(&mut self, place: usize, file: &File, range: FileRange) -> Result<bool, Halt> {
         let followed = &mut self.files.list[place];
-        let again = self.reader.gather_again(file, origin(followed), range)?;
+        let again = match self.reader.gather_again(file, origin(followed), range) {
+            Err(Stop::Refused { .. }) => None,
+            gathered => gathered?,
+        };
         if !followed.held(range.end)? {
-            return Ok(());
+            return Ok(false);
         }
         let again = again.filter(|again| again.range == range && !again.batch.is_empty());
-        let again = again.ok_or_else(|| self.other_records(place, range))?;
-        let outcome = self.put(place, &again);
-        outcome.map_err(|failure| match failure {
-            Failure::Stream(Error::BatchMismatch { .. }) => self.other_records(place, range),
-            failure => failure,
-        })?;
+        match again.map(|again| self.put(place, &again)) {
+            None | Some(Err(Failure::Stream(Error::BatchMismatch { .. }))) => self.give_up_batch(place, range),
+            Some(outcome) => outcome?,
+        }
         self.files.list[place].unconfirmed = None;
-        Ok(())
+        Ok(true)
     }
 
-    fn other_records(&self, place: usize, range: FileRange) -> Failure {
-        let input = self.files.list[place].path().display().to_string();
-        let reason = "the last run put other records of these bytes: the file was changed, not only appended to";
-        Failure::Record { input, offset: range.start, reason: reason.to_owned() }
+    /// The bytes of a batch are not what they were, and never will be: the file lost its end in a power cut and grew again, or somebody changed it.
+    fn give_up_batch(&mut self, place: usize, range: FileRange) {
+        let file = &mut self.files.list[place];
+        let (path, FileRange { start, end }) = (file.path().display(), range);
+        let why = "the last run put other records of them, as before a power cut";
+        self.out.note(format_args!(
+            "{path}: its bytes {start} to {end} may be in the stream in part: {why}; goes on behind them"
+        ));
+        file.skip_unconfirmed();
+        self.is_ahead = true;
     }
 
     fn put(&mut self, place: usize, gathered: &Gathered) -> Result<(), Failure> {

@@ -1,5 +1,6 @@
 //! Arguments of `tail`.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,12 +37,12 @@ pub(crate) struct TailArgs {
     #[arg(long, value_name = "PLACE", value_enum)]
     pub(crate) from: Option<From>,
 
-    /// Put everything that is there, also a last line without end, and exit
+    /// Put everything that is there, also a last line without end, and exit; with code 3 if a file could not be read, or has no wildcard and is not there
     #[arg(long)]
     pub(crate) once: bool,
 
     /// How often to look at the files; what came in the meantime is put together
-    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = parse_poll)]
     pub(crate) poll: Duration,
 
     /// Take a file that has not grown for so long as complete: the last record of --start-pattern, the last line of a
@@ -163,7 +164,10 @@ impl RecordArgs {
     fn check(&self) -> Result<(), Failure> {
         let is_csv = self.format == Some(FormatName::Csv);
         let is_regex = self.format == Some(FormatName::Regex);
-        let wrong = if is_csv == self.fields.is_empty() {
+        let mut names = HashSet::new();
+        let wrong = if !self.fields.iter().all(|name| names.insert(name)) {
+            "--fields has a name twice"
+        } else if is_csv == self.fields.is_empty() {
             "--format csv and --fields belong together"
         } else if !is_csv && self.csv_delimiter.is_some() {
             "--csv-delimiter belongs to --format csv"
@@ -205,6 +209,15 @@ fn value_name(value: &impl ValueEnum) -> String {
 
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// Without a pause it would be all that a processor does.
+fn parse_poll(text: &str) -> Result<Duration, String> {
+    let poll = parse_duration(text)?;
+    if poll < Duration::from_millis(1) {
+        return Err("1ms is the shortest pause".to_owned());
+    }
+    Ok(poll)
 }
 
 fn parse_csv_delimiter(text: &str) -> Result<u8, String> {

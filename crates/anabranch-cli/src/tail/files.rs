@@ -6,22 +6,22 @@
 //! if it is short, and a copy, which is not read, if the whole first KiB is the same.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::followed::{Followed, Standing, open_as};
 use super::identity::{FileId, Head};
-use super::matches::{Sighting, Troubles};
+use super::matches::{Sighting, Troubles, unrotated};
 use super::reader;
 use super::registry::State;
 
 /// How many files that nobody sees are remembered, those that were met last: they may be on a disk that is not there now.
 const MAX_MISSING: usize = 1_000;
 
-/// Most files that stay open while there is nothing to read in them.
-const MAX_IDLE_OPEN: usize = 256;
+/// Most files with a name that stay open: a process has 1,024 descriptors where nobody asked for more, and the stream and the registry need theirs.
+const MAX_OPEN: usize = 256;
 
 /// Where following begins in files that are new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,12 +50,14 @@ enum Met {
 }
 
 /// What a look at all files had for a result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Looked {
     /// The registry has to know something before a batch is put.
     pub(crate) is_news: bool,
     /// No file was renamed in the middle of it. Else a file may have been missed, which those behind it would overtake.
     pub(crate) is_settled: bool,
+    /// A file that could not be read.
+    pub(crate) unread: Option<(String, io::ErrorKind)>,
 }
 
 impl Looked {
@@ -63,6 +65,7 @@ impl Looked {
         if error.kind() == io::ErrorKind::NotFound {
             self.is_settled = false;
         } else {
+            self.unread = Some((sighting.path.display().to_string(), error.kind()));
             troubles.note(&sighting.path, error);
         }
     }
@@ -74,6 +77,10 @@ pub(crate) struct Files {
     pub(crate) list: Vec<Followed>,
     suspects: HashMap<FileId, Suspect>,
     idle: Duration,
+    /// How many of them are open, since the last look.
+    open: usize,
+    /// Where to begin in files that could not be read at the very first look: they are none of those that came later.
+    missed_at_first: HashMap<FileId, Begin>,
     /// Directories that the agent itself writes to: what is in them grows with every line that is put.
     own: Vec<PathBuf>,
 }
@@ -82,7 +89,8 @@ impl Files {
     /// Files that are known, and directories whose files are not followed, whatever the patterns match.
     pub(crate) fn new(list: Vec<Followed>, idle: Duration, own: &[&Path]) -> Self {
         let own = own.iter().filter_map(|directory| directory.canonicalize().ok()).collect();
-        let mut files = Self { list, suspects: HashMap::new(), idle, own };
+        let mut files =
+            Self { list, suspects: HashMap::new(), idle, open: 0, missed_at_first: HashMap::new(), own };
         files.mark_reused_inodes();
         files
     }
@@ -109,7 +117,7 @@ impl Files {
         troubles: &mut Troubles,
     ) -> Looked {
         let mut unknown = Vec::new();
-        let mut looked = Looked { is_news: false, is_settled: true };
+        let mut looked = Looked { is_news: false, is_settled: true, unread: None };
         let mut seen = HashSet::new();
         let places = self.places();
         for sighting in sightings {
@@ -117,8 +125,12 @@ impl Files {
                 unknown.push(sighting);
                 continue;
             };
+            let was_open = self.list[place].is_open();
             match self.list[place].meet_again(&sighting) {
-                Ok(true) => _ = seen.insert(place),
+                Ok(true) => {
+                    seen.insert(place);
+                    self.keep_few_open(place, was_open);
+                }
                 Ok(false) => unknown.push(sighting),
                 Err(error) => {
                     seen.insert(place);
@@ -139,13 +151,19 @@ impl Files {
             match self.meet(&sighting, state, begin, decides, troubles) {
                 Ok(Met::Nothing) => {}
                 Ok(Met::File) => looked.is_news = true,
-                Err(error) => looked.could_not(&sighting, error, troubles),
+                Err(error) => {
+                    if begin != Begin::Start {
+                        self.missed_at_first.insert(sighting.id, begin);
+                    }
+                    looked.could_not(&sighting, error, troubles);
+                }
             }
             if !looked.is_settled {
                 break; // later files would overtake it
             }
         }
         self.close_idle();
+        self.open = self.list.iter().filter(|file| file.is_open()).count();
         looked
     }
 
@@ -170,6 +188,7 @@ impl Files {
         decides: bool,
         troubles: &mut Troubles,
     ) -> io::Result<Met> {
+        let begin = self.missed_at_first.get(&sighting.id).copied().unwrap_or(begin);
         let file = open_as(&sighting.path, sighting.id)?;
         let size = file.metadata()?.len();
         if size < sighting.look.size {
@@ -181,7 +200,16 @@ impl Files {
             return Ok(Met::Nothing);
         }
         if let Some(original) = self.list.iter_mut().find(|known| known.goes_on_in(sighting.id, &head, size)) {
+            if original.standing == Standing::Missing || matches!(original.standing, Standing::Moved { .. }) {
+                let (before, offset) = (original.path().display(), original.position);
+                let what = format_args!("taken for {before}, from another disk: goes on at byte {offset}");
+                troubles.note(&sighting.path, what);
+            }
             original.go_on_in(sighting, file, head);
+            return Ok(Met::File);
+        }
+        if let Some(start) = self.put_before(sighting, &head, size, troubles) {
+            self.take_up(sighting, state, start, file, head);
             return Ok(Met::File);
         }
         let original = self.list.iter().position(|known| known.may_be_original_of(&head, size));
@@ -190,14 +218,61 @@ impl Files {
         {
             return Ok(Met::Nothing);
         }
-        self.suspects.remove(&sighting.id);
         let start = match begin {
             Begin::Start => 0,
             Begin::End { max_line_bytes } => reader::start_of_last_line(&file, size, max_line_bytes)?,
         };
+        // A copy that was told stays one when its original is gone.
+        let told = self.suspects.get(&sighting.id).filter(|suspect| original.is_none() && suspect.is_told);
+        let start = told.map_or(start, |copy| copy.size.min(size));
+        self.take_up(sighting, state, start, file, head);
+        Ok(Met::File)
+    }
+
+    fn take_up(&mut self, sighting: &Sighting, state: &mut State, start: u64, file: File, head: Head) {
+        self.suspects.remove(&sighting.id);
         let entry = state.new_entry(&sighting.path, sighting.id, head.fingerprint().clone(), start);
         self.list.push(Followed::new(entry, sighting, file, head));
-        Ok(Met::File)
+        self.missed_at_first.remove(&sighting.id);
+        self.keep_few_open(self.list.len() - 1, false);
+    }
+
+    /// For each file which of them it is rotated from or to: equal numbers mean one order. By names at first sight: files that were rotated before that are
+    /// of the family of the file without a number.
+    pub(crate) fn families(&self) -> Vec<usize> {
+        let mut numbers = HashMap::new();
+        let names = self.list.iter().enumerate();
+        names.for_each(|(place, file)| _ = numbers.entry(file.entry.name.as_str()).or_insert(place));
+        let family = |file: &Followed| numbers.get(unrotated(&file.entry.name)).copied();
+        let own = |file: &Followed| numbers.get(file.entry.name.as_str()).copied().unwrap_or(usize::MAX);
+        self.list.iter().map(|file| family(file).unwrap_or_else(|| own(file))).collect()
+    }
+
+    /// Closes a file that was just opened if there are enough of them: it is opened again to be read.
+    pub(crate) fn keep_few_open(&mut self, place: usize, was_open: bool) {
+        let file = &mut self.list[place];
+        if was_open || !file.is_open() {
+            return;
+        }
+        if self.open >= MAX_OPEN && file.standing == Standing::Matched {
+            file.close();
+        } else {
+            self.open += 1;
+        }
+    }
+
+    /// How much of a file without an entry is in the stream all the same, if that is known: under its own entry or that of its original. Bytes that may
+    /// be there are never put twice.
+    fn put_before(&self, sighting: &Sighting, head: &Head, size: u64, troubles: &mut Troubles) -> Option<u64> {
+        if self.list.iter().any(|known| known.was_put_as_far_as(sighting.id, head, size)) {
+            return Some(size);
+        }
+        let own = self.list.iter().rev().find(|known| known.entry.id() == sighting.id)?;
+        own.lost_its_end(head, size).then(|| {
+            let what = "shorter than when it was read, as after a power cut: goes on at its end";
+            troubles.note(&sighting.path, format_args!("{what}, byte {size}"));
+            size
+        })
     }
 
     fn is_own(&self, path: &Path) -> bool {
@@ -238,9 +313,9 @@ impl Files {
     /// Those that grew last stay open, so that they can be read wherever they are renamed to.
     fn close_idle(&mut self) {
         let mut open: Vec<_> = self.list.iter_mut().filter(|file| file.is_idle_and_open()).collect();
-        if open.len() > MAX_IDLE_OPEN {
+        if open.len() > MAX_OPEN {
             open.sort_by_key(|file| std::cmp::Reverse(file.still_since()));
-            open.iter_mut().skip(MAX_IDLE_OPEN).for_each(|file| file.close());
+            open.iter_mut().skip(MAX_OPEN).for_each(|file| file.close());
         }
     }
 
@@ -298,7 +373,7 @@ fn left_unread(file: &Followed) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{File, OpenOptions};
+    use std::fs::OpenOptions;
     use std::io::Write;
 
     use tempfile::TempDir;
@@ -391,6 +466,69 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_lacks_what_was_put_last_goes_on_at_its_end() {
+        for more in ["three\n", &"x".repeat(3_000)] {
+            let mut scene = Scene::new();
+            let path = |name| scene.home.path().join(name);
+            let (log, copy) = (path("log"), path("log.1"));
+            scene.append("log", "one\ntwo\n");
+            scene.look(&["log"]);
+            fs::copy(&log, &copy).unwrap();
+            scene.append("log", more);
+            scene.look(&["log"]);
+            assert_eq!(scene.files.list[0].held(8 + more.len() as u64).ok(), Some(true));
+            scene.files.list[0].position = 8 + more.len() as u64;
+            OpenOptions::new().write(true).open(&log).unwrap().set_len(0).unwrap();
+            scene.append("log", "four\n");
+            scene.look(&["log", "log.1"]);
+            let [old, copy, new] = scene.standing().try_into().unwrap();
+            assert!(matches!(old.1, Standing::CutOff { .. }), "{old:?}");
+            assert_eq!(copy, ("log.1".to_owned(), Standing::Matched, 8), "all of it is in the stream");
+            assert_eq!(new, ("log".to_owned(), Standing::Matched, 0));
+        }
+    }
+
+    #[test]
+    fn a_copy_that_was_told_stays_one_when_its_original_is_gone() {
+        let mut scene = Scene::new();
+        scene.append("log", &"x\n".repeat(1_000));
+        scene.look(&["log"]);
+        scene.files.list[0].position = 2_000;
+        fs::copy(scene.home.path().join("log"), scene.home.path().join("log.bak")).unwrap();
+        let mut troubles = Troubles::default();
+        let sightings = scene.sightings(&["log", "log.bak"]);
+        assert!(!scene.files.look(sightings, &mut scene.state, Begin::Start, true, &mut troubles).is_news);
+        assert_eq!(troubles.take_news().len(), 1);
+        fs::remove_file(scene.home.path().join("log")).unwrap();
+        scene.look(&["log", "log.bak"]);
+        scene.files.idle = Duration::ZERO;
+        assert_eq!(scene.files.let_go(&mut |_| ()).len(), 1);
+        scene.look(&["log", "log.bak"]);
+        assert_eq!(scene.standing(), [("log.bak".to_owned(), Standing::Matched, 2_000)]);
+    }
+
+    #[test]
+    fn a_new_file_with_the_header_of_one_that_is_gone_is_read_from_its_start() {
+        let mut scene = Scene::new();
+        let header = "x\n".repeat(600);
+        scene.append("log", &header);
+        scene.look(&["log"]);
+        scene.files.list[0].position = 1_200;
+        scene.append("other", &format!("{header}more\n"));
+        fs::remove_file(scene.home.path().join("log")).unwrap();
+        scene.look(&["log", "other"]);
+        assert_eq!(scene.standing()[1], ("other".to_owned(), Standing::Matched, 0));
+        let mut entry = scene.files.list[1].entry.clone();
+        entry.offset = 1_200;
+        let id = FileId { device: u64::MAX, ..entry.id() };
+        entry.set_id(id);
+        scene.files = Files::new(vec![Followed::known(entry, None)], Duration::from_secs(3_600), &[]);
+        scene.look(&["other"]);
+        let moved = ("other".to_owned(), Standing::Matched, 1_200);
+        assert_eq!(scene.standing(), [moved], "it came from another disk");
+    }
+
+    #[test]
     fn a_copy_that_never_comes_is_waited_for_in_two_looks() {
         let mut scene = Scene::new();
         scene.append("log", "one\n");
@@ -414,7 +552,7 @@ mod tests {
         File::create(scene.home.path().join("log.1")).unwrap();
         assert!(!scene.take(before).is_settled);
         scene.append("log", "two\n");
-        assert_eq!(scene.look(&["log", "log.1"]), Looked { is_news: true, is_settled: true });
+        assert_eq!(scene.look(&["log", "log.1"]), Looked { is_news: true, is_settled: true, unread: None });
         assert_eq!(scene.files.list.len(), 1, "of an empty file nothing is known");
     }
 
@@ -427,6 +565,67 @@ mod tests {
         assert!(!scene.look(&["log", "log.1"]).is_news);
         scene.append("log.1", "other\n");
         assert!(scene.look(&["log", "log.1"]).is_news, "it is none");
+    }
+
+    #[test]
+    fn rotated_files_that_are_met_first_come_before_the_file_without_a_number() {
+        let mut scene = Scene::new();
+        for name in ["app.log.2", "app.log.1", "app.log", "worker.1", "worker.2"] {
+            scene.append(name, &name.chars().rev().collect::<String>());
+        }
+        scene.look(&["app.log.2", "app.log.1", "app.log", "worker.1", "worker.2"]);
+        let families = scene.files.families();
+        let of = |name| {
+            let is_it = |file: &Followed| file.path().ends_with(name);
+            families[scene.files.list.iter().position(is_it).unwrap()]
+        };
+        assert_eq!([of("app.log.2"), of("app.log.1")], [of("app.log"), of("app.log")]);
+        assert_ne!(of("worker.1"), of("worker.2"), "nothing shows that they are one log");
+        assert_ne!(of("worker.1"), of("app.log"));
+    }
+
+    #[test]
+    fn few_files_stay_open_however_many_have_something_to_read() {
+        let mut scene = Scene::new();
+        for number in 0..MAX_OPEN + 20 {
+            scene.append(&format!("{number}.log"), &format!("{number}\n"));
+        }
+        scene.look(&["*.log"]);
+        let open = |scene: &Scene| scene.files.list.iter().filter(|file| file.is_open()).count();
+        assert_eq!((scene.files.list.len(), open(&scene)), (MAX_OPEN + 20, MAX_OPEN));
+        for place in 0..MAX_OPEN + 20 {
+            let was_open = scene.files.list[place].is_open();
+            scene.files.list[place].open().unwrap();
+            scene.files.keep_few_open(place, was_open);
+        }
+        assert_eq!(open(&scene), MAX_OPEN);
+        for number in 0..MAX_OPEN + 20 {
+            scene.append(&format!("{number}.log"), "more\n");
+        }
+        scene.look(&["*.log"]);
+        assert_eq!(open(&scene), MAX_OPEN);
+        let known = scene.files.list.iter().map(|file| Followed::known(file.entry.clone(), None)).collect();
+        scene.files = Files::new(known, Duration::from_secs(3_600), &[]);
+        scene.look(&["*.log"]);
+        assert_eq!(open(&scene), MAX_OPEN, "of those that are known from the run before");
+    }
+
+    #[test]
+    fn what_could_not_be_read_at_the_very_first_look_begins_where_that_would_have() {
+        let mut scene = Scene::new();
+        scene.append("log", "one\ntwo");
+        let real = scene.sightings(&["log"]);
+        let mut away = real.clone();
+        away[0].path = scene.home.path().join("away");
+        let begin = Begin::End { max_line_bytes: 100 };
+        let looked = scene.files.look(away, &mut scene.state, begin, true, &mut Troubles::default());
+        assert!(!looked.is_news && !looked.is_settled);
+        scene.append("new", "new\n");
+        scene.look(&["log", "new"]);
+        let mut standing = scene.standing();
+        standing.sort_by_key(|(name, ..)| name.clone());
+        let [old, new] = standing.try_into().unwrap();
+        assert_eq!((old.2, new.2), (4, 0));
     }
 
     #[test]

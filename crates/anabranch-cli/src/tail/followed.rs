@@ -10,7 +10,7 @@ use anabranch::Producer;
 
 use super::cut::Ending;
 use super::identity::{FileId, Head};
-use super::matches::{Look, Sighting};
+use super::matches::{Look, Sighting, unrotated};
 use super::range::FileRange;
 use super::registry::Entry;
 
@@ -85,7 +85,10 @@ impl Followed {
             self.path.clone_from(&sighting.path);
             self.still_since = Instant::now(); // whoever writes it may not know yet
         }
-        self.entry.path = sighting.path.to_string_lossy().into_owned();
+        // The next run may start in another directory.
+        let absolute = std::path::absolute(&sighting.path);
+        let path = absolute.as_deref().unwrap_or(&sighting.path);
+        self.entry.path = path.to_string_lossy().into_owned();
         self.standing = Standing::Matched;
         self.looks(sighting.look);
     }
@@ -156,16 +159,36 @@ impl Followed {
     }
 
     /// Whether the file that was just seen has what this one had: as a copy, made before it was cut off, or since it was moved to another file system.
-    /// A short beginning proves that only for a file that was cut off.
+    /// A short beginning proves that only for a file that was cut off; on the same file system, which moves files without copying them, even a long one
+    /// may be of a new file with the same header.
     pub(crate) fn goes_on_in(&self, id: FileId, head: &Head, size: u64) -> bool {
         let fingerprint = &self.entry.fingerprint;
         let may = match self.standing {
             Standing::Matched => false,
             Standing::CutOff { .. } => id != self.entry.id() && fingerprint.bytes > 0,
-            Standing::Missing => fingerprint.is_full(),
-            Standing::Moved { .. } => fingerprint.is_full() && self.is_drained(),
+            Standing::Missing => fingerprint.is_full() && id.device != self.entry.id().device,
+            Standing::Moved { .. } => {
+                fingerprint.is_full() && self.is_drained() && id.device != self.entry.id().device
+            }
         };
         may && size >= self.reach() && self.may_begin_with(head)
+    }
+
+    /// Whether the file that was just seen, so long, is a copy of what was put of this one before it was cut off: made a moment too early, or long ago.
+    pub(crate) fn was_put_as_far_as(&self, id: FileId, head: &Head, size: u64) -> bool {
+        let is_beginning = || self.head.as_ref().is_some_and(|known| head.is_beginning_of(known));
+        let is_cut_off = matches!(self.standing, Standing::CutOff { .. });
+        let may = is_cut_off && id != self.entry.id() && self.entry.fingerprint.bytes > 0 && size < self.reach();
+        may && (self.may_begin_with(head) || is_beginning())
+    }
+
+    /// Whether the file with this inode only lost its end since the run before, as by a power cut: nobody syncs log files, and the stream is.
+    pub(crate) fn lost_its_end(&self, head: &Head, size: u64) -> bool {
+        let is_unwatched = self.head.is_none() && matches!(self.standing, Standing::CutOff { .. });
+        is_unwatched
+            && self.entry.fingerprint.is_full()
+            && size < self.reach()
+            && head.matches(&self.entry.fingerprint)
     }
 
     /// Goes on in such a file.
@@ -225,6 +248,10 @@ impl Followed {
         self.file = None;
     }
 
+    pub(crate) fn is_open(&self) -> bool {
+        self.file.is_some()
+    }
+
     pub(crate) fn is_idle_and_open(&self) -> bool {
         self.file.is_some() && self.standing == Standing::Matched && self.is_drained()
     }
@@ -273,12 +300,25 @@ impl Followed {
 
     /// What may still come.
     pub(crate) fn ending(&self, idle: Duration) -> Ending {
-        let has_its_name = self.standing == Standing::Matched && self.entry.path == self.entry.name;
+        let has_its_name =
+            self.standing == Standing::Matched && self.is_called_as_at_first() && !self.is_rotated();
         match (self.still_since.elapsed() >= idle, has_its_name) {
             (false, _) => Ending::Open,
             (true, true) => Ending::AtRest,
             (true, false) => Ending::Final,
         }
+    }
+
+    /// The name at first sight is as the pattern gave it, the path is absolute.
+    fn is_called_as_at_first(&self) -> bool {
+        let name = Path::new(&self.entry.name);
+        Path::new(&self.entry.path).ends_with(name.strip_prefix(".").unwrap_or(name))
+    }
+
+    /// Whether its name has the number of a rotation, and there is a file without one, which is written now.
+    fn is_rotated(&self) -> bool {
+        let written = unrotated(&self.entry.path);
+        written.len() < self.entry.path.len() && Path::new(written).exists()
     }
 
     /// Whether nothing more is expected of the file where it is.

@@ -4,6 +4,7 @@
 //! Kinesis Agent.
 
 use std::borrow::Cow;
+use std::io;
 
 use clap::ValueEnum;
 use regex::bytes::Regex;
@@ -72,12 +73,18 @@ pub(crate) fn message(record: &[u8]) -> Option<Vec<u8>> {
     object(vec![("message", Some(String::from_utf8_lossy(record)))])
 }
 
-/// A row with another number of values than there are fields is none: which of them is missing nobody knows.
+/// A row with another number of values than there are fields is none: which of them is missing nobody knows. Nor is one whose last quote is open:
+/// what should follow is not there.
 fn row(record: &[u8], fields: &[String], delimiter: u8) -> Option<Vec<u8>> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).delimiter(delimiter).from_reader(record);
+    // An open quote takes in what follows the record.
+    let followed = io::Read::chain(record, &b"\nx"[..]);
+    let mut reader =
+        csv::ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(followed);
     let mut values = csv::ByteRecord::new();
     let is_there = reader.read_byte_record(&mut values).ok()?;
-    if !is_there || values.len() != fields.len() || reader.position().byte() != record.len() as u64 {
+    let is_all = reader.position().byte() >= record.len() as u64;
+    let is_closed = reader.read_byte_record(&mut csv::ByteRecord::new()).ok()?;
+    if !is_there || !is_all || !is_closed || values.len() != fields.len() {
         return None;
     }
     let values = values.iter().map(|value| Some(String::from_utf8_lossy(value)));
@@ -131,7 +138,8 @@ mod tests {
         assert_json(&csv(b','), br#""x, ""y""",z"#, Some(r#"{"b":"x, \"y\"","a":"z"}"#));
         assert_json(&csv(b','), b"\"x\ny\",", Some(r#"{"b":"x\ny","a":""}"#));
         assert_json(&csv(b'\t'), b"1\t\xff", Some("{\"b\":\"1\",\"a\":\"\u{fffd}\"}"));
-        for wrong in [&b""[..], b"1", b"1,2,3", b"1,2\n3,4"] {
+        assert_json(&csv(b','), b"1,2\r", Some(r#"{"b":"1","a":"2"}"#));
+        for wrong in [&b""[..], b"1", b"1,2,3", b"1,2\n3,4", b"1,\"open", b"1,\"open\"\"", b"\"1,2"] {
             assert_json(&csv(b','), wrong, None);
         }
     }

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::identity::FileId;
 
+/// What rotated files are compressed to: bytes that are no lines, of lines that were put before.
+const COMPRESSED: [&str; 5] = ["gz", "bz2", "xz", "zst", "zip"];
+
 /// A file that a pattern matched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sighting {
@@ -44,6 +47,9 @@ pub(crate) fn look(patterns: &[String], troubles: &mut Troubles) -> Vec<Sighting
     let paths: Vec<_> = patterns.iter().flat_map(|pattern| paths(pattern, troubles)).collect();
     for path in paths {
         match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() && is_compressed(&path) => {
+                troubles.note(&path, "not read: it is compressed");
+            }
             Ok(metadata) if metadata.is_file() => {
                 let id = FileId::of(&metadata);
                 if known.insert(id) {
@@ -56,6 +62,23 @@ pub(crate) fn look(patterns: &[String], troubles: &mut Troubles) -> Vec<Sighting
         }
     }
     sightings
+}
+
+fn is_compressed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| COMPRESSED.iter().any(|known| extension.eq_ignore_ascii_case(known)))
+}
+
+/// What a rotated file was called while it was written: its path without the number or the date that rotation put behind it.
+pub(crate) fn unrotated(path: &str) -> &str {
+    let start = path.rfind('/').map_or(0, |slash| slash + 1);
+    let separators = path[start..].match_indices(['.', '-']).filter(|(at, _)| *at > 0);
+    let rotated = separators.map(|(at, separator)| (start + at, separator)).find(|(at, separator)| {
+        let turn = &path.as_bytes()[at + 1..];
+        let is_turn = turn.iter().all(|byte| byte.is_ascii_digit() || b".-_".contains(byte));
+        let digits = turn.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        is_turn && digits > 0 && (*separator == "." || (digits >= 4 && turn.len() >= 8))
+    });
+    rotated.map_or(path, |(at, _)| &path[..at])
 }
 
 /// A file that has this very name is meant by it, whatever is a wildcard in it.
@@ -71,6 +94,12 @@ fn paths(pattern: &str, troubles: &mut Troubles) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// A name without wildcards of which there is no file.
+pub(crate) fn absent(patterns: &[String]) -> Option<&String> {
+    let is_name = |pattern: &&String| glob::Pattern::escape(pattern) == **pattern;
+    patterns.iter().filter(is_name).find(|name| fs::metadata(name).is_err())
 }
 
 /// A pattern as it is given on the command line.
@@ -127,6 +156,32 @@ mod tests {
         assert_eq!(names(&["c[1].log"], home.path()), ["c[1].log"], "the file itself, not the wildcard");
         assert_eq!(names(&["[ab].log", "missing"], home.path()), ["a.log", "b.log"]);
         assert!(parse_pattern("a***").is_err());
+    }
+
+    #[test]
+    fn compressed_files_are_no_logs() {
+        let home = tempfile::tempdir().unwrap();
+        for name in ["log", "log.1.gz", "log.2.bz2", "log.3.xz", "log.4.zst", "log.5.ZIP", "gz"] {
+            fs::write(home.path().join(name), name).unwrap();
+        }
+        assert_eq!(names(&["*"], home.path()), ["gz", "log"]);
+        let mut troubles = Troubles::default();
+        for news in [5, 0] {
+            look(&[format!("{}/*", home.path().display())], &mut troubles);
+            assert_eq!(troubles.take_news().len(), news);
+        }
+    }
+
+    #[test]
+    fn rotated_files_are_of_one_family() {
+        for rotated in
+            ["a/app.log.1", "a/app.log.10", "a/app.log-20261126", "a/app.log-20261126.2", "a/app.log.2026-11-26"]
+        {
+            assert_eq!(unrotated(rotated), "a/app.log", "{rotated}");
+        }
+        for own in ["a/app.log", "a/worker-1.log", "a/worker-1", "a/.1", "12", "a/1", "a.1/log", ""] {
+            assert_eq!(unrotated(own), own);
+        }
     }
 
     #[test]

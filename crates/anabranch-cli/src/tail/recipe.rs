@@ -272,6 +272,7 @@ mod tests {
         for wrong in [
             &["--format", "csv"][..],
             &["--fields", "a"],
+            &["--format", "csv", "--fields", "a,b,a"],
             &["--format", "regex"],
             &["--pattern", "(?P<a>x)"],
             &["--format", "common", "--csv-delimiter", ";"],

@@ -148,17 +148,19 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Where it lies unless the user says otherwise: beside the stream, which keeps its directory to itself.
-    pub(crate) fn beside(stream: &Path) -> PathBuf {
+    /// Where it lies unless the user says otherwise: beside the stream, which keeps its directory to itself. However the directory was called, one stream
+    /// has one registry.
+    pub(crate) fn beside(stream: &Path) -> io::Result<PathBuf> {
+        let stream = stream.canonicalize()?;
         let mut name = stream.file_name().unwrap_or_default().to_owned();
         name.push(".agent");
-        stream.with_file_name(name)
+        Ok(stream.with_file_name(name))
     }
 
     /// Takes the directory, made if need be, and reads what is there; nothing at the very first run.
     pub(crate) fn open(directory: &Path, stream_id: &str) -> Result<(Self, State, bool), Failure> {
         let failed = |reason: String| Failure::State { path: directory.to_owned(), reason };
-        fs::create_dir_all(directory).map_err(|error| failed(error.to_string()))?;
+        make(directory).map_err(|error| failed(error.to_string()))?;
         let lock = lock(&directory.join("LOCK")).map_err(failed)?;
         let registry = Self { directory: directory.to_owned(), _lock: lock };
         let known = registry.read().map_err(failed)?;
@@ -191,14 +193,30 @@ impl Registry {
     pub(crate) fn save(&self, state: &State) -> Result<(), Failure> {
         let replace = || -> io::Result<()> {
             let new = self.directory.join("registry.new");
+            let bytes = state.to_bytes()?;
+            if bytes.len() as u64 > MAX_REGISTRY_BYTES {
+                return Err(io::Error::other(
+                    "the registry would be larger than is read again: follow fewer files",
+                ));
+            }
             let mut file = File::create(&new)?;
-            file.write_all(&state.to_bytes()?)?;
+            file.write_all(&bytes)?;
             file.sync_all()?;
             fs::rename(&new, self.path())?;
             File::open(&self.directory)?.sync_all()
         };
         replace().map_err(|error| Failure::State { path: self.path(), reason: error.to_string() })
     }
+}
+
+/// Makes the directory so that its name survives power loss, too.
+fn make(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(directory)?;
+    let directory = directory.canonicalize()?;
+    directory.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 fn lock(path: &Path) -> Result<File, String> {
@@ -271,6 +289,17 @@ mod tests {
     #[test]
     fn producers_of_two_registries_have_different_names() {
         assert_ne!(State::new("s").prefix, State::new("s").prefix);
-        assert_eq!(Registry::beside(Path::new("/data/clicks")), Path::new("/data/clicks.agent"));
+    }
+
+    #[test]
+    fn it_lies_beside_the_stream_whatever_that_is_called() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().canonicalize().unwrap();
+        fs::create_dir_all(home.join("clicks")).unwrap();
+        fs::create_dir_all(home.join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(home.join("clicks"), home.join("elsewhere/link")).unwrap();
+        for called in ["clicks", "clicks/.", "elsewhere/link", "elsewhere/../clicks"] {
+            assert_eq!(Registry::beside(&home.join(called)).unwrap(), home.join("clicks.agent"), "{called}");
+        }
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Screen {
     /// Why the last look failed: what is shown is from before.
     pub(crate) trouble: Option<String>,
     pub(crate) focus: usize,
+    /// What the figures are as tables, not sorted yet.
+    panes: Vec<Pane>,
     views: [View; PANES],
 }
 
@@ -49,6 +51,7 @@ pub(crate) struct Shown {
 impl Screen {
     /// A look succeeded.
     pub(crate) fn update(&mut self, figures: Figures) {
+        self.panes = Pane::all(&figures).into();
         self.figures = Some(figures);
         self.trouble = None;
     }
@@ -74,7 +77,7 @@ impl Screen {
 
     /// A pane, sorted, and scrolled no further than its last rows, of which so many have room.
     pub(crate) fn show(&mut self, place: usize, room: usize) -> Option<Shown> {
-        let mut pane = Pane::all(self.figures.as_ref()?).into_iter().nth(place)?;
+        let mut pane = self.panes.get(place)?.clone();
         let view = self.views.get_mut(place)?;
         view.sorted_by %= pane.columns.len();
         view.page = room;

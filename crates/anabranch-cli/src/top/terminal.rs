@@ -1,6 +1,7 @@
 //! The live view: looks, keys and drawings in turn, on a terminal that is given back as it was.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use ratatui::DefaultTerminal;
@@ -13,9 +14,12 @@ use super::snapshot::{Snapshot, Watcher};
 use crate::exit::Failure;
 use crate::interrupt::{Interrupt, PATIENCE};
 
-/// Shows the stream until the user has seen enough. However this ends, also by a panic, the terminal is as it was.
+/// Shows the stream until the user has seen enough. However this ends, also by a panic or a second signal, the terminal is as it was.
 pub(crate) fn show(watcher: Watcher, interval: Duration, interrupt: &Interrupt) -> Result<(), Failure> {
-    let mut terminal = ratatui::try_init().map_err(Failure::Output)?;
+    interrupt.before_exit(|| _ = ratatui::try_restore());
+    let terminal = ratatui::try_init();
+    // What was done of it before it failed is undone.
+    let mut terminal = terminal.inspect_err(|_| _ = ratatui::try_restore()).map_err(Failure::Output)?;
     let outcome =
         View { watcher, before: None, screen: Screen::default() }.run(&mut terminal, interval, interrupt);
     let restored = ratatui::try_restore();
@@ -31,14 +35,22 @@ struct View {
 impl View {
     fn run(mut self, terminal: &mut DefaultTerminal, interval: Duration, interrupt: &Interrupt) -> io::Result<()> {
         let mut due = Instant::now();
+        let mut is_stale = true;
         loop {
             if due <= Instant::now() {
                 self.look();
                 due = Instant::now() + interval;
+                is_stale = true;
             }
-            terminal.draw(|frame| draw(frame, &mut self.screen))?;
-            if interrupt.requested() || !self.obey_until(due)? {
+            if is_stale {
+                terminal.draw(|frame| draw(frame, &mut self.screen))?;
+            }
+            if interrupt.requested() {
                 return Ok(());
+            }
+            match self.obey_until(due)? {
+                ControlFlow::Continue(is_news) => is_stale = is_news,
+                ControlFlow::Break(()) => return Ok(()),
             }
         }
     }
@@ -54,16 +66,17 @@ impl View {
         }
     }
 
-    /// Waits for a key or a new size, not past the next look; false at the end.
-    fn obey_until(&mut self, due: Instant) -> io::Result<bool> {
+    /// Waits for a key or a new size, not past the next look, and says whether there is something to draw.
+    fn obey_until(&mut self, due: Instant) -> io::Result<ControlFlow<(), bool>> {
         let patience = due.saturating_duration_since(Instant::now()).min(PATIENCE);
         if !event::poll(patience)? {
-            return Ok(true);
+            return Ok(ControlFlow::Continue(false));
         }
         let Event::Key(key) = event::read()? else {
-            return Ok(true); // a new size: the next drawing has it
+            return Ok(ControlFlow::Continue(true)); // a new size: the next drawing has it
         };
-        Ok(command(key).is_none_or(|command| self.screen.obey(command)))
+        let goes_on = command(key).is_none_or(|command| self.screen.obey(command));
+        Ok(if goes_on { ControlFlow::Continue(true) } else { ControlFlow::Break(()) })
     }
 }
 

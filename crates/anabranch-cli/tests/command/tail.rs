@@ -162,6 +162,46 @@ fn a_file_that_is_cut_off_goes_on_in_its_copy() {
 }
 
 #[test]
+fn a_copy_that_is_older_than_what_was_put_is_not_put_again() {
+    for long in ["", &"x".repeat(2_000)] {
+        let home = Home::with_stream(&[]);
+        let cut_off = || OpenOptions::new().write(true).open(home.path("app.log")).unwrap().set_len(0).unwrap();
+        let first = format!("one{long}");
+        home.append("app.log", format!("{first}\n"));
+        // A short copy would be a file of its own after --idle.
+        let options = ["--into", "s", "--poll", "5ms", "--idle", "1h", "--from", "start", "--key", "k"];
+        let agent = home.spawn(&[&["tail", "app.log*"], &options[..]].concat());
+        home.until_records(&[&first]);
+        fs::copy(home.path("app.log"), home.path("app.log.1")).unwrap();
+        // Between the copy and the cut.
+        home.append("app.log", "two\n");
+        home.until_records(&[&first, "two"]);
+        cut_off();
+        home.append("app.log", "three\n");
+        home.until_records(&[&first, "two", "three"]);
+        stop(agent);
+        home.once(&["app.log*"]);
+        assert_eq!(home.records().len(), 3);
+    }
+}
+
+#[test]
+fn a_file_that_lost_its_end_in_a_power_cut_is_not_put_again() {
+    let home = Home::with_stream(&[]);
+    let first = "x".repeat(2_000);
+    home.append("app.log", format!("{first}\none\ntwo\n"));
+    home.once(&["app.log"]);
+    let file = OpenOptions::new().write(true).open(home.path("app.log")).unwrap();
+    file.set_len(2_001 + 4).unwrap();
+    let done = home.once(&["app.log"]);
+    assert!(done.stderr.contains("app.log: shorter than when it was read"), "{done:?}");
+    assert_eq!(home.records(), [&first, "one", "two"]);
+    home.append("app.log", "new\n");
+    home.once(&["app.log"]);
+    assert_eq!(home.records(), [&first, "one", "two", "new"]);
+}
+
+#[test]
 fn a_file_that_is_cut_off_without_a_copy_begins_anew() {
     let home = Home::with_stream(&[]);
     home.append("app.log", "same\none\n");
@@ -267,16 +307,27 @@ fn what_is_no_readable_file_is_told_and_passed_over() {
     home.append("secret.log", "secret\n");
     fs::set_permissions(home.path("secret.log"), fs::Permissions::from_mode(0o000)).unwrap();
     let is_root = File::open(home.path("secret.log")).is_ok();
-    let done = home.once(&["*.log"]);
+    let done = home.run(&["tail", "*.log", "--once", "--into", "s", "--key", "k"]);
     if is_root {
         println!("skipped: for root every file is readable");
         return;
     }
+    assert!(done.is_code(3), "{done:?}");
     assert!(done.stderr.contains("secret.log: "), "{done:?}");
     assert_eq!(home.records(), ["fine"]);
     fs::set_permissions(home.path("secret.log"), fs::Permissions::from_mode(0o600)).unwrap();
     home.once(&["*.log"]);
     assert_eq!(home.records(), ["fine", "secret"]);
+}
+
+#[test]
+fn once_is_no_success_without_a_file_that_was_named() {
+    let home = Home::with_stream(&[]);
+    home.append("a.log", "one\n");
+    let done = home.run(&["tail", "a.log", "b.log", "--into", "s", "--once"]);
+    assert!(done.is_code(3) && done.stderr.contains("b.log: "), "{done:?}");
+    assert_eq!(home.records(), ["one"], "the others are put");
+    home.once(&["a.log", "c*.log"]);
 }
 
 #[test]
@@ -430,6 +481,27 @@ fn a_batch_that_is_there_in_part_is_completed() {
 }
 
 #[test]
+fn a_batch_whose_bytes_are_others_now_does_not_stop_the_other_files() {
+    let home = Home::with_stream(&[]);
+    let options = ["--into", "s", "--once", "--key", "k"];
+    home.append("app.log", "first\n");
+    home.ok(&[&["tail", "*.log"], &options[..]].concat());
+    let name = text(&producers(&home)[0]["name"]).to_owned();
+    let stream = Stream::builder().open_existing(home.path("s")).unwrap();
+    stream.producer(&name).unwrap().put_batch(number(6, 12), &[PutEntry::new("k", b"lines")]).unwrap();
+    stream.close().unwrap();
+
+    // A power cut took that line, and the file grew again.
+    home.append("app.log", "a\nb\nc\nlast\n");
+    home.append("b.log", "b\n");
+    for note in [true, false] {
+        let done = home.ok(&[&["tail", "*.log"], &options[..]].concat());
+        assert_eq!(done.stderr.contains("app.log: its bytes 6 to 12"), note, "{done:?}");
+        assert_eq!(home.records(), ["first", "lines", "last", "b"]);
+    }
+}
+
+#[test]
 fn wrong_options_are_refused_before_anything_is_made() {
     let home = Home::with_stream(&[]);
     for wrong in [
@@ -441,6 +513,7 @@ fn wrong_options_are_refused_before_anything_is_made() {
         &["tail", "a.log", "--into", "s", "--pattern", "(?P<a>x)"],
         &["tail", "a.log", "--into", "s", "--start-pattern", "("],
         &["tail", "a.log", "--into", "s", "--key-random", "--key-file-name"],
+        &["tail", "a.log", "--into", "s", "--poll", "0ms"],
     ] {
         let done = home.run(wrong);
         assert!(done.is_code(2), "{wrong:?} {done:?}");
