@@ -225,7 +225,13 @@ impl Consumer {
         if !missing.is_empty() {
             leases.add(missing, self.is_gone()?).map_err(error_of(&inner.name))?;
         }
-        leases.sync().map_err(error_of(&inner.name))
+        leases.sync().map_err(error_of(&inner.name))?;
+        drop(leases);
+        if start != RecordsStart::TrimHorizon {
+            // The windows that were open when their parents ended are of records before the new start.
+            shards.iter().try_for_each(|shard_id| inner.stream.forget_windows(&inner.name, *shard_id))?;
+        }
+        Ok(())
     }
 
     /// Makes every checkpoint that was made in this process durable, whatever level it was acknowledged at. The records before them are made durable
