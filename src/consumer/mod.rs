@@ -260,6 +260,18 @@ impl Consumer {
         self.inner.stream.forget_windows(&self.inner.name, child)
     }
 
+    /// What shards got that are finished, and that a crash left: it is with their children.
+    pub(crate) fn forget_inheritances_of_finished(&self) -> Result<()> {
+        let is_finished = |state: &SlotState| matches!(state.position, StoredPosition::ShardEnd { .. });
+        let finished: Vec<_> = self.states()?.into_iter().filter(is_finished).collect();
+        if finished.is_empty() {
+            return Ok(());
+        }
+        self.sync()?;
+        let forget = |state: &SlotState| self.inner.stream.forget_windows(&self.inner.name, state.shard_id);
+        finished.iter().try_for_each(forget)
+    }
+
     fn expect_listed(&self, shard_id: ShardId) -> Result<()> {
         self.inner.stream.expect_listed(shard_id)
     }

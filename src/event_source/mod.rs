@@ -166,6 +166,7 @@ impl Consumer {
     pub fn event_source(&self, worker: &str, options: EventSourceOptions) -> Result<EventSource> {
         options.check()?;
         let stream = self.stream().describe()?;
+        self.forget_inheritances_of_finished()?;
         let of_worker = WorkerOptions::new().lease_time(options.lease_time).max_records(options.batch_records);
         Ok(EventSource {
             worker: self.worker(worker, of_worker)?,

@@ -227,9 +227,9 @@ mod tests {
             let policy = policy(lanes);
             let round = Round { wall: Timestamp::from_millis(5), monotonic: Duration::ZERO, policy: &policy };
             let keys = MAX_SHARD_STATE_BYTES / MAX_KEY_STATE_BYTES + 8;
-            let large = |key: usize| WindowState {
-                state: vec![1; MAX_KEY_STATE_BYTES],
-                ..state(key as u128, &key.to_string())
+            let large = |key: usize| {
+                let state = state(key as u128, &key.to_string());
+                WindowState { state: vec![1; MAX_KEY_STATE_BYTES], ..state }
             };
             let mut shard = SourceShard::new(ShardId::new(4), 1, (0..keys).map(large).collect(), &policy);
             shard.end();

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anabranch::{
-    Batch, BatchFailure, Consumer, Error, ErrorKind, EventSource, EventSourceOptions, FailedBatch,
-    FailureCondition, ManualClock, Position, RecordsStart, Result, ShardId, Stream, Work, Worker, WorkerOptions,
+    Batch, BatchFailure, Consumer, Crash, Durability, Error, ErrorKind, EventSource, EventSourceOptions,
+    FailedBatch, FailureCondition, ManualClock, Position, RecordsStart, Result, ShardId, Stream, Work, Worker,
+    WorkerOptions,
 };
 
 use crate::support::{
@@ -427,6 +428,24 @@ fn a_stream_is_a_destination_and_the_batch_can_be_read_again() {
     assert_eq!(done_of(&stream, S0), Some(20));
 }
 
+/// The source's checkpoint is behind the batch then, and may be durable.
+#[test]
+fn a_stream_is_told_durably_whatever_its_own_level() {
+    for seed in 0..8 {
+        let (disk, clock, stream) = simulated(builder());
+        put(&stream, &["a"]);
+        let of_failed = || builder().clock(clock.clone()).durability(Durability::Buffered);
+        let failed = of_failed().storage(Arc::new(disk.clone())).create("failed").unwrap();
+        let mut source = source(&stream, options().retries(0)).on_failure(failed.clone());
+        drain(&mut source, &Calls::default().but("a")).unwrap();
+        assert_eq!(done_of(&stream, S0), Some(1));
+        let disk = disk.crash(Crash::PowerLost { seed });
+        let after = of_failed().storage(Arc::new(disk)).open_existing("failed").unwrap();
+        let told = after.records(RecordsStart::TrimHorizon).unwrap().available().count();
+        assert_eq!(told, 1, "seed {seed}");
+    }
+}
+
 #[test]
 fn a_panic_is_a_failure_of_the_batch() {
     let (_disk, _clock, stream) = simulated(builder());
@@ -523,12 +542,13 @@ fn what_comes_back_from_an_earlier_turn_is_not_looked_at() {
     put(&stream, &["a"]);
     let consumer = consumer(&stream);
     let calls = AtomicUsize::new(0);
+    let was_alone = AtomicBool::new(false);
     let handler = |_: &mut Batch<'_>| {
         if calls.fetch_add(1, Ordering::SeqCst) == 0 {
             consumer.reset(RecordsStart::TrimHorizon).unwrap();
             eventually("the next turn", || consumer.checkpoint(S0).unwrap().owner.is_some());
             std::thread::sleep(Duration::from_millis(100)); // for a second call, if there were one
-            assert_eq!(calls.load(Ordering::SeqCst), 1);
+            was_alone.store(calls.load(Ordering::SeqCst) == 1, Ordering::SeqCst);
             return Ok(());
         }
         Err(BatchFailure::new("bad"))
@@ -537,6 +557,7 @@ fn what_comes_back_from_an_earlier_turn_is_not_looked_at() {
     let error = source.run(&handler, || false).unwrap_err();
     assert!(matches!(error, Error::BatchFailed { .. }), "{error:?}");
     assert_eq!((done_of(&stream, S0), calls.load(Ordering::SeqCst)), (None, 2));
+    assert!(was_alone.load(Ordering::SeqCst));
 }
 
 /// What a worker read before it met the damage is given before the error.

@@ -477,6 +477,27 @@ fn a_file_that_a_crash_left_is_not_taken_for_what_is_open() {
     assert!(handler.ends().is_empty() && files(&disk).is_empty());
 }
 
+/// A crash comes between a shard's end and the removal of the file that it inherited.
+#[test]
+fn a_file_of_a_shard_that_is_finished_is_removed() {
+    let (disk, _clock, stream) = simulated(builder());
+    let (handler, mut before) = (Strings::default(), source(&stream, options()));
+    put_at(&stream, HashKey::new(1), "a", b"1");
+    let (left, _) = stream.split_shard(S0, None).unwrap();
+    drain(&mut before, &handler).unwrap();
+    let path = format!("stream/consumers/{}", files(&disk).remove(0));
+    let kept = disk.read_file(path.as_ref()).unwrap();
+    stream.split_shard(left, None).unwrap();
+    drain(&mut before, &handler).unwrap();
+    assert_eq!(position(&stream, left), Position::ShardEnd);
+    before.close().unwrap();
+    disk.create_file(path.as_ref()).unwrap().write_at(&kept, 0).unwrap();
+    assert_eq!(files(&disk).len(), 2);
+    let after = source(&stream, options());
+    assert_eq!(files(&disk).len(), 1, "what its child got is there");
+    drop(after);
+}
+
 /// The next window has begun and nothing of it is done: the checkpoint is behind the inherited one all the same, before the file goes.
 #[test]
 fn what_was_inherited_is_behind_the_checkpoint_when_its_file_goes() {
