@@ -15,7 +15,8 @@
 //! - **At least once.** Each record is handled, or its position was taken by the destination of failed batches, before a checkpoint passes it. After a crash, and when a shard
 //!   changes hands, what stands behind the checkpoint is handled again. The checkpoint of a shard is the highest below which every lane is done.
 //! - **In order per key.** A partition key has one lane, a lane has one batch under way, and the next one is not begun before that is done or given up; a shard is begun when its
-//!   parents are finished.
+//!   parents are finished. Of a shard that was lost and taken again, a lane waits for what it has under way still. Another source does not know of it: where a lease ran out
+//!   or was taken, the last call of the one that had it may run beside those of the other.
 //! - **Nothing is lost by giving up.** A batch is given up after so many [retries](EventSourceOptions::retries), or at [an age](EventSourceOptions::max_record_age): both finite unless
 //!   one asks for other, since a bad record else blocks its shard until retention takes it. The [destination](EventSource::on_failure) is told first. Where there
 //!   is none, or where it fails, the run ends with an error and the source stays where it is.
