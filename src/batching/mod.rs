@@ -264,7 +264,8 @@ fn throttled_for(outcome: &Result<PutReceipt>) -> Option<Duration> {
     }
 }
 
-fn words_of(panic: &(dyn Any + Send)) -> String {
+/// What a panic said.
+pub(crate) fn words_of(panic: &(dyn Any + Send)) -> String {
     let words = panic.downcast_ref::<&str>().copied();
     let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("panicked: {}", words.unwrap_or("without a word"))

@@ -225,7 +225,13 @@ impl Consumer {
         if !missing.is_empty() {
             leases.add(missing, self.is_gone()?).map_err(error_of(&inner.name))?;
         }
-        leases.sync().map_err(error_of(&inner.name))
+        leases.sync().map_err(error_of(&inner.name))?;
+        drop(leases);
+        if start != RecordsStart::TrimHorizon {
+            // The windows that were open when their parents ended are of records before the new start.
+            shards.iter().try_for_each(|shard_id| inner.stream.forget_windows(&inner.name, *shard_id))?;
+        }
+        Ok(())
     }
 
     /// Makes every checkpoint that was made in this process durable, whatever level it was acknowledged at. The records before them are made durable
@@ -252,6 +258,18 @@ impl Consumer {
     pub(crate) fn forget_inheritance(&self, child: ShardId) -> Result<()> {
         self.sync()?;
         self.inner.stream.forget_windows(&self.inner.name, child)
+    }
+
+    /// What shards got that are finished, and that a crash left: it is with their children.
+    pub(crate) fn forget_inheritances_of_finished(&self) -> Result<()> {
+        let is_finished = |state: &SlotState| matches!(state.position, StoredPosition::ShardEnd { .. });
+        let finished: Vec<_> = self.states()?.into_iter().filter(is_finished).collect();
+        if finished.is_empty() {
+            return Ok(());
+        }
+        self.sync()?;
+        let forget = |state: &SlotState| self.inner.stream.forget_windows(&self.inner.name, state.shard_id);
+        finished.iter().try_for_each(forget)
     }
 
     fn expect_listed(&self, shard_id: ShardId) -> Result<()> {

@@ -241,7 +241,8 @@
 //! # A20. Event sources
 //!
 //! An [`EventSource`](crate::EventSource) handles every record, or tells the destination of failed batches of it, before a checkpoint passes it; in the order of its key; through splits, merges,
-//! crashes and changes of hands. By default every batch is given up in the end; where nobody is told of it, the source stops instead. A tumbling window is closed with states
+//! and crashes. A shard that changes hands is handled again from its checkpoint on; a source gives a key no second call while one is under way, but a call of
+//! another source, from which the shard was taken, may still run beside those of the new one: what it did counts for nothing. By default every batch is given up in the end; where nobody is told of it, the source stops instead. A tumbling window is closed with states
 //! that were made of each of its records once, in order, but for those that were given up: whatever failed, crashed or was resharded on the way. An end may be told again, with the same.
 //! If a clock is set back, or a put takes longer than a second from its stamp to its durability, a window can be closed in two parts.
 //!

@@ -1,12 +1,12 @@
 //! One call of the handler or of the destination, on its way to a thread and back.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::batch::{Batch, BatchFailure, BatchHandler};
 use super::failure::{FailedBatch, FailureDestination};
 use super::windows::{Changes, ClosedWindow, States, Window};
+use crate::batching::words_of;
 use crate::segment::Record;
 use crate::types::{PartitionHash, ShardId};
 
@@ -86,10 +86,4 @@ impl Job {
         };
         Outcome { result, changes: Changes::default() }
     }
-}
-
-fn words_of(panic: &(dyn Any + Send)) -> String {
-    let words = panic.downcast_ref::<&str>().copied();
-    let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panicked: {}", words.unwrap_or("without a word"))
 }

@@ -115,10 +115,16 @@ impl Lane {
         self.windows.get(&window).is_some_and(|open| !open.states.is_empty())
     }
 
-    /// Whether nothing is left to do, short of windows that are open.
-    pub(super) fn is_idle(&self, complete_to: Timestamp) -> bool {
-        let has_closable = self.windows.keys().any(|window| window.end <= complete_to && self.has_open(*window));
+    /// Whether nothing is left to do, short of windows that are open, of which there is no more than a child's file takes.
+    pub(super) fn is_idle(&self, complete_to: Timestamp, lanes: usize) -> bool {
+        let has_closable = self.is_over_its_share(lanes) || self.window_that_is_over(complete_to).is_some();
         !self.is_busy && self.queue.is_empty() && self.tasks.is_empty() && !has_closable
+    }
+
+    /// Whether its states are more than its part of what a shard may have open: two parents may have left that much.
+    fn is_over_its_share(&self, lanes: usize) -> bool {
+        let bytes: usize = self.windows.values().map(|open| open.states.bytes()).sum();
+        bytes > MAX_SHARD_STATE_BYTES / lanes.max(1)
     }
 
     /// The states of all windows that are open.
@@ -163,32 +169,37 @@ impl Lane {
     }
 
     fn next_piece(&mut self, complete_to: Timestamp, is_last: bool, round: Round<'_>) -> Option<Piece> {
-        let bytes: usize = self.windows.values().map(|open| open.states.bytes()).sum();
-        if bytes > MAX_SHARD_STATE_BYTES / round.policy.options.lanes as usize {
+        if self.is_over_its_share(round.policy.options.lanes as usize) {
             let window =
                 self.windows.iter().find(|(_, open)| !open.states.is_empty()).map(|(window, _)| *window)?;
             return Some(self.close_all(window, true));
         }
+        self.drop_empty_windows(complete_to);
         if let Some(window) = self.window_that_is_over(complete_to) {
             return Some(self.close_all(window, false));
         }
         self.next_batch(complete_to, is_last, round)
     }
 
-    /// The oldest window whose records were all handled, if it has states.
-    fn window_that_is_over(&mut self, complete_to: Timestamp) -> Option<Window> {
-        while let Some(oldest) = self.windows.first_entry() {
-            let window = *oldest.key();
-            let is_ahead = self.queue.front().is_none_or(|next| next.record.arrival() >= window.end);
-            if window.end > complete_to || !is_ahead {
-                return None;
-            }
-            if !oldest.get().states.is_empty() {
-                return Some(window);
-            }
-            oldest.remove();
+    /// Of the windows with states whose records were all handled, the one that ended first. That is not always the one that began first: a parent's may be
+    /// longer, if the source had other options then.
+    fn window_that_is_over(&self, complete_to: Timestamp) -> Option<Window> {
+        let over =
+            self.windows.keys().filter(|window| self.is_over(**window, complete_to) && self.has_open(**window));
+        over.min_by_key(|window| window.end).copied()
+    }
+
+    fn is_over(&self, window: Window, complete_to: Timestamp) -> bool {
+        let is_ahead = self.queue.front().is_none_or(|next| next.record.arrival() >= window.end);
+        window.end <= complete_to && is_ahead
+    }
+
+    fn drop_empty_windows(&mut self, complete_to: Timestamp) {
+        let is_gone = |window: &Window| self.is_over(*window, complete_to) && !self.has_open(*window);
+        let gone: Vec<_> = self.windows.keys().copied().filter(is_gone).collect();
+        for window in gone {
+            self.windows.remove(&window);
         }
-        None
     }
 
     fn close_all(&self, window: Window, is_early: bool) -> Piece {
@@ -319,7 +330,7 @@ impl Lane {
         Completion { done: Vec::new(), stop }
     }
 
-    /// What stands before the record that failed is done. Of the rest, what is too old is given up, and the others are cut, tried again, or given up.
+    /// What stands before the record that failed is done. The rest is cut, tried again, or given up.
     fn fail_batch(
         &mut self,
         task: &Task,
@@ -331,23 +342,8 @@ impl Lane {
         let named = failure.done_of(records);
         let is_kept = records.get(named).is_some_and(|first| changes.are_before(first.sequence_number()));
         let (done, rest) = records.split_at(if is_kept { named } else { 0 });
-        let old = rest.partition_point(|record| round.policy.is_too_old(record.arrival(), round.wall));
-        let (old, rest) = rest.split_at(old);
-        let mut next = VecDeque::new();
-        let mut stop = Ok(());
-        if !old.is_empty() {
-            let expired = task.of(old, window);
-            let condition = FailureCondition::RecordAgeExceeded;
-            let (expired, outcome) = self.give_up(expired, (Span::of(old), None), condition, failure, round);
-            next.push_back(expired);
-            stop = outcome;
-        }
-        if !rest.is_empty() {
-            let (tasks, outcome) = self.go_on(task, rest, window, !done.is_empty(), failure, round);
-            next.extend(tasks);
-            stop = stop.and(outcome);
-        }
-        while let Some(task) = next.pop_back() {
+        let (next, stop) = self.go_on(task, rest, window, !done.is_empty(), failure, round);
+        for task in next.into_iter().rev() {
             self.tasks.push_front(task);
         }
         if !done.is_empty() {
@@ -373,14 +369,33 @@ impl Lane {
             let (left, right) = rest.split_at(rest.len() / 2);
             return (vec![task.of(left, window), task.of(right, window)], Ok(()));
         }
-        match task.of(rest, window).again(round) {
-            Ok(task) => (vec![task], Ok(())),
-            Err(task) => {
-                let condition = FailureCondition::RetriesExhausted;
-                let (task, stop) = self.give_up(task, (Span::of(rest), None), condition, failure, round);
-                (vec![task], stop)
-            }
+        self.try_again(task, rest, window, failure, round)
+    }
+
+    /// What is not cut. Only here is looked at how old it is: what was cut off may not have been handled yet, since others of its batch failed.
+    fn try_again(
+        &self,
+        task: &Task,
+        rest: &[Record],
+        window: Option<Window>,
+        failure: &BatchFailure,
+        round: Round<'_>,
+    ) -> (Vec<Task>, Result<()>) {
+        let old = rest.partition_point(|record| round.policy.is_too_old(record.arrival(), round.wall));
+        let (old, young) = rest.split_at(old);
+        let give_up =
+            |task, records, condition| self.give_up(task, (Span::of(records), None), condition, failure, round);
+        let mut outcomes = Vec::new();
+        if !old.is_empty() {
+            outcomes.push(give_up(task.of(old, window), old, FailureCondition::RecordAgeExceeded));
         }
+        if !young.is_empty() {
+            let again = task.of(young, window).again(round).map(|task| (task, Ok(())));
+            let exhausted = |task| give_up(task, young, FailureCondition::RetriesExhausted);
+            outcomes.push(again.unwrap_or_else(exhausted));
+        }
+        let (tasks, stops): (Vec<_>, Vec<_>) = outcomes.into_iter().unzip();
+        (tasks, stops.into_iter().fold(Ok(()), Result::and))
     }
 
     /// The destination is told next; without one, the source stops here, and begins anew with it when it is run again.

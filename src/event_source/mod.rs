@@ -15,7 +15,8 @@
 //! - **At least once.** Each record is handled, or its position was taken by the destination of failed batches, before a checkpoint passes it. After a crash, and when a shard
 //!   changes hands, what stands behind the checkpoint is handled again. The checkpoint of a shard is the highest below which every lane is done.
 //! - **In order per key.** A partition key has one lane, a lane has one batch under way, and the next one is not begun before that is done or given up; a shard is begun when its
-//!   parents are finished.
+//!   parents are finished. Of a shard that was lost and taken again, a lane waits for what it has under way still. Another source does not know of it: where a lease ran out
+//!   or was taken, the last call of the one that had it may run beside those of the other.
 //! - **Nothing is lost by giving up.** A batch is given up after so many [retries](EventSourceOptions::retries), or at [an age](EventSourceOptions::max_record_age): both finite unless
 //!   one asks for other, since a bad record else blocks its shard until retention takes it. The [destination](EventSource::on_failure) is told first. Where there
 //!   is none, or where it fails, the run ends with an error and the source stays where it is.
@@ -77,7 +78,7 @@ use crate::clock::Clock;
 use crate::consumer::{Checkpoint, Consumer, Position, Work, Worker, WorkerOptions};
 use crate::error::{Error, Result};
 use crate::limits::TUMBLING_WINDOW_GRACE_MS;
-use crate::stream::ShardState;
+use crate::stream::{RecordsStart, ShardState};
 use crate::types::{PartitionHash, ShardId, StreamId, Timestamp};
 
 pub use batch::{Batch, BatchFailure, BatchHandler};
@@ -133,6 +134,8 @@ pub struct EventSource {
     /// Shards that the worker got and that are not begun.
     starting: VecDeque<Checkpoint>,
     turns: u64,
+    /// The lanes with a call under way, be it one of an earlier turn: its keys have no second one at a time.
+    under_way: BTreeSet<(ShardId, u32)>,
     /// What went wrong beside something that was told first.
     untold: VecDeque<Error>,
 }
@@ -164,6 +167,7 @@ impl Consumer {
     pub fn event_source(&self, worker: &str, options: EventSourceOptions) -> Result<EventSource> {
         options.check()?;
         let stream = self.stream().describe()?;
+        self.forget_inheritances_of_finished()?;
         let of_worker = WorkerOptions::new().lease_time(options.lease_time).max_records(options.batch_records);
         Ok(EventSource {
             worker: self.worker(worker, of_worker)?,
@@ -179,6 +183,7 @@ impl Consumer {
             shards: BTreeMap::new(),
             starting: VecDeque::new(),
             turns: 0,
+            under_way: BTreeSet::new(),
             untold: VecDeque::new(),
         })
     }
@@ -221,10 +226,13 @@ impl EventSource {
         let destination = self.destination.clone();
         for job in jobs {
             let finished = job.run(handler, destination.as_deref());
-            outcome = outcome.and(self.complete(finished));
+            let completed = self.complete(finished);
+            self.note(completed, &mut outcome);
         }
-        let after = self.settle();
-        Ok(before + calls + outcome.and(after)?)
+        let mut after = 0;
+        let settled = self.settle().map(|finished| after = finished);
+        self.note(settled, &mut outcome);
+        outcome.map(|()| before + calls + after)
     }
 
     /// Gives all shards back, so that others need not wait. What was not checkpointed is given to them.
@@ -249,15 +257,28 @@ impl EventSource {
         let is_one_new = !self.starting.is_empty();
         let begun = self.begin_shards();
         let read = read.and_then(|()| if is_one_new { self.take_work() } else { Ok(()) });
-        self.untold.extend(read.err().into_iter().chain(begun.err()));
-        let finished = self.settle()?;
+        let mut finished = 0;
+        let settled = self.settle().map(|shards| finished = shards);
+        [read, begun, settled].into_iter().filter_map(Result::err).for_each(|error| self.keep(error));
         let jobs = self.jobs();
-        match self.untold.pop_front() {
-            Some(error) if jobs.is_empty() && finished == 0 => Err(error),
-            later => {
-                self.untold.extend(later);
-                Ok((jobs, finished))
-            }
+        let untold = if jobs.is_empty() && finished == 0 { self.untold.pop_front() } else { None };
+        untold.map_or(Ok((jobs, finished)), Err)
+    }
+
+    /// Keeps an error for later: those that are said once, and one of the others, which come again as long as their cause lasts.
+    fn keep(&mut self, error: Error) {
+        let is_said_once = |error: &Error| matches!(error, Error::Lost { .. } | Error::Trimmed { .. });
+        if is_said_once(&error) || self.untold.iter().all(is_said_once) {
+            self.untold.push_back(error);
+        }
+    }
+
+    /// Tells the first error; others are kept for the next round.
+    fn note(&mut self, result: Result<()>, outcome: &mut Result<()>) {
+        match result {
+            Ok(()) | Err(Error::Closed) => {}
+            Err(error) if outcome.is_ok() => *outcome = Err(error),
+            Err(error) => self.keep(error),
         }
     }
 
@@ -266,8 +287,10 @@ impl EventSource {
         let mut jobs = Vec::new();
         for (shard_id, shard) in &mut self.shards {
             let turn = shard.turn;
-            let calls = shard.calls(round).into_iter();
-            jobs.extend(calls.map(|(lane, call)| Job { place: Place { shard_id: *shard_id, turn, lane }, call }));
+            for (lane, call) in shard.calls(|lane| self.under_way.contains(&(*shard_id, lane)), round) {
+                self.under_way.insert((*shard_id, lane));
+                jobs.push(Job { place: Place { shard_id: *shard_id, turn, lane }, call });
+            }
         }
         jobs
     }
@@ -284,15 +307,21 @@ impl EventSource {
 
     fn take_work(&mut self) -> Result<()> {
         let before = self.clock().now();
-        while let Some(work) = self.worker.poll()? {
-            self.take(work);
-        }
-        self.reach(before.minus_millis(TUMBLING_WINDOW_GRACE_MS))
+        let read = loop {
+            match self.worker.poll() {
+                Ok(Some(work)) => self.take(work),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        // Whatever that came to: one shard that cannot be read keeps no window of another open.
+        let reached = self.reach(before.minus_millis(TUMBLING_WINDOW_GRACE_MS), read.is_ok());
+        read.and(reached)
     }
 
     /// Of shards at their tails, that everything was read that arrived before a time, which was noted before they were looked at. Not of one that is closed by now: its
     /// children have the rest.
-    fn reach(&mut self, time: Timestamp) -> Result<()> {
+    fn reach(&mut self, time: Timestamp, were_looked_at: bool) -> Result<()> {
         let waits = |shard: &SourceShard| !shard.is_paused && shard.has_open_window();
         if !self.shards.values().any(waits) {
             return Ok(());
@@ -301,7 +330,10 @@ impl EventSource {
         stream.listed_shards()?; // looks at what another process closed
         let open: BTreeSet<_> = stream.open_shards().into_iter().collect();
         for (shard_id, shard) in self.shards.iter_mut().filter(|(id, shard)| waits(shard) && open.contains(id)) {
-            if self.worker.records_behind(*shard_id) == Some(0) {
+            // Records that are behind are not counted where they cannot be looked at.
+            let can_be_read = || stream.starting_position(*shard_id, RecordsStart::Latest).is_ok();
+            let is_known = were_looked_at || can_be_read();
+            if is_known && self.worker.records_behind(*shard_id) == Some(0) {
                 shard.reach(time);
             }
         }
@@ -368,6 +400,7 @@ impl EventSource {
     /// A call was made.
     fn complete(&mut self, finished: Finished) -> Result<()> {
         let Finished { place, outcome } = finished;
+        self.under_way.remove(&(place.shard_id, place.lane));
         let round = round(&self.worker, &self.policy);
         let shard = self.shards.get_mut(&place.shard_id).filter(|shard| shard.turn == place.turn);
         shard.map_or(Ok(()), |shard| shard.complete(place.lane, outcome, round))
@@ -391,7 +424,11 @@ impl EventSource {
     fn settle_shard(&mut self, shard_id: ShardId) -> Result<bool> {
         let Some(shard) = self.shards.get_mut(&shard_id) else { return Ok(false) };
         if let Some(at) = shard.checkpoint() {
-            self.worker.checkpoint(shard_id, at)?;
+            match self.worker.checkpoint(shard_id, at) {
+                // It expired, and keeps nobody waiting any more: what it leaves to its children is theirs all the same.
+                Err(Error::ShardNotFound(_)) if shard.is_ended() => {}
+                stored => stored?,
+            }
             shard.stored(at);
         }
         if shard.has_inheritance && shard.is_through_inheritance() {
@@ -417,7 +454,10 @@ impl EventSource {
             let states = shard.states_of(child.hash_key_range);
             self.worker.consumer().bequeath(child.shard_id, shard_id, states)?;
         }
-        self.worker.finish(shard_id)?;
+        match self.worker.finish(shard_id) {
+            Err(Error::ShardNotFound(_)) => {} // it expired, and was let go of already
+            finished => finished?,
+        }
         let finished = self.shards.remove(&shard_id);
         if finished.is_some_and(|shard| shard.has_inheritance) {
             self.worker.consumer().forget_inheritance(shard_id)?; // it was left to the children in turn

@@ -48,11 +48,10 @@ impl Progress {
     /// A record was read, in this window.
     pub(super) fn read(&mut self, at: RecordPosition, window: Option<Window>) {
         if let Some(window) = window {
-            if self.holds.iter().all(|hold| hold.window != window) {
-                self.holds.push_back(Hold { window, before: self.read_to, last: None, is_inherited: false });
-            }
-            if let Some(hold) = self.holds.iter_mut().rfind(|hold| hold.window == window) {
-                hold.last = Some(at.sequence_number);
+            let last = Some(at.sequence_number);
+            match self.holds.iter_mut().rfind(|hold| hold.window == window) {
+                Some(hold) => hold.last = last,
+                None => self.holds.push_back(Hold { window, before: self.read_to, last, is_inherited: false }),
             }
         }
         self.pending.push_back(Pending { at, is_done: false });
@@ -70,6 +69,11 @@ impl Progress {
         if let Some(last) = self.pending.drain(..done).next_back() {
             self.done_to = Some(last.at);
         }
+    }
+
+    /// How many records there are from the first that is not done on.
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len()
     }
 
     /// Whether all that was read is done.

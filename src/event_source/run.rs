@@ -78,15 +78,6 @@ impl EventSource {
             self.note(completed, outcome);
         }
     }
-
-    /// Tells the first error; others are kept for the next run, since some are said only once.
-    fn note(&mut self, result: Result<()>, outcome: &mut Result<()>) {
-        match result {
-            Ok(()) | Err(Error::Closed) => {}
-            Err(error) if outcome.is_ok() => *outcome = Err(error),
-            Err(error) => self.untold.push_back(error),
-        }
-    }
 }
 
 /// One thread: makes the calls that nobody else makes, until no more come.

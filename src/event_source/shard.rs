@@ -11,6 +11,9 @@ use crate::format::WindowState;
 use crate::segment::Record;
 use crate::types::{HashKeyRange, ShardId, Timestamp};
 
+/// How many batches for each lane may be done, or under way, behind a record that is not. They are remembered until it is, and are handled again after a crash.
+const MAX_BATCHES_BEHIND: usize = 16;
+
 #[derive(Debug)]
 pub(super) struct SourceShard {
     /// Which time that the source has the shard.
@@ -70,10 +73,18 @@ impl SourceShard {
         }
     }
 
-    /// Whether more should be read: there is less than a batch for each lane.
+    /// Whether more should be read: there is less than a batch for each lane, and one lane that gets no further did not let the others run far ahead.
     pub(super) fn has_room(&self, policy: &Policy) -> bool {
         let queued: usize = self.lanes.iter().map(Lane::queued).sum();
-        queued < policy.options.batch_records.saturating_mul(self.lanes.len())
+        queued < self.batch_of_each_lane(policy) && !self.is_far_ahead(policy)
+    }
+
+    fn is_far_ahead(&self, policy: &Policy) -> bool {
+        self.progress.pending() >= self.batch_of_each_lane(policy).saturating_mul(MAX_BATCHES_BEHIND)
+    }
+
+    fn batch_of_each_lane(&self, policy: &Policy) -> usize {
+        policy.options.batch_records.saturating_mul(self.lanes.len())
     }
 
     /// At its tail there was nothing more: what arrived before this time was all read.
@@ -87,11 +98,12 @@ impl SourceShard {
 
     // ---- what is to be done ----
 
-    /// The calls that are to be made now, by lane.
-    pub(super) fn calls(&mut self, round: Round<'_>) -> Vec<(u32, Call)> {
-        let (complete_to, is_ended) = (self.complete_to, self.is_ended);
-        let lanes = (0..).zip(&mut self.lanes);
-        lanes.filter_map(|(index, lane)| Some((index, lane.next_call(complete_to, is_ended, round)?))).collect()
+    /// The calls that are to be made now, by lane; none for lanes that are taken.
+    pub(super) fn calls(&mut self, is_taken: impl Fn(u32) -> bool, round: Round<'_>) -> Vec<(u32, Call)> {
+        // Where nothing more is read until the first records are done, nothing more is gathered for their batch.
+        let (complete_to, is_last) = (self.complete_to, self.is_ended || self.is_far_ahead(round.policy));
+        let lanes = (0..).zip(&mut self.lanes).filter(|(index, _)| !is_taken(*index));
+        lanes.filter_map(|(index, lane)| Some((index, lane.next_call(complete_to, is_last, round)?))).collect()
     }
 
     pub(super) fn complete(&mut self, lane: u32, outcome: Outcome, round: Round<'_>) -> Result<()> {
@@ -126,9 +138,13 @@ impl SourceShard {
         !self.progress.has_inherited()
     }
 
+    pub(super) fn is_ended(&self) -> bool {
+        self.is_ended
+    }
+
     /// Whether it ended and all of it is done, but for windows that its children go on with.
     pub(super) fn is_finished(&self) -> bool {
-        let is_idle = self.lanes.iter().all(|lane| lane.is_idle(self.complete_to));
+        let is_idle = self.lanes.iter().all(|lane| lane.is_idle(self.complete_to, self.lanes.len()));
         self.is_ended && self.progress.is_idle() && is_idle
     }
 
@@ -154,6 +170,7 @@ mod tests {
     use super::super::windows::Changes;
     use super::*;
     use crate::event_source::EventSourceOptions;
+    use crate::limits::{MAX_KEY_STATE_BYTES, MAX_SHARD_STATE_BYTES};
     use crate::types::{HashKey, PartitionHash, StreamId};
 
     fn policy(lanes: u32) -> Policy {
@@ -186,11 +203,11 @@ mod tests {
             let inherited = vec![state(1, "a"), state(1, "b"), state(9, "c")];
             let mut shard = SourceShard::new(ShardId::new(4), 1, inherited, &policy);
             shard.end();
-            assert!(shard.is_finished() && shard.calls(round).is_empty());
+            assert!(shard.is_finished() && shard.calls(|_| false, round).is_empty());
             let child = HashKeyRange::new(HashKey::new(9), HashKey::MAX).unwrap();
             assert!(shard.close_orphans(&[child]) && !shard.is_finished());
             let mut closed = Vec::new();
-            for (lane, call) in shard.calls(round) {
+            for (lane, call) in shard.calls(|_| false, round) {
                 let Call::Close(window) = call else { panic!("{call:?}") };
                 closed.extend(window.states.iter().map(|state| state.partition_key.clone()));
                 let outcome = Outcome { result: Ok(()), changes: Changes::default() };
@@ -200,6 +217,31 @@ mod tests {
             assert_eq!(closed, ["a", "b"]);
             assert!(shard.is_finished() && !shard.close_orphans(&[child]));
             assert_eq!(shard.states_of(child), [state(9, "c")]);
+        }
+    }
+
+    /// Each of two parents left less than a shard may have open.
+    #[test]
+    fn what_two_parents_left_is_given_to_early_calls_before_it_is_too_much_for_a_child() {
+        for lanes in [1, 4] {
+            let policy = policy(lanes);
+            let round = Round { wall: Timestamp::from_millis(5), monotonic: Duration::ZERO, policy: &policy };
+            let keys = MAX_SHARD_STATE_BYTES / MAX_KEY_STATE_BYTES + 8;
+            let large = |key: usize| {
+                let state = state(key as u128, &key.to_string());
+                WindowState { state: vec![1; MAX_KEY_STATE_BYTES], ..state }
+            };
+            let mut shard = SourceShard::new(ShardId::new(4), 1, (0..keys).map(large).collect(), &policy);
+            shard.end();
+            assert!(!shard.is_finished());
+            for (lane, call) in shard.calls(|_| false, round) {
+                assert!(matches!(call, Call::Close(window) if window.is_early));
+                let outcome = Outcome { result: Ok(()), changes: Changes::default() };
+                shard.complete(lane, outcome, round).unwrap();
+            }
+            assert!(shard.is_finished());
+            let all = HashKeyRange::new(HashKey::new(0), HashKey::MAX).unwrap();
+            assert!(shard.states_of(all).len() * MAX_KEY_STATE_BYTES < MAX_SHARD_STATE_BYTES);
         }
     }
 }

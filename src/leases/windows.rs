@@ -35,9 +35,14 @@ impl ConsumersDirectory<'_> {
         if snapshot.states.is_empty() {
             return if remove_if_there(self.storage, &path)? { Ok(self.sync()?) } else { Ok(()) };
         }
+        let bytes = snapshot.encode();
+        if bytes.len() > MAX_WINDOWS_FILE_BYTES {
+            let reason = format!("{} bytes; a file of windows has at most {MAX_WINDOWS_FILE_BYTES}", bytes.len());
+            return Err(Fault::io("write", &path)(io::Error::other(reason)).into()); // it could not be read again
+        }
         remove_if_there(self.storage, &new)?; // of a write that was cut short
         let file = self.storage.create_file(&new).map_err(Fault::io("create", &new))?;
-        file.write_at(&snapshot.encode(), 0).map_err(Fault::io("write", &new))?;
+        file.write_at(&bytes, 0).map_err(Fault::io("write", &new))?;
         file.sync().map_err(Fault::io("sync", &new))?;
         drop(file);
         self.storage.rename(&new, &path).map_err(Fault::io("rename", &new))?;

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anabranch::{
-    Batch, BatchFailure, Consumer, Error, ErrorKind, EventSource, EventSourceOptions, FailedBatch,
-    FailureCondition, ManualClock, Position, RecordsStart, Result, ShardId, Stream, Work, Worker, WorkerOptions,
+    Batch, BatchFailure, Consumer, Crash, Durability, Error, ErrorKind, EventSource, EventSourceOptions,
+    FailedBatch, FailureCondition, ManualClock, Position, RecordsStart, Result, ShardId, Stream, Work, Worker,
+    WorkerOptions,
 };
 
 use crate::support::{
@@ -315,6 +316,45 @@ fn records_that_are_too_old_are_tried_once_and_not_again() {
     assert_eq!((calls.take(), done_of(&stream, S0)), (vec!["c".to_owned()], Some(3)));
 }
 
+/// The source was stopped for longer than that: what was never handled is not given up for another record of its batch.
+#[test]
+fn a_record_is_handled_once_however_old_it_is() {
+    let (_disk, clock, stream) = simulated(builder());
+    let (calls, told) = (Calls::default(), Told::default());
+    put(&stream, &["a", "b", "c", "d"]);
+    clock.advance(100 * SECOND);
+    let mut source = source(&stream, options().max_record_age(60 * SECOND)).on_failure(told.destination());
+    drain(&mut source, &calls.up_to("b")).unwrap();
+    assert_eq!(calls.take(), ["a b c d", "b c d", "b", "c d"]);
+    let failed = told.take();
+    assert_eq!((failed.len(), failed[0].condition), (1, FailureCondition::RecordAgeExceeded));
+    assert_eq!((data_of(&failed[0], &stream), done_of(&stream, S0)), (vec!["b".to_owned()], Some(4)));
+}
+
+/// What is done behind a record that is not is remembered, and comes again after a crash: there is a bound to it.
+#[test]
+fn a_lane_that_gets_no_further_keeps_the_others_from_running_far_ahead() {
+    let (_disk, clock, stream) = simulated(builder());
+    for n in 0..300 {
+        put_to(&stream, S0, if n == 0 { "bad" } else { "good" }, n.to_string().as_bytes());
+    }
+    let (handled, is_bad) = (AtomicUsize::new(0), AtomicBool::new(true));
+    let handler = |batch: &mut Batch<'_>| {
+        if batch.records()[0].partition_key() == "bad" && is_bad.load(Ordering::SeqCst) {
+            return Err(BatchFailure::new("not yet"));
+        }
+        handled.fetch_add(batch.records().len(), Ordering::SeqCst);
+        Ok(())
+    };
+    let options = options().lanes(10).batch_records(1).retries(None).batch_window(300 * SECOND);
+    let mut source = source(&stream, options);
+    drain(&mut source, &handler).unwrap();
+    assert!((1..200).contains(&handled.load(Ordering::SeqCst)), "{handled:?}");
+    is_bad.store(false, Ordering::SeqCst);
+    drain_slowly(&mut source, &clock, &handler).unwrap();
+    assert_eq!((handled.into_inner(), done_of(&stream, S0)), (300, Some(300)));
+}
+
 #[test]
 fn without_a_destination_the_source_stops_at_what_is_to_be_given_up() {
     let (_disk, _clock, stream) = simulated(builder());
@@ -386,6 +426,24 @@ fn a_stream_is_a_destination_and_the_batch_can_be_read_again() {
     again.sort_unstable();
     assert_eq!(again, (0..20).collect::<Vec<_>>());
     assert_eq!(done_of(&stream, S0), Some(20));
+}
+
+/// The source's checkpoint is behind the batch then, and may be durable.
+#[test]
+fn a_stream_is_told_durably_whatever_its_own_level() {
+    for seed in 0..8 {
+        let (disk, clock, stream) = simulated(builder());
+        put(&stream, &["a"]);
+        let of_failed = || builder().clock(clock.clone()).durability(Durability::Buffered);
+        let failed = of_failed().storage(Arc::new(disk.clone())).create("failed").unwrap();
+        let mut source = source(&stream, options().retries(0)).on_failure(failed.clone());
+        drain(&mut source, &Calls::default().but("a")).unwrap();
+        assert_eq!(done_of(&stream, S0), Some(1));
+        let disk = disk.crash(Crash::PowerLost { seed });
+        let after = of_failed().storage(Arc::new(disk)).open_existing("failed").unwrap();
+        let told = after.records(RecordsStart::TrimHorizon).unwrap().available().count();
+        assert_eq!(told, 1, "seed {seed}");
+    }
 }
 
 #[test]
@@ -475,7 +533,8 @@ fn what_is_under_way_when_the_shard_is_lost_comes_to_nothing() {
     assert_eq!(source.step(&handler).unwrap(), 0, "the rest of it is not handled any more");
 }
 
-/// The shard is lost and taken again while a batch is handled: that it is done then says nothing of the batch that is under way now.
+/// The shard is lost and taken again while a batch is handled: its keys have no second call meanwhile, and that it is done then says nothing of the batch that is
+/// under way now.
 #[test]
 fn what_comes_back_from_an_earlier_turn_is_not_looked_at() {
     let (_directory, path) = place();
@@ -483,22 +542,22 @@ fn what_comes_back_from_an_earlier_turn_is_not_looked_at() {
     put(&stream, &["a"]);
     let consumer = consumer(&stream);
     let calls = AtomicUsize::new(0);
-    let is_first_done = AtomicBool::new(false);
+    let was_alone = AtomicBool::new(false);
     let handler = |_: &mut Batch<'_>| {
         if calls.fetch_add(1, Ordering::SeqCst) == 0 {
             consumer.reset(RecordsStart::TrimHorizon).unwrap();
-            eventually("the second call", || calls.load(Ordering::SeqCst) > 1);
-            is_first_done.store(true, Ordering::SeqCst);
+            eventually("the next turn", || consumer.checkpoint(S0).unwrap().owner.is_some());
+            std::thread::sleep(Duration::from_millis(100)); // for a second call, if there were one
+            was_alone.store(calls.load(Ordering::SeqCst) == 1, Ordering::SeqCst);
             return Ok(());
         }
-        eventually("the first call's end", || is_first_done.load(Ordering::SeqCst));
-        std::thread::sleep(Duration::from_millis(100)); // for it to come back
         Err(BatchFailure::new("bad"))
     };
     let mut source = source(&stream, options().lease_time(Duration::from_millis(50)).retries(0));
     let error = source.run(&handler, || false).unwrap_err();
     assert!(matches!(error, Error::BatchFailed { .. }), "{error:?}");
     assert_eq!((done_of(&stream, S0), calls.load(Ordering::SeqCst)), (None, 2));
+    assert!(was_alone.load(Ordering::SeqCst));
 }
 
 /// What a worker read before it met the damage is given before the error.

@@ -8,7 +8,8 @@ use anabranch::limits::{KEY_STATE_OVERHEAD_BYTES, MAX_KEY_STATE_BYTES, MAX_SHARD
 use anabranch::storage::{Access, Storage};
 use anabranch::{
     Batch, BatchFailure, BatchHandler, ClosedWindow, Crash, Error, ErrorKind, EventSource, EventSourceOptions,
-    FailedBatch, HashKey, ManualClock, Position, ShardId, SimulatedDisk, Stream, VerifyOptions, repair, verify,
+    FailedBatch, HashKey, ManualClock, Position, RecordsStart, ShardId, SimulatedDisk, Stream, VerifyOptions,
+    repair, verify,
 };
 
 use crate::support::{S0, S1, builder, put_at, put_to, simulated};
@@ -370,6 +371,69 @@ fn another_worker_and_a_later_life_go_on_with_what_a_shard_left() {
     }
 }
 
+/// The parent ended under longer windows: they are the child's beside its own, which are over first.
+#[test]
+fn windows_of_another_length_keep_no_shard_from_its_end() {
+    let (_disk, clock, stream) = simulated(builder());
+    let (handler, mut first) = (Strings::default(), source(&stream, options().tumbling_window(15 * MINUTE)));
+    put_at(&stream, HashKey::new(1), "a", b"1");
+    drain(&mut first, &handler).unwrap();
+    let (left, _) = stream.split_shard(S0, None).unwrap();
+    drain(&mut first, &handler).unwrap();
+    first.close().unwrap();
+    let mut second = source(&stream, options());
+    clock.advance(MINUTE);
+    put_at(&stream, HashKey::new(1), "a", b"2");
+    clock.advance(MINUTE);
+    put_at(&stream, HashKey::new(1), "a", b"3");
+    stream.split_shard(left, None).unwrap();
+    drain(&mut second, &handler).unwrap();
+    assert_eq!(handler.ends(), ["1: 1 a=2"]);
+    assert_eq!(position(&stream, left), Position::ShardEnd);
+    clock.advance(20 * MINUTE);
+    drain(&mut second, &handler).unwrap();
+    let mut ends = handler.ends();
+    ends.sort_unstable();
+    assert_eq!(ends, ["3: 0 a=1", "3: 2 a=3"]);
+}
+
+#[test]
+fn a_reset_behind_inherited_windows_takes_them_away() {
+    let (disk, clock, stream) = simulated(builder());
+    let (handler, mut source) = (Strings::default(), source(&stream, options()));
+    put_at(&stream, HashKey::new(1), "a", b"1");
+    drain(&mut source, &handler).unwrap();
+    stream.split_shard(S0, None).unwrap();
+    drain(&mut source, &handler).unwrap();
+    let consumer = stream.consumer("c").unwrap();
+    consumer.reset(RecordsStart::TrimHorizon).unwrap();
+    assert_eq!(files(&disk).len(), 1);
+    consumer.reset(RecordsStart::Latest).unwrap();
+    assert!(files(&disk).is_empty());
+    clock.advance(10 * MINUTE);
+    drain(&mut source, &handler).unwrap();
+    assert!(handler.ends().is_empty());
+}
+
+/// What a shard leaves to its children cannot be written: the others go on.
+#[test]
+fn a_shard_that_cannot_be_finished_keeps_no_other_waiting() {
+    let (disk, _clock, stream) = simulated(builder().shards(2));
+    let (handler, mut source) = (Strings::default(), source(&stream, options()));
+    put_to(&stream, S0, "a", b"1");
+    drain(&mut source, &handler).unwrap();
+    stream.split_shard(S0, None).unwrap();
+    disk.create_dir("stream/consumers/~new".as_ref()).unwrap();
+    assert!(source.step(&handler).is_err());
+    put_to(&stream, S1, "b", b"2");
+    handler.batches();
+    for _ in 0..3 {
+        let _ = source.step(&handler); // it is told every other time
+    }
+    assert_eq!(handler.batches(), ["2"]);
+    assert_ne!(position(&stream, S0), Position::ShardEnd);
+}
+
 /// The clock is far past the window when its shard is read to its end: its children may have more of it.
 #[test]
 fn a_window_at_the_end_of_a_shard_is_the_childrens_however_late_it_is() {
@@ -411,6 +475,27 @@ fn a_file_that_a_crash_left_is_not_taken_for_what_is_open() {
     let mut after = source(&stream, options());
     drain(&mut after, &handler).unwrap();
     assert!(handler.ends().is_empty() && files(&disk).is_empty());
+}
+
+/// A crash comes between a shard's end and the removal of the file that it inherited.
+#[test]
+fn a_file_of_a_shard_that_is_finished_is_removed() {
+    let (disk, _clock, stream) = simulated(builder());
+    let (handler, mut before) = (Strings::default(), source(&stream, options()));
+    put_at(&stream, HashKey::new(1), "a", b"1");
+    let (left, _) = stream.split_shard(S0, None).unwrap();
+    drain(&mut before, &handler).unwrap();
+    let path = format!("stream/consumers/{}", files(&disk).remove(0));
+    let kept = disk.read_file(path.as_ref()).unwrap();
+    stream.split_shard(left, None).unwrap();
+    drain(&mut before, &handler).unwrap();
+    assert_eq!(position(&stream, left), Position::ShardEnd);
+    before.close().unwrap();
+    disk.create_file(path.as_ref()).unwrap().write_at(&kept, 0).unwrap();
+    assert_eq!(files(&disk).len(), 2);
+    let after = source(&stream, options());
+    assert_eq!(files(&disk).len(), 1, "what its child got is there");
+    drop(after);
 }
 
 /// The next window has begun and nothing of it is done: the checkpoint is behind the inherited one all the same, before the file goes.

@@ -11,8 +11,8 @@ use super::windows::{Window, lane_of};
 use crate::error::{Error, Result};
 use crate::limits::{MAX_EVENT_LANES, MAX_FAILED_BATCH_BYTES, MAX_FAILURE_REASON_CHARS, MAX_SHARD_ID};
 use crate::segment::Record;
-use crate::stream::Stream;
-use crate::types::{SequenceNumber, ShardId, ShardIteratorType, StreamId, Timestamp, is_name};
+use crate::stream::{PutOptions, Stream};
+use crate::types::{Durability, SequenceNumber, ShardId, ShardIteratorType, StreamId, Timestamp, is_name};
 
 /// The form of the record that [`FailedBatch::to_json`] writes.
 const VERSION: i128 = 1;
@@ -66,7 +66,7 @@ pub enum FailureCondition {
 
 /// Who is told of batches that are given up; see [`EventSource::on_failure`](crate::EventSource::on_failure).
 ///
-/// A stream is one: it gets [`FailedBatch::to_json`], under the failed shard's id as the partition key. So is a closure.
+/// A stream is one: it gets [`FailedBatch::to_json`], synced, under the failed shard's id as the partition key. So is a closure.
 pub trait FailureDestination: Send + Sync {
     /// Takes note of a batch, durably: when this returns, the source goes on behind it. It may be told twice of the same, after a crash. A failure ends the run with
     /// [`Error::DestinationFailed`], and the source stays where it is.
@@ -75,7 +75,9 @@ pub trait FailureDestination: Send + Sync {
 
 impl FailureDestination for Stream {
     fn send(&self, failed: &FailedBatch) -> Result<(), BatchFailure> {
-        self.put(failed.shard_id.to_string(), failed.to_json())?;
+        // The source goes on behind the batch, whatever the level of the stream itself.
+        let durable = PutOptions::new().durability(Durability::Synced);
+        self.put_with(failed.shard_id.to_string(), failed.to_json(), durable)?;
         Ok(())
     }
 }
