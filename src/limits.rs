@@ -201,6 +201,10 @@ pub const MAX_EVENT_BATCH_WINDOW_MS: u64 = 300_000;
 /// Most lanes that an event source makes of a shard: as Lambda's parallelization factor.
 pub const MAX_EVENT_LANES: u32 = 10;
 
+/// How many batches for each lane of an event source may be done, or under way, behind a record that is not. They are remembered until it is, and are handled again
+/// after a crash.
+pub const MAX_EVENT_BATCHES_BEHIND: usize = 16;
+
 /// How often an event source tries a batch again, unless it says otherwise: a hundred seconds, with [`DEFAULT_EVENT_BACKOFF_MS`].
 pub const DEFAULT_EVENT_RETRIES: u32 = 10;
 
@@ -306,7 +310,7 @@ pub struct Limits {
 /// All readers of a shard share one bucket, but for those that are [dedicated](crate::ShardIterator::dedicated) to a consumer, which has one for each shard.
 /// A dedicated reader is not counted in calls, but record by record.
 ///
-/// [`Stream::get`](crate::Stream::get) is not counted, nor is what a [`Queue`](crate::Queue) reads.
+/// [`Stream::get`](crate::Stream::get) is not counted, nor is what a [`Queue`](crate::Queue) reads, or [`FailedBatch::records`](crate::FailedBatch::records).
 ///
 /// ```
 /// # fn main() -> anabranch::Result<()> {

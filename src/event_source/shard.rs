@@ -8,11 +8,9 @@ use super::windows::{Window, lane_of};
 use crate::consumer::RecordPosition;
 use crate::error::Result;
 use crate::format::WindowState;
+use crate::limits::MAX_EVENT_BATCHES_BEHIND;
 use crate::segment::Record;
 use crate::types::{HashKeyRange, ShardId, Timestamp};
-
-/// How many batches for each lane may be done, or under way, behind a record that is not. They are remembered until it is, and are handled again after a crash.
-const MAX_BATCHES_BEHIND: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct SourceShard {
@@ -80,7 +78,7 @@ impl SourceShard {
     }
 
     fn is_far_ahead(&self, policy: &Policy) -> bool {
-        self.progress.pending() >= self.batch_of_each_lane(policy).saturating_mul(MAX_BATCHES_BEHIND)
+        self.progress.pending() >= self.batch_of_each_lane(policy).saturating_mul(MAX_EVENT_BATCHES_BEHIND)
     }
 
     fn batch_of_each_lane(&self, policy: &Policy) -> usize {

@@ -106,7 +106,7 @@ impl FailedBatch {
             return Ok(Vec::new());
         }
         let kind = ShardIteratorType::AtSequenceNumber(self.first_sequence_number);
-        let mut iterator = stream.shard_iterator(self.shard_id, kind)?;
+        let mut iterator = stream.shard_iterator(self.shard_id, kind)?.uncounted();
         let mut records = Vec::new();
         for record in iterator.available() {
             let record = record?;
