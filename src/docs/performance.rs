@@ -68,7 +68,11 @@
 //! slot is full, at a sync, or when somebody in the process reads).
 //!
 //! A waiting reader sleeps until the next record, and the put that wakes it pays for that. An iterator over one shard that finds sixteen records or more each time it looks naps instead, for at
-//! most a quarter of a millisecond, together with all other readers of the stream that do; the writer then pays nothing.
+//! most a quarter of a millisecond, together with all other readers of the stream that do; it is not woken then.
+//!
+//! So does one that finds any record while others sleep, so that of many readers the next record wakes one. `cargo bench --bench fanout`, on two processors, records of 1 KiB at `Buffered`,
+//! processor time of the writer's thread for a put: with 1, 8 and 32 readers 1.1, 1.0 and 1.2 times what it is without, as fast as it goes. At 20,000 puts a second in
+//! lots of a hundred it is 1.2, 1.8 and 5.1 times: **the first put of a lot wakes all who sleep**, which is not how it should be yet.
 //!
 //! # Opening
 //!

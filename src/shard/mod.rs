@@ -424,6 +424,11 @@ impl Shard {
         self.bytes_in.load(Ordering::Relaxed)
     }
 
+    /// Whether somebody sleeps at the tail.
+    pub(crate) fn has_sleepers(&self) -> bool {
+        self.tail.has_sleepers()
+    }
+
     /// Sleeps until there may be records at `next` or the end of the shard, or for `timeout`.
     pub(crate) fn wait(&self, next: SequenceNumber, visibility: Visibility, timeout: Duration) {
         self.tail.wait_unless(timeout, || self.next(visibility) > next || self.end().is_some() || self.is_shut());

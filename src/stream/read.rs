@@ -17,7 +17,8 @@ use crate::types::{HashKeyRange, SequenceNumber, ShardId, ShardIteratorType};
 /// How long a wait lasts before a look at whether the stream was closed.
 pub(super) const WAIT_STEP: Duration = Duration::from_millis(500);
 /// A reader that finds at least so many records each time it looks does not sleep at the tail until the next one comes: waking it would cost its
-/// writer more than the record. It naps, and finds the next lot.
+/// writer more than the record. It naps, and finds the next lot. So does one that finds any while others sleep there: of many readers
+/// the next record wakes one.
 const BUSY_RECORDS: u64 = 16;
 /// Naps end at multiples of this, so that all readers of a shard come at once, and one of them writes what is staged for all.
 const NAP: Duration = Duration::from_micros(250);
@@ -305,7 +306,7 @@ impl ShardIterator {
             self.waited_at = self.cursor.next();
             if self.stream.read_only {
                 std::thread::sleep(left.min(FOLLOW_STEP));
-            } else if found >= BUSY_RECORDS {
+            } else if found >= BUSY_RECORDS || (found > 0 && self.cursor.shard().has_sleepers()) {
                 std::thread::sleep(left.min(self.stream.nap()));
             } else {
                 let cursor = &self.cursor;
