@@ -39,6 +39,8 @@ pub enum Mistake {
     ForgetFailure,
     /// A sleeper looks whether it has to sleep before it says that it may.
     RegisterLate,
+    /// A sleeper that is woken does not wake the others for whom the same bell was rung.
+    WakeNoOther,
     /// A roll does not wait for the commit that is running.
     RollDuringCommit,
     /// What is staged is said to be in its segment before it is written there.

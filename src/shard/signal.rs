@@ -6,10 +6,11 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Mistake, Mutex, park_timeout, planted};
 
-/// Wakes sleepers when something happened; costs one load while nobody sleeps. Each sleeper parks by itself and has no lock to take again
-/// when it is woken. Tasks leave their wakers beside them.
+/// Wakes sleepers when something happened; costs one load while nobody sleeps, and the waking of one thread however many do: who is woken
+/// wakes two others. Each sleeper parks by itself and has no lock to take again when it is woken. Tasks leave their wakers beside them.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
+    /// Those for whom nobody has rung yet.
     sleepers: AtomicU64,
     sleeping: Mutex<Sleeping>,
 }
@@ -17,6 +18,8 @@ pub(crate) struct Signal {
 #[derive(Debug, Default)]
 struct Sleeping {
     threads: Vec<Thread>,
+    /// A ring was for them, and somebody who was woken before, and is not up yet, wakes them.
+    rung_for: Vec<Thread>,
     /// One waker a task.
     #[cfg(feature = "async")]
     tasks: Vec<(TaskId, std::task::Waker)>,
@@ -34,11 +37,25 @@ impl Signal {
         // sleeper's last look sees what happened.
         crate::sync::atomic::fence(Ordering::SeqCst);
         if self.has_sleepers() {
-            let woken = std::mem::take(&mut *self.sleeping.lock());
-            woken.threads.iter().for_each(Thread::unpark);
-            #[cfg(feature = "async")]
-            self.wake_tasks(woken.tasks);
+            self.wake();
         }
+    }
+
+    fn wake(&self) {
+        let mut sleeping = self.sleeping.lock();
+        let mut threads = std::mem::take(&mut sleeping.threads);
+        self.sleepers.fetch_sub(threads.len() as u64, Ordering::SeqCst);
+        // Where some are left to be woken, one who will do it is on the way.
+        let first = if sleeping.rung_for.is_empty() { threads.pop() } else { None };
+        sleeping.rung_for.append(&mut threads);
+        #[cfg(feature = "async")]
+        let tasks = std::mem::take(&mut sleeping.tasks);
+        drop(sleeping);
+        if let Some(first) = first {
+            first.unpark();
+        }
+        #[cfg(feature = "async")]
+        self.wake_tasks(tasks);
     }
 
     /// Sleeps until a ring or for `timeout`, unless `happened` says that there is no need to. It may end early: callers look again.
@@ -55,8 +72,21 @@ impl Signal {
         if late || !happened() {
             park_timeout(timeout);
         }
-        self.sleeping.lock().threads.retain(|thread| thread.id() != this.id());
-        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        self.get_up(&this);
+    }
+
+    /// Does not sleep any more, and wakes two of those for whom a ring was: in the end all are woken, since whoever was is found in no list, and comes here.
+    fn get_up(&self, this: &Thread) {
+        let mut sleeping = self.sleeping.lock();
+        let before = sleeping.threads.len();
+        sleeping.threads.retain(|thread| thread.id() != this.id());
+        self.sleepers.fetch_sub((before - sleeping.threads.len()) as u64, Ordering::SeqCst);
+        sleeping.rung_for.retain(|thread| thread.id() != this.id());
+        let others = [sleeping.rung_for.pop(), sleeping.rung_for.pop()];
+        drop(sleeping);
+        if !planted(Mistake::WakeNoOther) {
+            others.iter().flatten().for_each(Thread::unpark);
+        }
     }
 }
 

@@ -51,19 +51,13 @@ impl MeteredCursor {
         Ok(batch)
     }
 
-    /// The next record, if it is there now.
-    #[inline]
+    /// The next record, if it is there now, and is not among the [verified](Self::next_verified) ones.
     pub(super) fn next_record(&mut self, stream: &StreamInner) -> Result<Option<Record>> {
-        if stream.quotas.are_on() {
-            return self.next_counted(stream);
-        }
-        if let Some(record) = self.cursor.next_verified() {
-            return Ok(Some(record));
-        }
-        self.next_uncounted(stream)
+        if stream.quotas.are_on() { self.next_counted(stream) } else { self.next_uncounted(stream) }
     }
 
     /// The next record, if it was verified together with one before, and costs nothing.
+    #[inline]
     pub(super) fn next_verified(&mut self, stream: &StreamInner) -> Option<Record> {
         if stream.quotas.are_on() { None } else { self.cursor.next_verified() }
     }

@@ -272,6 +272,9 @@ impl ShardIterator {
     }
 
     pub(super) fn next_record(&mut self) -> Result<Option<Record>> {
+        if let Some(record) = self.cursor.next_verified(&self.stream) {
+            return Ok(Some(record));
+        }
         self.say_lost()?;
         self.cursor.next_record(&self.stream)
     }

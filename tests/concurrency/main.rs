@@ -281,6 +281,33 @@ fn a_waiting_reader_is_woken() {
     check("waiting reader", waiting_reader, &[Mistake::RegisterLate]);
 }
 
+/// Many wait at the tail, of the shard and of the stream, and a writer comes: the put wakes one of them, and they wake each other.
+fn waiting_readers(reached: &Reached) {
+    let (_disk, stream) = make(Durability::Synced);
+    let readers: Vec<_> = (0..4)
+        .map(|_| {
+            let stream = stream.clone();
+            thread::spawn(move || {
+                let mut iterator = stream.shard_iterator(SHARD, ShardIteratorType::TrimHorizon).unwrap();
+                let was_there = !iterator.next_batch().unwrap().is_empty();
+                let record =
+                    if was_there { None } else { iterator.next_timeout(Duration::from_secs(600)).unwrap() };
+                assert!(was_there || record.expect("the record").data() == b"news");
+                was_there
+            })
+        })
+        .collect();
+    stream.put("key", b"news").unwrap();
+    let came_late = readers.into_iter().map(|reader| reader.join().unwrap()).filter(|late| *late).count();
+    reached.count("all came first", came_late == 0);
+    reached.count("some came late", came_late > 0);
+}
+
+#[test]
+fn all_waiting_readers_are_woken() {
+    check("waiting readers", waiting_readers, &[Mistake::WakeNoOther, Mistake::RegisterLate]);
+}
+
 /// A record that fills a slot of the STAGING file; the fifth needs another segment.
 fn filling(number: usize) -> Vec<u8> {
     vec![u8::try_from(number).unwrap(); 880]
