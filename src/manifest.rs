@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::format::{ManifestError, ManifestState};
 use crate::limits::MAX_MANIFEST_BYTES;
 use crate::routing::Routes;
-use crate::storage::{Access, Corruption, Fault, Storage};
+use crate::storage::{Access, Corruption, Fault, Storage, read_whole, write_whole};
 
 /// The file's name in the stream's directory.
 pub(crate) const MANIFEST_FILE: &str = "MANIFEST";
@@ -75,15 +75,7 @@ impl Manifest {
 
     fn write(&self, bytes: &[u8]) -> Result<(), Fault> {
         let path = self.directory.join(MANIFEST_NEW_FILE);
-        match self.storage.remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Fault::io("remove", &path)(error));
-            }
-            _ => {} // a leftover of an interrupted replacement, or none
-        }
-        let file = self.storage.create_file(&path).map_err(Fault::io("create", &path))?;
-        file.write_at(bytes, 0).map_err(Fault::io("write", &path))?;
-        file.sync().map_err(Fault::io("sync", &path))
+        write_whole(self.storage.as_ref(), &path, bytes).map(drop)
     }
 
     fn swap(&self) -> Result<(), Fault> {
@@ -96,18 +88,8 @@ impl Manifest {
 /// Reads the manifest of a stream; nothing if there is none.
 pub(crate) fn load(storage: &dyn Storage, directory: &Path) -> Result<Option<ManifestState>, Fault> {
     let path = directory.join(MANIFEST_FILE);
-    let file = match storage.open_file(&path, Access::Read) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Fault::io("open", &path)(error)),
-    };
-    let length = file.len().map_err(Fault::io("read the length of", &path))?;
-    if length > MAX_MANIFEST_BYTES {
-        return Err(Corruption::new(&path, 0, format!("{length} bytes are more than a manifest can have")).into());
-    }
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-    let read = file.read_at(&mut bytes, 0).map_err(Fault::io("read", &path))?;
-    let state = match ManifestState::decode(bytes.get(..read).unwrap_or_default()) {
+    let Some(bytes) = read_whole(storage, &path, MAX_MANIFEST_BYTES)? else { return Ok(None) };
+    let state = match ManifestState::decode(&bytes) {
         Ok(state) => state,
         Err(ManifestError::Version(found)) => return Err(Fault::UnsupportedVersion { path, found }),
         Err(error) => return Err(Corruption::new(&path, 0, error.to_string()).into()),

@@ -5,11 +5,12 @@
 //! is renamed only after a sync of it that succeeded, so what is found under a queue's name is durable, and so is the name once the directory was
 //! synced again, which an opening does.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::format::{MAX_QUEUE_FILE_BYTES, QueueFileError, QueueSnapshot};
-use crate::storage::{Access, Corruption, Fault, Storage, list_if_there, make_directory, remove_if_there};
+use crate::format::{MAX_QUEUE_FILE_BYTES, QueueSnapshot, WholeFileError};
+use crate::storage::{
+    Corruption, Fault, Storage, list_if_there, make_directory, read_whole, remove_if_there, replace_whole,
+};
 use crate::types::{StreamId, is_name};
 
 /// The directory in the stream's.
@@ -37,12 +38,7 @@ impl QueuesDirectory<'_> {
     pub(crate) fn write(&self, snapshot: &QueueSnapshot) -> Result<(), Fault> {
         let (path, new) = (self.path(&snapshot.name), self.path(&format!("~{}", snapshot.name)));
         make_directory(self.storage, &self.path(""))?;
-        remove_if_there(self.storage, &new)?; // of a write that was cut short
-        let file = self.storage.create_file(&new).map_err(Fault::io("create", &new))?;
-        file.write_at(&snapshot.encode(), 0).map_err(Fault::io("write", &new))?;
-        file.sync().map_err(Fault::io("sync", &new))?;
-        drop(file);
-        self.storage.rename(&new, &path).map_err(Fault::io("rename", &new))?;
+        replace_whole(self.storage, &new, &path, &snapshot.encode())?;
         self.sync()
     }
 
@@ -84,24 +80,15 @@ impl QueuesDirectory<'_> {
 
     fn read(&self, name: &str) -> Result<Option<QueueSnapshot>, Fault> {
         let path = self.path(name);
-        let file = match self.storage.open_file(&path, Access::Read) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Fault::io("open", &path)(error)),
-        };
-        let length = file.len().map_err(Fault::io("read the length of", &path))?;
+        let most = MAX_QUEUE_FILE_BYTES as u64;
+        let Some(bytes) = read_whole(self.storage, &path, most)? else { return Ok(None) };
         let damaged = |reason: String| Fault::from(Corruption::new(&path, 0, reason));
-        let length = usize::try_from(length).ok().filter(|length| *length <= MAX_QUEUE_FILE_BYTES);
-        let length = length.ok_or_else(|| damaged("it is longer than a queue's file can be".to_owned()))?;
-        let mut bytes = vec![0; length];
-        let read = file.read_at(&mut bytes, 0).map_err(Fault::io("read", &path))?;
-        bytes.truncate(read);
         match QueueSnapshot::decode(&bytes) {
             Ok(snapshot) if snapshot.stream_id != self.stream_id || snapshot.name != name => {
                 Err(damaged("it is the file of another stream or queue".to_owned()))
             }
             Ok(snapshot) => Ok(Some(snapshot)),
-            Err(QueueFileError::Version(found)) => Err(Fault::UnsupportedVersion { path, found }),
+            Err(WholeFileError::Version(found)) => Err(Fault::UnsupportedVersion { path, found }),
             Err(error) => Err(damaged(error.to_string())),
         }
     }

@@ -1,7 +1,7 @@
 //! A consumer's file: its header, and the copies of its slots. The layouts are drawn in the [room's documentation](super).
 
 use super::reader::Reader;
-use super::{FORMAT_VERSION, Seed};
+use super::{FORMAT_VERSION, Seed, u32_of};
 use crate::limits::{MAX_NAME_CHARS, MAX_SHARD_ID};
 use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
 
@@ -235,10 +235,6 @@ fn text(reader: &mut Reader<'_>, bytes: usize, field: usize) -> Option<String> {
 }
 
 /// A length that is within a field's.
-fn u32_of(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -272,6 +272,7 @@ mod reader;
 mod segment;
 mod staging;
 mod watermark;
+mod whole;
 mod windows;
 
 pub(crate) use checkpoint::{
@@ -285,8 +286,8 @@ pub(crate) use frame::{
 pub(crate) use manifest::{ClosedShard, ManifestError, ManifestState, ProducerEntry, ShardEntry, StreamOptions};
 pub(crate) use producers::{PART_BYTES, ProducerPart, decode_parts, encode_parts, section_bytes};
 pub(crate) use queue::{
-    HEADER_BYTES as QUEUE_HEADER_BYTES, MAX_FILE_BYTES as MAX_QUEUE_FILE_BYTES, QueueFileError, QueueRecord,
-    QueueShard, QueueSnapshot,
+    HEADER_BYTES as QUEUE_HEADER_BYTES, MAX_FILE_BYTES as MAX_QUEUE_FILE_BYTES, QueueRecord, QueueShard,
+    QueueSnapshot,
 };
 pub(crate) use segment::{
     FOOTER_BYTES, Footer, HEADER_BYTES as SEGMENT_HEADER_BYTES, HeaderError, SealKind, SegmentHeader, index_bytes,
@@ -294,9 +295,13 @@ pub(crate) use segment::{
 };
 pub(crate) use staging::{HEADER_BYTES as SLOT_HEADER_BYTES, SlotHeader};
 pub(crate) use watermark::{SLOT_BYTES as WATERMARK_SLOT_BYTES, decode_slot, encode_slot};
-pub(crate) use windows::{
-    MAX_FILE_BYTES as MAX_WINDOWS_FILE_BYTES, WindowState, WindowsFileError, WindowsSnapshot,
-};
+pub(crate) use whole::WholeFileError;
+pub(crate) use windows::{MAX_FILE_BYTES as MAX_WINDOWS_FILE_BYTES, WindowState, WindowsSnapshot};
+
+/// A count as it is stored; those that are stored are bounded far below.
+fn u32_of(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
 
 /// The format version this release writes, and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;

@@ -1,7 +1,8 @@
 //! A queue's file: everything that is kept of it, at one moment. The layout is drawn in the [room's documentation](super).
 
-use super::FORMAT_VERSION;
 use super::reader::Reader;
+use super::u32_of;
+use super::whole::{self, CHECKSUM_BYTES, WholeFileError};
 use crate::limits::{MAX_NAME_CHARS, MAX_QUEUE_RECORDS, MAX_SHARD_ID, MAX_SHARDS};
 use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp, is_name};
 
@@ -11,8 +12,6 @@ pub(crate) const HEADER_BYTES: usize = 192;
 const SHARD_BYTES: usize = 16;
 /// A record.
 const RECORD_BYTES: usize = 24;
-/// Behind all of them.
-const CHECKSUM_BYTES: usize = 4;
 const MAGIC: [u8; 8] = *b"ANABRQUE";
 const SET_ASIDE: u32 = 1;
 
@@ -50,26 +49,11 @@ pub(crate) struct QueueRecord {
     pub(crate) set_aside: bool,
 }
 
-/// Why a queue's file does not decode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum QueueFileError {
-    #[error("it is no queue's file")]
-    Magic,
-    #[error("format version {0}")]
-    Version(u32),
-    #[error("the file's checksum does not match")]
-    Checksum,
-    #[error("a field of the file is out of its range")]
-    Field,
-}
-
 impl QueueSnapshot {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let records: usize = self.shards.iter().map(|shard| shard.records.len()).sum();
         let length = HEADER_BYTES + self.shards.len() * SHARD_BYTES + records * RECORD_BYTES + CHECKSUM_BYTES;
-        let mut bytes = Vec::with_capacity(length);
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        let mut bytes = whole::begin(MAGIC, length);
         bytes.extend_from_slice(&u32_of(self.name.len()).to_le_bytes());
         bytes.extend_from_slice(&self.stream_id.get().to_le_bytes());
         bytes.extend_from_slice(&self.created.as_millis().to_le_bytes());
@@ -80,31 +64,14 @@ impl QueueSnapshot {
         for shard in &self.shards {
             shard.encode_to(&mut bytes);
         }
-        let checksum = crc32fast::hash(&bytes);
-        bytes.extend_from_slice(&checksum.to_le_bytes());
-        bytes
+        whole::seal(bytes)
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, QueueFileError> {
-        let mut reader = Reader::new(bytes);
-        if reader.array() != Some(MAGIC) {
-            return Err(QueueFileError::Magic);
-        }
-        match reader.u32() {
-            Some(FORMAT_VERSION) => {}
-            other => return Err(QueueFileError::Version(other.unwrap_or(0))),
-        }
-        let stored = bytes.split_last_chunk().map(|(checked, stored)| (checked, u32::from_le_bytes(*stored)));
-        let Some((checked, _)) = stored.filter(|(checked, stored)| crc32fast::hash(checked) == *stored) else {
-            return Err(QueueFileError::Checksum);
-        };
-        Self::decode_fields(checked).ok_or(QueueFileError::Field)
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WholeFileError> {
+        whole::unseal(bytes, MAGIC).and_then(|fields| Self::decode_fields(fields).ok_or(WholeFileError::Field))
     }
 
-    /// The fields in front of the checksum, which holds.
-    fn decode_fields(checked: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(checked);
-        reader.take(MAGIC.len() + 4)?;
+    fn decode_fields(mut reader: Reader<'_>) -> Option<Self> {
         let name_bytes = usize::try_from(reader.u32()?).ok().filter(|bytes| *bytes <= MAX_NAME_CHARS)?;
         let stream_id = StreamId::new(reader.u128()?);
         let created = Timestamp::from_millis(reader.i64()?);
@@ -112,7 +79,7 @@ impl QueueSnapshot {
         let name = std::str::from_utf8(reader.take(name_bytes)?).ok()?.to_owned();
         reader.zeros(HEADER_BYTES - 48 - name_bytes)?;
         // What they claim is there: nothing is allocated on their word alone.
-        let fits = shards * SHARD_BYTES + records * RECORD_BYTES == checked.len().checked_sub(HEADER_BYTES)?;
+        let fits = shards * SHARD_BYTES + records * RECORD_BYTES == reader.left();
         if !fits || shards > MAX_SHARDS as usize || records > MAX_QUEUE_RECORDS {
             return None;
         }
@@ -163,10 +130,6 @@ impl QueueRecord {
 }
 
 /// A count or a length that is within its limit.
-fn u32_of(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,7 +166,7 @@ mod tests {
     }
 
     /// Changes a field and makes the checksum right again.
-    fn forged(at: usize, field: &[u8]) -> Result<QueueSnapshot, QueueFileError> {
+    fn forged(at: usize, field: &[u8]) -> Result<QueueSnapshot, WholeFileError> {
         let mut bytes = large().encode();
         bytes[at..at + field.len()].copy_from_slice(field);
         let end = bytes.len() - CHECKSUM_BYTES;
@@ -238,7 +201,7 @@ mod tests {
 
     #[test]
     fn fields_out_of_their_ranges_are_refused_under_a_right_checksum() {
-        let refused = |at: usize, field: &[u8]| forged(at, field) == Err(QueueFileError::Field);
+        let refused = |at: usize, field: &[u8]| forged(at, field) == Err(WholeFileError::Field);
         for length in [0, 7, u32::MAX] {
             assert!(refused(12, &u32::to_le_bytes(length)), "a name of {length} bytes");
         }
@@ -258,7 +221,7 @@ mod tests {
         assert!(refused(first + SHARD_BYTES, &4_u64.to_le_bytes()), "records out of order");
         assert!(refused(first + SHARD_BYTES + 20, &2_u32.to_le_bytes()), "flags");
         assert!(forged(first + SHARD_BYTES, &2_u64.to_le_bytes()).is_ok(), "the test's own tool");
-        assert_eq!(forged(8, &2_u32.to_le_bytes()), Err(QueueFileError::Version(2)));
-        assert_eq!(forged(0, b"X"), Err(QueueFileError::Magic));
+        assert_eq!(forged(8, &2_u32.to_le_bytes()), Err(WholeFileError::Version(2)));
+        assert_eq!(forged(0, b"X"), Err(WholeFileError::Magic));
     }
 }

@@ -1,8 +1,9 @@
 //! What a shard leaves to one of its children: the states of tumbling windows that were open at its end. The layout is drawn in the
 //! [room's documentation](super).
 
-use super::FORMAT_VERSION;
 use super::reader::Reader;
+use super::u32_of;
+use super::whole::{self, CHECKSUM_BYTES, WholeFileError};
 use crate::limits::{
     MAX_KEY_STATE_BYTES, MAX_PARTITION_KEY_BYTES, MAX_PARTITION_KEY_CHARS, MAX_SHARD_ID, MAX_SHARD_STATE_BYTES,
 };
@@ -12,8 +13,6 @@ use crate::types::{HashKey, ShardId, StreamId, Timestamp};
 const HEADER_BYTES: usize = 64;
 /// In front of a state's key.
 const STATE_BYTES: usize = 40;
-/// Behind all of them.
-const CHECKSUM_BYTES: usize = 4;
 const MAGIC: [u8; 8] = *b"ANABRWIN";
 
 /// The longest file: a state counts more than it takes here.
@@ -43,24 +42,9 @@ pub(crate) struct WindowState {
     pub(crate) state: Vec<u8>,
 }
 
-/// Why such a file does not decode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum WindowsFileError {
-    #[error("it holds no windows")]
-    Magic,
-    #[error("format version {0}")]
-    Version(u32),
-    #[error("the file's checksum does not match")]
-    Checksum,
-    #[error("a field of the file is out of its range")]
-    Field,
-}
-
 impl WindowsSnapshot {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER_BYTES);
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        let mut bytes = whole::begin(MAGIC, HEADER_BYTES);
         bytes.extend_from_slice(&u32_of(self.states.len()).to_le_bytes());
         bytes.extend_from_slice(&self.stream_id.get().to_le_bytes());
         bytes.extend_from_slice(&self.file_id.to_le_bytes());
@@ -70,38 +54,21 @@ impl WindowsSnapshot {
         for state in &self.states {
             state.encode_to(&mut bytes);
         }
-        let checksum = crc32fast::hash(&bytes);
-        bytes.extend_from_slice(&checksum.to_le_bytes());
-        bytes
+        whole::seal(bytes)
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WindowsFileError> {
-        let mut reader = Reader::new(bytes);
-        if reader.array() != Some(MAGIC) {
-            return Err(WindowsFileError::Magic);
-        }
-        match reader.u32() {
-            Some(FORMAT_VERSION) => {}
-            other => return Err(WindowsFileError::Version(other.unwrap_or(0))),
-        }
-        let stored = bytes.split_last_chunk().map(|(checked, stored)| (checked, u32::from_le_bytes(*stored)));
-        let Some((checked, _)) = stored.filter(|(checked, stored)| crc32fast::hash(checked) == *stored) else {
-            return Err(WindowsFileError::Checksum);
-        };
-        Self::decode_fields(checked).ok_or(WindowsFileError::Field)
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, WholeFileError> {
+        whole::unseal(bytes, MAGIC).and_then(|fields| Self::decode_fields(fields).ok_or(WholeFileError::Field))
     }
 
-    /// The fields in front of the checksum, which holds.
-    fn decode_fields(checked: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(checked);
-        reader.take(MAGIC.len() + 4)?;
+    fn decode_fields(mut reader: Reader<'_>) -> Option<Self> {
         let count = usize::try_from(reader.u32()?).ok()?;
         let (stream_id, file_id) = (StreamId::new(reader.u128()?), reader.u128()?);
         let mut shard = || reader.u32().filter(|id| *id <= MAX_SHARD_ID).map(ShardId::new);
         let (child, parent) = (shard()?, shard()?);
         reader.zeros(HEADER_BYTES - 56)?;
         // What the count claims is there: nothing is allocated on its word alone.
-        let room = checked.len().checked_sub(HEADER_BYTES)?;
+        let room = reader.left();
         if count > room / STATE_BYTES || room > MAX_SHARD_STATE_BYTES {
             return None;
         }
@@ -141,10 +108,6 @@ impl WindowState {
 }
 
 /// A count or a length that is within its limit.
-fn u32_of(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,7 +137,7 @@ mod tests {
     }
 
     /// Changes a field and makes the checksum right again.
-    fn forged(at: usize, field: &[u8]) -> Result<WindowsSnapshot, WindowsFileError> {
+    fn forged(at: usize, field: &[u8]) -> Result<WindowsSnapshot, WholeFileError> {
         let mut bytes = large().encode();
         bytes[at..at + field.len()].copy_from_slice(field);
         let end = bytes.len() - CHECKSUM_BYTES;
@@ -214,7 +177,7 @@ mod tests {
 
     #[test]
     fn fields_out_of_their_ranges_are_refused_under_a_right_checksum() {
-        let refused = |at: usize, field: &[u8]| forged(at, field) == Err(WindowsFileError::Field);
+        let refused = |at: usize, field: &[u8]| forged(at, field) == Err(WholeFileError::Field);
         for count in [0, 3, 5, u32::MAX] {
             assert!(refused(12, &u32::to_le_bytes(count)), "{count} states");
         }
@@ -230,7 +193,7 @@ mod tests {
         }
         assert!(refused(first + STATE_BYTES, &[0xff]), "a key that is no text");
         assert!(forged(first + STATE_BYTES, b"a").is_ok(), "the test's own tool");
-        assert_eq!(forged(8, &2_u32.to_le_bytes()), Err(WindowsFileError::Version(2)));
-        assert_eq!(forged(0, b"X"), Err(WindowsFileError::Magic));
+        assert_eq!(forged(8, &2_u32.to_le_bytes()), Err(WholeFileError::Version(2)));
+        assert_eq!(forged(0, b"X"), Err(WholeFileError::Magic));
     }
 }

@@ -11,7 +11,7 @@ use super::{LeaseError, patiently};
 use crate::format::{CONSUMER_HEADER_BYTES, CONSUMER_SLOT_BYTES, ConsumerHeader, SlotState};
 use crate::limits::MAX_CONSUMERS;
 use crate::storage::{
-    Access, Corruption, Fault, LockGuard, Storage, StorageFile, list_if_there, make_directory, remove_if_there,
+    Access, Corruption, Fault, LockGuard, Storage, StorageFile, list_if_there, make_directory, replace_whole,
 };
 use crate::types::{StreamId, is_name};
 
@@ -185,11 +185,7 @@ impl ConsumersDirectory<'_> {
             return Err(LeaseError::Full);
         }
         let (path, new) = (self.path(name), self.directory().join(NEW_FILE));
-        remove_if_there(self.storage, &new)?; // of a creation that was cut short
-        let file = self.storage.create_file(&new).map_err(Fault::io("create", &new))?;
-        file.write_at(&first_copies(header, slots), 0).map_err(Fault::io("write", &new))?;
-        file.sync().map_err(Fault::io("sync", &new))?;
-        self.storage.rename(&new, &path).map_err(Fault::io("rename", &new))?;
+        let file = replace_whole(self.storage, &new, &path, &first_copies(header, slots))?;
         self.sync()?;
         LeaseFile::unread(&path, file).begin(header.stream_id, name)
     }

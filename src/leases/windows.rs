@@ -8,8 +8,8 @@ use std::path::Path;
 
 use super::directory::NEW_FILE;
 use super::{ConsumersDirectory, LeaseError};
-use crate::format::{MAX_WINDOWS_FILE_BYTES, WindowsFileError, WindowsSnapshot};
-use crate::storage::{Access, Corruption, Fault, list_if_there, remove_if_there};
+use crate::format::{MAX_WINDOWS_FILE_BYTES, WholeFileError, WindowsSnapshot};
+use crate::storage::{Corruption, Fault, list_if_there, read_whole, remove_if_there, replace_whole};
 use crate::types::ShardId;
 
 /// How the names of a consumer's files of windows begin: a worker's claim has no second tilde there.
@@ -40,12 +40,7 @@ impl ConsumersDirectory<'_> {
             let reason = format!("{} bytes; a file of windows has at most {MAX_WINDOWS_FILE_BYTES}", bytes.len());
             return Err(Fault::io("write", &path)(io::Error::other(reason)).into()); // it could not be read again
         }
-        remove_if_there(self.storage, &new)?; // of a write that was cut short
-        let file = self.storage.create_file(&new).map_err(Fault::io("create", &new))?;
-        file.write_at(&bytes, 0).map_err(Fault::io("write", &new))?;
-        file.sync().map_err(Fault::io("sync", &new))?;
-        drop(file);
-        self.storage.rename(&new, &path).map_err(Fault::io("rename", &new))?;
+        replace_whole(self.storage, &new, &path, &bytes)?;
         Ok(self.sync()?)
     }
 
@@ -99,24 +94,15 @@ impl ConsumersDirectory<'_> {
     }
 
     fn read_windows(&self, path: &Path) -> Result<Option<WindowsSnapshot>, Fault> {
-        let file = match self.storage.open_file(path, Access::Read) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Fault::io("open", path)(error)),
-        };
-        let length = file.len().map_err(Fault::io("read the length of", path))?;
+        let most = MAX_WINDOWS_FILE_BYTES as u64;
+        let Some(bytes) = read_whole(self.storage, path, most)? else { return Ok(None) };
         let damaged = |reason: String| Fault::from(Corruption::new(path, 0, reason));
-        let length = usize::try_from(length).ok().filter(|length| *length <= MAX_WINDOWS_FILE_BYTES);
-        let length = length.ok_or_else(|| damaged("it is longer than a file of windows can be".to_owned()))?;
-        let mut bytes = vec![0; length];
-        let read = file.read_at(&mut bytes, 0).map_err(Fault::io("read", path))?;
-        bytes.truncate(read);
         match WindowsSnapshot::decode(&bytes) {
             Ok(snapshot) if snapshot.stream_id != self.stream_id => {
                 Err(damaged("it is the file of another stream".to_owned()))
             }
             Ok(snapshot) => Ok(Some(snapshot)),
-            Err(WindowsFileError::Version(found)) => {
+            Err(WholeFileError::Version(found)) => {
                 Err(Fault::UnsupportedVersion { path: path.to_path_buf(), found })
             }
             Err(error) => Err(damaged(error.to_string())),

@@ -31,6 +31,7 @@ mod names;
 mod process;
 mod simulated;
 mod staging;
+mod whole;
 
 use std::fmt;
 use std::io;
@@ -45,6 +46,7 @@ pub(crate) use names::{list_if_there, make_directory, remove_if_there};
 pub(crate) use process::Process;
 pub use simulated::{Crash, DiskFault, Operation, SimulatedDisk};
 pub use staging::{Staging, StagingLayout, StagingSlot};
+pub(crate) use whole::{read_whole, replace_whole, write_whole};
 
 /// A file system, as far as the library needs one.
 ///

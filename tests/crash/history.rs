@@ -506,6 +506,22 @@ impl World {
     }
 }
 
+/// Merges two neighbours, or splits a shard.
+pub(crate) fn reshard_somewhere(stream: &Stream, random: &mut Random) -> Result<(), Error> {
+    let open = stream.open_shards(); // in the order of their ranges
+    if open.len() > 1 && random.one_in(2) {
+        let lower = random.index(open.len() - 1);
+        return stream.merge_shards(open[lower], open[lower + 1]).map(drop);
+    }
+    stream.split_shard(open[random.index(open.len())], None).map(drop)
+}
+
+/// The process dies, or the power goes.
+pub(crate) fn any_crash(random: &mut Random) -> Crash {
+    let seed = random.next();
+    if random.one_in(3) { Crash::ProcessKilled } else { Crash::PowerLost { seed } }
+}
+
 pub(crate) fn builder(disk: &SimulatedDisk, clock: &Arc<ManualClock>) -> StreamBuilder {
     Stream::builder().storage(Arc::new(disk.clone())).clock(Arc::<ManualClock>::clone(clock)).background(false)
 }

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anabranch::{
-    Crash, DiskFault, Durability, Error, ManualClock, Outputs, Pipeline, Record, RecordsStart, ShardState,
-    SimulatedDisk, Stream,
+    DiskFault, Durability, Error, ManualClock, Outputs, Pipeline, Record, RecordsStart, SimulatedDisk, Stream,
 };
 
-use crate::history::builder;
+use crate::history::{any_crash, builder, reshard_somewhere};
 use crate::ledger::Visited;
 use crate::{Case, Random, is_single, only_at, seeds};
 
@@ -156,14 +155,7 @@ impl<'a> Life<'a> {
 
     fn reshard(&mut self, of_input: bool) -> Result<(), Error> {
         let stream = if of_input { self.input() } else { self.output() }.clone();
-        let shards = stream.shards();
-        let mut open: Vec<_> = shards.iter().filter(|shard| shard.state == ShardState::Open).collect();
-        open.sort_by_key(|shard| shard.hash_key_range);
-        if open.len() > 1 && self.random.one_in(2) {
-            let lower = self.random.index(open.len() - 1);
-            return stream.merge_shards(open[lower].shard_id, open[lower + 1].shard_id).map(drop);
-        }
-        stream.split_shard(open[self.random.index(open.len())].shard_id, None).map(drop)
+        reshard_somewhere(&stream, &mut self.random)
     }
 
     fn close(&mut self) {
@@ -185,9 +177,7 @@ impl<'a> Life<'a> {
 
     fn crash(&mut self) {
         self.close();
-        let seed = self.random.next();
-        let crash = if self.random.one_in(3) { Crash::ProcessKilled } else { Crash::PowerLost { seed } };
-        self.disk = self.disk.crash(crash);
+        self.disk = self.disk.crash(any_crash(&mut self.random));
     }
 
     /// Reads on to the tail, and compares.

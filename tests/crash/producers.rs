@@ -195,14 +195,12 @@ impl<'a> Life<'a> {
     }
 
     fn merge(&mut self) -> Result<(), Error> {
-        let shards = self.stream().shards();
-        let mut open: Vec<_> = shards.iter().filter(|shard| shard.state == anabranch::ShardState::Open).collect();
-        open.sort_by_key(|shard| shard.hash_key_range);
+        let open = self.stream().open_shards();
         if open.len() < 2 {
             return Ok(());
         }
         let lower = self.random.index(open.len() - 1);
-        self.stream().merge_shards(open[lower].shard_id, open[lower + 1].shard_id).map(drop)
+        self.stream().merge_shards(open[lower], open[lower + 1]).map(drop)
     }
 
     /// After a failure that the process survived: some shards may have failed for good, and say so.
