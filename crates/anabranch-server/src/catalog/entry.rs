@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anabranch::{Error, Quotas, ShardId, ShardSummary, Store, Stream};
 use parking_lot::{Mutex, RwLock};
@@ -25,8 +26,12 @@ pub(crate) struct Entry {
     directory: Arc<SettingsDirectory>,
     /// What is in force; or why its file cannot be read.
     settings: RwLock<Result<Arc<Settings>, String>>,
-    /// Held through a change of the settings or of the shards.
+    /// Held through a change of the shards, which can take long.
+    resharding: Mutex<()>,
+    /// Held while the settings are replaced, and no longer: puts that meet a new shard wait for it.
     changing: Mutex<()>,
+    /// Set while `changing` is held: from then on the file of the settings is that of another stream, or of none.
+    is_gone: AtomicBool,
     /// Opened when it is first asked for.
     stream: RwLock<Option<Stream>>,
 }
@@ -48,7 +53,9 @@ impl Entry {
             store: store.clone(),
             directory: Arc::clone(directory),
             settings: RwLock::new(settings),
+            resharding: Mutex::default(),
             changing: Mutex::default(),
+            is_gone: AtomicBool::new(false),
             stream: RwLock::default(),
         }
     }
@@ -80,13 +87,45 @@ impl Entry {
         self.settings.read().clone().map_err(|reason| Fault::new(FaultKind::InternalFailure, reason))
     }
 
+    /// Deletes the stream and its settings. A stream with consumers is deleted only if they may go with it.
+    ///
+    /// After a failure it is there, and can be deleted again; what is gone of it already is no fault then.
+    pub(super) fn delete(&self, takes_consumers: bool) -> Result<(), Fault> {
+        let outcome = self.delete_locked(takes_consumers);
+        if outcome.is_err() && !self.is_gone() {
+            drop(self.stream.write().take()); // it may be closed: whoever comes next opens it again
+        }
+        outcome
+    }
+
+    fn delete_locked(&self, takes_consumers: bool) -> Result<(), Fault> {
+        let _changing = self.changing.lock(); // nobody registers a consumer, or writes settings, from here on
+        let has_consumers = self.settings().is_ok_and(|settings| !settings.consumers.is_empty());
+        if has_consumers && !takes_consumers {
+            return Err(Fault::in_use(format!(
+                "Stream {} under account {} has registered consumers; it is deleted with EnforceConsumerDeletion only.",
+                self.name, self.account
+            )));
+        }
+        match self.store.delete(&self.name) {
+            Ok(()) | Err(Error::StreamNotFound(_)) => {}
+            Err(error) => return Err(Fault::internal(error)),
+        }
+        self.is_gone.store(true, Ordering::SeqCst);
+        self.directory.remove(&self.name).map_err(Fault::internal)
+    }
+
+    /// Whether it was deleted; its name may be another stream's by now.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::SeqCst)
+    }
+
     /// Changes the settings: durable when this returns. `change` may refuse, and then nothing happened.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Settings) -> Result<T, Fault>) -> Result<T, Fault> {
         let _changing = self.changing.lock();
-        self.change_locked(change)
-    }
-
-    fn change_locked<T>(&self, change: impl FnOnce(&mut Settings) -> Result<T, Fault>) -> Result<T, Fault> {
+        if self.is_gone() {
+            return Err(Fault::stream_not_found(&self.name, &self.account));
+        }
         let before = self.settings()?;
         let mut settings = Settings::clone(&before);
         let outcome = change(&mut settings)?;
@@ -100,9 +139,9 @@ impl Entry {
     /// Changes the shards; calls of this kind wait for each other.
     pub(crate) fn reshard<T>(&self, change: impl FnOnce(&Stream) -> Result<T, Fault>) -> Result<T, Fault> {
         let stream = self.stream()?;
-        let _changing = self.changing.lock();
+        let _resharding = self.resharding.lock();
         let outcome = change(&stream);
-        self.note_shards_locked(&stream)?;
+        self.note_shards(&stream)?;
         outcome
     }
 
@@ -118,14 +157,9 @@ impl Entry {
         created.map(|created| ShardNumbers { shard, created }).ok_or_else(|| self.no_shard(shard_id))
     }
 
-    fn note_shards(&self, stream: &Stream) -> Result<(), Fault> {
-        let _changing = self.changing.lock();
-        self.note_shards_locked(stream)
-    }
-
     /// Keeps what cannot be told later, when parents have expired: in which second each shard was made.
-    fn note_shards_locked(&self, stream: &Stream) -> Result<(), Fault> {
-        self.change_locked(|settings| {
+    fn note_shards(&self, stream: &Stream) -> Result<(), Fault> {
+        self.change(|settings| {
             let shards = stream.shards();
             settings.births = births(&settings.births, &shards);
             settings.open_shards = u32::try_from(stream.open_shards().len()).unwrap_or(u32::MAX);

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anabranch::storage::Storage;
-use anabranch::{Clock, Durability, Limits, PartitionHash, Store, Stream};
+use anabranch::{Clock, Durability, Error, Limits, PartitionHash, Store, Stream};
 use parking_lot::{Mutex, RwLock};
 
 pub(crate) use entry::Entry;
@@ -187,6 +187,19 @@ impl Territory {
         }
         self.check_room(settings.mode, shards)?;
         self.settings.write(name, settings).map_err(Fault::internal)?;
+        let entry = Arc::new(self.entry(name, Ok(Arc::new(settings.clone()))));
+        let made = match self.make(name, shards) {
+            Err(error @ Error::StreamExists(_)) => return Err(Fault::internal(error)), // somebody else's: it is not undone
+            made => made.map_err(Fault::internal).and_then(|()| entry.stream()),
+        };
+        // What cannot be undone is a stream like others, so that it can be deleted; its name would be lost otherwise.
+        if made.is_ok() || (entry.delete(true).is_err() && !entry.is_gone()) {
+            self.streams.write().insert(name.to_owned(), entry);
+        }
+        made.map(drop)
+    }
+
+    fn make(&self, name: &str, shards: u32) -> anabranch::Result<()> {
         let limits = Limits {
             max_data_bytes: u32::try_from(MAX_DATA_BYTES).unwrap_or(u32::MAX),
             max_batch_records: u32::try_from(MAX_PUT_RECORDS).unwrap_or(u32::MAX),
@@ -198,11 +211,7 @@ impl Territory {
             .partition_hash(PartitionHash::Md5)
             .durability(self.common.durability)
             .limits(limits);
-        drop(self.store.create(name, options).map_err(Fault::internal)?);
-        let entry = Arc::new(self.entry(name, Ok(Arc::new(settings.clone()))));
-        entry.stream()?;
-        self.streams.write().insert(name.to_owned(), entry);
-        Ok(())
+        self.store.create(name, options).map(drop)
     }
 
     fn check_room(&self, mode: Mode, shards: u32) -> Result<(), Fault> {
@@ -250,11 +259,129 @@ impl Territory {
         change()
     }
 
-    /// Deletes a stream with everything in it; calls that are at work on it find it closed.
-    pub(crate) fn delete(&self, entry: &Entry) -> Result<(), Fault> {
+    /// Deletes a stream with everything in it; calls that are at work on it find it closed. One that was deleted meanwhile is not found, whatever has its name now.
+    pub(crate) fn delete(&self, entry: &Arc<Entry>, takes_consumers: bool) -> Result<(), Fault> {
         let _changes = self.changes.lock();
-        self.store.delete(&entry.name).map_err(|error| entry.fault(error))?;
-        self.streams.write().remove(&entry.name);
-        self.settings.remove(&entry.name).map_err(Fault::internal)
+        if !self.stream(&entry.name).is_some_and(|present| Arc::ptr_eq(&present, entry)) {
+            return Err(Fault::stream_not_found(&entry.name, &entry.account));
+        }
+        let outcome = entry.delete(takes_consumers);
+        if entry.is_gone() {
+            self.streams.write().remove(&entry.name); // settings that could not be removed are replaced by the next ones
+        }
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anabranch::{DiskFault, ManualClock, SimulatedDisk, Timestamp};
+
+    use super::*;
+    use crate::errors::FaultKind;
+
+    fn territory(disk: &SimulatedDisk) -> Arc<Territory> {
+        let common = Common {
+            clock: Arc::new(ManualClock::default()),
+            storage: Arc::new(disk.clone()),
+            durability: Durability::Synced,
+            enforce_limits: false,
+            shard_limit: 100,
+        };
+        Catalog::open("/data".into(), common).unwrap().make_territory("000000000000", "us-east-1").unwrap()
+    }
+
+    fn create(territory: &Territory) -> Result<Arc<Entry>, Fault> {
+        territory.create("s", &Settings::new(Timestamp::from_millis(0), Mode::Provisioned), 1)?;
+        Ok(territory.stream("s").unwrap())
+    }
+
+    fn tag(entry: &Entry) -> Result<(), Fault> {
+        entry.change(|settings| {
+            settings.tags.insert("a".to_owned(), "1".to_owned());
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn a_call_that_found_a_stream_before_it_was_deleted_leaves_the_next_of_its_name_alone() {
+        let territory = territory(&SimulatedDisk::new());
+        let old = create(&territory).unwrap();
+        territory.delete(&old, false).unwrap();
+        let new = create(&territory).unwrap();
+        assert_eq!(territory.delete(&old, true).unwrap_err().kind, FaultKind::ResourceNotFound);
+        assert_eq!(tag(&old).unwrap_err().kind, FaultKind::ResourceNotFound);
+        assert_eq!(territory.settings.read("s").unwrap().as_ref(), Some(&*new.settings().unwrap()));
+        new.stream().unwrap().put("a", b"one").unwrap();
+    }
+
+    #[test]
+    fn a_consumer_that_was_registered_meanwhile_keeps_its_stream() {
+        let territory = territory(&SimulatedDisk::new());
+        let entry = create(&territory).unwrap();
+        let consumer = ConsumerSettings {
+            name: "c".to_owned(),
+            arn_second: 1,
+            created_ms: 0,
+            tags: BTreeMap::new(),
+            policy: None,
+        };
+        let register = |settings: &mut Settings| {
+            settings.consumers.push(consumer);
+            Ok(())
+        };
+        entry.change(register).unwrap();
+        assert_eq!(territory.delete(&entry, false).unwrap_err().kind, FaultKind::ResourceInUse);
+        territory.delete(&entry, true).unwrap();
+    }
+
+    /// It would wait for itself otherwise, as puts to the new shards would for all of a reshard.
+    #[test]
+    fn numbers_of_a_new_shard_are_known_while_the_reshard_goes_on() {
+        let entry = create(&territory(&SimulatedDisk::new())).unwrap();
+        let reshard = entry.reshard(|stream| {
+            let shard_id = stream.open_shards()[0];
+            let (left, _) = stream.split_shard(shard_id, None).unwrap();
+            entry.numbers(left)
+        });
+        assert_eq!(reshard.unwrap().shard, 1);
+    }
+
+    /// Every operation of the disk fails, once or from then on. Whatever is left, the name can be used: after deleting what is listed.
+    #[test]
+    fn a_create_or_a_delete_that_fails_does_not_take_its_name_away() {
+        for is_delete in [false, true] {
+            for fault in [DiskFault::Error, DiskFault::ErrorFromThenOn] {
+                let disk = SimulatedDisk::new();
+                let territory = territory(&disk);
+                let is_over =
+                    |nth: &u64| !fails(&disk, &territory, is_delete, (*nth, fault(io::ErrorKind::Other)));
+                let operations = (0..10_000).find(is_over);
+                assert!(operations > Some(5), "there are more than {operations:?}");
+            }
+        }
+    }
+
+    /// Whether so many operations were done.
+    fn fails(
+        disk: &SimulatedDisk,
+        territory: &Territory,
+        is_delete: bool,
+        (nth, fault): (u64, DiskFault),
+    ) -> bool {
+        let entry = is_delete.then(|| create(territory).unwrap());
+        let before = disk.operations();
+        disk.fail_at(nth, fault);
+        let _ = entry.map_or_else(|| create(territory).map(drop), |entry| territory.delete(&entry, true));
+        let is_met = disk.operations() > before + nth;
+        disk.clear_faults();
+        let told = |fault: Fault| format!("is_delete {is_delete}, {nth}: {fault:?}");
+        if let Some(left) = territory.stream("s") {
+            territory.delete(&left, true).map_err(told).unwrap();
+        }
+        let again = create(territory).map_err(told).unwrap();
+        again.stream().unwrap().put("a", b"one").unwrap();
+        territory.delete(&again, true).unwrap();
+        is_met
     }
 }

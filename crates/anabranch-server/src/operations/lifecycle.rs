@@ -78,13 +78,6 @@ pub(super) fn delete_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<R
     check.finish()?;
 
     let entry = target.find(call)?;
-    let has_consumers = entry.settings().is_ok_and(|settings| !settings.consumers.is_empty());
-    if has_consumers && !takes_consumers {
-        return Err(Fault::in_use(format!(
-            "Stream {} under account {} has registered consumers; it is deleted with EnforceConsumerDeletion only.",
-            entry.name, entry.account
-        )));
-    }
-    call.own_territory()?.delete(&entry)?;
+    call.own_territory()?.delete(&entry, takes_consumers)?;
     Ok(Reply::Empty)
 }
