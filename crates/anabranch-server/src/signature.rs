@@ -132,15 +132,14 @@ impl<'a> Signature<'a> {
             Fault::new(FaultKind::UnrecognizedClient, "The security token included in the request is invalid.")
         })?;
         self.check_time(now)?;
-        let scope = self.credential.split_once('/').map(|(_, scope)| scope).unwrap_or_default();
-        let request = hex(&Sha256::digest(self.canonical_request(parts, body)));
-        let to_sign = format!("{ALGORITHM}\n{}\n{scope}\n{request}", self.date);
-        let mut signing = format!("AWS4{}", key.secret_access_key).into_bytes();
-        for part in scope.split('/') {
-            signing = sign(&signing, part.as_bytes());
-        }
+        self.check_scope()?;
+        self.check_signed_headers(parts)?;
+        self.check_signature(parts, body, key)
+    }
+
+    fn check_signature(&self, parts: &Parts, body: &[u8], key: &Credentials) -> Result<(), Fault> {
         // Compared as digests of both, so that the time it takes tells nothing.
-        let expected = hex(&sign(&signing, to_sign.as_bytes()));
+        let expected = self.sign_with(parts, body, key);
         if Sha256::digest(expected) == Sha256::digest(self.signature.as_bytes()) {
             return Ok(());
         }
@@ -149,6 +148,18 @@ impl<'a> Signature<'a> {
             "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and \
              signing method. Consult the service documentation for details.",
         ))
+    }
+
+    /// The signature that the request should have.
+    fn sign_with(&self, parts: &Parts, body: &[u8], key: &Credentials) -> String {
+        let scope = self.credential.split_once('/').map(|(_, scope)| scope).unwrap_or_default();
+        let request = hex(&Sha256::digest(self.canonical_request(parts, body)));
+        let to_sign = format!("{ALGORITHM}\n{}\n{scope}\n{request}", self.date);
+        let mut signing = format!("AWS4{}", key.secret_access_key).into_bytes();
+        for part in scope.split('/') {
+            signing = sign(&signing, part.as_bytes());
+        }
+        hex(&sign(&signing, to_sign.as_bytes()))
     }
 
     fn check_time(&self, now: Timestamp) -> Result<(), Fault> {
@@ -163,6 +174,35 @@ impl<'a> Signature<'a> {
             return Err(expired(format!("Signature not yet current: {} is in the future.", self.date)));
         }
         Ok(())
+    }
+
+    /// A key that was derived for another day or another service is not good here.
+    fn check_scope(&self) -> Result<(), Fault> {
+        let day = self.date.get(..8).unwrap_or_default();
+        let scope: Vec<_> = self.credential.split('/').skip(1).collect();
+        if matches!(scope[..], [of, _, "kinesis", "aws4_request"] if of == day) {
+            return Ok(());
+        }
+        let message = format!("Credential should be scoped to {day}/REGION/kinesis/aws4_request.");
+        Err(Fault::new(FaultKind::InvalidSignature, message))
+    }
+
+    /// What decides what a request does is signed, so that nobody sends it again as another one: `host`, and all of `x-amz-`, above all the target.
+    /// Each name stands once, in order, so that the canonical request is no longer than the request.
+    fn check_signed_headers(&self, parts: &Parts) -> Result<(), Fault> {
+        let signed: Vec<_> = self.signed_headers.split(';').collect();
+        let is_lower = |name: &&str| !name.bytes().any(|byte| byte.is_ascii_uppercase());
+        let is_canonical = signed.iter().all(is_lower) && signed.is_sorted_by(|a, b| a < b);
+        let present = parts.headers.keys().map(http::HeaderName::as_str).filter(|name| name.starts_with("x-amz-"));
+        let mut unsigned = present.chain(["host"]).filter(|name| signed.binary_search(name).is_err());
+        let message = match unsigned.next() {
+            _ if !is_canonical => {
+                "SignedHeaders should be lower-case names, each once, in their order.".to_owned()
+            }
+            Some(name) => format!("'{name}' must be a 'SignedHeader' in the AWS Authorization."),
+            None => return Ok(()),
+        };
+        Err(Fault::new(FaultKind::InvalidSignature, message))
     }
 
     fn canonical_request(&self, parts: &Parts, body: &[u8]) -> String {
@@ -298,19 +338,93 @@ mod tests {
         let request = vanilla(right);
         let signature = Signature::read(&request).unwrap();
         assert_eq!((signature.access_key_id(), signature.region()), ("AKIDEXAMPLE", "us-east-1"));
-        signature.verify(&request, b"", &known(), now).unwrap();
+        let [key] = known();
+        signature.check_signature(&request, b"", &key).unwrap();
         let kind = |result: Result<(), Fault>| result.unwrap_err().kind;
         assert_eq!(
-            kind(signature.verify(&request, b"x", &known(), now)),
+            kind(signature.check_signature(&request, b"x", &key)),
             FaultKind::InvalidSignature,
             "another body"
         );
         assert_eq!(kind(signature.verify(&request, b"", &[], now)), FaultKind::UnrecognizedClient);
-        let later = Timestamp::from_millis(now.as_millis() + SIGNATURE_TOLERANCE_MS + 1);
-        assert_eq!(kind(signature.verify(&request, b"", &known(), later)), FaultKind::InvalidSignature);
         let wrong = vanilla(&right.replace('5', "6"));
         let signature = Signature::read(&wrong).unwrap();
-        assert_eq!(kind(signature.verify(&wrong, b"", &known(), now)), FaultKind::InvalidSignature);
+        assert_eq!(kind(signature.check_signature(&wrong, b"", &key)), FaultKind::InvalidSignature);
+    }
+
+    const SCOPE: &str = "20150830/us-east-1/kinesis/aws4_request";
+    const SIGNED: &str = "host;x-amz-date;x-amz-target";
+
+    /// What `verify` says, so much later, to a request that is signed as its scope and its signed headers say.
+    fn verified(scope: &str, signed: &str, later_ms: i64) -> Result<(), Fault> {
+        let request = |signature: &str| {
+            let credential =
+                format!("Credential=AKIDEXAMPLE/{scope}, SignedHeaders={signed}, Signature={signature}");
+            let request = http::Request::post("/")
+                .header("host", "example.amazonaws.com")
+                .header("x-amz-date", "20150830T123600Z");
+            let request = request.header("x-amz-target", "Kinesis_20131202.PutRecord");
+            parts(request.header("authorization", format!("{ALGORITHM} {credential}")))
+        };
+        let [key] = known();
+        let unsigned = request("x");
+        let right = Signature::read(&unsigned).unwrap().sign_with(&unsigned, b"{}", &key);
+        let request = request(&right);
+        let now = basic_date("20150830T123600Z").unwrap() + later_ms;
+        Signature::read(&request).unwrap().verify(&request, b"{}", &known(), Timestamp::from_millis(now))
+    }
+
+    fn refusal(result: Result<(), Fault>) -> String {
+        let fault = result.unwrap_err();
+        assert_eq!(fault.kind, FaultKind::InvalidSignature);
+        fault.message.unwrap()
+    }
+
+    #[test]
+    fn a_signature_is_good_for_some_minutes() {
+        verified(SCOPE, SIGNED, SIGNATURE_TOLERANCE_MS).unwrap();
+        verified(SCOPE, SIGNED, -SIGNATURE_TOLERANCE_MS).unwrap();
+        assert!(refusal(verified(SCOPE, SIGNED, SIGNATURE_TOLERANCE_MS + 1)).starts_with("Signature expired"));
+        assert!(
+            refusal(verified(SCOPE, SIGNED, -SIGNATURE_TOLERANCE_MS - 1)).starts_with("Signature not yet current")
+        );
+    }
+
+    #[test]
+    fn what_a_request_does_has_to_be_signed() {
+        for (signed, missing) in [
+            ("x-amz-date;x-amz-target", "host"),
+            ("host;x-amz-date", "x-amz-target"),
+            ("host;x-amz-target", "x-amz-date"),
+        ] {
+            let message = format!("'{missing}' must be a 'SignedHeader' in the AWS Authorization.");
+            assert_eq!(refusal(verified(SCOPE, signed, 0)), message);
+        }
+    }
+
+    #[test]
+    fn signed_headers_stand_once_in_lower_case_and_in_order() {
+        for signed in
+            ["host;x-amz-target;x-amz-date", "host;host;x-amz-date;x-amz-target", "Host;x-amz-date;x-amz-target"]
+        {
+            assert!(refusal(verified(SCOPE, signed, 0)).starts_with("SignedHeaders should be"), "{signed}");
+        }
+    }
+
+    #[test]
+    fn the_scope_is_of_the_day_and_of_this_service() {
+        for scope in [
+            "20150829/us-east-1/kinesis/aws4_request",
+            "20150830/us-east-1/s3/aws4_request",
+            "20150830/us-east-1/kinesis/aws4",
+            "20150830/us-east-1/kinesis",
+            "20150830/us-east-1/kinesis/aws4_request/x",
+        ] {
+            assert!(
+                refusal(verified(scope, SIGNED, 0)).starts_with("Credential should be scoped to 20150830/"),
+                "{scope}"
+            );
+        }
     }
 
     #[test]
