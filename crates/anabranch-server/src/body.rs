@@ -10,6 +10,7 @@ use std::time::Duration;
 use anabranch::Clock;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use crate::limits::SUBSCRIPTION_LOOK_MS;
@@ -17,13 +18,62 @@ use crate::subscription::{Next, Subscription};
 
 /// The body of an answer.
 ///
-/// Most are whole; that of `SubscribeToShard` comes event by event. As an [`http_body::Body`] it waits for events with Tokio's timer; [`next_event`](Self::next_event)
-/// needs no runtime.
+/// Most are whole; that of `SubscribeToShard` comes event by event. As an [`http_body::Body`] it waits for events with Tokio's timer and reads them on Tokio's threads for calls
+/// that block; [`next_event`](Self::next_event) needs no runtime.
 pub struct Body(Inner);
 
 enum Inner {
     Whole(Bytes),
-    Events { subscription: Box<Subscription>, clock: Arc<dyn Clock>, nap: Option<Pin<Box<Sleep>>> },
+    Events(Turn, Arc<dyn Clock>),
+}
+
+/// Who has a subscription.
+enum Turn {
+    Looking(Box<Subscription>),
+    Napping(Box<Subscription>, Pin<Box<Sleep>>),
+    /// A thread that may wait for the disk.
+    Reading(JoinHandle<(Box<Subscription>, Next)>),
+    Over,
+}
+
+impl Turn {
+    fn nap(subscription: Box<Subscription>) -> Self {
+        Self::Napping(subscription, Box::pin(tokio::time::sleep(Duration::from_millis(SUBSCRIPTION_LOOK_MS))))
+    }
+
+    /// The next message, once there is one; nothing when there will be no more.
+    fn poll(&mut self, clock: &dyn Clock, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            let now = clock.now();
+            *self = match std::mem::replace(self, Self::Over) {
+                Self::Looking(subscription) if subscription.is_silent(now) => Self::nap(subscription),
+                Self::Looking(mut subscription) => Self::Reading(tokio::task::spawn_blocking(move || {
+                    let next = subscription.next(now);
+                    (subscription, next)
+                })),
+                Self::Napping(subscription, mut nap) => match nap.as_mut().poll(context) {
+                    Poll::Ready(()) => Self::Looking(subscription),
+                    Poll::Pending => {
+                        *self = Self::Napping(subscription, nap);
+                        return Poll::Pending;
+                    }
+                },
+                Self::Reading(mut reading) => match Pin::new(&mut reading).poll(context) {
+                    Poll::Ready(Ok((subscription, Next::Event(bytes)))) => {
+                        *self = Self::Looking(subscription);
+                        return Poll::Ready(Some(bytes.into()));
+                    }
+                    Poll::Ready(Ok((subscription, Next::Later))) => Self::nap(subscription),
+                    Poll::Ready(Ok((_, Next::Over)) | Err(_)) => Self::Over, // or the server stops
+                    Poll::Pending => {
+                        *self = Self::Reading(reading);
+                        return Poll::Pending;
+                    }
+                },
+                Self::Over => return Poll::Ready(None),
+            };
+        }
+    }
 }
 
 impl Body {
@@ -36,25 +86,28 @@ impl Body {
     }
 
     pub(crate) fn events(subscription: Box<Subscription>, clock: Arc<dyn Clock>) -> Self {
-        Self(Inner::Events { subscription, clock, nap: None })
+        Self(Inner::Events(Turn::Looking(subscription), clock))
     }
 
     /// The bytes of a whole body; none of one that comes as events.
     pub fn bytes(&self) -> &[u8] {
         match &self.0 {
             Inner::Whole(bytes) => bytes,
-            Inner::Events { .. } => &[],
+            Inner::Events(..) => &[],
         }
     }
 
-    /// The next message of a body that comes as events, if there is one by now. It never waits.
+    /// The next message of a body that comes as events, if there is one by now. It may wait for the disk, and for nothing else. A body that was polled has none here while a thread
+    /// of Tokio's reads it.
     pub fn next_event(&mut self) -> Option<Bytes> {
         match &mut self.0 {
-            Inner::Whole(_) => None,
-            Inner::Events { subscription, clock, .. } => match subscription.next(clock.now()) {
-                Next::Event(bytes) => Some(bytes.into()),
-                Next::Later | Next::Over => None,
-            },
+            Inner::Events(Turn::Looking(subscription) | Turn::Napping(subscription, _), clock) => {
+                match subscription.next(clock.now()) {
+                    Next::Event(bytes) => Some(bytes.into()),
+                    Next::Later | Next::Over => None,
+                }
+            }
+            Inner::Events(..) | Inner::Whole(_) => None,
         }
     }
 }
@@ -70,22 +123,9 @@ impl http_body::Body for Body {
         match &mut self.0 {
             Inner::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Inner::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Inner::Events { subscription, clock, nap } => loop {
-                if let Some(sleeping) = nap {
-                    if sleeping.as_mut().poll(context).is_pending() {
-                        return Poll::Pending;
-                    }
-                    *nap = None;
-                }
-                match subscription.next(clock.now()) {
-                    Next::Event(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes.into())))),
-                    Next::Over => return Poll::Ready(None),
-                    Next::Later => {
-                        let look = Duration::from_millis(SUBSCRIPTION_LOOK_MS);
-                        *nap = Some(Box::pin(tokio::time::sleep(look)));
-                    }
-                }
-            },
+            Inner::Events(turn, clock) => {
+                turn.poll(clock.as_ref(), context).map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
+            }
         }
     }
 
@@ -96,7 +136,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Inner::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Inner::Events { .. } => SizeHint::default(),
+            Inner::Events(..) => SizeHint::default(),
         }
     }
 }
@@ -105,7 +145,7 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Inner::Whole(bytes) => f.debug_tuple("Body").field(&bytes.len()).finish(),
-            Inner::Events { subscription, .. } => f.debug_tuple("Body").field(subscription).finish(),
+            Inner::Events(..) => f.write_str("Body(events)"),
         }
     }
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::arn::is_account;
 use crate::body::Body;
 use crate::errors::{Fault, FaultKind};
-use crate::operations::{self, Call, Operation, Reply};
+use crate::operations::{self, Call, Reply};
 use crate::service::Core;
 use crate::signature::Signature;
 use crate::wire::Format;
@@ -131,19 +131,6 @@ fn call<'c>(core: &'c Core, parts: &Parts, body: &[u8], format: Format) -> Resul
 pub(crate) fn is_region(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=64).contains(&text.len()) && text.bytes().all(is_plain)
-}
-
-/// Whether a request may have to wait for the disk, so that it should not be answered where others are read. Puts into memory that the kernel keeps do
-/// not, but for the first one to a stream, nor does what looks at settings alone.
-pub(crate) fn may_wait(core: &Core, parts: &Parts) -> bool {
-    let target = parts.headers.get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match target.strip_prefix(TARGET_PREFIX).and_then(operations::named) {
-        Some(Operation { name: "PutRecord" | "PutRecords", .. }) => {
-            core.options.durability == anabranch::Durability::Synced
-        }
-        Some(Operation { name: "GetShardIterator", .. }) | None => false,
-        Some(_) => true,
-    }
 }
 
 fn success(core: &Core, format: Format, reply: Reply) -> Response<Body> {

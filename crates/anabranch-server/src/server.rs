@@ -5,7 +5,6 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -130,19 +129,9 @@ async fn answer(service: Service, request: Request<Incoming>) -> Result<Response
         Err(_) => return Ok(refusal(StatusCode::REQUEST_TIMEOUT)),
     };
     let request = Request::from_parts(parts, body);
-    Ok(respond(service, request).await)
-}
-
-/// Calls that wait for the disk get a thread to wait on; those that cannot are answered where they were read.
-async fn respond(service: Service, request: Request<Bytes>) -> Response<Body> {
-    let (parts, body) = request.into_parts();
-    let waits = service.may_wait(&parts);
-    let request = Request::from_parts(parts, body);
-    if !waits {
-        return service.respond(request);
-    }
+    // Any call may wait for the disk, and gets a thread to wait on: those who read sockets are few.
     let answer = tokio::task::spawn_blocking(move || service.respond(request)).await;
-    answer.unwrap_or_else(|_| refusal(StatusCode::INTERNAL_SERVER_ERROR))
+    Ok(answer.unwrap_or_else(|_| refusal(StatusCode::INTERNAL_SERVER_ERROR)))
 }
 
 fn refusal(status: StatusCode) -> Response<Body> {

@@ -130,15 +130,11 @@ impl Service {
         Ok(Self { core: Arc::new(Core { options, clock, catalog }) })
     }
 
-    /// Answers a request. Waits for the disk where its operation has to: see [`may_wait`](Self::may_wait).
+    /// Answers a request. It may wait for the disk, or for a reshard, whatever the operation: a stream is opened, and recovered, by the first call that asks for it, has the
+    /// durability that it was made with, and changes its shards while others put. So it belongs where nobody else is kept waiting, as on a thread for calls that block.
     pub fn respond(&self, request: Request<Bytes>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         http_protocol::respond(&self.core, &parts, &body)
-    }
-
-    /// Whether [`respond`](Self::respond) may have to wait for the disk: then it should run where nobody else is kept waiting.
-    pub fn may_wait(&self, parts: &http::request::Parts) -> bool {
-        http_protocol::may_wait(&self.core, parts)
     }
 
     /// Makes a stream in the default account and region, unless there is one of this name.

@@ -114,6 +114,25 @@ impl Subscription {
         Ok(Self { entry, shard_id, reader, ticket, format, state: State::Beginning, told })
     }
 
+    /// Whether [`next`](Self::next) has nothing to give: told without the disk, so that those at the tail cost no thread.
+    pub(crate) fn is_silent(&self, now: Timestamp) -> bool {
+        self.state == State::Running
+            && !self.is_due(now)
+            && !self.is_expired(now)
+            && !self.ticket.is_over.load(Ordering::SeqCst)
+            && self.reader.records_behind() == 0
+            && self.reader.end_of_shard().is_none()
+    }
+
+    /// Whether it is time for an event, records or not.
+    fn is_due(&self, now: Timestamp) -> bool {
+        now.as_millis().saturating_sub(self.told.as_millis()) >= HEARTBEAT_MS
+    }
+
+    fn is_expired(&self, now: Timestamp) -> bool {
+        now.as_millis().saturating_sub(self.ticket.begun.as_millis()) >= SUBSCRIPTION_MS
+    }
+
     /// The next event, if there is one now.
     pub(crate) fn next(&mut self, now: Timestamp) -> Next {
         match self.state {
@@ -133,14 +152,13 @@ impl Subscription {
     }
 
     fn event(&mut self, now: Timestamp) -> Result<Next, Fault> {
-        if now.as_millis().saturating_sub(self.ticket.begun.as_millis()) >= SUBSCRIPTION_MS {
+        if self.is_expired(now) {
             self.state = State::Over;
             return Ok(Next::Over);
         }
         let records = self.records()?;
         let end = self.reader.end_of_shard();
-        let is_silent = now.as_millis().saturating_sub(self.told.as_millis()) >= HEARTBEAT_MS;
-        if records.is_empty() && end.is_none() && !is_silent {
+        if records.is_empty() && end.is_none() && !self.is_due(now) {
             return Ok(Next::Later);
         }
         if end.is_some() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anabranch_server::{Server, Service, ServiceOptions, limits};
 
-use crate::support::AUTHORIZATION;
+use crate::support::{AUTHORIZATION, arn};
 
 fn start(directory: &tempfile::TempDir) -> Server {
     let service = Service::open(directory.path(), ServiceOptions::default()).unwrap();
@@ -84,4 +84,33 @@ fn a_body_that_is_too_large_is_refused_and_the_next_request_is_not() {
     assert!(exchange(server.address(), "PutRecord", PUT).starts_with("HTTP/1.1 200 OK\r\n"));
     drop(half);
     server.stop().unwrap();
+}
+
+#[test]
+fn a_subscription_pushes_what_is_put_meanwhile() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(&directory);
+    let register = format!(r#"{{"StreamARN": "{}", "ConsumerName": "c"}}"#, arn("s"));
+    let registered = exchange(server.address(), "RegisterStreamConsumer", &register);
+    let (_, body) = registered.split_once("\r\n\r\n").unwrap();
+    let consumer = serde_json::from_str::<serde_json::Value>(body).unwrap()["Consumer"]["ConsumerARN"].clone();
+    let subscribe =
+        format!(r#"{{"ConsumerARN": {consumer}, "ShardId": "0", "StartingPosition": {{"Type": "LATEST"}}}}"#);
+    let mut socket = connect(server.address());
+    socket.write_all(format!("{}{subscribe}", head("SubscribeToShard", subscribe.len())).as_bytes()).unwrap();
+    read_until(&mut socket, "SubscribeToShardEvent"); // it is at the tail
+    exchange(server.address(), "PutRecord", PUT);
+    read_until(&mut socket, "aGVsbG8=");
+    exchange(server.address(), "DeregisterStreamConsumer", &format!(r#"{{"ConsumerARN": {consumer}}}"#));
+    read_until(&mut socket, "ResourceInUseException");
+    socket.read_to_end(&mut Vec::new()).unwrap(); // it ends
+    server.stop().unwrap();
+}
+
+fn read_until(socket: &mut TcpStream, text: &str) {
+    let (mut seen, mut byte) = (Vec::new(), [0]);
+    while !seen.ends_with(text.as_bytes()) {
+        socket.read_exact(&mut byte).unwrap();
+        seen.extend(byte);
+    }
 }
