@@ -3,7 +3,16 @@
 /// Bytes of a request's body: 10 MiB of records in base64, and what stands around them.
 pub const MAX_BODY_BYTES: usize = 24 << 20;
 
-/// Values (members, elements) of a request's body: a batch of records has a few thousand. Without it, a body of short numbers would take ten times its size in memory.
+/// Bytes of the bodies of all requests that are being read or answered, together; others wait.
+pub const MAX_BODIES_BYTES: usize = 1 << 30;
+
+/// Connections at a time; others wait to be accepted.
+pub const MAX_CONNECTIONS: usize = 4_096;
+
+/// Requests at a time on one connection of HTTP/2, subscriptions among them.
+pub const MAX_CONNECTION_REQUESTS: u32 = 128;
+
+/// Values (members, elements, pieces of strings in CBOR) of a request's body: a batch of records has a few thousand. Without it, a body of short numbers would take ten times its size in memory.
 pub const MAX_BODY_VALUES: usize = 100_000;
 
 /// How deep lists and maps of a body may lie in each other.
@@ -95,6 +104,7 @@ pub const SIGNATURE_TOLERANCE_MS: i64 = 300_000;
 
 const _: () = {
     assert!(MAX_BODY_BYTES > MAX_PUT_BYTES / 3 * 4);
+    assert!(MAX_BODIES_BYTES >= MAX_BODY_BYTES && MAX_BODY_BYTES <= u32::MAX as usize);
     assert!(MAX_RECORD_KIB as usize * 1024 == MAX_DATA_BYTES);
     assert!(MAX_BODY_VALUES > MAX_PUT_RECORDS * 16);
 };

@@ -3,9 +3,13 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -14,15 +18,17 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::body::Body;
-use crate::limits::MAX_BODY_BYTES;
+use crate::limits::{MAX_BODIES_BYTES, MAX_BODY_BYTES, MAX_CONNECTION_REQUESTS, MAX_CONNECTIONS};
 use crate::service::Service;
 
-/// How long a request's head, and then its body, may take to come.
+/// How long a request's head, and then its body, may take to come; and how long a client of HTTP/2 may take to say that it is still there.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a client of HTTP/2 is asked whether it is still there.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How long those who are being answered may take when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A listener that fails (too many files are open) is asked again after this.
@@ -66,7 +72,7 @@ impl Server {
             let _inside = runtime.enter();
             TcpListener::from_std(listener)?
         };
-        let accepting = runtime.spawn(accept(listener, service.clone(), stopped));
+        let accepting = runtime.spawn(accept(listener, Port::new(service.clone()), stopped));
         Ok(Self { service, address, runtime, accepting, stop })
     }
 
@@ -89,15 +95,36 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, service: Service, mut stopped: oneshot::Receiver<()>) {
+/// What the connections of a port share.
+#[derive(Debug, Clone)]
+struct Port {
+    service: Service,
+    read_timeout: Duration,
+    connections: Arc<Semaphore>,
+    /// Bytes of bodies.
+    bodies: Arc<Semaphore>,
+}
+
+impl Port {
+    fn new(service: Service) -> Self {
+        Self {
+            service,
+            read_timeout: READ_TIMEOUT,
+            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            bodies: Arc::new(Semaphore::new(MAX_BODIES_BYTES)),
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, port: Port, mut stopped: oneshot::Receiver<()>) {
     let connections = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept_one(&listener, &port) => accepted,
             _ = &mut stopped => break,
         };
         match accepted {
-            Ok((socket, _)) => connect(socket, &service, &connections),
+            Ok((socket, place)) => connect(socket, place, &port, &connections),
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
@@ -105,37 +132,130 @@ async fn accept(listener: TcpListener, service: Service, mut stopped: oneshot::R
     let _ = tokio::time::timeout(STOP_TIMEOUT, connections.shutdown()).await; // who takes longer is cut off
 }
 
-fn connect(socket: TcpStream, service: &Service, connections: &GracefulShutdown) {
+/// Connections above the bound wait where the system keeps those that were not accepted.
+async fn accept_one(listener: &TcpListener, port: &Port) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(&port.connections).acquire_owned().await.map_err(io::Error::other)?;
+    Ok((listener.accept().await?.0, place))
+}
+
+fn connect(socket: TcpStream, place: OwnedSemaphorePermit, port: &Port, connections: &GracefulShutdown) {
     let _ = socket.set_nodelay(true); // answers are small, and waited for
-    let service = service.clone();
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(READ_TIMEOUT);
-    builder.http2().timer(TokioTimer::new());
-    let answer = service_fn(move |request| answer(service.clone(), request));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(port.read_timeout);
+    let mut http2 = builder.http2();
+    http2.timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).keep_alive_timeout(port.read_timeout);
+    http2.max_concurrent_streams(MAX_CONNECTION_REQUESTS);
+    let begun = Arc::new(Notify::new());
+    let answer = service_fn({
+        let (port, begun) = (port.clone(), Arc::clone(&begun));
+        move |request| {
+            begun.notify_one();
+            answer(port.clone(), request)
+        }
+    });
     let connection = connections.watch(builder.serve_connection(TokioIo::new(socket), answer).into_owned());
+    let read_timeout = port.read_timeout;
     tokio::spawn(async move {
-        let _ = connection.await; // the client went away, or spoke no HTTP
+        let _place = place;
+        let mut connection = pin!(connection);
+        // The timeouts of HTTP begin when it is known which HTTP it is: who does not even say that is sent away here.
+        tokio::select! {
+            _ = &mut connection => return, // the client went away, or spoke no HTTP
+            () = begun.notified() => {}
+            () = tokio::time::sleep(read_timeout) => return,
+        }
+        let _ = connection.await;
     });
 }
 
-async fn answer(service: Service, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(port: Port, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let (parts, body) = request.into_parts();
-    let body = match tokio::time::timeout(READ_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            return Ok(refusal(StatusCode::PAYLOAD_TOO_LARGE));
-        }
-        Ok(Err(_)) => return Ok(refusal(StatusCode::BAD_REQUEST)),
+    let (body, room) = match tokio::time::timeout(port.read_timeout, read(&port, body)).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(status)) => return Ok(refusal(status)),
         Err(_) => return Ok(refusal(StatusCode::REQUEST_TIMEOUT)),
     };
     let request = Request::from_parts(parts, body);
     // Any call may wait for the disk, and gets a thread to wait on: those who read sockets are few.
-    let answer = tokio::task::spawn_blocking(move || service.respond(request)).await;
-    Ok(answer.unwrap_or_else(|_| refusal(StatusCode::INTERNAL_SERVER_ERROR)))
+    let answer = tokio::task::spawn_blocking(move || {
+        let _room = room; // until the request is dropped
+        port.service.respond(request)
+    });
+    Ok(answer.await.unwrap_or_else(|_| refusal(StatusCode::INTERNAL_SERVER_ERROR)))
+}
+
+/// A body, once there is room for it beside those of others: as much as it says it needs, or as it may have.
+async fn read(port: &Port, body: Incoming) -> Result<(Bytes, OwnedSemaphorePermit), StatusCode> {
+    let length = body.size_hint().upper().unwrap_or(MAX_BODY_BYTES as u64);
+    let length = u32::try_from(length).ok().filter(|length| *length as usize <= MAX_BODY_BYTES);
+    let length = length.ok_or(StatusCode::PAYLOAD_TOO_LARGE)?;
+    let room = Arc::clone(&port.bodies).acquire_many_owned(length).await;
+    let room = room.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+        Ok(body) => Ok((body.to_bytes(), room)),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(StatusCode::PAYLOAD_TOO_LARGE),
+        Err(_) => Err(StatusCode::BAD_REQUEST),
+    }
 }
 
 fn refusal(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+    use crate::service::ServiceOptions;
+
+    /// A port with little patience and little room, in a directory of its own.
+    fn serve() -> (tempfile::TempDir, Runtime, SocketAddr) {
+        let directory = tempfile::tempdir().unwrap();
+        let service = Service::open(directory.path(), ServiceOptions::default()).unwrap();
+        let bodies = Arc::new(Semaphore::new(10));
+        let port = Port { read_timeout: Duration::from_millis(100), bodies, ..Port::new(service) };
+        let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(async move {
+            let (_keep, stopped) = oneshot::channel();
+            accept(listener, port, stopped).await;
+        });
+        (directory, runtime, address)
+    }
+
+    #[test]
+    fn a_connection_that_never_asks_is_closed() {
+        let (_directory, _runtime, address) = serve();
+        for beginning in ["", "PRI * HT", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", "POST / HT"] {
+            let mut socket = std::net::TcpStream::connect(address).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap(); // far above the server's patience
+            socket.write_all(beginning.as_bytes()).unwrap();
+            let closed = socket.read_to_end(&mut Vec::new());
+            assert!(!matches!(&closed, Err(error) if error.kind() == io::ErrorKind::WouldBlock), "{beginning:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_wait_for_room() {
+        let (_directory, _runtime, address) = serve();
+        let status = |body: &str| {
+            let mut socket = std::net::TcpStream::connect(address).unwrap();
+            let head = format!(
+                "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            socket.write_all(head.as_bytes()).unwrap();
+            let mut answer = String::new();
+            let _ = socket.read_to_string(&mut answer); // it may be cut off behind the answer
+            answer.split(' ').nth(1).unwrap_or_default().to_owned()
+        };
+        for _ in 0..3 {
+            assert_eq!(status("0123456789"), "403", "room is given back");
+            assert_eq!(status("0123456789a"), "408", "there never is so much");
+        }
+    }
 }

@@ -25,7 +25,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn value(&mut self, depth: usize) -> Result<Value<'a>, Error> {
         let depth = depth.checked_sub(1).ok_or_else(|| Error::message("too deep"))?;
-        self.left = self.left.checked_sub(1).ok_or_else(|| Error::message("too many values"))?;
+        count_down(&mut self.left)?;
         let decoder = &mut self.decoder;
         Ok(match decoder.datatype()? {
             Type::Null | Type::Undefined => {
@@ -41,7 +41,12 @@ impl<'a> Reader<'a> {
             Type::String | Type::StringIndef => Value::Text(self.text()?),
             Type::Bytes => Value::Bytes(Cow::Borrowed(decoder.bytes()?)),
             Type::BytesIndef => {
-                Value::Bytes(Cow::Owned(decoder.bytes_iter()?.collect::<Result<Vec<_>, _>>()?.concat()))
+                let mut bytes = Vec::new();
+                for piece in decoder.bytes_iter()? {
+                    bytes.extend_from_slice(piece?);
+                    count_down(&mut self.left)?;
+                }
+                Value::Bytes(Cow::Owned(bytes))
             }
             Type::Array | Type::ArrayIndef => Value::List(self.list(depth)?),
             Type::Map | Type::MapIndef => Value::Map(self.map(depth)?),
@@ -55,7 +60,14 @@ impl<'a> Reader<'a> {
 
     fn text(&mut self) -> Result<Cow<'a, str>, Error> {
         match self.decoder.datatype()? {
-            Type::StringIndef => Ok(Cow::Owned(self.decoder.str_iter()?.collect::<Result<String, _>>()?)),
+            Type::StringIndef => {
+                let mut text = String::new();
+                for piece in self.decoder.str_iter()? {
+                    text += piece?;
+                    count_down(&mut self.left)?;
+                }
+                Ok(Cow::Owned(text))
+            }
             _ => self.decoder.str().map(Cow::Borrowed),
         }
     }
@@ -95,6 +107,11 @@ impl<'a> Reader<'a> {
     }
 }
 
+fn count_down(left: &mut usize) -> Result<(), Error> {
+    *left = left.checked_sub(1).ok_or_else(|| Error::message("too many values"))?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +137,11 @@ mod tests {
         }
         assert!(decode(&vec![0x81; 100_000]).is_none(), "lists in lists");
         assert!(decode(&vec![0xc1; 100_000]).is_none(), "tags of tags");
+        for (begin, piece) in [(0x5f, 0x40), (0x7f, 0x60)] {
+            let pieces = |count: usize| [vec![begin], vec![piece; count], vec![0xff]].concat();
+            assert!(decode(&pieces(MAX_BODY_VALUES - 1)).is_some(), "a string in pieces");
+            assert!(decode(&pieces(MAX_BODY_VALUES)).is_none(), "too many pieces");
+        }
         assert!(decode(b"\x9b\xff\xff\xff\xff\xff\xff\xff\xff\x01").is_none(), "a count that is not there");
         assert!(decode(b"\x5b\xff\xff\xff\xff\xff\xff\xff\xff\x01").is_none(), "bytes that are not there");
         assert!(decode(b"\xa0\xa0").is_none(), "something behind it");
