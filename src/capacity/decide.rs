@@ -120,8 +120,8 @@ impl Autoscaler {
 
     fn cuts(&self, range: HashKeyRange, shard_id: ShardId, most: usize, now: Duration) -> Vec<HashKey> {
         let Some(history) = self.histories.get(&shard_id) else { return Vec::new() };
-        match history.wanted_pieces(now) {
-            Some(pieces) => history.keys.cuts(range, pieces.min(most).min(MOST_PIECES)),
+        match history.excessive_load(now) {
+            Some(load) => history.keys.cuts(range, load, most.min(MOST_PIECES)),
             None => Vec::new(),
         }
     }

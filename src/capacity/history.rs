@@ -65,13 +65,12 @@ impl History {
         self.seen.records
     }
 
-    /// How many shards its load is worth, if it is too much for one; at least 2 then.
-    pub(super) fn wanted_pieces(&self, now: Duration) -> Option<usize> {
+    /// Its load, if that is too much for one shard.
+    pub(super) fn excessive_load(&self, now: Duration) -> Option<f64> {
         let [two, five, ten, _] = self.averages;
         let is_old = |minutes: u64| self.age(now) >= Duration::from_secs(60 * minutes);
         let is_hot = (two > 5.0 && is_old(2)) || (five > 2.0 && is_old(5)) || (ten > 1.0 && is_old(10));
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
-        is_hot.then(|| two.max(five).max(ten).min(1e6).ceil().max(2.0) as usize)
+        is_hot.then(|| two.max(five).max(ten))
     }
 
     /// Whether its keys should be looked at: it may have to be split before long.

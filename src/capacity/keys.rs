@@ -33,10 +33,13 @@ impl Keys {
         self.drawn.push_back((key, weight));
     }
 
-    /// Where to cut `range` for up to `pieces` parts of about the same weight: the first keys of all parts but the lowest, ascending. Nothing
-    /// where too little is known, or where no cut takes anything off a hot key.
-    pub(super) fn cuts(&self, range: HashKeyRange, pieces: usize) -> Vec<HashKey> {
+    /// Where to cut `range`, whose load is so many times what a shard should take, for parts of about the same weight: the first keys of all parts but the lowest, ascending. There
+    /// are as many parts as the load is worth, and `most` at most; what is no more than a shard should take is not cut further. Nothing where too little is known, or where no
+    /// cut takes anything off a hot key.
+    pub(super) fn cuts(&self, range: HashKeyRange, load: f64, most: usize) -> Vec<HashKey> {
         let weighed = self.weighed(range);
+        let pieces = pieces_of(load).min(most);
+        let weight_of_a_shard = weight(&weighed) / load;
         let mut parts: Vec<Part<'_>> = vec![&weighed];
         let mut cuts = Vec::new();
         if self.drawn.len() < FEWEST {
@@ -44,7 +47,8 @@ impl Keys {
         }
         while cuts.len() + 1 < pieces {
             let cut = |(index, part): (usize, &Part<'_>)| Some((index, weight(part), best_cut(part)?));
-            let worthy = parts.iter().enumerate().filter_map(|(index, part)| cut((index, part)));
+            let worthy =
+                parts.iter().enumerate().filter_map(cut).filter(|(_, weight, _)| *weight > weight_of_a_shard);
             let Some((index, _, place)) = worthy.max_by(|a, b| a.1.total_cmp(&b.1)) else { break };
             let part = parts.swap_remove(index);
             let (lower, upper) = part.split_at(place);
@@ -67,6 +71,12 @@ impl Keys {
         });
         keys
     }
+}
+
+/// How many shards a load is worth that is too much for one.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
+fn pieces_of(load: f64) -> usize {
+    load.min(1e6).ceil().max(2.0) as usize
 }
 
 fn weight(part: Part<'_>) -> f64 {
@@ -114,43 +124,50 @@ mod tests {
         keys
     }
 
-    fn cuts(weights: &[(u128, f64)], pieces: usize) -> Vec<u128> {
-        keys(weights).cuts(HashKeyRange::FULL, pieces).into_iter().map(HashKey::get).collect()
+    fn cuts(weights: &[(u128, f64)], load: f64) -> Vec<u128> {
+        keys(weights).cuts(HashKeyRange::FULL, load, 8).into_iter().map(HashKey::get).collect()
     }
 
     #[test]
     fn cuts_lie_where_the_load_balances() {
-        assert_eq!(cuts(&[(10, 1.0), (20, 1.0), (31, 1.0), (40, 1.0)], 2), [21]); // each of four is hot enough to be cut off exactly
+        assert_eq!(cuts(&[(10, 1.0), (20, 1.0), (31, 1.0), (40, 1.0)], 2.0), [21]); // each of four is hot enough to be cut off exactly
         let many: Vec<_> = (0..100).map(|key| (key * 10, 1.0)).collect();
-        assert_eq!(cuts(&many, 2), [495]);
-        assert_eq!(cuts(&many, 4), [245, 495, 745]);
+        assert_eq!(cuts(&many, 1.1), [495]);
+        assert_eq!(cuts(&many, 4.0), [245, 495, 745]);
         let skewed: Vec<_> = (0..100).map(|key| (key * 10, if key < 10 { 9.0 } else { 1.0 })).collect();
-        assert_eq!(cuts(&skewed, 2), [95]);
+        assert_eq!(cuts(&skewed, 2.0), [95]);
     }
 
     #[test]
     fn a_hot_key_is_cut_off_exactly() {
         let hot = [(100, 1.0), (200, 1.0), (300, 8.0), (301, 1.0), (400, 1.0)];
-        assert_eq!(cuts(&hot, 2), [300]);
-        assert_eq!(cuts(&hot, 3), [300, 301]);
+        assert_eq!(cuts(&hot, 1.5), [300]);
+        assert_eq!(cuts(&hot, 3.0), [300, 301]);
     }
 
     #[test]
     fn a_hot_key_that_is_alone_is_left_so() {
-        assert_eq!(cuts(&[(7, 1.0)], 4), [0; 0]);
-        assert_eq!(cuts(&[(6, 0.04), (7, 1.0), (8, 0.04)], 4), [0; 0]);
-        assert_eq!(cuts(&[(6, 0.06), (7, 1.0), (8, 0.04)], 4), [7], "worth a cut");
+        assert_eq!(cuts(&[(7, 1.0)], 4.0), [0; 0]);
+        assert_eq!(cuts(&[(6, 0.04), (7, 1.0), (8, 0.04)], 4.0), [0; 0]);
+        assert_eq!(cuts(&[(6, 0.06), (7, 1.0), (8, 0.04)], 4.0), [7], "worth a cut");
+    }
+
+    #[test]
+    fn what_a_shard_can_take_is_not_cut() {
+        let beside_a_hot_key = [(100, 1.0), (200, 1.0), (300, 1.0), (400, 17.0)];
+        assert_eq!(cuts(&beside_a_hot_key, 6.0), [400], "the rest is worth 0.9 shards");
+        assert_eq!(cuts(&beside_a_hot_key, 7.0), [101, 400], "and 1.05 now");
     }
 
     #[test]
     fn few_keys_say_nothing_and_old_ones_are_forgotten() {
         let mut keys = Keys::default();
         (0..FEWEST - 1).for_each(|key| keys.add(HashKey::new(key as u128), 1.0));
-        assert!(keys.cuts(HashKeyRange::FULL, 2).is_empty());
+        assert!(keys.cuts(HashKeyRange::FULL, 2.0, 8).is_empty());
         keys.add(HashKey::new(1_000), 1.0);
-        assert_eq!(keys.cuts(HashKeyRange::FULL, 2).len(), 1);
+        assert_eq!(keys.cuts(HashKeyRange::FULL, 2.0, 8).len(), 1);
         (0..MOST).for_each(|_| keys.add(HashKey::new(5), 1.0));
-        assert!(keys.cuts(HashKeyRange::FULL, 2).is_empty());
+        assert!(keys.cuts(HashKeyRange::FULL, 2.0, 8).is_empty());
         assert_eq!(keys.drawn.len(), MOST);
     }
 }
