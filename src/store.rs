@@ -198,6 +198,8 @@ impl Store {
         let mut open = self.inner.open.lock();
         let handle = live(&open, name);
         if handle.is_none() && !self.inner.is_stream(name)? {
+            // A deletion before may have failed behind its rename: what is said to be gone must not come back.
+            self.inner.sync()?;
             return Err(Error::StreamNotFound(path));
         }
         // Held until its name is gone, so that no other process opens it meanwhile.
@@ -249,8 +251,12 @@ impl Inner {
         let gone = self.path.join(format!("{DELETED_PREFIX}{name}"));
         self.remove_tree(&gone)?; // of a deletion before, which was cut short
         self.storage.rename(path, &gone).map_err(Fault::io("rename", path))?;
-        self.storage.sync_dir(&self.path).map_err(Fault::io("sync", &self.path))?;
+        self.sync()?;
         Ok(self.remove_tree(&gone)?)
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(self.storage.sync_dir(&self.path).map_err(Fault::io("sync", &self.path))?)
     }
 
     fn finish_deletions(&self) -> Result<()> {

@@ -42,7 +42,8 @@ pub(super) fn unseal(bytes: &[u8], magic: [u8; 8]) -> Result<Reader<'_>, WholeFi
     }
     match reader.u32() {
         Some(FORMAT_VERSION) => {}
-        other => return Err(WholeFileError::Version(other.unwrap_or(0))),
+        Some(other) => return Err(WholeFileError::Version(other)),
+        None => return Err(WholeFileError::Checksum), // it was cut
     }
     let stored = bytes.split_last_chunk().map(|(checked, stored)| (checked, u32::from_le_bytes(*stored)));
     let sound = stored.filter(|(checked, stored)| crc32fast::hash(checked) == *stored);

@@ -481,7 +481,9 @@ impl Queue {
         let most = self.options.max_unacknowledged;
         // A clock that stands still would have this look all the time.
         let timeout = until.clamp(Duration::from_millis(1), left.max(Duration::from_millis(1)));
-        self.stream.wait_for_news(timeout, || self.core.state.lock().has_news(most));
+        // Who is woken wakes others, and is not to wait for one who reads meanwhile: where somebody has the state, it is looked at again from the front.
+        let has_news = || self.core.state.try_lock().is_none_or(|state| state.has_news(most));
+        self.stream.wait_for_news(timeout, has_news);
     }
 
     /// The queue, which can be used: those whose time is over are visible or set aside.

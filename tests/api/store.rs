@@ -189,6 +189,35 @@ fn a_deletion_is_whole_after_a_power_cut_at_any_point() {
     }
 }
 
+/// What failed behind the rename is durable when the next attempt says that there is nothing to delete.
+#[test]
+fn a_deletion_that_failed_and_is_not_found_again_does_not_come_back() {
+    let mut not_found = 0;
+    for nth in 0.. {
+        let disk = SimulatedDisk::new();
+        let open = |disk: &SimulatedDisk| {
+            let clock = Arc::new(ManualClock::default());
+            options().storage(Arc::new(disk.clone())).clock(clock).open("store")
+        };
+        let store = open(&disk).unwrap();
+        fill(&store.create("clicks", Stream::builder()).unwrap(), 3);
+        disk.fail_at(nth, DiskFault::Error);
+        if store.delete("clicks").is_ok() {
+            assert!(not_found > 0, "it never failed behind the rename");
+            break;
+        }
+        match store.delete("clicks") {
+            Ok(()) => {}
+            Err(Error::StreamNotFound(_)) => not_found += 1,
+            other => panic!("{nth}: {other:?}"),
+        }
+        for seed in 0..8 {
+            let store = open(&disk.crash(Crash::PowerLost { seed })).unwrap();
+            assert!(store.list().unwrap().is_empty(), "{nth}, {seed}");
+        }
+    }
+}
+
 #[test]
 fn what_is_no_stream_is_not_listed_and_not_harmed() {
     let (_directory, store) = store();
