@@ -49,9 +49,17 @@ impl Subscribers {
     }
 
     /// Ends those of a consumer that is gone.
-    pub(crate) fn end_all(&self, consumer: i64) {
-        for ((of, _), ticket) in &*self.0.lock() {
-            if *of == consumer {
+    pub(crate) fn end_those_of(&self, consumer: i64) {
+        self.end(|of| of == consumer);
+    }
+
+    pub(crate) fn end_all(&self) {
+        self.end(|_| true);
+    }
+
+    fn end(&self, is_meant: impl Fn(i64) -> bool) {
+        for ((consumer, _), ticket) in &*self.0.lock() {
+            if is_meant(*consumer) {
                 ticket.is_over.store(true, Ordering::SeqCst);
             }
         }

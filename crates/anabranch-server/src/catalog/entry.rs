@@ -91,22 +91,31 @@ impl Entry {
     ///
     /// After a failure it is there, and can be deleted again; what is gone of it already is no fault then.
     pub(super) fn delete(&self, takes_consumers: bool) -> Result<(), Fault> {
-        let outcome = self.delete_locked(takes_consumers);
+        let outcome = {
+            let _changing = self.changing.lock(); // nobody registers a consumer, or writes settings, from here on
+            self.check_consumers(takes_consumers)?;
+            self.delete_locked()
+        };
         if outcome.is_err() && !self.is_gone() {
-            drop(self.stream.write().take()); // it may be closed: whoever comes next opens it again
+            // It may be closed: whoever comes next opens it again, and those who read it subscribe again.
+            drop(self.stream.write().take());
+            self.subscribers.end_all();
         }
         outcome
     }
 
-    fn delete_locked(&self, takes_consumers: bool) -> Result<(), Fault> {
-        let _changing = self.changing.lock(); // nobody registers a consumer, or writes settings, from here on
+    fn check_consumers(&self, takes_consumers: bool) -> Result<(), Fault> {
         let has_consumers = self.settings().is_ok_and(|settings| !settings.consumers.is_empty());
-        if has_consumers && !takes_consumers {
-            return Err(Fault::in_use(format!(
-                "Stream {} under account {} has registered consumers; it is deleted with EnforceConsumerDeletion only.",
-                self.name, self.account
-            )));
+        if takes_consumers || !has_consumers {
+            return Ok(());
         }
+        Err(Fault::in_use(format!(
+            "Stream {} under account {} has registered consumers; it is deleted with EnforceConsumerDeletion only.",
+            self.name, self.account
+        )))
+    }
+
+    fn delete_locked(&self) -> Result<(), Fault> {
         match self.store.delete(&self.name) {
             Ok(()) | Err(Error::StreamNotFound(_)) => {}
             Err(error) => return Err(Fault::internal(error)),

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anabranch::storage::Storage;
-use anabranch::{Clock, Durability, Error, Limits, PartitionHash, Store, Stream};
+use anabranch::{Clock, Durability, Limits, PartitionHash, Store, Stream};
 use parking_lot::{Mutex, RwLock};
 
 pub(crate) use entry::Entry;
@@ -185,13 +185,16 @@ impl Territory {
         if self.stream(name).is_some() {
             return Err(Fault::in_use(format!("Stream {name} under account {} already exists.", self.account)));
         }
+        // One that came from elsewhere: it is found when the server is started again, and neither it nor its settings are touched before.
+        if self.store.list().map_err(Fault::internal)?.iter().any(|present| present == name) {
+            return Err(Fault::in_use(format!(
+                "There are files of a stream {name} that the server does not know."
+            )));
+        }
         self.check_room(settings.mode, shards)?;
         self.settings.write(name, settings).map_err(Fault::internal)?;
         let entry = Arc::new(self.entry(name, Ok(Arc::new(settings.clone()))));
-        let made = match self.make(name, shards) {
-            Err(error @ Error::StreamExists(_)) => return Err(Fault::internal(error)), // somebody else's: it is not undone
-            made => made.map_err(Fault::internal).and_then(|()| entry.stream()),
-        };
+        let made = self.make(name, shards).map_err(Fault::internal).and_then(|()| entry.stream());
         // What cannot be undone is a stream like others, so that it can be deleted; its name would be lost otherwise.
         if made.is_ok() || (entry.delete(true).is_err() && !entry.is_gone()) {
             self.streams.write().insert(name.to_owned(), entry);

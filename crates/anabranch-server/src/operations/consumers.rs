@@ -98,7 +98,7 @@ pub(super) fn deregister(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Repl
         settings.consumers.retain(|other| other.arn_second != consumer.arn_second);
         Ok(())
     })?;
-    entry.subscribers.end_all(consumer.arn_second);
+    entry.subscribers.end_those_of(consumer.arn_second);
     Ok(Reply::Empty)
 }
 
