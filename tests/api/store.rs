@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
+use anabranch::storage::DiskFault;
 use anabranch::{Crash, Durability, Error, ErrorKind, ManualClock, SimulatedDisk, Store, StoreBuilder, Stream};
 
 use crate::support::{HORIZON, S0, fill, numbers_from, put_to, read_all, snapshot};
@@ -161,7 +162,6 @@ fn deletions_that_were_cut_short_are_finished_at_the_next_opening() {
 
 #[test]
 fn a_deletion_is_whole_after_a_power_cut_at_any_point() {
-    use anabranch::storage::DiskFault;
     for nth in 0.. {
         let disk = SimulatedDisk::new();
         let open = |disk: &SimulatedDisk| {
@@ -201,7 +201,7 @@ fn a_deletion_that_failed_and_is_not_found_again_does_not_come_back() {
         };
         let store = open(&disk).unwrap();
         fill(&store.create("clicks", Stream::builder()).unwrap(), 3);
-        disk.fail_at(nth, DiskFault::Error);
+        disk.fail_at(nth, DiskFault::Error(std::io::ErrorKind::Other));
         if store.delete("clicks").is_ok() {
             assert!(not_found > 0, "it never failed behind the rename");
             break;

@@ -350,6 +350,19 @@ mod tests {
         assert_eq!(reshard.unwrap().shard, 1);
     }
 
+    /// It is not listed, and whoever put it there finds it as it was.
+    #[test]
+    fn a_stream_that_came_from_elsewhere_is_neither_replaced_nor_deleted() {
+        let disk = SimulatedDisk::new();
+        let territory = territory(&disk);
+        let manifest = Path::new("/data/000000000000/us-east-1/streams/s/MANIFEST");
+        disk.create_dir(manifest.parent().unwrap()).unwrap();
+        disk.create_file(manifest).unwrap().write_at(b"of a later release", 0).unwrap();
+        assert_eq!(create(&territory).unwrap_err().kind, FaultKind::ResourceInUse);
+        assert_eq!(territory.store.list().unwrap(), ["s"]);
+        assert!(territory.settings.read("s").unwrap().is_none());
+    }
+
     /// Every operation of the disk fails, once or from then on. Whatever is left, the name can be used: after deleting what is listed.
     #[test]
     fn a_create_or_a_delete_that_fails_does_not_take_its_name_away() {

@@ -110,6 +110,16 @@ fn a_subscription_gives_records_heartbeats_and_the_end_of_the_shard() {
 }
 
 #[test]
+fn a_refused_deletion_leaves_subscriptions_running() {
+    let world = World::with_stream(1);
+    let mut body = subscribe(&world, &register(&world), &json!({"Type": "LATEST"}));
+    event(&mut body).unwrap();
+    assert_eq!(world.refusal("DeleteStream", json!({"StreamName": "s"})).0, "ResourceInUseException");
+    world.put("a", "one");
+    assert_eq!(data(&event(&mut body).unwrap().1), ["one"]);
+}
+
+#[test]
 fn a_subscription_goes_on_where_another_ended_and_lasts_five_minutes() {
     let world = World::with_stream(1);
     let consumer = register(&world);
