@@ -2,32 +2,32 @@
 
 /// Takes choices off the front of the fuzzer's bytes; nothing once they are used up, so that every input ends.
 #[derive(Debug)]
-pub(super) struct Input<'a> {
+pub struct Input<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Input<'a> {
-    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+    pub const fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    pub(super) fn byte(&mut self) -> Option<u8> {
+    pub fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.rest.split_first()?;
         self.rest = rest;
         Some(*first)
     }
 
     /// A number below `bound`, which is at most 256.
-    pub(super) fn below(&mut self, bound: u16) -> Option<u64> {
+    pub fn below(&mut self, bound: u16) -> Option<u64> {
         Some(u64::from(u16::from(self.byte()?) % bound))
     }
 
-    pub(super) fn short(&mut self) -> Option<u16> {
+    pub fn short(&mut self) -> Option<u16> {
         Some(u16::from_le_bytes([self.byte()?, self.byte()?]))
     }
 
     /// Up to `count` bytes: what is left if that is less.
-    pub(super) fn bytes(&mut self, count: usize) -> &'a [u8] {
+    pub fn bytes(&mut self, count: usize) -> &'a [u8] {
         let (taken, rest) = self.rest.split_at(count.min(self.rest.len()));
         self.rest = rest;
         taken

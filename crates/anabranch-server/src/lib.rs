@@ -30,6 +30,8 @@ mod body;
 mod catalog;
 mod errors;
 mod event_stream;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http_protocol;
 pub mod limits;
 mod operations;
