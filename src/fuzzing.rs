@@ -6,7 +6,6 @@
 #![allow(clippy::missing_panics_doc, reason = "that is what they do")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a body is a test")]
 
-mod corpus;
 mod input;
 mod operations;
 mod recover;
@@ -30,8 +29,7 @@ use crate::storage::{Crash, SimulatedDisk, Storage};
 use crate::stream::Stream;
 use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
 
-pub use corpus::run_corpus;
-pub use input::Input;
+pub use input::{Input, random_input};
 pub use operations::operations;
 pub use recover::recover_segment;
 pub use repair::repair;

@@ -33,3 +33,25 @@ impl<'a> Input<'a> {
         taken
     }
 }
+
+/// Bytes at most of a random input.
+const LONGEST: u64 = 600;
+
+/// Mostly small bytes, which select and measure, as the fuzzer soon finds out.
+pub fn random_input(target: &str, seed: u64) -> Vec<u8> {
+    let mut state = seed ^ (target.len() as u64) << 32;
+    let mut next = || {
+        // SplitMix64
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed ^ (mixed >> 29)
+    };
+    let length = next() % LONGEST;
+    (0..length)
+        .map(|_| {
+            let drawn = next();
+            let bound = if drawn % 4 == 0 { 256 } else { 24 };
+            u8::try_from((drawn >> 8) % bound).unwrap_or(0)
+        })
+        .collect()
+}

@@ -180,7 +180,7 @@ impl World {
         let key = format!("key-{}", input.byte().unwrap_or(0));
         let data = |number: usize| base64_simd::STANDARD.encode_to_string(format!("record {number}"));
         let first = self.acknowledged.len();
-        let count = input.below(4).unwrap_or(0) as usize + 1;
+        let count = usize::from(input.byte().unwrap_or(0) % 4) + 1;
         let records: Vec<_> =
             (first..first + count).map(|number| json!({"Data": data(number), "PartitionKey": key})).collect();
         let (operation, body) = match count {
