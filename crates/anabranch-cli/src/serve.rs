@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::thread;
 
-use anabranch_server::{OpenError, Server, Service, ServiceOptions, limits};
+use anabranch_server::{OpenError, Server, ServerOptions, Service, ServiceOptions, TlsError, TlsIdentity, limits};
 use clap::{Args, ValueHint};
 use serde::Serialize;
 
@@ -50,6 +50,17 @@ pub(crate) struct ServeArgs {
     /// Make a stream, unless there is one of the name; can be given again
     #[arg(long, value_name = "NAME:SHARDS", value_parser = parse_stream)]
     create: Vec<(String, u32)>,
+
+    /// Speak TLS, as who these files in PEM say, or as `self-signed`: an identity for this machine, made once and kept in DIR/tls
+    #[arg(long, value_name = "CERT:KEY", value_parser = parse_identity)]
+    tls: Option<IdentityArg>,
+}
+
+/// Who the server is.
+#[derive(Debug, Clone)]
+enum IdentityArg {
+    SelfSigned,
+    Files { certificate: PathBuf, key: PathBuf },
 }
 
 fn parse_stream(text: &str) -> Result<(String, u32), String> {
@@ -58,9 +69,21 @@ fn parse_stream(text: &str) -> Result<(String, u32), String> {
     Ok((name.to_owned(), shards))
 }
 
+fn parse_identity(text: &str) -> Result<IdentityArg, String> {
+    if text == "self-signed" {
+        return Ok(IdentityArg::SelfSigned);
+    }
+    let (certificate, key) = text.split_once(':').ok_or("neither CERT.pem:KEY.pem nor self-signed")?;
+    Ok(IdentityArg::Files { certificate: certificate.into(), key: key.into() })
+}
+
+/// What whoever started it waits for.
 #[derive(Serialize)]
 struct Listening {
     address: String,
+    /// The file that clients are to trust.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
 }
 
 /// Serves until the user asks it to stop; then everything is durable.
@@ -80,19 +103,44 @@ pub(crate) fn run(args: &ServeArgs, out: &mut Output) -> Result<Exit, Failure> {
         created.map_err(|error| Failure::Usage(format!("stream {name}: {error}")))?;
     }
     let place = format!("{}:{}", args.host, args.port);
-    let server = Server::start(service, &place).map_err(|error| Failure::Input { input: place, error })?;
-    let address = format!("http://{}", server.address());
-    if out.is_json() {
-        out.value(&Listening { address })?;
-    } else {
-        out.line(address)?;
-    }
-    out.flush()?; // whoever started it waits for this line
+    let tls = identity(args)?;
+    let listening = ServerOptions { tls: tls.clone() };
+    let server = Server::start_with(service, &place, listening);
+    let server = server.map_err(|error| Failure::Input { input: place, error })?;
+    announce(&server, tls.as_ref(), out)?;
     while !interrupt.requested() {
         thread::sleep(PATIENCE);
     }
     server.stop()?;
     Ok(Exit::Fine)
+}
+
+fn identity(args: &ServeArgs) -> Result<Option<TlsIdentity>, Failure> {
+    let identity = args.tls.as_ref().map(|identity| match identity {
+        IdentityArg::SelfSigned => TlsIdentity::self_signed(args.data.join("tls"), &args.host),
+        IdentityArg::Files { certificate, key } => TlsIdentity::from_pem_files(certificate, key),
+    });
+    identity.transpose().map_err(|error| match error {
+        TlsError::Io { path, source } => Failure::Input { input: path.display().to_string(), error: source },
+        other => Failure::Usage(other.to_string()),
+    })
+}
+
+fn announce(server: &Server, tls: Option<&TlsIdentity>, out: &mut Output) -> Result<(), Failure> {
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let listening = Listening {
+        address: format!("{scheme}://{}", server.address()),
+        certificate: tls.map(|identity| identity.certificate.display().to_string()),
+    };
+    if out.is_json() {
+        out.value(&listening)?;
+    } else {
+        out.line(&listening.address)?;
+        if let Some(certificate) = &listening.certificate {
+            out.line(format!("certificate: {certificate}"))?;
+        }
+    }
+    out.flush() // whoever started it waits for this
 }
 
 fn failure(error: OpenError) -> Failure {

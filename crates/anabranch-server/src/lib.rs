@@ -40,6 +40,7 @@ mod server;
 mod service;
 mod signature;
 mod subscription;
+mod tls;
 mod token;
 mod validate;
 mod wire;
@@ -48,9 +49,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use body::Body;
-pub use server::Server;
+pub use server::{Server, ServerOptions};
 pub use service::{Service, ServiceOptions};
 pub use signature::Credentials;
+pub use tls::{TlsError, TlsIdentity};
 
 /// Why a service, or the streams of an account in a region, cannot be opened.
 #[derive(Debug, thiserror::Error)]

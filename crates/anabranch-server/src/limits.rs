@@ -102,6 +102,9 @@ pub const SUBSCRIPTION_LOOK_MS: u64 = 20;
 /// How far the time of a signature may be from the server's, in milliseconds.
 pub const SIGNATURE_TOLERANCE_MS: i64 = 300_000;
 
+/// Bytes of a file of certificates, or of a key.
+pub const MAX_PEM_BYTES: u64 = 1 << 20;
+
 const _: () = {
     assert!(MAX_BODY_BYTES > MAX_PUT_BYTES / 3 * 4);
     assert!(MAX_BODIES_BYTES >= MAX_BODY_BYTES && MAX_BODY_BYTES <= u32::MAX as usize);

@@ -1,4 +1,4 @@
-//! A port in front of a service: HTTP/1.1, and HTTP/2 for clients that begin with it.
+//! A port in front of a service: HTTP/1.1, and HTTP/2 for clients that begin with it, in TLS or plain.
 
 use std::convert::Infallible;
 use std::io;
@@ -16,16 +16,20 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::body::Body;
 use crate::limits::{MAX_BODIES_BYTES, MAX_BODY_BYTES, MAX_CONNECTION_REQUESTS, MAX_CONNECTIONS};
 use crate::service::Service;
+use crate::tls::TlsIdentity;
 
-/// How long a request's head, and then its body, may take to come; and how long a client of HTTP/2 may take to say that it is still there.
+/// How long a handshake of TLS, a request's head, and then its body, may take to come; and how long a client of HTTP/2 may take to say that it is still there.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often a client of HTTP/2 is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -33,6 +37,13 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// A listener that fails (too many files are open) is asked again after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How a [`Server`] listens.
+#[derive(Debug, Clone, Default)]
+pub struct ServerOptions {
+    /// Who the server is to its clients. They speak TLS then, 1.2 or 1.3, and nothing else; without it they speak plain HTTP.
+    pub tls: Option<TlsIdentity>,
+}
 
 /// A [`Service`] behind a port, with threads of its own.
 ///
@@ -57,12 +68,21 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens at an address; port 0 is one that is free.
+    /// Listens at an address, plainly; port 0 is one that is free.
     ///
     /// # Errors
     ///
     /// What the system says to the address.
     pub fn start(service: Service, address: impl ToSocketAddrs) -> io::Result<Self> {
+        Self::start_with(service, address, ServerOptions::default())
+    }
+
+    /// Listens at an address as the options say.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_with(service: Service, address: impl ToSocketAddrs, options: ServerOptions) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -72,7 +92,8 @@ impl Server {
             let _inside = runtime.enter();
             TcpListener::from_std(listener)?
         };
-        let accepting = runtime.spawn(accept(listener, Port::new(service.clone()), stopped));
+        let port = Port { tls: options.tls.as_ref().map(TlsIdentity::acceptor), ..Port::new(service.clone()) };
+        let accepting = runtime.spawn(accept(listener, port, stopped));
         Ok(Self { service, address, runtime, accepting, stop })
     }
 
@@ -96,9 +117,10 @@ impl Server {
 }
 
 /// What the connections of a port share.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Port {
     service: Service,
+    tls: Option<TlsAcceptor>,
     read_timeout: Duration,
     connections: Arc<Semaphore>,
     /// Bytes of bodies.
@@ -109,6 +131,7 @@ impl Port {
     fn new(service: Service) -> Self {
         Self {
             service,
+            tls: None,
             read_timeout: READ_TIMEOUT,
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             bodies: Arc::new(Semaphore::new(MAX_BODIES_BYTES)),
@@ -118,14 +141,22 @@ impl Port {
 
 async fn accept(listener: TcpListener, port: Port, mut stopped: oneshot::Receiver<()>) {
     let connections = GracefulShutdown::new();
+    let mut handshakes = JoinSet::new(); // when the server stops, nobody waits for those who have not even said who they are
     loop {
-        let accepted = tokio::select! {
-            accepted = accept_one(&listener, &port) => accepted,
+        tokio::select! {
+            accepted = accept_one(&listener, &port) => match (accepted, &port.tls) {
+                (Ok((socket, place)), None) => connect(socket, place, &port, &connections),
+                (Ok((socket, place)), Some(tls)) => {
+                    handshakes.spawn(shake_hands(tls.clone(), socket, place, port.read_timeout));
+                }
+                (Err(_), _) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            },
+            Some(shaken) = handshakes.join_next() => {
+                if let Ok(Some((socket, place))) = shaken {
+                    connect(socket, place, &port, &connections);
+                }
+            }
             _ = &mut stopped => break,
-        };
-        match accepted {
-            Ok((socket, place)) => connect(socket, place, &port, &connections),
-            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
     drop(listener);
@@ -135,13 +166,29 @@ async fn accept(listener: TcpListener, port: Port, mut stopped: oneshot::Receive
 /// Connections above the bound wait where the system keeps those that were not accepted.
 async fn accept_one(listener: &TcpListener, port: &Port) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
     let place = Arc::clone(&port.connections).acquire_owned().await.map_err(io::Error::other)?;
-    Ok((listener.accept().await?.0, place))
+    let (socket, _) = listener.accept().await?;
+    let _ = socket.set_nodelay(true); // answers are small, and waited for
+    Ok((socket, place))
 }
 
-fn connect(socket: TcpStream, place: OwnedSemaphorePermit, port: &Port, connections: &GracefulShutdown) {
-    let _ = socket.set_nodelay(true); // answers are small, and waited for
+/// Agrees on keys and on a protocol. It has the place of a connection meanwhile; one that fails or stalls is of no interest to anybody else.
+async fn shake_hands(
+    tls: TlsAcceptor,
+    socket: TcpStream,
+    place: OwnedSemaphorePermit,
+    read_timeout: Duration,
+) -> Option<(TlsStream<TcpStream>, OwnedSemaphorePermit)> {
+    let shaken = tokio::time::timeout(read_timeout, tls.accept(socket)).await;
+    Some((shaken.ok()?.ok()?, place))
+}
+
+fn connect<S>(socket: S, place: OwnedSemaphorePermit, port: &Port, connections: &GracefulShutdown)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(port.read_timeout);
+    builder.http1().half_close(true); // who has said all may close its side, and is answered
     let mut http2 = builder.http2();
     http2.timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).keep_alive_timeout(port.read_timeout);
     http2.max_concurrent_streams(MAX_CONNECTION_REQUESTS);
@@ -211,39 +258,135 @@ mod tests {
     use super::*;
     use crate::service::ServiceOptions;
 
+    struct Served {
+        _directory: tempfile::TempDir,
+        port: Port,
+        address: SocketAddr,
+        _runtime: Runtime,
+    }
+
     /// A port with little patience and little room, in a directory of its own.
-    fn serve() -> (tempfile::TempDir, Runtime, SocketAddr) {
+    fn serve() -> Served {
+        serve_as(|_, port| Port {
+            read_timeout: Duration::from_millis(100),
+            bodies: Arc::new(Semaphore::new(10)),
+            ..port
+        })
+    }
+
+    fn serve_as(change: impl FnOnce(&tempfile::TempDir, Port) -> Port) -> Served {
         let directory = tempfile::tempdir().unwrap();
         let service = Service::open(directory.path(), ServiceOptions::default()).unwrap();
-        let bodies = Arc::new(Semaphore::new(10));
-        let port = Port { read_timeout: Duration::from_millis(100), bodies, ..Port::new(service) };
+        let port = change(&directory, Port::new(service));
         let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
+        let accepting = port.clone();
         runtime.spawn(async move {
             let (_keep, stopped) = oneshot::channel();
-            accept(listener, port, stopped).await;
+            accept(listener, accepting, stopped).await;
         });
-        (directory, runtime, address)
+        Served { _directory: directory, port, address, _runtime: runtime }
+    }
+
+    fn connect_to(address: SocketAddr) -> std::net::TcpStream {
+        let socket = std::net::TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap(); // far above the server's patience
+        socket
+    }
+
+    /// Whether the server ended it, whatever it said before.
+    fn is_closed(mut socket: std::net::TcpStream) -> bool {
+        let closed = socket.read_to_end(&mut Vec::new());
+        !matches!(&closed, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    fn until(condition: impl Fn() -> bool) {
+        for _ in 0..2_000 {
+            if condition() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it never came to be");
     }
 
     #[test]
     fn a_connection_that_never_asks_is_closed() {
-        let (_directory, _runtime, address) = serve();
+        let served = serve();
         for beginning in ["", "PRI * HT", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", "POST / HT"] {
-            let mut socket = std::net::TcpStream::connect(address).unwrap();
-            socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap(); // far above the server's patience
+            let mut socket = connect_to(served.address);
             socket.write_all(beginning.as_bytes()).unwrap();
-            let closed = socket.read_to_end(&mut Vec::new());
-            assert!(!matches!(&closed, Err(error) if error.kind() == io::ErrorKind::WouldBlock), "{beginning:?}");
+            assert!(is_closed(socket), "{beginning:?}");
+        }
+    }
+
+    fn identify(directory: &tempfile::TempDir) -> Option<TlsAcceptor> {
+        Some(TlsIdentity::self_signed(directory.path().join("tls"), "localhost").unwrap().acceptor())
+    }
+
+    #[test]
+    fn a_handshake_that_stalls_is_cut_off() {
+        let served = serve_as(|directory, port| Port {
+            tls: identify(directory),
+            read_timeout: Duration::from_millis(100),
+            ..port
+        });
+        for beginning in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01\x00"] {
+            let mut socket = connect_to(served.address);
+            socket.write_all(beginning).unwrap();
+            assert!(is_closed(socket), "{beginning:?}");
         }
     }
 
     #[test]
+    fn a_handshake_has_the_place_of_a_connection_and_gives_it_back() {
+        let connections = Arc::new(Semaphore::new(1));
+        let served = serve_as(|directory, port| Port {
+            tls: identify(directory),
+            connections: Arc::clone(&connections),
+            ..port
+        });
+        let taken = || served.port.connections.available_permits() == 0;
+        for _ in 0..3 {
+            let mut socket = connect_to(served.address);
+            socket.write_all(b"\x16\x03").unwrap();
+            socket.shutdown(std::net::Shutdown::Write).unwrap(); // half a handshake, which fails
+            assert!(is_closed(socket));
+        }
+        let socket = connect_to(served.address);
+        let mut waiting = connect_to(served.address);
+        waiting.write_all(b"no TLS at all, which is told at once to whoever has a place").unwrap();
+        until(taken);
+        waiting.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        assert!(waiting.read(&mut [0]).is_err(), "there is no second place");
+        drop(socket);
+        waiting.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        assert!(is_closed(waiting));
+    }
+
+    #[test]
+    fn stopping_waits_for_no_handshake() {
+        let directory = tempfile::tempdir().unwrap();
+        let service = Service::open(directory.path(), ServiceOptions::default()).unwrap();
+        let tls = TlsIdentity::self_signed(directory.path().join("tls"), "localhost").unwrap();
+        let server = Server::start_with(
+            service,
+            "127.0.0.1:0",
+            ServerOptions { tls: Some(tls), ..ServerOptions::default() },
+        );
+        let server = server.unwrap();
+        let socket = connect_to(server.address());
+        let closed = std::thread::spawn(|| is_closed(socket)); // sooner than it would be cut off
+        server.stop().unwrap();
+        assert!(closed.join().unwrap());
+    }
+
+    #[test]
     fn bodies_wait_for_room() {
-        let (_directory, _runtime, address) = serve();
+        let served = serve();
         let status = |body: &str| {
-            let mut socket = std::net::TcpStream::connect(address).unwrap();
+            let mut socket = connect_to(served.address);
             let head = format!(
                 "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
                 body.len()

@@ -76,8 +76,31 @@ fn wrong_use_is_told() {
         (vec!["--account", "1"], "twelve digits"),
         (vec!["--create", "a b:1"], "stream a b"),
         (vec!["--create", "a:x"], "no number of shards"),
+        (vec!["--tls", "cert.pem"], "neither CERT.pem:KEY.pem nor self-signed"),
     ] {
         let done = home.run(&[vec!["serve", "--data", "d", "--port", "0"], arguments.clone()].concat());
         assert!(done.is_code(2) && done.stderr.contains(part), "{arguments:?} {done:?}");
     }
+}
+
+#[test]
+fn a_certificate_is_told_and_kept() {
+    let home = Home::new();
+    let told = || {
+        let mut child = home.spawn(&["serve", "--data", "data", "--port", "0", "--tls", "self-signed"]);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let address = lines.next().unwrap().unwrap();
+        assert!(address.starts_with("https://127.0.0.1:"), "{address}");
+        let certificate = lines.next().unwrap().unwrap();
+        interrupt(&child);
+        assert!(finish(child).is_code(0));
+        let path = certificate.strip_prefix("certificate: ").unwrap().to_owned();
+        std::fs::read_to_string(home.path(&path)).unwrap()
+    };
+    assert_eq!(told(), told());
+    std::fs::write(home.path("data/tls/key.pem"), "nonsense").unwrap();
+    let done = home.run(&["serve", "--data", "data", "--port", "0", "--tls", "self-signed"]);
+    assert!(done.is_code(2) && done.stderr.contains("data/tls/key.pem"), "{done:?}");
+    let done = home.run(&["serve", "--data", "data", "--port", "0", "--tls", "none.pem:data/tls/key.pem"]);
+    assert!(done.is_code(3) && done.stderr.contains("none.pem"), "{done:?}");
 }

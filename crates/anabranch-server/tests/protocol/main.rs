@@ -16,3 +16,4 @@ mod restart;
 mod settings;
 mod sockets;
 mod support;
+mod tls;
