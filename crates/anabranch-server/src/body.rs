@@ -10,17 +10,23 @@ use std::time::Duration;
 use anabranch::Clock;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use crate::limits::SUBSCRIPTION_LOOK_MS;
+use crate::room::Untaken;
 use crate::subscription::{Next, Subscription};
 
 /// The body of an answer.
 ///
 /// Most are whole; that of `SubscribeToShard` comes event by event. As an [`http_body::Body`] it waits for events with Tokio's timer and reads them on Tokio's threads for calls
 /// that block; [`next_event`](Self::next_event) needs no runtime.
-pub struct Body(Inner);
+pub struct Body {
+    inner: Inner,
+    /// Of a body that comes as events, behind a port.
+    untaken: Option<Untaken>,
+}
 
 enum Inner {
     Whole(Bytes),
@@ -78,20 +84,33 @@ impl Turn {
 
 impl Body {
     pub(crate) fn empty() -> Self {
-        Self(Inner::Whole(Bytes::new()))
+        Self::of(Inner::Whole(Bytes::new()))
     }
 
     pub(crate) fn whole(bytes: Vec<u8>) -> Self {
-        Self(Inner::Whole(bytes.into()))
+        Self::of(Inner::Whole(bytes.into()))
     }
 
     pub(crate) fn events(subscription: Box<Subscription>, clock: Arc<dyn Clock>) -> Self {
-        Self(Inner::Events(Turn::Looking(subscription), clock))
+        Self::of(Inner::Events(Turn::Looking(subscription), clock))
+    }
+
+    fn of(inner: Inner) -> Self {
+        Self { inner, untaken: None }
+    }
+
+    /// The same with its bytes counted until the client has taken them.
+    pub(crate) fn held(self, untaken: &Untaken, room: OwnedSemaphorePermit) -> Self {
+        match self.inner {
+            Inner::Whole(bytes) if bytes.is_empty() => Self::empty(),
+            Inner::Whole(bytes) => Self::of(Inner::Whole(untaken.hold(bytes, room))),
+            inner @ Inner::Events(..) => Self { inner, untaken: Some(untaken.clone()) },
+        }
     }
 
     /// The bytes of a whole body; none of one that comes as events.
     pub fn bytes(&self) -> &[u8] {
-        match &self.0 {
+        match &self.inner {
             Inner::Whole(bytes) => bytes,
             Inner::Events(..) => &[],
         }
@@ -100,7 +119,7 @@ impl Body {
     /// The next message of a body that comes as events, if there is one by now. It may wait for the disk, and for nothing else. A body that was polled has none here while a thread
     /// of Tokio's reads it.
     pub fn next_event(&mut self) -> Option<Bytes> {
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::Events(Turn::Looking(subscription) | Turn::Napping(subscription, _), clock) => {
                 match subscription.next(clock.now()) {
                     Next::Event(bytes) => Some(bytes.into()),
@@ -120,21 +139,26 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match &mut self.0 {
+        let Self { inner, untaken } = &mut *self;
+        let held = |bytes| match &*untaken {
+            Some(untaken) => untaken.hold_piece(bytes),
+            None => bytes,
+        };
+        match inner {
             Inner::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Inner::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Inner::Events(turn, clock) => {
-                turn.poll(clock.as_ref(), context).map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
+                turn.poll(clock.as_ref(), context).map(|next| next.map(|bytes| Ok(Frame::data(held(bytes)))))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.0, Inner::Whole(bytes) if bytes.is_empty())
+        matches!(&self.inner, Inner::Whole(bytes) if bytes.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.inner {
             Inner::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Events(..) => SizeHint::default(),
         }
@@ -143,7 +167,7 @@ impl http_body::Body for Body {
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.inner {
             Inner::Whole(bytes) => f.debug_tuple("Body").field(&bytes.len()).finish(),
             Inner::Events(..) => f.write_str("Body(events)"),
         }

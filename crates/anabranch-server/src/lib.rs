@@ -35,6 +35,7 @@ pub mod fuzzing;
 mod http_protocol;
 pub mod limits;
 mod operations;
+mod room;
 mod sequence;
 mod server;
 mod service;

@@ -3,8 +3,17 @@
 /// Bytes of a request's body: 10 MiB of records in base64, and what stands around them.
 pub const MAX_BODY_BYTES: usize = 24 << 20;
 
-/// Bytes of the bodies of all requests that are being read or answered, together; others wait.
+/// Bytes of the bodies of all requests that are being read or answered, together; others wait, and are refused (503) when they waited for long.
 pub const MAX_BODIES_BYTES: usize = 1 << 30;
+
+/// What a request counts for beside its body: its head, and what is kept of it while it is answered.
+pub const REQUEST_BYTES: usize = 128 << 10;
+
+/// Bytes of an answer: the greatest is one of `GetRecords`, 10 MiB of records in base64.
+pub const MAX_ANSWER_BYTES: usize = 16 << 20;
+
+/// Bytes of all answers that are being made or were not taken yet, together; requests wait for room in which to be answered, as above.
+pub const MAX_ANSWERS_BYTES: usize = 1 << 30;
 
 /// Connections at a time; others wait to be accepted.
 pub const MAX_CONNECTIONS: usize = 4_096;

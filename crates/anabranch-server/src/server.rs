@@ -7,10 +7,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body::Body as _;
-use http_body_util::{BodyExt, Limited};
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,12 +23,15 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::body::Body;
-use crate::limits::{MAX_BODIES_BYTES, MAX_BODY_BYTES, MAX_CONNECTION_REQUESTS, MAX_CONNECTIONS};
+use crate::limits::{MAX_CONNECTION_REQUESTS, MAX_CONNECTIONS};
+use crate::room::{Room, Untaken};
 use crate::service::Service;
 use crate::tls::TlsIdentity;
 
 /// How long a handshake of TLS, a request's head, and then its body, may take to come; and how long a client of HTTP/2 may take to say that it is still there.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an answer may wait for its client to take it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often a client of HTTP/2 is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How long those who are being answered may take when the server stops.
@@ -122,9 +123,9 @@ struct Port {
     service: Service,
     tls: Option<TlsAcceptor>,
     read_timeout: Duration,
+    write_timeout: Duration,
     connections: Arc<Semaphore>,
-    /// Bytes of bodies.
-    bodies: Arc<Semaphore>,
+    room: Room,
 }
 
 impl Port {
@@ -133,8 +134,9 @@ impl Port {
             service,
             tls: None,
             read_timeout: READ_TIMEOUT,
+            write_timeout: WRITE_TIMEOUT,
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-            bodies: Arc::new(Semaphore::new(MAX_BODIES_BYTES)),
+            room: Room::default(),
         }
     }
 }
@@ -189,19 +191,20 @@ where
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(port.read_timeout);
     builder.http1().half_close(true); // who has said all may close its side, and is answered
+    builder.http1().writev(true); // answers are kept as they are, and count, until they are written
     let mut http2 = builder.http2();
     http2.timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).keep_alive_timeout(port.read_timeout);
     http2.max_concurrent_streams(MAX_CONNECTION_REQUESTS);
-    let begun = Arc::new(Notify::new());
+    let (begun, untaken) = (Arc::new(Notify::new()), Untaken::default());
     let answer = service_fn({
-        let (port, begun) = (port.clone(), Arc::clone(&begun));
+        let (port, begun, untaken) = (port.clone(), Arc::clone(&begun), untaken.clone());
         move |request| {
             begun.notify_one();
-            answer(port.clone(), request)
+            answer(port.clone(), untaken.clone(), request)
         }
     });
     let connection = connections.watch(builder.serve_connection(TokioIo::new(socket), answer).into_owned());
-    let read_timeout = port.read_timeout;
+    let (read_timeout, write_timeout) = (port.read_timeout, port.write_timeout);
     tokio::spawn(async move {
         let _place = place;
         let mut connection = pin!(connection);
@@ -211,38 +214,46 @@ where
             () = begun.notified() => {}
             () = tokio::time::sleep(read_timeout) => return,
         }
-        let _ = connection.await;
+        tokio::select! {
+            _ = connection => {}
+            () = until_left_lying(&untaken, write_timeout) => {}
+        }
     });
 }
 
-async fn answer(port: Port, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+/// Waits until an answer was not taken for so long.
+async fn until_left_lying(untaken: &Untaken, timeout: Duration) {
+    while let Some(left) = timeout.checked_sub(untaken.oldest().map_or(Duration::ZERO, |since| since.elapsed())) {
+        tokio::time::sleep(left.max(timeout / 16)).await;
+    }
+}
+
+async fn answer(port: Port, untaken: Untaken, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    Ok(answer_or_refuse(port, untaken, request).await.unwrap_or_else(refusal))
+}
+
+async fn answer_or_refuse(
+    port: Port,
+    untaken: Untaken,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, StatusCode> {
     let (parts, body) = request.into_parts();
-    let (body, room) = match tokio::time::timeout(port.read_timeout, read(&port, body)).await {
-        Ok(Ok(read)) => read,
-        Ok(Err(status)) => return Ok(refusal(status)),
-        Err(_) => return Ok(refusal(StatusCode::REQUEST_TIMEOUT)),
-    };
+    let read = tokio::time::timeout(port.read_timeout, port.room.read(body)).await;
+    let (body, room) = read.map_err(|_| StatusCode::REQUEST_TIMEOUT)??;
+    let room_for_answer = port.room.for_answer(is_put(&parts)).await?;
     let request = Request::from_parts(parts, body);
     // Any call may wait for the disk, and gets a thread to wait on: those who read sockets are few.
     let answer = tokio::task::spawn_blocking(move || {
         let _room = room; // until the request is dropped
         port.service.respond(request)
     });
-    Ok(answer.await.unwrap_or_else(|_| refusal(StatusCode::INTERNAL_SERVER_ERROR)))
+    let answer = answer.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok(answer.map(|body| body.held(&untaken, room_for_answer)))
 }
 
-/// A body, once there is room for it beside those of others: as much as it says it needs, or as it may have.
-async fn read(port: &Port, body: Incoming) -> Result<(Bytes, OwnedSemaphorePermit), StatusCode> {
-    let length = body.size_hint().upper().unwrap_or(MAX_BODY_BYTES as u64);
-    let length = u32::try_from(length).ok().filter(|length| *length as usize <= MAX_BODY_BYTES);
-    let length = length.ok_or(StatusCode::PAYLOAD_TOO_LARGE)?;
-    let room = Arc::clone(&port.bodies).acquire_many_owned(length).await;
-    let room = room.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-    match Limited::new(body, MAX_BODY_BYTES).collect().await {
-        Ok(body) => Ok((body.to_bytes(), room)),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(StatusCode::PAYLOAD_TOO_LARGE),
-        Err(_) => Err(StatusCode::BAD_REQUEST),
-    }
+fn is_put(parts: &Parts) -> bool {
+    let target = parts.headers.get("x-amz-target").map(HeaderValue::as_bytes);
+    target.is_some_and(|target| target.ends_with(b".PutRecord") || target.ends_with(b".PutRecords"))
 }
 
 fn refusal(status: StatusCode) -> Response<Body> {
@@ -256,6 +267,7 @@ mod tests {
     use std::io::{Read, Write};
 
     use super::*;
+    use crate::limits::{MAX_ANSWER_BYTES, MAX_ANSWERS_BYTES, MAX_BODY_BYTES, REQUEST_BYTES};
     use crate::service::ServiceOptions;
 
     struct Served {
@@ -269,7 +281,7 @@ mod tests {
     fn serve() -> Served {
         serve_as(|_, port| Port {
             read_timeout: Duration::from_millis(100),
-            bodies: Arc::new(Semaphore::new(10)),
+            room: Room::new(REQUEST_BYTES + 10, MAX_ANSWER_BYTES, Duration::from_millis(50)),
             ..port
         })
     }
@@ -301,6 +313,7 @@ mod tests {
         !matches!(&closed, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    #[track_caller]
     fn until(condition: impl Fn() -> bool) {
         for _ in 0..2_000 {
             if condition() {
@@ -398,7 +411,120 @@ mod tests {
         };
         for _ in 0..3 {
             assert_eq!(status("0123456789"), "403", "room is given back");
-            assert_eq!(status("0123456789a"), "408", "there never is so much");
+            assert_eq!(status("0123456789a"), "503", "there never is so much");
         }
+    }
+
+    #[test]
+    fn a_body_takes_room_when_it_comes_and_not_when_it_is_announced() {
+        let served = serve_as(|_, port| Port {
+            room: Room::new(MAX_BODY_BYTES, MAX_ANSWER_BYTES, Duration::from_millis(50)),
+            ..port
+        });
+        let announcing: Vec<_> = (0..8).map(|_| connect_to(served.address)).collect();
+        for mut socket in &announcing {
+            let head = format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {MAX_BODY_BYTES}\r\n\r\n");
+            socket.write_all(head.as_bytes()).unwrap();
+        }
+        until(|| served.port.room.left_for_bodies() == MAX_BODY_BYTES - 8 * REQUEST_BYTES);
+        let mut socket = connect_to(served.address);
+        socket.write_all(request("ListStreams", "{}").as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    /// Makes a stream of seven records of a megabyte, and gives the body of a request for them.
+    fn seven_megabytes(address: SocketAddr) -> String {
+        let data = base64_simd::STANDARD.encode_to_string(vec![7; 1_000_000]);
+        let ask = |operation: &str, body: &str| {
+            let mut socket = connect_to(address);
+            socket.write_all(request(operation, body).as_bytes()).unwrap();
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            answer
+        };
+        ask("CreateStream", r#"{"StreamName": "s", "ShardCount": 1}"#);
+        for _ in 0..7 {
+            ask("PutRecord", &format!(r#"{{"StreamName": "s", "PartitionKey": "a", "Data": "{data}"}}"#));
+        }
+        let shard = r#"{"StreamName": "s", "ShardId": "0", "ShardIteratorType": "TRIM_HORIZON"}"#;
+        let answer = ask("GetShardIterator", shard);
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    fn request(operation: &str, body: &str) -> String {
+        let headers: String = headers(operation).map(|(name, value)| format!("{name}: {value}\r\n")).concat();
+        let length = body.len();
+        format!(
+            "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        )
+    }
+
+    fn headers(operation: &str) -> [(&'static str, String); 4] {
+        let authorization = "AWS4-HMAC-SHA256 Credential=me/20260101/us-east-1/kinesis/aws4_request, SignedHeaders=host, Signature=00";
+        [
+            ("content-type", "application/x-amz-json-1.1".to_owned()),
+            ("x-amz-target", format!("Kinesis_20131202.{operation}")),
+            ("x-amz-date", "20260101T000000Z".to_owned()),
+            ("authorization", authorization.to_owned()),
+        ]
+    }
+
+    fn impatient() -> Served {
+        serve_as(|_, port| Port { write_timeout: Duration::from_millis(300), ..port })
+    }
+
+    #[test]
+    fn who_leaves_an_answer_lying_loses_the_connection_and_its_room() {
+        let served = impatient();
+        let iterator = seven_megabytes(served.address);
+        let get = request("GetRecords", &iterator);
+        let whole = MAX_ANSWERS_BYTES;
+        until(|| served.port.room.left_for_answers() == whole);
+        let sockets: Vec<_> = (0..8).map(|_| connect_to(served.address)).collect(); // more than the system takes from the server
+        for mut socket in &sockets {
+            socket.write_all(get.as_bytes()).unwrap();
+        }
+        until(|| served.port.room.left_for_answers() < whole - (4 << 20));
+        until(|| served.port.room.left_for_answers() == whole);
+        until(|| served.port.connections.available_permits() == MAX_CONNECTIONS - 1); // the next one has its place already
+        // Who takes it, gets it.
+        let mut socket = connect_to(served.address);
+        socket.write_all(get.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).unwrap();
+        assert!(answer.len() > 7_000_000);
+    }
+
+    /// The socket takes all there is; it is the client of HTTP/2 that gives no room for the answer.
+    #[test]
+    fn who_opens_no_window_for_an_answer_loses_the_connection_and_its_room() {
+        let served = impatient();
+        let iterator = seven_megabytes(served.address);
+        let mut socket = connect_to(served.address);
+        let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+            let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+            [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+        };
+        let field = |name: &str, value: &str| {
+            let prefix = |length: usize| match length {
+                0..127 => vec![u8::try_from(length).unwrap()],
+                _ => vec![127, u8::try_from(length - 127).unwrap()], // below 255
+            };
+            [&[0][..], &prefix(name.len()), name.as_bytes(), &prefix(value.len()), value.as_bytes()].concat()
+        };
+        let pseudo = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "x")];
+        let mut head = pseudo.map(|(name, value)| field(name, value)).concat();
+        head.extend(headers("GetRecords").map(|(name, value)| field(name, &value)).concat());
+        let no_window = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]); // SETTINGS: INITIAL_WINDOW_SIZE = 0
+        socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        socket.write_all(&no_window).unwrap();
+        socket.write_all(&frame(1, 4, 1, &head)).unwrap(); // HEADERS, END_HEADERS
+        socket.write_all(&frame(0, 1, 1, iterator.as_bytes())).unwrap(); // DATA, END_STREAM
+        until(|| served.port.room.left_for_answers() < MAX_ANSWERS_BYTES - (2 << 20));
+        assert!(is_closed(socket));
+        until(|| served.port.room.left_for_answers() == MAX_ANSWERS_BYTES);
     }
 }
