@@ -500,6 +500,7 @@ mod tests {
 
     /// The socket takes all there is; it is the client of HTTP/2 that gives no room for the answer.
     #[test]
+    #[allow(clippy::big_endian_bytes, reason = "the framing is that of HTTP")]
     fn who_opens_no_window_for_an_answer_loses_the_connection_and_its_room() {
         let served = impatient();
         let iterator = seven_megabytes(served.address);
