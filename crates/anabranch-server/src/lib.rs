@@ -5,9 +5,9 @@
 //!
 //! # What there is
 //!
-//! 37 operations, in JSON 1.1 and CBOR 1.1: writing, reading, enhanced fan-out as an event stream, listing and describing, splits and merges, retention, tags, consumers, monitoring,
-//! encryption (kept and reported; nothing is encrypted), modes, policies (kept; nobody is refused), record sizes. An operation that is not there is answered as the service answers an
-//! unknown one: queues, channels, account settings and record distribution.
+//! All 40 operations of streams, in JSON 1.1 and CBOR 1.1: writing, reading, enhanced fan-out as an event stream, listing and describing, splits and merges, retention, tags, consumers, monitoring,
+//! encryption (kept and reported; nothing is encrypted), modes, policies (kept; nobody is refused), record sizes, record distribution, account settings (of each region). An operation that is not there is
+//! answered as the service answers an unknown one: those of queues and channels.
 //!
 //! Sequence numbers have the service's 56 digits, shards its hash ranges (MD5), iterators its five types and 300 seconds, and parents stay readable after a split or a merge, as records were put.
 //!
@@ -28,6 +28,7 @@
 mod arn;
 mod body;
 mod catalog;
+mod distribution;
 mod errors;
 mod event_stream;
 mod http_protocol;

@@ -78,6 +78,12 @@ pub const MAX_RETENTION_HOURS: i64 = 8_760;
 /// Consumers of a stream.
 pub const MAX_CONSUMERS: usize = 20;
 
+/// Consumers of a stream on demand in an account that committed itself to throughput.
+pub const MAX_ADVANTAGE_CONSUMERS: usize = 50;
+
+/// How long a minimum throughput billing commitment lasts at least, in milliseconds.
+pub const COMMITMENT_MS: i64 = 86_400_000;
+
 /// Tags of a stream or a consumer.
 pub const MAX_TAGS: usize = 50;
 

@@ -101,7 +101,8 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; of options, an account that is not twelve digits or a region that is no name.
+    /// [`OpenError`]; of options, an account that is not twelve digits or a region that is no name. One service at a time has a directory, until its last clone is
+    /// dropped: another one gets [`Error::Locked`](anabranch::Error::Locked).
     pub fn open(path: impl AsRef<Path>, options: ServiceOptions) -> Result<Self, OpenError> {
         Self::open_on(path, options, Arc::new(SystemClock::new()), Arc::new(Disk))
     }
@@ -161,7 +162,7 @@ impl Service {
             if territory.stream(name).is_some() {
                 return Ok(());
             }
-            territory.create(name, &Settings::new(call.now, Mode::Provisioned), shards)
+            territory.create(name, Settings::new(call.now, Mode::Provisioned), shards)
         };
         create().map_err(|fault| CreateError(fault.message.unwrap_or_default()))
     }

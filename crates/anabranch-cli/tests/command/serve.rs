@@ -70,6 +70,17 @@ fn a_server_that_is_killed_again_and_again_loses_nothing_that_it_acknowledged() 
 }
 
 #[test]
+fn a_second_server_of_a_directory_is_refused() {
+    let home = Home::new();
+    let (child, address) = start(&home);
+    let done = home.run(&["serve", "--data", "data", "--port", "0"]);
+    assert!(done.is_code(3) && done.stderr.contains("data is locked elsewhere"), "{done:?}");
+    put(&address, 0);
+    interrupt(&child);
+    assert!(finish(child).is_code(0));
+}
+
+#[test]
 fn wrong_use_is_told() {
     let home = Home::new();
     for (arguments, part) in [

@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use super::Common;
 use super::settings::{Settings, SettingsDirectory};
 use crate::arn;
+use crate::distribution::{Distribution, Spread};
 use crate::errors::{Fault, FaultKind};
 use crate::sequence::{ShardNumbers, second};
 use crate::subscription::Subscribers;
@@ -21,6 +22,7 @@ pub(crate) struct Entry {
     pub(crate) account: String,
     pub(crate) arn: String,
     pub(crate) subscribers: Subscribers,
+    spread: Spread,
     enforce_limits: bool,
     store: Store,
     directory: Arc<SettingsDirectory>,
@@ -49,6 +51,7 @@ impl Entry {
             account: account.to_owned(),
             arn: arn::of_stream(region, account, name),
             subscribers: Subscribers::default(),
+            spread: Spread::default(),
             enforce_limits: common.enforce_limits,
             store: store.clone(),
             directory: Arc::clone(directory),
@@ -85,6 +88,11 @@ impl Entry {
 
     pub(crate) fn settings(&self) -> Result<Arc<Settings>, Fault> {
         self.settings.read().clone().map_err(|reason| Fault::new(FaultKind::InternalFailure, reason))
+    }
+
+    /// What chooses the shards of records, where their keys do not.
+    pub(crate) fn spread(&self) -> Option<&Spread> {
+        self.settings().is_ok_and(|settings| settings.distribution == Distribution::Auto).then_some(&self.spread)
     }
 
     /// Deletes the stream and its settings. A stream with consumers is deleted only if they may go with it.
@@ -124,7 +132,7 @@ impl Entry {
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Settings) -> Result<T, Fault>) -> Result<T, Fault> {
         let _changing = self.changing.lock();
         if self.is_gone() {
-            return Err(Fault::stream_not_found(&self.name, &self.account));
+            return Err(self.not_found());
         }
         let before = self.settings()?;
         let mut settings = Settings::clone(&before);
@@ -161,7 +169,7 @@ impl Entry {
     fn note_shards(&self, stream: &Stream) -> Result<(), Fault> {
         self.change(|settings| {
             let shards = stream.shards();
-            settings.births = births(&settings.births, &shards);
+            settings.births = births(&settings.births, &shards, second(settings.created()));
             settings.open_shards = u32::try_from(stream.open_shards().len()).unwrap_or(u32::MAX);
             Ok(())
         })
@@ -170,13 +178,24 @@ impl Entry {
     /// What to answer to a refusal of the library that the operation did not expect.
     pub(crate) fn fault(&self, error: Error) -> Fault {
         match error {
-            Error::Closed | Error::StreamNotFound(_) => Fault::stream_not_found(&self.name, &self.account),
+            Error::Closed | Error::StreamNotFound(_) => self.not_found(),
             Error::ShardNotFound(shard_id) => self.no_shard(shard_id),
             Error::ThroughputExceeded { shard_id, .. } => {
                 Fault::new(FaultKind::ProvisionedThroughputExceeded, self.rate_exceeded(shard_id))
             }
             other => Fault::internal(other),
         }
+    }
+
+    pub(crate) fn not_found(&self) -> Fault {
+        Fault::stream_not_found(&self.name, &self.account)
+    }
+
+    pub(crate) fn no_consumer(&self, name: &str) -> Fault {
+        Fault::not_found(format!(
+            "Consumer {name} of stream {} under account {} not found.",
+            self.name, self.account
+        ))
     }
 
     pub(crate) fn rate_exceeded(&self, shard_id: ShardId) -> String {
@@ -198,16 +217,16 @@ impl Entry {
     }
 }
 
-/// In which second each listed shard was made, as its sequence numbers say. The service makes children in the second after their parents were closed. Here several
+/// In which second each listed shard was made, as its sequence numbers say: none is earlier than its stream. The service makes children in the second after their parents were closed. Here several
 /// generations can come in one second, and clocks go back: a child is later than its parents in any case, so that its numbers are greater.
-fn births(known: &BTreeMap<u32, u64>, shards: &[ShardSummary]) -> BTreeMap<u32, u64> {
+fn births(known: &BTreeMap<u32, u64>, shards: &[ShardSummary], created: u64) -> BTreeMap<u32, u64> {
     let mut births: BTreeMap<u32, u64> = known.clone();
     for shard in shards {
         let id = shard.shard_id.get();
         if births.contains_key(&id) {
             continue;
         }
-        let opened = second(shard.opened);
+        let opened = second(shard.opened).max(created);
         let of_parents = shard.parents.iter().filter_map(|parent| births.get(&parent.get()).copied());
         let born = if shard.parents.is_empty() { opened } else { of_parents.fold(opened, u64::max) + 1 };
         births.insert(id, born);

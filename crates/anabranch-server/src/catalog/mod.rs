@@ -3,6 +3,8 @@
 //! ```text
 //! DATA/ACCOUNT/REGION/streams/NAME/...      a stream of the library
 //! DATA/ACCOUNT/REGION/settings/NAME.json    what the service knows of a stream and the library does not
+//! DATA/ACCOUNT/REGION/account.json          what it knows of the account there beside its streams
+//! DATA/LOCK                                 held by the one server of the directory
 //! ```
 //!
 //! A *territory* is an account in a region; it is opened when somebody first asks for it, and a stream when somebody first asks for that, so that starting costs
@@ -11,6 +13,8 @@
 //! A stream is there if the library has it. Its settings are written before it is made and removed after it is gone, each in one step that is durable, so that
 //! whatever a crash leaves is either whole or settings without a stream, which are removed. A stream whose settings were lost is given new ones: its records are worth more.
 
+mod account;
+mod document;
 mod entry;
 mod settings;
 
@@ -19,10 +23,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anabranch::storage::Storage;
+use anabranch::storage::{LockGuard, Storage};
 use anabranch::{Clock, Durability, Error, Limits, PartitionHash, Store, Stream};
 use parking_lot::{Mutex, RwLock};
 
+pub(crate) use account::{AccountFile, Commitment, CommitmentStatus};
 pub(crate) use entry::Entry;
 pub(crate) use settings::{ConsumerSettings, Mode, Settings};
 
@@ -30,6 +35,9 @@ use crate::OpenError;
 use crate::errors::Fault;
 use crate::limits::{MAX_DATA_BYTES, MAX_PUT_BYTES, MAX_PUT_RECORDS, MAX_TERRITORIES, ON_DEMAND_STREAMS};
 use settings::SettingsDirectory;
+
+/// Locked by the server of a directory.
+const LOCK_FILE: &str = "LOCK";
 
 /// What the streams of a server have in common.
 #[derive(Debug, Clone)]
@@ -46,6 +54,8 @@ pub(crate) struct Common {
 pub(crate) struct Catalog {
     path: PathBuf,
     common: Common,
+    /// Two servers would replace each other's settings.
+    _lock: Box<dyn LockGuard>,
     territories: Mutex<BTreeMap<(String, String), Arc<Territory>>>,
 }
 
@@ -57,6 +67,7 @@ pub(crate) struct Territory {
     common: Common,
     store: Store,
     settings: Arc<SettingsDirectory>,
+    pub(crate) account_file: AccountFile,
     streams: RwLock<BTreeMap<String, Arc<Entry>>>,
     /// Held while a stream is made or deleted, and while shards are counted and added.
     changes: Mutex<()>,
@@ -65,7 +76,10 @@ pub(crate) struct Territory {
 impl Catalog {
     pub(crate) fn open(path: PathBuf, common: Common) -> Result<Self, OpenError> {
         drop(Store::builder().storage(Arc::clone(&common.storage)).background(false).open(&path)?); // makes the directory
-        Ok(Self { path, common, territories: Mutex::default() })
+        let file = path.join(LOCK_FILE);
+        let lock = common.storage.lock(&file).map_err(OpenError::io(&file))?;
+        let lock = lock.ok_or_else(|| Error::Locked(path.clone()))?;
+        Ok(Self { path, common, _lock: lock, territories: Mutex::default() })
     }
 
     /// The streams of an account in a region; nothing where there never were any.
@@ -131,6 +145,7 @@ impl Territory {
             common: common.clone(),
             store: store.open(path.join("streams"))?,
             settings: Arc::new(SettingsDirectory::open(Arc::clone(&common.storage), path.join("settings"))?),
+            account_file: AccountFile::new(Arc::clone(&common.storage), path.join("account.json")),
             streams: RwLock::default(),
             changes: Mutex::default(),
         };
@@ -179,15 +194,17 @@ impl Territory {
         self.streams.read().values().cloned().collect()
     }
 
-    /// Makes a stream: it is there, durably and with its settings, when this returns, or not at all.
-    pub(crate) fn create(&self, name: &str, settings: &Settings, shards: u32) -> Result<(), Fault> {
+    /// Makes a stream: it is there, durably and with its settings, when this returns, or not at all. What was made earlier under this name has another
+    /// creation time, to the second.
+    pub(crate) fn create(&self, name: &str, mut settings: Settings, shards: u32) -> Result<(), Fault> {
         let _changes = self.changes.lock();
         if self.stream(name).is_some() {
             return Err(Fault::in_use(format!("Stream {name} under account {} already exists.", self.account)));
         }
         self.check_room(settings.mode, shards)?;
-        self.settings.write(name, settings).map_err(Fault::internal)?;
-        let entry = Arc::new(self.entry(name, Ok(Arc::new(settings.clone()))));
+        settings.raise_created(self.account_file.next_stream_second(settings.created())?);
+        self.settings.write(name, &settings).map_err(Fault::internal)?;
+        let entry = Arc::new(self.entry(name, Ok(Arc::new(settings))));
         let made = match self.make(name, shards) {
             Err(error @ Error::StreamExists(_)) => return Err(Fault::internal(error)), // somebody else's: it is not undone
             made => made.map_err(Fault::internal).and_then(|()| entry.stream()),
@@ -263,7 +280,7 @@ impl Territory {
     pub(crate) fn delete(&self, entry: &Arc<Entry>, takes_consumers: bool) -> Result<(), Fault> {
         let _changes = self.changes.lock();
         if !self.stream(&entry.name).is_some_and(|present| Arc::ptr_eq(&present, entry)) {
-            return Err(Fault::stream_not_found(&entry.name, &entry.account));
+            return Err(entry.not_found());
         }
         let outcome = entry.delete(takes_consumers);
         if entry.is_gone() {
@@ -292,7 +309,7 @@ mod tests {
     }
 
     fn create(territory: &Territory) -> Result<Arc<Entry>, Fault> {
-        territory.create("s", &Settings::new(Timestamp::from_millis(0), Mode::Provisioned), 1)?;
+        territory.create("s", Settings::new(Timestamp::from_millis(0), Mode::Provisioned), 1)?;
         Ok(territory.stream("s").unwrap())
     }
 

@@ -8,6 +8,7 @@ use super::shapes::{ShardShape, listed_shards};
 use super::target::StreamTarget;
 use super::{Call, Reply};
 use crate::catalog::{Entry, Mode, Settings};
+use crate::distribution::Distribution;
 use crate::errors::{Fault, FaultKind};
 use crate::limits::{DEFAULT_PAGE, ON_DEMAND_STREAMS};
 use crate::token::{self, Purpose};
@@ -133,6 +134,9 @@ struct Summary {
     max_record_size: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     warm_throughput: Option<WarmThroughputShape>,
+    /// Told of streams on demand only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record_distribution_strategy: Option<Distribution>,
 }
 
 pub(super) fn describe_stream_summary(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
@@ -152,6 +156,7 @@ pub(super) fn describe_stream_summary(call: &Call<'_>, mut fields: Fields<'_>) -
             consumer_count: settings.consumers.len(),
             max_record_size: settings.max_record_kib,
             warm_throughput,
+            record_distribution_strategy: (settings.mode == Mode::OnDemand).then_some(settings.distribution),
         },
     })
 }

@@ -92,9 +92,7 @@ pub(super) fn list_shards(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
 fn check_created(entry: &Entry, created: Option<Timestamp>) -> Result<(), Fault> {
     let own = entry.settings()?.created_ms;
     match created {
-        Some(created) if created.as_millis().div_euclid(1_000) != own.div_euclid(1_000) => {
-            Err(Fault::stream_not_found(&entry.name, &entry.account))
-        }
+        Some(created) if created.as_millis().div_euclid(1_000) != own.div_euclid(1_000) => Err(entry.not_found()),
         _ => Ok(()),
     }
 }
@@ -113,7 +111,7 @@ impl Asked<'_> {
         // Before its horizon a stream looks as it did there, and before its first shards as it did with them: they were opened a little after it was asked for.
         let shards = stream.shards();
         let first = shards.iter().filter(|shard| shard.parents.is_empty()).map(|shard| shard.opened).max();
-        let earliest = horizon(&stream, call.now).max(created).max(first.unwrap_or(created));
+        let earliest = horizon(&stream, call.now).max(first.unwrap_or(created));
         let time = || {
             let missing = || Fault::invalid("Timestamp must be specified for a ShardFilter that is by time.");
             self.time.map(|time| time.max(earliest).as_millis()).ok_or_else(missing)

@@ -1,7 +1,9 @@
 //! `SplitShard`, `MergeShards`, `UpdateShardCount`. They have happened when they answer.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
+use anabranch::limits::MAX_SHARDS;
 use anabranch::{Error, HashKey, ShardId, Stream};
 use serde::Serialize;
 
@@ -100,6 +102,7 @@ fn refusal(entry: &Entry, error: Error) -> Fault {
         Error::NotAdjacent { lower, upper } => Fault::invalid(format!(
             "Shards {lower} and {upper} in stream {name} under account {account} are not an adjacent pair of shards eligible for merging"
         )),
+        Error::InvalidArgument { reason, .. } => no_room(entry, reason),
         other => entry.fault(other),
     }
 }
@@ -135,8 +138,9 @@ pub(super) fn update_shard_count(call: &Call<'_>, mut fields: Fields<'_>) -> Res
         entry.reshard(|stream| {
             let current = stream.open_shards().len();
             check_count(current, wanted)?;
+            check_scale(&entry, stream, wanted)?;
             territory.check_shards(u32::try_from(wanted.saturating_sub(current)).unwrap_or(u32::MAX))?;
-            scale(stream, wanted).map_err(|error| entry.fault(error))?;
+            scale(stream, wanted).map_err(|error| refusal(&entry, error))?;
             Ok(current)
         })
     })?;
@@ -156,16 +160,40 @@ fn check_count(current: usize, wanted: usize) -> Result<(), Fault> {
         )));
     }
     if wanted > current.saturating_mul(2) {
-        return Err(Fault::invalid(format!(
+        return Err(Fault::limit(format!(
             "UpdateShardCount cannot scale up over double your current open shard count. {told}"
         )));
     }
     if wanted < current.div_ceil(2) {
-        return Err(Fault::invalid(format!(
+        return Err(Fault::limit(format!(
             "UpdateShardCount cannot scale down below half your current open shard count. {told}"
         )));
     }
     Ok(())
+}
+
+/// What the library would refuse on the way is refused before the first step.
+fn check_scale(entry: &Entry, stream: &Stream, wanted: usize) -> Result<(), Fault> {
+    let shards = stream.shards();
+    let open: Vec<_> = shards.iter().filter(|shard| shard.closed.is_none()).collect();
+    let is_growing = wanted > open.len();
+    let halves = if is_growing { open.len() * 2 } else { 0 };
+    let merged = open.len().max(halves).saturating_sub(wanted);
+    let listed = shards.len() + halves + merged;
+    if listed > MAX_SHARDS as usize {
+        return Err(no_room(
+            entry,
+            format!("it would list {listed} shards, open and closed; it can list {MAX_SHARDS}"),
+        ));
+    }
+    match open.iter().find(|shard| is_growing && shard.hash_key_range.middle().is_none()) {
+        Some(shard) => Err(no_room(entry, format!("{} has one hash key, which cannot be split", shard.shard_id))),
+        None => Ok(()),
+    }
+}
+
+fn no_room(entry: &Entry, why: impl Display) -> Fault {
+    Fault::limit(format!("Stream {} under account {} cannot have more shards: {why}.", entry.name, entry.account))
 }
 
 /// As the service does: to grow, every shard is split in the middle; then pairs of neighbours are merged, lowest first, until there are so many.

@@ -1,14 +1,15 @@
-//! Settings that are kept and reported: monitoring, encryption, mode, record size, warm throughput. Of these only the record size changes what the server does.
+//! Settings that are kept and reported: monitoring, encryption, mode, record size, record distribution, warm throughput.
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 
 use super::describe::WarmThroughputShape;
-use super::lifecycle::{MODES, check_record_size, mode_of};
+use super::lifecycle::{MODES, check_distribution, check_record_size, mode_of};
 use super::target::StreamTarget;
 use super::{Call, Reply};
 use crate::catalog::Mode;
+use crate::distribution::{Distribution, STRATEGIES};
 use crate::errors::{Fault, FaultKind};
 use crate::validate::Validator;
 use crate::wire::{Fields, List};
@@ -141,6 +142,7 @@ pub(super) fn update_mode(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
         }
         entry.change(|settings| {
             settings.mode = mode;
+            check_distribution(settings, &entry.name, &entry.account)?;
             settings.warm_throughput_mibps =
                 warm.and_then(|warm| u32::try_from(warm).ok()).or(settings.warm_throughput_mibps);
             Ok(())
@@ -162,6 +164,23 @@ pub(super) fn update_max_record_size(call: &Call<'_>, mut fields: Fields<'_>) ->
     target.find(call)?.change(|settings| {
         settings.max_record_kib = kib.unwrap_or(settings.max_record_kib);
         Ok(())
+    })?;
+    Ok(Reply::Empty)
+}
+
+pub(super) fn update_record_distribution(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let target = StreamTarget::read(&mut fields)?;
+    let strategy = fields.text("RecordDistributionStrategy")?;
+    let mut check = Validator::default();
+    check.required("recordDistributionStrategy", strategy.as_ref());
+    check.one_of("recordDistributionStrategy", strategy.as_deref(), &STRATEGIES);
+    target.check_arn(&mut check);
+    check.finish()?;
+
+    let entry = target.find(call)?;
+    entry.change(|settings| {
+        settings.distribution = Distribution::named(strategy.as_deref().unwrap_or_default());
+        check_distribution(settings, &entry.name, &entry.account)
     })?;
     Ok(Reply::Empty)
 }

@@ -45,6 +45,7 @@ pub(super) fn subscribe_to_shard(call: &Call<'_>, mut fields: Fields<'_>) -> Res
         return Err(dry_run());
     }
     let ticket = entry.subscribers.begin(consumer.arn_second, shard_id, call.now)?;
+    target.find(call)?; // whoever deregisters the consumer from here on ends the subscription
     let subscription = Subscription::new(Arc::clone(&entry), &consumer.name, (shard_id, position), ticket, call)?;
     Ok(Reply::Events(Box::new(subscription)))
 }

@@ -127,12 +127,7 @@ fn find_consumer(entry: &Entry, name: &str, second: Option<i64>) -> Result<Consu
         consumer.name == name && second.is_none_or(|second| second == consumer.arn_second)
     };
     let found = settings.consumers.iter().find(is_it).cloned();
-    found.ok_or_else(|| {
-        Fault::not_found(format!(
-            "Consumer {name} of stream {} under account {} not found.",
-            entry.name, entry.account
-        ))
-    })
+    found.ok_or_else(|| entry.no_consumer(name))
 }
 
 /// The ARN of a consumer.
