@@ -73,6 +73,7 @@ pub(crate) fn run(args: &ServeArgs, out: &mut Output) -> Result<Exit, Failure> {
         shard_limit: args.shard_limit,
         enforce_limits: args.enforce_limits,
         credentials: Vec::new(),
+        ..ServiceOptions::default()
     };
     let service = Service::open(&args.data, options).map_err(failure)?;
     for (name, shards) in &args.create {

@@ -119,7 +119,7 @@ fn call<'c>(core: &'c Core, parts: &Parts, body: &[u8], format: Format) -> Resul
     let region = if is_region(region) { region } else { &core.options.region };
     Ok(Call {
         catalog: &core.catalog,
-        shard_limit: core.options.shard_limit,
+        options: &core.options,
         account: account.to_owned(),
         region: region.to_owned(),
         format,

@@ -63,8 +63,11 @@ pub const DEFAULT_SHARD_LIMIT: u32 = 20_000;
 /// Shards that a stream can be asked to have.
 pub const MAX_STREAM_SHARDS: u32 = 10_000;
 
-/// Shards of a stream on demand when it is made.
+/// Shards of a stream on demand when it is made, unless the server is told otherwise.
 pub const ON_DEMAND_SHARDS: u32 = 4;
+
+/// Shards that a stream on demand grows to, unless the server is told otherwise: what takes 200 MB a second there.
+pub const MAX_ON_DEMAND_SHARDS: u32 = 400;
 
 /// Streams on demand of an account.
 pub const ON_DEMAND_STREAMS: usize = 50;

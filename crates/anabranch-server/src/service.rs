@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anabranch::storage::{Disk, Storage};
-use anabranch::{Clock, Durability, SystemClock};
+use anabranch::{Capacity, CapacityPolicy, Clock, Durability, SystemClock};
 use bytes::Bytes;
 use http::{Request, Response};
 
@@ -13,7 +13,7 @@ use crate::body::Body;
 use crate::catalog::{Catalog, Common, Mode, Settings};
 use crate::errors::Fault;
 use crate::http_protocol;
-use crate::limits::DEFAULT_SHARD_LIMIT;
+use crate::limits::{DEFAULT_SHARD_LIMIT, MAX_ON_DEMAND_SHARDS, ON_DEMAND_SHARDS};
 use crate::operations::Call;
 use crate::signature::Credentials;
 use crate::validate::Validator;
@@ -41,6 +41,9 @@ pub struct ServiceOptions {
     pub shard_limit: u32,
     /// Whether shards have the service's [quotas](anabranch::Quotas::kinesis), so that clients are throttled as by it; off by default.
     pub enforce_limits: bool,
+    /// When the shards of streams on demand are split and merged, and how many such a stream starts with: as the service does, unless told otherwise. A stream that takes
+    /// little shows it with lower targets.
+    pub on_demand: CapacityPolicy,
     /// Who may ask. Where there are none, everybody may: signatures are read then and not verified.
     pub credentials: Vec<Credentials>,
 }
@@ -53,6 +56,7 @@ impl Default for ServiceOptions {
             region: "us-east-1".to_owned(),
             shard_limit: DEFAULT_SHARD_LIMIT,
             enforce_limits: false,
+            on_demand: CapacityPolicy::default().min_shards(ON_DEMAND_SHARDS).max_shards(MAX_ON_DEMAND_SHARDS),
             credentials: Vec::new(),
         }
     }
@@ -101,7 +105,7 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; of options, an account that is not twelve digits or a region that is no name. One service at a time has a directory, until its last clone is
+    /// [`OpenError`]; of options, a policy that no stream can have, an account that is not twelve digits or a region that is no name. One service at a time has a directory, until its last clone is
     /// dropped: another one gets [`Error::Locked`](anabranch::Error::Locked).
     pub fn open(path: impl AsRef<Path>, options: ServiceOptions) -> Result<Self, OpenError> {
         Self::open_on(path, options, Arc::new(SystemClock::new()), Arc::new(Disk))
@@ -120,12 +124,14 @@ impl Service {
         if !http_protocol::is_region(&options.region) {
             return Err(OpenError::Option(format!("region {:?}; it is a name as us-east-1", options.region)));
         }
+        Capacity::OnDemand(options.on_demand).check()?;
         let common = Common {
             clock: Arc::clone(&clock),
             storage,
             durability: options.durability,
             enforce_limits: options.enforce_limits,
             shard_limit: options.shard_limit,
+            on_demand: options.on_demand,
         };
         let catalog = Catalog::open(path.as_ref().to_path_buf(), common)?;
         Ok(Self { core: Arc::new(Core { options, clock, catalog }) })
@@ -148,7 +154,7 @@ impl Service {
         let create = || -> Result<(), Fault> {
             let call = Call {
                 catalog,
-                shard_limit: options.shard_limit,
+                options,
                 account: options.account.clone(),
                 region: options.region.clone(),
                 format: Format::Json,
@@ -165,6 +171,16 @@ impl Service {
             territory.create(name, Settings::new(call.now, Mode::Provisioned), shards)
         };
         create().map_err(|fault| CreateError(fault.message.unwrap_or_default()))
+    }
+
+    /// Does now what is done in the background every few seconds: looks at the load of the open streams on demand, and splits and merges their shards as it asks for. For a
+    /// clock that somebody moves.
+    ///
+    /// # Errors
+    ///
+    /// The first failure of a stream; all are tried. See [`Stream::rebalance`](anabranch::Stream::rebalance).
+    pub fn rebalance(&self) -> anabranch::Result<()> {
+        self.core.catalog.rebalance()
     }
 
     /// Makes everything durable and ends all writing. Requests that come later open the streams anew.

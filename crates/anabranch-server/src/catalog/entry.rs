@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anabranch::{Error, Quotas, ShardId, ShardSummary, Store, Stream};
+use anabranch::{Capacity, CapacityPolicy, Error, Quotas, ShardId, ShardSummary, Store, Stream};
 use parking_lot::{Mutex, RwLock};
 
 use super::Common;
-use super::settings::{Settings, SettingsDirectory};
+use super::settings::{Mode, Settings, SettingsDirectory};
 use crate::arn;
 use crate::distribution::{Distribution, Spread};
 use crate::errors::{Fault, FaultKind};
@@ -24,6 +24,7 @@ pub(crate) struct Entry {
     pub(crate) subscribers: Subscribers,
     spread: Spread,
     enforce_limits: bool,
+    on_demand: CapacityPolicy,
     store: Store,
     directory: Arc<SettingsDirectory>,
     /// What is in force; or why its file cannot be read.
@@ -53,6 +54,7 @@ impl Entry {
             subscribers: Subscribers::default(),
             spread: Spread::default(),
             enforce_limits: common.enforce_limits,
+            on_demand: common.on_demand,
             store: store.clone(),
             directory: Arc::clone(directory),
             settings: RwLock::new(settings),
@@ -78,8 +80,28 @@ impl Entry {
             stream.set_quotas(Quotas::kinesis());
         }
         self.note_shards(&stream)?;
+        self.follow_mode(&stream)?;
         *place = Some(stream.clone());
         Ok(stream)
+    }
+
+    /// Who changes the number of shards depends on the mode: clients, or the load. Those that are open when a stream comes to be on demand are kept.
+    pub(crate) fn follow_mode(&self, stream: &Stream) -> Result<(), Fault> {
+        let capacity = match self.settings()?.mode {
+            Mode::Provisioned => None,
+            Mode::OnDemand => {
+                let open = u32::try_from(stream.open_shards().len()).unwrap_or(u32::MAX);
+                let CapacityPolicy { min_shards, max_shards, .. } = self.on_demand;
+                let policy = self.on_demand.min_shards(min_shards.min(open)).max_shards(max_shards.max(open));
+                Some(Capacity::OnDemand(policy))
+            }
+        };
+        stream.set_capacity(capacity).map_err(|error| self.fault(error))
+    }
+
+    pub(super) fn rebalance(&self) -> anabranch::Result<()> {
+        let stream = self.stream.read().clone();
+        stream.map_or(Ok(()), |stream| stream.rebalance().map(drop))
     }
 
     pub(crate) fn close(&self) -> anabranch::Result<()> {

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anabranch::storage::{LockGuard, Storage};
-use anabranch::{Clock, Durability, Error, Limits, PartitionHash, Store, Stream};
+use anabranch::{CapacityPolicy, Clock, Durability, Error, Limits, PartitionHash, Store, Stream};
 use parking_lot::{Mutex, RwLock};
 
 pub(crate) use account::{AccountFile, Commitment, CommitmentStatus};
@@ -47,6 +47,7 @@ pub(crate) struct Common {
     pub(crate) durability: Durability,
     pub(crate) enforce_limits: bool,
     pub(crate) shard_limit: u32,
+    pub(crate) on_demand: CapacityPolicy,
 }
 
 /// All accounts and regions.
@@ -123,6 +124,16 @@ impl Catalog {
         let territory = Arc::new(territory);
         territories.insert(key, Arc::clone(&territory));
         Ok(territory)
+    }
+
+    /// Splits and merges the shards of the open streams on demand as their load asks for.
+    pub(crate) fn rebalance(&self) -> anabranch::Result<()> {
+        let territories: Vec<_> = self.territories.lock().values().cloned().collect();
+        let mut outcome = Ok(());
+        for entry in territories.iter().flat_map(|territory| territory.entries()) {
+            outcome = outcome.and(entry.rebalance()); // all are tried
+        }
+        outcome
     }
 
     /// Makes everything durable and ends all writing.
@@ -304,6 +315,7 @@ mod tests {
             durability: Durability::Synced,
             enforce_limits: false,
             shard_limit: 100,
+            on_demand: CapacityPolicy::default(),
         };
         Catalog::open("/data".into(), common).unwrap().make_territory("000000000000", "us-east-1").unwrap()
     }

@@ -241,7 +241,7 @@ struct LimitsAnswer {
 pub(super) fn describe_limits(call: &Call<'_>, _: Fields<'_>) -> Result<Reply, Fault> {
     let territory = call.territory()?;
     call.answer(&LimitsAnswer {
-        shard_limit: call.shard_limit,
+        shard_limit: call.options.shard_limit,
         open_shard_count: territory.as_ref().map_or(0, |territory| territory.open_shards()),
         on_demand_stream_count: territory.as_ref().map_or(0, |territory| territory.on_demand_streams()),
         on_demand_stream_count_limit: ON_DEMAND_STREAMS,

@@ -6,7 +6,7 @@ use super::{Call, Reply};
 use crate::catalog::{Mode, Settings};
 use crate::distribution::{Distribution, STRATEGIES};
 use crate::errors::{Fault, FaultKind};
-use crate::limits::{DEFAULT_RECORD_KIB, MAX_RECORD_KIB, MAX_STREAM_SHARDS, ON_DEMAND_SHARDS};
+use crate::limits::{DEFAULT_RECORD_KIB, MAX_RECORD_KIB, MAX_STREAM_SHARDS};
 use crate::validate::Validator;
 use crate::wire::Fields;
 
@@ -36,7 +36,7 @@ pub(super) fn create_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<R
     check.finish()?;
 
     let mode = mode_of(mode.flatten().as_deref());
-    let shards = shard_count(mode, shards)?;
+    let shards = shard_count(mode, shards, call.options.on_demand.min_shards)?;
     let mut settings = Settings::new(call.now, mode);
     settings.max_record_kib = record_kib.and_then(|kib| u32::try_from(kib).ok()).unwrap_or(DEFAULT_RECORD_KIB);
     settings.warm_throughput_mibps = warm.and_then(|warm| u32::try_from(warm).ok());
@@ -66,9 +66,9 @@ pub(super) fn check_record_size(check: &mut Validator, kib: Option<i64>) {
     check.range("maxRecordSizeInKiB", kib, i64::from(DEFAULT_RECORD_KIB), i64::from(MAX_RECORD_KIB));
 }
 
-fn shard_count(mode: Mode, asked: Option<i64>) -> Result<u32, Fault> {
+fn shard_count(mode: Mode, asked: Option<i64>, on_demand: u32) -> Result<u32, Fault> {
     match (mode, asked) {
-        (Mode::OnDemand, None) => Ok(ON_DEMAND_SHARDS),
+        (Mode::OnDemand, None) => Ok(on_demand),
         (Mode::OnDemand, Some(_)) => Err(Fault::new(
             FaultKind::Validation,
             "Requested ShardCount can not be specified for a stream in ON_DEMAND mode.",

@@ -134,19 +134,25 @@ pub(super) fn update_mode(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     let entry = target.find(call)?;
     let mode = mode_of(mode.flatten().as_deref());
     let territory = call.own_territory()?;
+    let stream = entry.stream()?;
     territory.while_counting(|| {
-        // Shards of a stream on demand are counted from now on.
-        let settings = entry.settings()?;
-        if mode == Mode::Provisioned && settings.mode == Mode::OnDemand {
-            territory.check_shards(settings.open_shards)?;
-        }
-        entry.change(|settings| {
-            settings.mode = mode;
-            check_distribution(settings, &entry.name, &entry.account)?;
-            settings.warm_throughput_mibps =
-                warm.and_then(|warm| u32::try_from(warm).ok()).or(settings.warm_throughput_mibps);
-            Ok(())
-        })
+        stream.set_capacity(None).map_err(|error| entry.fault(error))?; // the load changes no shards meanwhile
+        let outcome = entry.reshard(|_| Ok(())).and_then(|()| {
+            // Shards of a stream on demand are counted from now on.
+            let settings = entry.settings()?;
+            if mode == Mode::Provisioned && settings.mode == Mode::OnDemand {
+                territory.check_shards(settings.open_shards)?;
+            }
+            entry.change(|settings| {
+                settings.mode = mode;
+                check_distribution(settings, &entry.name, &entry.account)?;
+                settings.warm_throughput_mibps =
+                    warm.and_then(|warm| u32::try_from(warm).ok()).or(settings.warm_throughput_mibps);
+                Ok(())
+            })
+        });
+        entry.follow_mode(&stream)?;
+        outcome
     })?;
     Ok(Reply::Empty)
 }
