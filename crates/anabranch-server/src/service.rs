@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anabranch::storage::{Disk, Storage};
 use anabranch::{Capacity, CapacityPolicy, Clock, Durability, SystemClock};
@@ -13,8 +14,9 @@ use crate::body::Body;
 use crate::catalog::{Catalog, Common, Mode, Settings};
 use crate::errors::Fault;
 use crate::http_protocol;
-use crate::limits::{DEFAULT_SHARD_LIMIT, MAX_ON_DEMAND_SHARDS, ON_DEMAND_SHARDS};
+use crate::limits::{DEFAULT_SHARD_LIMIT, ITERATOR_LIFETIME, MAX_ON_DEMAND_SHARDS, ON_DEMAND_SHARDS};
 use crate::operations::Call;
+use crate::rates::Rates;
 use crate::signature::Credentials;
 use crate::validate::Validator;
 use crate::wire::Format;
@@ -39,11 +41,16 @@ pub struct ServiceOptions {
     pub region: String,
     /// Open shards of the provisioned streams of an account in a region; [`DEFAULT_SHARD_LIMIT`] by default.
     pub shard_limit: u32,
-    /// Whether shards have the service's [quotas](anabranch::Quotas::kinesis), so that clients are throttled as by it; off by default.
+    /// Whether shards have the service's [quotas](anabranch::Quotas::kinesis), and accounts its rates of control operations, so that clients are throttled as by it; off by default.
     pub enforce_limits: bool,
     /// When the shards of streams on demand are split and merged, and how many such a stream starts with: as the service does, unless told otherwise. A stream that takes
     /// little shows it with lower targets.
     pub on_demand: CapacityPolicy,
+    /// For how long, on the service's clock, a stream is said to be `CREATING`, `UPDATING` or `DELETING` after a change, and refuses what it refuses then: not at all by
+    /// default. What was asked for is done all the same when it is answered, and a restart ends the wait.
+    pub transition_delay: Duration,
+    /// How long a shard iterator is good for; 300 seconds by default.
+    pub iterator_lifetime: Duration,
     /// Who may ask. Where there are none, everybody may: signatures are read then and not verified.
     pub credentials: Vec<Credentials>,
 }
@@ -57,6 +64,8 @@ impl Default for ServiceOptions {
             shard_limit: DEFAULT_SHARD_LIMIT,
             enforce_limits: false,
             on_demand: CapacityPolicy::default().min_shards(ON_DEMAND_SHARDS).max_shards(MAX_ON_DEMAND_SHARDS),
+            transition_delay: Duration::ZERO,
+            iterator_lifetime: ITERATOR_LIFETIME,
             credentials: Vec::new(),
         }
     }
@@ -98,6 +107,7 @@ pub(crate) struct Core {
     pub(crate) options: ServiceOptions,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) catalog: Catalog,
+    pub(crate) rates: Rates,
 }
 
 impl Service {
@@ -132,9 +142,10 @@ impl Service {
             enforce_limits: options.enforce_limits,
             shard_limit: options.shard_limit,
             on_demand: options.on_demand,
+            transition_delay: options.transition_delay,
         };
         let catalog = Catalog::open(path.as_ref().to_path_buf(), common)?;
-        Ok(Self { core: Arc::new(Core { options, clock, catalog }) })
+        Ok(Self { core: Arc::new(Core { options, clock, catalog, rates: Rates::default() }) })
     }
 
     /// Answers a request. It may wait for the disk, or for a reshard, whatever the operation: a stream is opened, and recovered, by the first call that asks for it, has the
@@ -150,7 +161,7 @@ impl Service {
     ///
     /// [`CreateError`]: what `CreateStream` would answer.
     pub fn create_stream(&self, name: &str, shards: u32) -> Result<(), CreateError> {
-        let Core { options, clock, catalog } = &*self.core;
+        let Core { options, clock, catalog, .. } = &*self.core;
         let create = || -> Result<(), Fault> {
             let call = Call {
                 catalog,

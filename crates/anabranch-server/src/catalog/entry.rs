@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anabranch::{Capacity, CapacityPolicy, Error, Quotas, ShardId, ShardSummary, Store, Stream};
+use anabranch::{Capacity, CapacityPolicy, Error, Quotas, ShardId, ShardSummary, Store, Stream, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
 use super::Common;
-use super::settings::{Mode, Settings, SettingsDirectory};
+use super::settings::{ConsumerSettings, Mode, Settings, SettingsDirectory};
+use super::status::{Status, Transition};
 use crate::arn;
 use crate::distribution::{Distribution, Spread};
 use crate::errors::{Fault, FaultKind};
@@ -25,6 +26,7 @@ pub(crate) struct Entry {
     spread: Spread,
     enforce_limits: bool,
     on_demand: CapacityPolicy,
+    transition: Transition,
     store: Store,
     directory: Arc<SettingsDirectory>,
     /// What is in force; or why its file cannot be read.
@@ -55,6 +57,7 @@ impl Entry {
             spread: Spread::default(),
             enforce_limits: common.enforce_limits,
             on_demand: common.on_demand,
+            transition: Transition::new(common.transition_delay),
             store: store.clone(),
             directory: Arc::clone(directory),
             settings: RwLock::new(settings),
@@ -100,7 +103,7 @@ impl Entry {
     }
 
     pub(super) fn rebalance(&self) -> anabranch::Result<()> {
-        let stream = self.stream.read().clone();
+        let stream = self.stream.read().clone().filter(|_| !self.is_gone());
         stream.map_or(Ok(()), |stream| stream.rebalance().map(drop))
     }
 
@@ -129,6 +132,9 @@ impl Entry {
     }
 
     fn delete_locked(&self, takes_consumers: bool) -> Result<(), Fault> {
+        if self.transition.takes_time() {
+            let _ = self.stream(); // for those who look at it meanwhile
+        }
         let _changing = self.changing.lock(); // nobody registers a consumer, or writes settings, from here on
         let has_consumers = self.settings().is_ok_and(|settings| !settings.consumers.is_empty());
         if has_consumers && !takes_consumers {
@@ -143,6 +149,44 @@ impl Entry {
         }
         self.is_gone.store(true, Ordering::SeqCst);
         self.directory.remove(&self.name).map_err(Fault::internal)
+    }
+
+    pub(crate) fn status(&self, now: Timestamp) -> Status {
+        self.transition.status(now)
+    }
+
+    /// Lets it look for a while as if this were not done yet.
+    pub(crate) fn begin(&self, status: Status, now: Timestamp) {
+        self.transition.begin(status, now);
+    }
+
+    /// Changes wait for the one before.
+    pub(crate) fn check_active(&self, now: Timestamp) -> Result<(), Fault> {
+        self.check_status(now, |status| status == Status::Active)
+    }
+
+    /// Refuses what its status does not allow.
+    pub(crate) fn check_status(&self, now: Timestamp, allows: fn(Status) -> bool) -> Result<(), Fault> {
+        let status = self.status(now);
+        if allows(status) {
+            return Ok(());
+        }
+        Err(Fault::in_use(format!(
+            "Stream {} under account {} not ACTIVE, instead in state {}",
+            self.name,
+            self.account,
+            status.name()
+        )))
+    }
+
+    /// A stream that is being made, or deleted, has no records for anybody.
+    pub(crate) fn check_serves(&self, now: Timestamp) -> Result<(), Fault> {
+        if self.status(now).serves() { Ok(()) } else { Err(self.not_found()) }
+    }
+
+    pub(crate) fn consumer_status(&self, consumer: &ConsumerSettings, now: Timestamp) -> Status {
+        let created = Timestamp::from_millis(consumer.created_ms);
+        if self.transition.lasts(created, now) { Status::Creating } else { Status::Active }
     }
 
     /// Whether it was deleted; its name may be another stream's by now.

@@ -17,23 +17,28 @@ mod account;
 mod document;
 mod entry;
 mod settings;
+mod status;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anabranch::storage::{LockGuard, Storage};
-use anabranch::{CapacityPolicy, Clock, Durability, Error, Limits, PartitionHash, Store, Stream};
+use anabranch::{CapacityPolicy, Clock, Durability, Error, Limits, PartitionHash, Store, Stream, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
 pub(crate) use account::{AccountFile, Commitment, CommitmentStatus};
 pub(crate) use entry::Entry;
 pub(crate) use settings::{ConsumerSettings, Mode, Settings};
+pub(crate) use status::Status;
 
 use crate::OpenError;
 use crate::errors::Fault;
-use crate::limits::{MAX_DATA_BYTES, MAX_PUT_BYTES, MAX_PUT_RECORDS, MAX_TERRITORIES, ON_DEMAND_STREAMS};
+use crate::limits::{
+    MAX_CREATING_STREAMS, MAX_DATA_BYTES, MAX_PUT_BYTES, MAX_PUT_RECORDS, MAX_TERRITORIES, ON_DEMAND_STREAMS,
+};
 use settings::SettingsDirectory;
 
 /// Locked by the server of a directory.
@@ -48,6 +53,7 @@ pub(crate) struct Common {
     pub(crate) enforce_limits: bool,
     pub(crate) shard_limit: u32,
     pub(crate) on_demand: CapacityPolicy,
+    pub(crate) transition_delay: Duration,
 }
 
 /// All accounts and regions.
@@ -197,12 +203,17 @@ impl Territory {
     }
 
     pub(crate) fn stream(&self, name: &str) -> Option<Arc<Entry>> {
-        self.streams.read().get(name).cloned()
+        self.streams.read().get(name).filter(|entry| self.is_shown(entry)).cloned()
     }
 
     /// All streams, by name.
     pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
-        self.streams.read().values().cloned().collect()
+        self.streams.read().values().filter(|entry| self.is_shown(entry)).cloned().collect()
+    }
+
+    /// A stream that was deleted is shown for as long as its deletion is said to last.
+    fn is_shown(&self, entry: &Entry) -> bool {
+        !entry.is_gone() || entry.status(self.common.clock.now()) == Status::Deleting
     }
 
     /// Makes a stream: it is there, durably and with its settings, when this returns, or not at all. What was made earlier under this name has another
@@ -213,6 +224,8 @@ impl Territory {
             return Err(Fault::in_use(format!("Stream {name} under account {} already exists.", self.account)));
         }
         self.check_room(settings.mode, shards)?;
+        let now = self.common.clock.now();
+        self.check_creating(now)?;
         settings.raise_created(self.account_file.next_stream_second(settings.created())?);
         self.settings.write(name, &settings).map_err(Fault::internal)?;
         let entry = Arc::new(self.entry(name, Ok(Arc::new(settings))));
@@ -222,6 +235,7 @@ impl Territory {
         };
         // What cannot be undone is a stream like others, so that it can be deleted; its name would be lost otherwise.
         if made.is_ok() || (entry.delete(true).is_err() && !entry.is_gone()) {
+            entry.begin(Status::Creating, now);
             self.streams.write().insert(name.to_owned(), entry);
         }
         made.map(drop)
@@ -253,6 +267,17 @@ impl Territory {
         }
     }
 
+    fn check_creating(&self, now: Timestamp) -> Result<(), Fault> {
+        let creating = self.entries().iter().filter(|entry| entry.status(now) == Status::Creating).count();
+        if creating < MAX_CREATING_STREAMS {
+            return Ok(());
+        }
+        Err(Fault::limit(format!(
+            "This request would exceed the limit of {MAX_CREATING_STREAMS} streams in state CREATING for the account {} in {}.",
+            self.account, self.region
+        )))
+    }
+
     /// Refuses what would take the account over its limit of open shards.
     pub(crate) fn check_shards(&self, more: u32) -> Result<(), Fault> {
         let (open, limit) = (self.open_shards(), self.common.shard_limit);
@@ -277,7 +302,8 @@ impl Territory {
     }
 
     fn of_mode(&self, mode: Mode) -> impl Iterator<Item = Arc<Settings>> {
-        let settings = self.entries().into_iter().filter_map(|entry| entry.settings().ok());
+        let present = self.entries().into_iter().filter(|entry| !entry.is_gone());
+        let settings = present.filter_map(|entry| entry.settings().ok());
         settings.filter(move |settings| settings.mode == mode)
     }
 
@@ -295,15 +321,17 @@ impl Territory {
         }
         let outcome = entry.delete(takes_consumers);
         if entry.is_gone() {
-            self.streams.write().remove(&entry.name); // settings that could not be removed are replaced by the next ones
+            entry.begin(Status::Deleting, self.common.clock.now());
         }
+        // Also those whose deletion was shown for long enough. Settings that could not be removed are replaced by the next ones.
+        self.streams.write().retain(|_, entry| self.is_shown(entry));
         outcome
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use anabranch::{DiskFault, ManualClock, SimulatedDisk, Timestamp};
+    use anabranch::{DiskFault, ManualClock, SimulatedDisk};
 
     use super::*;
     use crate::errors::FaultKind;
@@ -316,6 +344,7 @@ mod tests {
             enforce_limits: false,
             shard_limit: 100,
             on_demand: CapacityPolicy::default(),
+            transition_delay: Duration::ZERO,
         };
         Catalog::open("/data".into(), common).unwrap().make_territory("000000000000", "us-east-1").unwrap()
     }

@@ -9,9 +9,9 @@ use super::describe::after_token;
 use super::tags::{add_tags, check_tags};
 use super::target::{ConsumerTarget, StreamTarget, consumer_arn};
 use super::{Call, Reply};
-use crate::catalog::{AccountFile, ConsumerSettings, Entry, Mode, Settings};
+use crate::catalog::{AccountFile, ConsumerSettings, Entry, Mode, Settings, Status};
 use crate::errors::Fault;
-use crate::limits::{DEFAULT_PAGE, MAX_ADVANTAGE_CONSUMERS, MAX_CONSUMERS};
+use crate::limits::{DEFAULT_PAGE, MAX_ADVANTAGE_CONSUMERS, MAX_CONSUMERS, MAX_CREATING_CONSUMERS};
 use crate::token::{self, Purpose};
 use crate::validate::Validator;
 use crate::wire::{Fields, Time};
@@ -22,14 +22,14 @@ struct ConsumerShape {
     consumer_name: String,
     #[serde(rename = "ConsumerARN")]
     consumer_arn: String,
-    consumer_status: &'static str,
+    consumer_status: Status,
     consumer_creation_timestamp: Time,
     #[serde(rename = "StreamARN", skip_serializing_if = "Option::is_none")]
     stream_arn: Option<String>,
 }
 
 impl ConsumerShape {
-    fn new(entry: &Entry, consumer: &ConsumerSettings, status: &'static str) -> Self {
+    fn new(entry: &Entry, consumer: &ConsumerSettings, status: Status) -> Self {
         Self {
             consumer_name: consumer.name.clone(),
             consumer_arn: consumer_arn(entry, consumer),
@@ -58,6 +58,7 @@ pub(super) fn register(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply,
     check.finish()?;
 
     let entry = target.find(call)?;
+    entry.check_status(call.now, Status::serves)?;
     let name = name.as_deref().unwrap_or_default();
     let mut tags_added = BTreeMap::new();
     add_tags(&mut tags_added, tags, &format!("consumer {name} of stream {}", entry.name))?;
@@ -66,6 +67,14 @@ pub(super) fn register(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply,
         if settings.consumers.iter().any(|consumer| consumer.name == name) {
             return Err(Fault::in_use(format!(
                 "Consumer {name} of stream {} under account {} already exists.",
+                entry.name, entry.account
+            )));
+        }
+        let is_creating =
+            |consumer: &&ConsumerSettings| entry.consumer_status(consumer, call.now) == Status::Creating;
+        if settings.consumers.iter().filter(is_creating).count() >= MAX_CREATING_CONSUMERS {
+            return Err(Fault::limit(format!(
+                "Stream {} under account {} has {MAX_CREATING_CONSUMERS} consumers in state CREATING.",
                 entry.name, entry.account
             )));
         }
@@ -86,8 +95,8 @@ pub(super) fn register(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply,
         settings.consumers.push(consumer.clone());
         Ok(consumer)
     })?;
-    // It is active at once; clients expect to be told that it is being made.
-    call.answer(&Registered { consumer: ConsumerShape::new(&entry, &consumer, "CREATING") })
+    // It can be active at once; clients expect to be told that it is being made.
+    call.answer(&Registered { consumer: ConsumerShape::new(&entry, &consumer, Status::Creating) })
 }
 
 fn max_consumers(settings: &Settings, account: &AccountFile, now: Timestamp) -> Result<usize, Fault> {
@@ -123,7 +132,7 @@ pub(super) fn describe(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply,
     check.finish()?;
 
     let (entry, consumer) = target.find(call)?;
-    let shape = ConsumerShape::new(&entry, &consumer, "ACTIVE");
+    let shape = ConsumerShape::new(&entry, &consumer, entry.consumer_status(&consumer, call.now));
     call.answer(&Described {
         consumer_description: ConsumerShape { stream_arn: Some(entry.arn.clone()), ..shape },
     })
@@ -156,8 +165,11 @@ pub(super) fn list(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fau
     let has_more = consumers.len() > most;
     consumers.truncate(most);
     let last = consumers.last().filter(|_| has_more);
+    let shape = |consumer: &ConsumerSettings| {
+        ConsumerShape::new(&entry, consumer, entry.consumer_status(consumer, call.now))
+    };
     call.answer(&Listed {
         next_token: last.map(|last| token::seal(Purpose::Consumers, call.now, last.name.as_bytes())),
-        consumers: consumers.iter().map(|consumer| ConsumerShape::new(&entry, consumer, "ACTIVE")).collect(),
+        consumers: consumers.iter().map(shape).collect(),
     })
 }

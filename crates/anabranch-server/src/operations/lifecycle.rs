@@ -1,9 +1,9 @@
-//! `CreateStream` and `DeleteStream`. A stream is active, or gone, when they answer: there is nothing to wait for.
+//! `CreateStream` and `DeleteStream`. A stream is there, or gone, when they answer.
 
 use super::tags::{add_tags, check_tags};
 use super::target::StreamTarget;
 use super::{Call, Reply};
-use crate::catalog::{Mode, Settings};
+use crate::catalog::{Mode, Settings, Status};
 use crate::distribution::{Distribution, STRATEGIES};
 use crate::errors::{Fault, FaultKind};
 use crate::limits::{DEFAULT_RECORD_KIB, MAX_RECORD_KIB, MAX_STREAM_SHARDS};
@@ -94,6 +94,7 @@ pub(super) fn delete_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<R
     check.finish()?;
 
     let entry = target.find(call)?;
+    entry.check_status(call.now, |status| status != Status::Deleting)?;
     call.own_territory()?.delete(&entry, takes_consumers)?;
     Ok(Reply::Empty)
 }

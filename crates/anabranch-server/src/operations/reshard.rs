@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::target::StreamTarget;
 use super::{Call, Reply};
-use crate::catalog::{Entry, Mode};
+use crate::catalog::{Entry, Mode, Status};
 use crate::errors::{Fault, FaultKind};
 use crate::limits::MAX_STREAM_SHARDS;
 use crate::validate::{HASH_KEY, Validator};
@@ -27,7 +27,7 @@ pub(super) fn split_shard(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     target.check(&mut check);
     check.finish()?;
 
-    let entry = target.find(call)?;
+    let entry = target.find_active(call)?;
     check_mode(&entry)?;
     let shard_id = entry.shard(shard.as_deref().unwrap_or_default())?;
     let territory = call.own_territory()?;
@@ -38,6 +38,7 @@ pub(super) fn split_shard(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
             stream.split_shard(shard_id, Some(at)).map_err(|error| refusal(&entry, error))
         })
     })?;
+    entry.begin(Status::Updating, call.now);
     Ok(Reply::Empty)
 }
 
@@ -70,11 +71,12 @@ pub(super) fn merge_shards(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Re
     target.check(&mut check);
     check.finish()?;
 
-    let entry = target.find(call)?;
+    let entry = target.find_active(call)?;
     check_mode(&entry)?;
     let lower = entry.shard(lower.as_deref().unwrap_or_default())?;
     let upper = entry.shard(upper.as_deref().unwrap_or_default())?;
     entry.reshard(|stream| stream.merge_shards(lower, upper).map_err(|error| refusal(&entry, error)))?;
+    entry.begin(Status::Updating, call.now);
     Ok(Reply::Empty)
 }
 
@@ -130,7 +132,7 @@ pub(super) fn update_shard_count(call: &Call<'_>, mut fields: Fields<'_>) -> Res
     target.check(&mut check);
     check.finish()?;
 
-    let entry = target.find(call)?;
+    let entry = target.find_active(call)?;
     check_mode(&entry)?;
     let wanted = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(1);
     let territory = call.own_territory()?;
@@ -144,6 +146,7 @@ pub(super) fn update_shard_count(call: &Call<'_>, mut fields: Fields<'_>) -> Res
             Ok(current)
         })
     })?;
+    entry.begin(Status::Updating, call.now);
     call.answer(&CountAnswer {
         stream_name: entry.name.clone(),
         stream_arn: entry.arn.clone(),

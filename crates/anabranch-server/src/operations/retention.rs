@@ -4,7 +4,7 @@ use anabranch::{RetentionPeriod, Stream};
 
 use super::target::StreamTarget;
 use super::{Call, Reply};
-use crate::catalog::Entry;
+use crate::catalog::{Entry, Status};
 use crate::errors::Fault;
 use crate::limits::{MAX_RETENTION_HOURS, MIN_RETENTION_HOURS};
 use crate::validate::Validator;
@@ -66,7 +66,8 @@ fn change(
             "Maximum allowed retention period is {MAX_RETENTION_HOURS} hours. Requested retention period ({hours} hours) is too long."
         )));
     }
-    let entry = target.find(call)?;
+    let entry = target.find_active(call)?;
     entry.reshard(|stream| apply(&entry, stream, hours.unsigned_abs()))?;
+    entry.begin(Status::Updating, call.now);
     Ok(Reply::Empty)
 }

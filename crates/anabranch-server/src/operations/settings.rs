@@ -8,7 +8,7 @@ use super::describe::WarmThroughputShape;
 use super::lifecycle::{MODES, check_distribution, check_record_size, mode_of};
 use super::target::StreamTarget;
 use super::{Call, Reply};
-use crate::catalog::Mode;
+use crate::catalog::{Mode, Status};
 use crate::distribution::{Distribution, STRATEGIES};
 use crate::errors::{Fault, FaultKind};
 use crate::validate::Validator;
@@ -109,10 +109,12 @@ fn encryption(
     }
 
     let key = key.unwrap_or_default().into_owned();
-    target.find(call)?.change(|settings| {
+    let entry = target.find_active(call)?;
+    entry.change(|settings| {
         change(&mut settings.key_id, key);
         Ok(())
     })?;
+    entry.begin(Status::Updating, call.now);
     Ok(Reply::Empty)
 }
 
@@ -131,7 +133,7 @@ pub(super) fn update_mode(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     target.check_arn(&mut check);
     check.finish()?;
 
-    let entry = target.find(call)?;
+    let entry = target.find_active(call)?;
     let mode = mode_of(mode.flatten().as_deref());
     let territory = call.own_territory()?;
     let stream = entry.stream()?;
@@ -154,6 +156,7 @@ pub(super) fn update_mode(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
         entry.follow_mode(&stream)?;
         outcome
     })?;
+    entry.begin(Status::Updating, call.now);
     Ok(Reply::Empty)
 }
 
@@ -167,10 +170,12 @@ pub(super) fn update_max_record_size(call: &Call<'_>, mut fields: Fields<'_>) ->
     check.finish()?;
 
     let kib = kib.and_then(|kib| u32::try_from(kib).ok());
-    target.find(call)?.change(|settings| {
+    let entry = target.find_active(call)?;
+    entry.change(|settings| {
         settings.max_record_kib = kib.unwrap_or(settings.max_record_kib);
         Ok(())
     })?;
+    entry.begin(Status::Updating, call.now);
     Ok(Reply::Empty)
 }
 
@@ -209,7 +214,7 @@ pub(super) fn update_warm_throughput(call: &Call<'_>, mut fields: Fields<'_>) ->
     target.check(&mut check);
     check.finish()?;
 
-    let entry = target.find(call)?;
+    let entry = target.find_active(call)?;
     let wanted = warm.and_then(|warm| u32::try_from(warm).ok()).unwrap_or(0);
     let before = entry.change(|settings| {
         if settings.mode != Mode::OnDemand {
@@ -221,6 +226,7 @@ pub(super) fn update_warm_throughput(call: &Call<'_>, mut fields: Fields<'_>) ->
         }
         Ok(settings.warm_throughput_mibps.replace(wanted).unwrap_or(0))
     })?;
+    entry.begin(Status::Updating, call.now);
     call.answer(&WarmAnswer {
         stream_name: entry.name.clone(),
         stream_arn: entry.arn.clone(),

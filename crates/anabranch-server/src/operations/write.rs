@@ -103,7 +103,7 @@ pub(super) fn put_record(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Repl
     let record = Entering::read(&mut fields)?;
     let ordering = fields.text("SequenceNumberForOrdering")?;
     let is_dry = fields.flag("DryRun")?;
-    let found = target.find(call);
+    let found = target.find_serving(call);
     let spread = found.as_deref().ok().and_then(Entry::spread);
 
     let mut check = Validator::default();
@@ -168,7 +168,7 @@ pub(super) fn put_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     let is_dry = fields.flag("DryRun")?;
     let records = list.map(|list| list.into_iter().map(|mut record| Entering::read(&mut record)).collect());
     let records: Option<Vec<_>> = records.transpose()?;
-    let found = target.find(call);
+    let found = target.find_serving(call);
     let spread = found.as_deref().ok().and_then(Entry::spread);
 
     let mut check = Validator::default();

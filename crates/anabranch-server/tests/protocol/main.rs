@@ -17,3 +17,4 @@ mod restart;
 mod settings;
 mod sockets;
 mod support;
+mod transitions;

@@ -161,6 +161,19 @@ fn a_shard_over_its_quota_fails_its_own_records_alone() {
 }
 
 #[test]
+fn control_operations_have_their_rates_where_limits_are_enforced() {
+    let world = World::with(ServiceOptions { enforce_limits: true, ..ServiceOptions::default() });
+    world.ok("DescribeLimits", json!({}));
+    let text = format!("Rate exceeded for DescribeLimits under account {ACCOUNT}.");
+    world.refused("DescribeLimits", json!({}), "LimitExceededException", &text);
+    world.ok("ListStreams", json!({}));
+    world.advance(1_000);
+    world.ok("DescribeLimits", json!({}));
+    let free = World::new();
+    (0..9).for_each(|_| drop(free.ok("DescribeLimits", json!({}))));
+}
+
+#[test]
 fn a_batch_with_one_wrong_record_is_refused_whole() {
     let world = World::with_stream(1);
     let mut wrong = batch(&["a", "b"]);
