@@ -98,11 +98,23 @@ impl Background {
             flush_interval,
             next_flush: now + flush_interval,
             next_retention: now + Duration::from_millis(RETENTION_CHECK_MS),
-            rebalances: stream.scaling.interval().map(|interval| (now + interval, interval)),
+            rebalances: next_rebalance(stream),
             drains: Drains { next: now, idle: 0 },
         });
         self.worker.shared.wake.ask_to_look();
     }
+
+    /// Looks at a stream's load as often as it asks for now.
+    pub(super) fn look_at_load(&self, stream: &Arc<StreamInner>) {
+        if let Some(served) = self.worker.shared.streams.lock().iter_mut().find(|served| served.is(stream)) {
+            served.rebalances = next_rebalance(stream);
+        }
+        self.worker.shared.wake.ask_to_look();
+    }
+}
+
+fn next_rebalance(stream: &StreamInner) -> Option<(Instant, Duration)> {
+    stream.scaling.interval().map(|interval| (Instant::now() + interval, interval))
 }
 
 impl Drop for Worker {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Member, Stream, StreamInner, Topology};
 use crate::capacity::{Action, Autoscaler, Capacity, Seen};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::sync::Mutex;
 use crate::types::{HashKey, HashKeyRange, SequenceNumber, ShardId};
@@ -25,36 +25,76 @@ pub struct Rebalanced {
     pub open_shards: u64,
 }
 
-/// What an opening was told of capacity.
-#[derive(Debug)]
+/// What an open stream was told of capacity.
+#[derive(Debug, Default)]
 pub(super) struct Scaling {
-    capacity: Option<Capacity>,
-    /// For capacity on demand. Locked before the manifest.
-    scaler: Option<Mutex<Autoscaler>>,
+    /// Held for a moment.
+    capacity: Mutex<Option<Capacity>>,
+    /// For capacity on demand. Held while a stream is rebalanced, and locked before the manifest.
+    scaler: Mutex<Option<Autoscaler>>,
 }
 
 impl Scaling {
     pub(super) fn new(capacity: Option<Capacity>) -> Self {
-        let scaler = match capacity {
-            Some(Capacity::OnDemand(policy)) => Some(Mutex::new(Autoscaler::new(policy))),
+        let scaling = Self::default();
+        scaling.set(capacity);
+        scaling
+    }
+
+    /// A rebalance that goes on is waited for.
+    fn set(&self, capacity: Option<Capacity>) {
+        let mut scaler = self.scaler.lock();
+        *scaler = match capacity {
+            Some(Capacity::OnDemand(policy)) => Some(Autoscaler::new(policy)),
             _ => None,
         };
-        Self { capacity, scaler }
+        *self.capacity.lock() = capacity;
+    }
+
+    fn current(&self) -> Option<Capacity> {
+        *self.capacity.lock()
     }
 
     /// How often the background looks; nothing where it does not.
     pub(super) fn interval(&self) -> Option<Duration> {
-        match self.capacity {
+        match self.current() {
             Some(Capacity::OnDemand(policy)) => Some(policy.interval),
             _ => None,
         }
     }
 }
 
+impl Capacity {
+    /// Whether a stream can have it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`] for what is out of its range.
+    pub fn check(&self) -> Result<()> {
+        self.fault().map_or(Ok(()), |reason| Err(Error::invalid("capacity", reason)))
+    }
+}
+
 impl Stream {
-    /// What this opening was told of capacity with [`StreamBuilder::capacity`](crate::StreamBuilder::capacity).
+    /// What this opening was told of capacity, with [`StreamBuilder::capacity`](crate::StreamBuilder::capacity) or since then.
     pub fn capacity(&self) -> Option<Capacity> {
-        self.inner.scaling.capacity
+        self.inner.scaling.current()
+    }
+
+    /// Puts another capacity in force for this open stream and all its handles; without one, shards change only when somebody splits or merges them. What was known of
+    /// the load is forgotten. A [`rebalance`](Self::rebalance) that goes on is waited for: none that began before goes on behind this.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidArgument`], as [`Capacity::check`]. Nothing is changed then.
+    pub fn set_capacity(&self, capacity: Option<Capacity>) -> Result<()> {
+        capacity.as_ref().map_or(Ok(()), Capacity::check)?;
+        self.inner.scaling.set(capacity);
+        let background = self.inner.background.lock().clone();
+        if let Some(background) = background {
+            background.look_at_load(&self.inner.0);
+        }
+        Ok(())
     }
 
     /// Splits and merges as the stream's [`Capacity`] asks for; without one, nothing.
@@ -78,15 +118,15 @@ impl StreamInner {
     pub(super) fn rebalance(&self) -> Result<Rebalanced> {
         self.writable()?;
         let mut done = Rebalanced::default();
-        if let Some(Capacity::Provisioned { shards }) = self.scaling.capacity {
+        let mut scaler = self.scaling.scaler.lock();
+        if let Some(Capacity::Provisioned { shards }) = self.scaling.current() {
             self.scale_within(shards, shards, &mut done)?;
         }
-        if let Some(scaler) = &self.scaling.scaler {
-            let mut scaler = scaler.lock();
+        if let Some(scaler) = &mut *scaler {
             let policy = scaler.policy();
             self.scale_within(policy.min_shards, policy.max_shards, &mut done)?;
-            self.observe(&mut scaler);
-            self.act(&scaler, &mut done)?;
+            self.observe(scaler);
+            self.act(scaler, &mut done)?;
         }
         done.open_shards = self.topology().routes.len() as u64;
         Ok(done)

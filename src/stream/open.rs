@@ -15,6 +15,7 @@ use super::capacity::Scaling;
 use super::quotas::QuotaKeeper;
 use super::retention::DeletionClock;
 use super::{Background, Handle, Member, RecoveryReport, Stream, StreamInner, Topology, TornTail, parallel};
+use crate::capacity::Capacity;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::format::{ManifestState, ShardEntry};
@@ -52,9 +53,7 @@ pub(super) struct Opening {
 
 impl Opening {
     pub(super) fn new(builder: StreamBuilder, path: &Path) -> Result<Self> {
-        if let Some(reason) = builder.capacity.and_then(|capacity| capacity.fault()) {
-            return Err(Error::invalid("capacity", reason));
-        }
+        builder.capacity.as_ref().map_or(Ok(()), Capacity::check)?;
         if let Some((option, reason)) = builder.options().fault() {
             return Err(Error::invalid(option, reason));
         }

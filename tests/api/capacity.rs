@@ -178,6 +178,35 @@ fn provisioned_shards_are_what_was_asked_for() {
 }
 
 #[test]
+fn capacity_is_changed_while_a_stream_is_open() {
+    let mut world = World::new(builder().durability(Durability::Buffered));
+    let handle = world.stream.clone();
+    world.minutes(15, TARGET * 4, many);
+    assert_eq!(world.open_shards(), 1, "nobody said how many");
+    handle.set_capacity(Some(Capacity::OnDemand(policy()))).unwrap();
+    assert_eq!(world.stream.capacity(), Some(Capacity::OnDemand(policy())));
+    assert!(world.minutes(15, TARGET * 4, many).splits >= 3);
+    handle.set_capacity(None).unwrap();
+    let before = world.open_shards();
+    world.minutes(15, TARGET * 4 * before, many);
+    assert_eq!((world.open_shards(), world.stream.capacity()), (before, None));
+    let wrong = Capacity::Provisioned { shards: 0 };
+    assert!(matches!(handle.set_capacity(Some(wrong)), Err(Error::InvalidArgument { argument: "capacity", .. })));
+    assert_eq!(world.stream.capacity(), None);
+    world.assert_whole();
+}
+
+#[test]
+fn the_background_looks_at_the_load_of_a_capacity_that_came_later() {
+    let world = World::new(builder().background(true));
+    let policy = policy().min_shards(3).interval(Duration::from_millis(1));
+    world.stream.set_capacity(Some(Capacity::OnDemand(policy))).unwrap();
+    while world.open_shards() < 3 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn a_failed_split_is_tried_again() {
     let mut world = World::new(on_demand(policy()));
     world.minutes(9, TARGET * 2, many);

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
-use anabranch_server::{OpenError, Server, ServerOptions, Service, ServiceOptions, TlsError, TlsIdentity, limits};
+use anabranch_server::{Credentials, OpenError, Server, ServerOptions, Service, ServiceOptions, TlsError, TlsIdentity, limits};
 use clap::{Args, ValueHint};
 use serde::Serialize;
 
@@ -43,9 +44,27 @@ pub(crate) struct ServeArgs {
     #[arg(long, default_value_t = limits::DEFAULT_SHARD_LIMIT)]
     shard_limit: u32,
 
-    /// Throttle as the service does
+    /// Throttle as the service does: shards, and control operations
     #[arg(long)]
     enforce_limits: bool,
+
+    /// How many milliseconds a stream is said to be CREATING, UPDATING or DELETING after a change
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    transition_delay: u64,
+
+    /// How many seconds a shard iterator is good for
+    #[arg(long, value_name = "SECONDS", default_value_t = limits::ITERATOR_LIFETIME.as_secs())]
+    iterator_lifetime: u64,
+
+    /// Who may ask, by access key and secret; can be given again, and in the environment with commas between. Without any, everybody may
+    #[arg(
+        long,
+        value_name = "KEY:SECRET",
+        env = "ANABRANCH_CREDENTIALS",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    credentials: Vec<String>,
 
     /// Make a stream, unless there is one of the name; can be given again
     #[arg(long, value_name = "NAME:SHARDS", value_parser = parse_stream)]
@@ -77,6 +96,14 @@ fn parse_identity(text: &str) -> Result<IdentityArg, String> {
     Ok(IdentityArg::Files { certificate: certificate.into(), key: key.into() })
 }
 
+/// Told without the text: it may be a secret.
+fn parse_credentials(text: &str) -> Result<Credentials, Failure> {
+    let parts = text.split_once(':').filter(|(key, secret)| !key.is_empty() && !secret.is_empty());
+    let (key, secret) =
+        parts.ok_or_else(|| Failure::Usage("credentials are an access key, a colon and a secret".to_owned()))?;
+    Ok(Credentials { access_key_id: key.to_owned(), secret_access_key: secret.to_owned() })
+}
+
 /// What whoever started it waits for.
 #[derive(Serialize)]
 struct Listening {
@@ -95,7 +122,10 @@ pub(crate) fn run(args: &ServeArgs, out: &mut Output) -> Result<Exit, Failure> {
         region: args.region.clone(),
         shard_limit: args.shard_limit,
         enforce_limits: args.enforce_limits,
-        credentials: Vec::new(),
+        transition_delay: Duration::from_millis(args.transition_delay),
+        iterator_lifetime: Duration::from_secs(args.iterator_lifetime),
+        credentials: args.credentials.iter().map(|text| parse_credentials(text)).collect::<Result<_, _>>()?,
+        ..ServiceOptions::default()
     };
     let service = Service::open(&args.data, options).map_err(failure)?;
     for (name, shards) in &args.create {

@@ -81,7 +81,12 @@ fn answer(core: &Core, parts: &Parts, body: &Bytes) -> Response<Body> {
     let Some(operation) = operation else {
         return refusal(format, &Fault::bare(FaultKind::UnknownOperation));
     };
-    let outcome = call(core, parts, body, format).and_then(|call| (operation.run)(&call, fields));
+    let outcome = call(core, parts, body, format).and_then(|call| {
+        if core.options.enforce_limits {
+            core.rates.admit(operation.name, (&call.account, &call.region), core.clock.monotonic())?;
+        }
+        (operation.run)(&call, fields)
+    });
     match outcome {
         Ok(reply) => success(core, format, reply),
         Err(fault) => refusal(format, &fault),
@@ -119,7 +124,7 @@ fn call<'c>(core: &'c Core, parts: &Parts, body: &[u8], format: Format) -> Resul
     let region = if is_region(region) { region } else { &core.options.region };
     Ok(Call {
         catalog: &core.catalog,
-        shard_limit: core.options.shard_limit,
+        options: &core.options,
         account: account.to_owned(),
         region: region.to_owned(),
         format,

@@ -5,16 +5,18 @@
 //!
 //! # What there is
 //!
-//! 37 operations, in JSON 1.1 and CBOR 1.1: writing, reading, enhanced fan-out as an event stream, listing and describing, splits and merges, retention, tags, consumers, monitoring,
-//! encryption (kept and reported; nothing is encrypted), modes, policies (kept; nobody is refused), record sizes. An operation that is not there is answered as the service answers an
-//! unknown one: queues, channels, account settings and record distribution.
+//! All 40 operations of streams, in JSON 1.1 and CBOR 1.1: writing, reading, enhanced fan-out as an event stream, listing and describing, splits and merges, retention, tags, consumers, monitoring,
+//! encryption (kept and reported; nothing is encrypted), modes, policies (kept; nobody is refused), record sizes, record distribution, account settings (of each region). An operation that is not there is
+//! answered as the service answers an unknown one: those of queues and channels.
 //!
-//! Sequence numbers have the service's 56 digits, shards its hash ranges (MD5), iterators its five types and 300 seconds, and parents stay readable after a split or a merge, as records were put.
+//! Sequence numbers have the service's 56 digits, shards its hash ranges (MD5), iterators its five types and 300 seconds (or [what they are told](ServiceOptions::iterator_lifetime)), and parents stay readable after a split or a merge, as records were put.
 //!
 //! # What is different
 //!
-//! Everything takes effect before it is answered: a stream is `ACTIVE` when `CreateStream` answers, and a reshard is done. A stream on demand has four shards and keeps them.
-//! Throughput is not limited unless [`ServiceOptions::enforce_limits`] asks for it, nor are rates of control operations.
+//! Everything takes effect before it is answered: a stream is `ACTIVE` when `CreateStream` answers, and a reshard is done, unless [`ServiceOptions::transition_delay`] lets them look
+//! otherwise for a while; new shards are seen at once then too. Streams on demand are split and merged by [the library's rule](anabranch::docs::capacity), which cuts where keys balance and gives a hot key
+//! a shard of its own; the service splits evenly. With the record distribution `AUTO` the service's choice is by turns.
+//! Throughput is not limited unless [`ServiceOptions::enforce_limits`] asks for it, nor are rates of control operations; of these, those are then that are counted by account.
 //!
 //! # Accounts and regions
 //!
@@ -28,6 +30,7 @@
 mod arn;
 mod body;
 mod catalog;
+mod distribution;
 mod errors;
 mod event_stream;
 #[doc(hidden)]
@@ -35,6 +38,7 @@ pub mod fuzzing;
 mod http_protocol;
 pub mod limits;
 mod operations;
+mod rates;
 mod room;
 mod sequence;
 mod server;

@@ -1,5 +1,7 @@
 //! Every bound of the server, in one place. Those of streams are the library's: [`anabranch::limits`].
 
+use std::time::Duration;
+
 /// Bytes of a request's body: 10 MiB of records in base64, and what stands around them.
 pub const MAX_BODY_BYTES: usize = 24 << 20;
 
@@ -54,8 +56,11 @@ pub const MAX_GET_RECORDS: usize = 10_000;
 /// Bytes (keys and data) that one `GetRecords` gives, but for a single record that is larger.
 pub const MAX_GET_BYTES: usize = 10 << 20;
 
-/// How long a shard iterator and the token of a next page are good for, in milliseconds.
+/// How long the token of a next page is good for, in milliseconds.
 pub const TOKEN_LIFETIME_MS: i64 = 300_000;
+
+/// How long a shard iterator is good for, unless the server is told otherwise.
+pub const ITERATOR_LIFETIME: Duration = Duration::from_millis(300_000);
 
 /// Shards of a page of `ListShards`.
 pub const MAX_LIST_SHARDS: usize = 10_000;
@@ -72,8 +77,11 @@ pub const DEFAULT_SHARD_LIMIT: u32 = 20_000;
 /// Shards that a stream can be asked to have.
 pub const MAX_STREAM_SHARDS: u32 = 10_000;
 
-/// Shards of a stream on demand when it is made.
+/// Shards of a stream on demand when it is made, unless the server is told otherwise.
 pub const ON_DEMAND_SHARDS: u32 = 4;
+
+/// Shards that a stream on demand grows to, unless the server is told otherwise: what takes 200 MB a second there.
+pub const MAX_ON_DEMAND_SHARDS: u32 = 400;
 
 /// Streams on demand of an account.
 pub const ON_DEMAND_STREAMS: usize = 50;
@@ -86,6 +94,18 @@ pub const MAX_RETENTION_HOURS: i64 = 8_760;
 
 /// Consumers of a stream.
 pub const MAX_CONSUMERS: usize = 20;
+
+/// Consumers of a stream on demand in an account that committed itself to throughput.
+pub const MAX_ADVANTAGE_CONSUMERS: usize = 50;
+
+/// How long a minimum throughput billing commitment lasts at least, in milliseconds.
+pub const COMMITMENT_MS: i64 = 86_400_000;
+
+/// Streams of an account in a region that are said to be in creation at a time.
+pub const MAX_CREATING_STREAMS: usize = 5;
+
+/// The same of the consumers of a stream.
+pub const MAX_CREATING_CONSUMERS: usize = 5;
 
 /// Tags of a stream or a consumer.
 pub const MAX_TAGS: usize = 50;
@@ -107,6 +127,29 @@ pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// How often a subscription at the tail looks for records, in milliseconds.
 pub const SUBSCRIPTION_LOOK_MS: u64 = 20;
+
+/// Calls a second of the operations that the service counts by account and region.
+pub const CALLS_PER_SECOND: [(&str, u32); 19] = [
+    ("CreateStream", 5),
+    ("DeleteStream", 5),
+    ("ListStreams", 5),
+    ("SplitShard", 5),
+    ("MergeShards", 5),
+    ("AddTagsToStream", 5),
+    ("RemoveTagsFromStream", 5),
+    ("ListTagsForStream", 5),
+    ("RegisterStreamConsumer", 5),
+    ("UpdateStreamWarmThroughput", 5),
+    ("DescribeAccountSettings", 5),
+    ("UpdateAccountSettings", 5),
+    ("PutResourcePolicy", 5),
+    ("GetResourcePolicy", 5),
+    ("DeleteResourcePolicy", 5),
+    ("DescribeStream", 10),
+    ("UpdateShardCount", 10),
+    ("DescribeStreamSummary", 20),
+    ("DescribeLimits", 1),
+];
 
 /// How far the time of a signature may be from the server's, in milliseconds.
 pub const SIGNATURE_TOLERANCE_MS: i64 = 300_000;

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anabranch::storage::{Disk, Storage};
-use anabranch::{Clock, Durability, SystemClock};
+use anabranch::{Capacity, CapacityPolicy, Clock, Durability, SystemClock};
 use bytes::Bytes;
 use http::{Request, Response};
 
@@ -13,8 +14,9 @@ use crate::body::Body;
 use crate::catalog::{Catalog, Common, Mode, Settings};
 use crate::errors::Fault;
 use crate::http_protocol;
-use crate::limits::DEFAULT_SHARD_LIMIT;
+use crate::limits::{DEFAULT_SHARD_LIMIT, ITERATOR_LIFETIME, MAX_ON_DEMAND_SHARDS, ON_DEMAND_SHARDS};
 use crate::operations::Call;
+use crate::rates::Rates;
 use crate::signature::Credentials;
 use crate::validate::Validator;
 use crate::wire::Format;
@@ -39,8 +41,16 @@ pub struct ServiceOptions {
     pub region: String,
     /// Open shards of the provisioned streams of an account in a region; [`DEFAULT_SHARD_LIMIT`] by default.
     pub shard_limit: u32,
-    /// Whether shards have the service's [quotas](anabranch::Quotas::kinesis), so that clients are throttled as by it; off by default.
+    /// Whether shards have the service's [quotas](anabranch::Quotas::kinesis), and accounts its rates of control operations, so that clients are throttled as by it; off by default.
     pub enforce_limits: bool,
+    /// When the shards of streams on demand are split and merged, and how many such a stream starts with: as the service does, unless told otherwise. A stream that takes
+    /// little shows it with lower targets.
+    pub on_demand: CapacityPolicy,
+    /// For how long, on the service's clock, a stream is said to be `CREATING`, `UPDATING` or `DELETING` after a change, and refuses what it refuses then: not at all by
+    /// default. What was asked for is done all the same when it is answered, and a restart ends the wait.
+    pub transition_delay: Duration,
+    /// How long a shard iterator is good for; 300 seconds by default.
+    pub iterator_lifetime: Duration,
     /// Who may ask. Where there are none, everybody may: signatures are read then and not verified.
     pub credentials: Vec<Credentials>,
 }
@@ -53,6 +63,9 @@ impl Default for ServiceOptions {
             region: "us-east-1".to_owned(),
             shard_limit: DEFAULT_SHARD_LIMIT,
             enforce_limits: false,
+            on_demand: CapacityPolicy::default().min_shards(ON_DEMAND_SHARDS).max_shards(MAX_ON_DEMAND_SHARDS),
+            transition_delay: Duration::ZERO,
+            iterator_lifetime: ITERATOR_LIFETIME,
             credentials: Vec::new(),
         }
     }
@@ -94,6 +107,7 @@ pub(crate) struct Core {
     pub(crate) options: ServiceOptions,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) catalog: Catalog,
+    pub(crate) rates: Rates,
 }
 
 impl Service {
@@ -101,7 +115,8 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`OpenError`]; of options, an account that is not twelve digits or a region that is no name.
+    /// [`OpenError`]; of options, a policy that no stream can have, an account that is not twelve digits or a region that is no name. One service at a time has a directory, until its last clone is
+    /// dropped: another one gets [`Error::Locked`](anabranch::Error::Locked).
     pub fn open(path: impl AsRef<Path>, options: ServiceOptions) -> Result<Self, OpenError> {
         Self::open_on(path, options, Arc::new(SystemClock::new()), Arc::new(Disk))
     }
@@ -119,15 +134,18 @@ impl Service {
         if !http_protocol::is_region(&options.region) {
             return Err(OpenError::Option(format!("region {:?}; it is a name as us-east-1", options.region)));
         }
+        Capacity::OnDemand(options.on_demand).check()?;
         let common = Common {
             clock: Arc::clone(&clock),
             storage,
             durability: options.durability,
             enforce_limits: options.enforce_limits,
             shard_limit: options.shard_limit,
+            on_demand: options.on_demand,
+            transition_delay: options.transition_delay,
         };
         let catalog = Catalog::open(path.as_ref().to_path_buf(), common)?;
-        Ok(Self { core: Arc::new(Core { options, clock, catalog }) })
+        Ok(Self { core: Arc::new(Core { options, clock, catalog, rates: Rates::default() }) })
     }
 
     /// Answers a request. It may wait for the disk, or for a reshard, whatever the operation: a stream is opened, and recovered, by the first call that asks for it, has the
@@ -143,11 +161,11 @@ impl Service {
     ///
     /// [`CreateError`]: what `CreateStream` would answer.
     pub fn create_stream(&self, name: &str, shards: u32) -> Result<(), CreateError> {
-        let Core { options, clock, catalog } = &*self.core;
+        let Core { options, clock, catalog, .. } = &*self.core;
         let create = || -> Result<(), Fault> {
             let call = Call {
                 catalog,
-                shard_limit: options.shard_limit,
+                options,
                 account: options.account.clone(),
                 region: options.region.clone(),
                 format: Format::Json,
@@ -161,9 +179,19 @@ impl Service {
             if territory.stream(name).is_some() {
                 return Ok(());
             }
-            territory.create(name, &Settings::new(call.now, Mode::Provisioned), shards)
+            territory.create(name, Settings::new(call.now, Mode::Provisioned), shards)
         };
         create().map_err(|fault| CreateError(fault.message.unwrap_or_default()))
+    }
+
+    /// Does now what is done in the background every few seconds: looks at the load of the open streams on demand, and splits and merges their shards as it asks for. For a
+    /// clock that somebody moves.
+    ///
+    /// # Errors
+    ///
+    /// The first failure of a stream; all are tried. See [`Stream::rebalance`](anabranch::Stream::rebalance).
+    pub fn rebalance(&self) -> anabranch::Result<()> {
+        self.core.catalog.rebalance()
     }
 
     /// Makes everything durable and ends all writing. Requests that come later open the streams anew.

@@ -3,8 +3,7 @@
 //! A subscription is asked for its next event and never waits, so that thousands of them need no threads, and so that a test moves it by its clock.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anabranch::{Error, Record, ShardId, ShardIterator, Timestamp};
 use parking_lot::Mutex;
@@ -26,7 +25,8 @@ pub(crate) struct Subscribers(Mutex<BTreeMap<(i64, ShardId), Ticket>>);
 #[derive(Debug, Clone)]
 pub(crate) struct Ticket {
     begun: Timestamp,
-    is_over: Arc<AtomicBool>,
+    /// Why it is over, once it is.
+    over: Arc<OnceLock<Fault>>,
 }
 
 impl Subscribers {
@@ -40,29 +40,36 @@ impl Subscribers {
                     "Another active subscription exists for this consumer: its subscription to {shard_id} is {age} ms old."
                 )));
             }
-            ticket.is_over.store(true, Ordering::SeqCst);
+            ticket.end(Fault::in_use("Another subscription of this consumer to the shard took over."));
         }
-        let ticket = Ticket { begun: now, is_over: Arc::default() };
+        let ticket = Ticket { begun: now, over: Arc::default() };
         tickets.retain(|_, ticket| now.as_millis().saturating_sub(ticket.begun.as_millis()) < SUBSCRIPTION_MS);
         tickets.insert((consumer, shard_id), ticket.clone());
         Ok(ticket)
     }
 
     /// Ends those of a consumer that is gone.
-    pub(crate) fn end_those_of(&self, consumer: i64) {
-        self.end(|of| of == consumer);
+    pub(crate) fn end_those_of(&self, consumer: i64, why: &Fault) {
+        self.end(why, |of| of == consumer);
     }
 
-    pub(crate) fn end_all(&self) {
-        self.end(|_| true);
+    pub(crate) fn end_all(&self, why: &Fault) {
+        self.end(why, |_| true);
     }
 
-    fn end(&self, is_meant: impl Fn(i64) -> bool) {
+    fn end(&self, why: &Fault, is_meant: impl Fn(i64) -> bool) {
         for ((consumer, _), ticket) in &*self.0.lock() {
             if is_meant(*consumer) {
-                ticket.is_over.store(true, Ordering::SeqCst);
+                ticket.end(why.clone());
             }
         }
+    }
+}
+
+impl Ticket {
+    /// The first reason is the one that is told.
+    fn end(&self, why: Fault) {
+        let _ = self.over.set(why);
     }
 }
 
@@ -95,6 +102,8 @@ pub(crate) struct Subscription {
     state: State,
     /// When the last event was sent; heartbeats count from it.
     told: Timestamp,
+    /// The latest write second of a number that was sent.
+    written: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -119,7 +128,7 @@ impl Subscription {
         let reader = open_reader(&entry, &entry.stream()?, shard_id, position)?;
         let reader = reader.dedicated(consumer).map_err(|error| entry.fault(error))?;
         let (format, told) = (call.format, call.now);
-        Ok(Self { entry, shard_id, reader, ticket, format, state: State::Beginning, told })
+        Ok(Self { entry, shard_id, reader, ticket, format, state: State::Beginning, told, written: 0 })
     }
 
     /// Whether [`next`](Self::next) has nothing to give: told without the disk, so that those at the tail cost no thread.
@@ -127,9 +136,14 @@ impl Subscription {
         self.state == State::Running
             && !self.is_due(now)
             && !self.is_expired(now)
-            && !self.ticket.is_over.load(Ordering::SeqCst)
+            && self.why_over().is_none()
             && self.reader.records_behind() == 0
             && self.reader.end_of_shard().is_none()
+    }
+
+    /// Why there will be no more events, if somebody ended it.
+    fn why_over(&self) -> Option<Fault> {
+        if self.entry.is_gone() { Some(self.entry.not_found()) } else { self.ticket.over.get().cloned() }
     }
 
     /// Whether it is time for an event, records or not.
@@ -151,11 +165,10 @@ impl Subscription {
                 let headers = self.headers("event", (":event-type", "initial-response"));
                 Next::Event(message(&headers, self.empty_document()))
             }
-            State::Running if self.ticket.is_over.load(Ordering::SeqCst) => {
-                let message = "Another subscription of this consumer to the shard took over, or the consumer was deregistered.";
-                self.fail(&Fault::in_use(message))
-            }
-            State::Running => self.event(now).unwrap_or_else(|fault| self.fail(&fault)),
+            State::Running => match self.why_over() {
+                Some(fault) => self.fail(&fault),
+                None => self.event(now).unwrap_or_else(|fault| self.fail(&fault)),
+            },
         }
     }
 
@@ -175,7 +188,11 @@ impl Subscription {
         self.told = now;
         let event = EventShape {
             records: RecordShape::all(&self.entry, &records)?,
-            continuation_sequence_number: if end.is_some() { None } else { Some(self.continuation(&records)?) },
+            continuation_sequence_number: if end.is_some() {
+                None
+            } else {
+                Some(self.continuation(&records, now)?)
+            },
             millis_behind_latest: self.reader.millis_behind_latest().map_err(|error| self.entry.fault(error))?,
             child_shards: end.as_deref().and_then(child_shapes),
         };
@@ -209,10 +226,13 @@ impl Subscription {
         Ok(records)
     }
 
-    /// The number of the last record before the place where reading goes on: subscribing after it misses nothing.
-    fn continuation(&self, records: &[Record]) -> Result<Sequence, Fault> {
+    /// The number of the last record before the place where reading goes on: subscribing after it misses nothing. Without records it is
+    /// that number as of now, so that it never goes back: who keeps the greatest one keeps the last one.
+    fn continuation(&mut self, records: &[Record], now: Timestamp) -> Result<Sequence, Fault> {
         let numbers = self.entry.numbers(self.shard_id)?;
-        let written = records.last().map_or(0, |record| second(record.arrival()));
+        let written =
+            records.last().map_or_else(|| second(now).max(self.written), |record| second(record.arrival()));
+        self.written = self.written.max(written);
         let last = self.reader.next_sequence_number().get().checked_sub(1);
         Ok(last.map_or_else(|| numbers.starting(), |last| numbers.record(last, written)))
     }

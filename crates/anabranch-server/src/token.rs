@@ -7,8 +7,6 @@
 use anabranch::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::limits::TOKEN_LIFETIME_MS;
-
 const PREFIX: [u8; 8] = [0, 0, 0, 0, 0, 0, 0, 1];
 const CHECKSUM_BYTES: usize = 16;
 /// Bytes before the payload: prefix, checksum, the time of issue and the payload's length.
@@ -36,8 +34,9 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    pub(crate) fn is_expired(&self, now: Timestamp) -> bool {
-        now.as_millis().saturating_sub(self.issued.as_millis()) > TOKEN_LIFETIME_MS
+    /// Whether it is older than this, in milliseconds.
+    pub(crate) fn is_expired(&self, now: Timestamp, lifetime_ms: i64) -> bool {
+        now.as_millis().saturating_sub(self.issued.as_millis()) > lifetime_ms
     }
 }
 

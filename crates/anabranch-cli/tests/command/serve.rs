@@ -7,7 +7,12 @@ use std::process::Child;
 use crate::support::{Home, finish, interrupt};
 
 fn start(home: &Home) -> (Child, String) {
-    let mut child = home.spawn(&["serve", "--data", "data", "--port", "0", "--create", "s:2"]);
+    start_with(home, &[], &[])
+}
+
+fn start_with(home: &Home, options: &[&str], variables: &[(&str, &str)]) -> (Child, String) {
+    let arguments = ["serve", "--data", "data", "--port", "0", "--create", "s:2"];
+    let mut child = home.spawn_with(&[&arguments, options].concat(), variables);
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let address = line.trim().strip_prefix("http://").map(str::to_owned);
@@ -67,6 +72,55 @@ fn a_server_that_is_killed_again_and_again_loses_nothing_that_it_acknowledged() 
     interrupt(&child);
     let done = finish(child);
     assert!(done.is_code(0), "{done:?}");
+}
+
+#[test]
+fn a_second_server_of_a_directory_is_refused() {
+    let home = Home::new();
+    let (child, address) = start(&home);
+    let done = home.run(&["serve", "--data", "data", "--port", "0"]);
+    assert!(done.is_code(3) && done.stderr.contains("data is locked elsewhere"), "{done:?}");
+    put(&address, 0);
+    interrupt(&child);
+    assert!(finish(child).is_code(0));
+}
+
+#[test]
+fn who_may_ask_is_told_by_options_or_by_the_environment() {
+    let home = Home::new();
+    let others = "AKIDEXAMPLE:secret,AKIDOTHER:secret";
+    for (options, variables, refusal) in [
+        (vec!["--credentials", "AKIDEXAMPLE:secret"], vec![], "UnrecognizedClientException"),
+        (vec![], vec![("ANABRANCH_CREDENTIALS", others)], "UnrecognizedClientException"),
+        // Known, but its signature is a made-up one.
+        (
+            vec!["--credentials", "AKIDEXAMPLE:secret", "--credentials", "me:se:cret"],
+            vec![],
+            "InvalidSignatureException",
+        ),
+    ] {
+        let (child, address) = start_with(&home, &options, &variables);
+        let answer = call(&address, "ListStreams", "{}");
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains(refusal), "{options:?} {answer}");
+        interrupt(&child);
+        assert!(finish(child).is_code(0));
+    }
+    for wrong in ["hidden", "hidden:", ":hidden"] {
+        let done =
+            finish(home.spawn_with(&["serve", "--data", "d", "--port", "0"], &[("ANABRANCH_CREDENTIALS", wrong)]));
+        assert!(done.is_code(2) && done.stderr.contains("a colon"), "{done:?}");
+        assert!(!done.stderr.contains("hidden"), "{done:?}");
+    }
+}
+
+#[test]
+fn transitions_and_iterators_take_the_time_that_they_are_told() {
+    let home = Home::new();
+    let hour = "3600000";
+    let (child, address) = start_with(&home, &["--transition-delay", hour, "--iterator-lifetime", "0"], &[]);
+    assert!(call(&address, "DescribeStream", r#"{"StreamName": "s"}"#).contains("CREATING"));
+    interrupt(&child);
+    assert!(finish(child).is_code(0));
 }
 
 #[test]

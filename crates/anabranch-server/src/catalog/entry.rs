@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anabranch::{Error, Quotas, ShardId, ShardSummary, Store, Stream};
+use anabranch::{Capacity, CapacityPolicy, Error, Quotas, ShardId, ShardSummary, Store, Stream, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
 use super::Common;
-use super::settings::{Settings, SettingsDirectory};
+use super::settings::{ConsumerSettings, Mode, Settings, SettingsDirectory};
+use super::status::{Status, Transition};
 use crate::arn;
+use crate::distribution::{Distribution, Spread};
 use crate::errors::{Fault, FaultKind};
 use crate::sequence::{ShardNumbers, second};
 use crate::subscription::Subscribers;
@@ -21,7 +23,10 @@ pub(crate) struct Entry {
     pub(crate) account: String,
     pub(crate) arn: String,
     pub(crate) subscribers: Subscribers,
+    spread: Spread,
     enforce_limits: bool,
+    on_demand: CapacityPolicy,
+    transition: Transition,
     store: Store,
     directory: Arc<SettingsDirectory>,
     /// What is in force; or why its file cannot be read.
@@ -49,7 +54,10 @@ impl Entry {
             account: account.to_owned(),
             arn: arn::of_stream(region, account, name),
             subscribers: Subscribers::default(),
+            spread: Spread::default(),
             enforce_limits: common.enforce_limits,
+            on_demand: common.on_demand,
+            transition: Transition::new(common.transition_delay),
             store: store.clone(),
             directory: Arc::clone(directory),
             settings: RwLock::new(settings),
@@ -75,8 +83,28 @@ impl Entry {
             stream.set_quotas(Quotas::kinesis());
         }
         self.note_shards(&stream)?;
+        self.follow_mode(&stream)?;
         *place = Some(stream.clone());
         Ok(stream)
+    }
+
+    /// Who changes the number of shards depends on the mode: clients, or the load. Those that are open when a stream comes to be on demand are kept.
+    pub(crate) fn follow_mode(&self, stream: &Stream) -> Result<(), Fault> {
+        let capacity = match self.settings()?.mode {
+            Mode::Provisioned => None,
+            Mode::OnDemand => {
+                let open = u32::try_from(stream.open_shards().len()).unwrap_or(u32::MAX);
+                let CapacityPolicy { min_shards, max_shards, .. } = self.on_demand;
+                let policy = self.on_demand.min_shards(min_shards.min(open)).max_shards(max_shards.max(open));
+                Some(Capacity::OnDemand(policy))
+            }
+        };
+        stream.set_capacity(capacity).map_err(|error| self.fault(error))
+    }
+
+    pub(super) fn rebalance(&self) -> anabranch::Result<()> {
+        let stream = self.stream.read().clone().filter(|_| !self.is_gone());
+        stream.map_or(Ok(()), |stream| stream.rebalance().map(drop))
     }
 
     pub(crate) fn close(&self) -> anabranch::Result<()> {
@@ -87,10 +115,18 @@ impl Entry {
         self.settings.read().clone().map_err(|reason| Fault::new(FaultKind::InternalFailure, reason))
     }
 
+    /// What chooses the shards of records, where their keys do not.
+    pub(crate) fn spread(&self) -> Option<&Spread> {
+        self.settings().is_ok_and(|settings| settings.distribution == Distribution::Auto).then_some(&self.spread)
+    }
+
     /// Deletes the stream and its settings. A stream with consumers is deleted only if they may go with it.
     ///
     /// After a failure it is there, and can be deleted again; what is gone of it already is no fault then.
     pub(super) fn delete(&self, takes_consumers: bool) -> Result<(), Fault> {
+        if self.transition.takes_time() {
+            let _ = self.stream(); // for those who look at it meanwhile
+        }
         let outcome = {
             let _changing = self.changing.lock(); // nobody registers a consumer, or writes settings, from here on
             self.check_consumers(takes_consumers)?;
@@ -99,7 +135,7 @@ impl Entry {
         if outcome.is_err() && !self.is_gone() {
             // It may be closed: whoever comes next opens it again, and those who read it subscribe again.
             drop(self.stream.write().take());
-            self.subscribers.end_all();
+            self.subscribers.end_all(&Fault::new(FaultKind::InternalFailure, "The stream could not be deleted."));
         }
         outcome
     }
@@ -124,6 +160,44 @@ impl Entry {
         self.directory.remove(&self.name).map_err(Fault::internal)
     }
 
+    pub(crate) fn status(&self, now: Timestamp) -> Status {
+        self.transition.status(now)
+    }
+
+    /// Lets it look for a while as if this were not done yet.
+    pub(crate) fn begin(&self, status: Status, now: Timestamp) {
+        self.transition.begin(status, now);
+    }
+
+    /// Changes wait for the one before.
+    pub(crate) fn check_active(&self, now: Timestamp) -> Result<(), Fault> {
+        self.check_status(now, |status| status == Status::Active)
+    }
+
+    /// Refuses what its status does not allow.
+    pub(crate) fn check_status(&self, now: Timestamp, allows: fn(Status) -> bool) -> Result<(), Fault> {
+        let status = self.status(now);
+        if allows(status) {
+            return Ok(());
+        }
+        Err(Fault::in_use(format!(
+            "Stream {} under account {} not ACTIVE, instead in state {}",
+            self.name,
+            self.account,
+            status.name()
+        )))
+    }
+
+    /// A stream that is being made, or deleted, has no records for anybody.
+    pub(crate) fn check_serves(&self, now: Timestamp) -> Result<(), Fault> {
+        if self.status(now).serves() { Ok(()) } else { Err(self.not_found()) }
+    }
+
+    pub(crate) fn consumer_status(&self, consumer: &ConsumerSettings, now: Timestamp) -> Status {
+        let created = Timestamp::from_millis(consumer.created_ms);
+        if self.transition.lasts(created, now) { Status::Creating } else { Status::Active }
+    }
+
     /// Whether it was deleted; its name may be another stream's by now.
     pub(crate) fn is_gone(&self) -> bool {
         self.is_gone.load(Ordering::SeqCst)
@@ -133,7 +207,7 @@ impl Entry {
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Settings) -> Result<T, Fault>) -> Result<T, Fault> {
         let _changing = self.changing.lock();
         if self.is_gone() {
-            return Err(Fault::stream_not_found(&self.name, &self.account));
+            return Err(self.not_found());
         }
         let before = self.settings()?;
         let mut settings = Settings::clone(&before);
@@ -170,7 +244,7 @@ impl Entry {
     fn note_shards(&self, stream: &Stream) -> Result<(), Fault> {
         self.change(|settings| {
             let shards = stream.shards();
-            settings.births = births(&settings.births, &shards);
+            settings.births = births(&settings.births, &shards, second(settings.created()));
             settings.open_shards = u32::try_from(stream.open_shards().len()).unwrap_or(u32::MAX);
             Ok(())
         })
@@ -179,13 +253,24 @@ impl Entry {
     /// What to answer to a refusal of the library that the operation did not expect.
     pub(crate) fn fault(&self, error: Error) -> Fault {
         match error {
-            Error::Closed | Error::StreamNotFound(_) => Fault::stream_not_found(&self.name, &self.account),
+            Error::Closed | Error::StreamNotFound(_) => self.not_found(),
             Error::ShardNotFound(shard_id) => self.no_shard(shard_id),
             Error::ThroughputExceeded { shard_id, .. } => {
                 Fault::new(FaultKind::ProvisionedThroughputExceeded, self.rate_exceeded(shard_id))
             }
             other => Fault::internal(other),
         }
+    }
+
+    pub(crate) fn not_found(&self) -> Fault {
+        Fault::stream_not_found(&self.name, &self.account)
+    }
+
+    pub(crate) fn no_consumer(&self, name: &str) -> Fault {
+        Fault::not_found(format!(
+            "Consumer {name} of stream {} under account {} not found.",
+            self.name, self.account
+        ))
     }
 
     pub(crate) fn rate_exceeded(&self, shard_id: ShardId) -> String {
@@ -207,16 +292,16 @@ impl Entry {
     }
 }
 
-/// In which second each listed shard was made, as its sequence numbers say. The service makes children in the second after their parents were closed. Here several
+/// In which second each listed shard was made, as its sequence numbers say: none is earlier than its stream. The service makes children in the second after their parents were closed. Here several
 /// generations can come in one second, and clocks go back: a child is later than its parents in any case, so that its numbers are greater.
-fn births(known: &BTreeMap<u32, u64>, shards: &[ShardSummary]) -> BTreeMap<u32, u64> {
+fn births(known: &BTreeMap<u32, u64>, shards: &[ShardSummary], created: u64) -> BTreeMap<u32, u64> {
     let mut births: BTreeMap<u32, u64> = known.clone();
     for shard in shards {
         let id = shard.shard_id.get();
         if births.contains_key(&id) {
             continue;
         }
-        let opened = second(shard.opened);
+        let opened = second(shard.opened).max(created);
         let of_parents = shard.parents.iter().filter_map(|parent| births.get(&parent.get()).copied());
         let born = if shard.parents.is_empty() { opened } else { of_parents.fold(opened, u64::max) + 1 };
         births.insert(id, born);

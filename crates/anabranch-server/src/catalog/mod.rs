@@ -3,6 +3,8 @@
 //! ```text
 //! DATA/ACCOUNT/REGION/streams/NAME/...      a stream of the library
 //! DATA/ACCOUNT/REGION/settings/NAME.json    what the service knows of a stream and the library does not
+//! DATA/ACCOUNT/REGION/account.json          what it knows of the account there beside its streams
+//! DATA/LOCK                                 held by the one server of the directory
 //! ```
 //!
 //! A *territory* is an account in a region; it is opened when somebody first asks for it, and a stream when somebody first asks for that, so that starting costs
@@ -11,25 +13,36 @@
 //! A stream is there if the library has it. Its settings are written before it is made and removed after it is gone, each in one step that is durable, so that
 //! whatever a crash leaves is either whole or settings without a stream, which are removed. A stream whose settings were lost is given new ones: its records are worth more.
 
+mod account;
+mod document;
 mod entry;
 mod settings;
+mod status;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use anabranch::storage::Storage;
-use anabranch::{Clock, Durability, Limits, PartitionHash, Store, Stream};
+use anabranch::storage::{LockGuard, Storage};
+use anabranch::{CapacityPolicy, Clock, Durability, Error, Limits, PartitionHash, Store, Stream, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
+pub(crate) use account::{AccountFile, Commitment, CommitmentStatus};
 pub(crate) use entry::Entry;
 pub(crate) use settings::{ConsumerSettings, Mode, Settings};
+pub(crate) use status::Status;
 
 use crate::OpenError;
 use crate::errors::Fault;
-use crate::limits::{MAX_DATA_BYTES, MAX_PUT_BYTES, MAX_PUT_RECORDS, MAX_TERRITORIES, ON_DEMAND_STREAMS};
+use crate::limits::{
+    MAX_CREATING_STREAMS, MAX_DATA_BYTES, MAX_PUT_BYTES, MAX_PUT_RECORDS, MAX_TERRITORIES, ON_DEMAND_STREAMS,
+};
 use settings::SettingsDirectory;
+
+/// Locked by the server of a directory.
+const LOCK_FILE: &str = "LOCK";
 
 /// What the streams of a server have in common.
 #[derive(Debug, Clone)]
@@ -39,6 +52,8 @@ pub(crate) struct Common {
     pub(crate) durability: Durability,
     pub(crate) enforce_limits: bool,
     pub(crate) shard_limit: u32,
+    pub(crate) on_demand: CapacityPolicy,
+    pub(crate) transition_delay: Duration,
 }
 
 /// All accounts and regions.
@@ -46,6 +61,8 @@ pub(crate) struct Common {
 pub(crate) struct Catalog {
     path: PathBuf,
     common: Common,
+    /// Two servers would replace each other's settings.
+    _lock: Box<dyn LockGuard>,
     territories: Mutex<BTreeMap<(String, String), Arc<Territory>>>,
 }
 
@@ -57,6 +74,7 @@ pub(crate) struct Territory {
     common: Common,
     store: Store,
     settings: Arc<SettingsDirectory>,
+    pub(crate) account_file: AccountFile,
     streams: RwLock<BTreeMap<String, Arc<Entry>>>,
     /// Held while a stream is made or deleted, and while shards are counted and added.
     changes: Mutex<()>,
@@ -65,7 +83,10 @@ pub(crate) struct Territory {
 impl Catalog {
     pub(crate) fn open(path: PathBuf, common: Common) -> Result<Self, OpenError> {
         drop(Store::builder().storage(Arc::clone(&common.storage)).background(false).open(&path)?); // makes the directory
-        Ok(Self { path, common, territories: Mutex::default() })
+        let file = path.join(LOCK_FILE);
+        let lock = common.storage.lock(&file).map_err(OpenError::io(&file))?;
+        let lock = lock.ok_or_else(|| Error::Locked(path.clone()))?;
+        Ok(Self { path, common, _lock: lock, territories: Mutex::default() })
     }
 
     /// The streams of an account in a region; nothing where there never were any.
@@ -111,6 +132,16 @@ impl Catalog {
         Ok(territory)
     }
 
+    /// Splits and merges the shards of the open streams on demand as their load asks for.
+    pub(crate) fn rebalance(&self) -> anabranch::Result<()> {
+        let territories: Vec<_> = self.territories.lock().values().cloned().collect();
+        let mut outcome = Ok(());
+        for entry in territories.iter().flat_map(|territory| territory.entries()) {
+            outcome = outcome.and(entry.rebalance()); // all are tried
+        }
+        outcome
+    }
+
     /// Makes everything durable and ends all writing.
     pub(crate) fn close(&self) -> anabranch::Result<()> {
         let territories = std::mem::take(&mut *self.territories.lock());
@@ -131,6 +162,7 @@ impl Territory {
             common: common.clone(),
             store: store.open(path.join("streams"))?,
             settings: Arc::new(SettingsDirectory::open(Arc::clone(&common.storage), path.join("settings"))?),
+            account_file: AccountFile::new(Arc::clone(&common.storage), path.join("account.json")),
             streams: RwLock::default(),
             changes: Mutex::default(),
         };
@@ -171,16 +203,22 @@ impl Territory {
     }
 
     pub(crate) fn stream(&self, name: &str) -> Option<Arc<Entry>> {
-        self.streams.read().get(name).cloned()
+        self.streams.read().get(name).filter(|entry| self.is_shown(entry)).cloned()
     }
 
     /// All streams, by name.
     pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
-        self.streams.read().values().cloned().collect()
+        self.streams.read().values().filter(|entry| self.is_shown(entry)).cloned().collect()
     }
 
-    /// Makes a stream: it is there, durably and with its settings, when this returns, or not at all.
-    pub(crate) fn create(&self, name: &str, settings: &Settings, shards: u32) -> Result<(), Fault> {
+    /// A stream that was deleted is shown for as long as its deletion is said to last.
+    fn is_shown(&self, entry: &Entry) -> bool {
+        !entry.is_gone() || entry.status(self.common.clock.now()) == Status::Deleting
+    }
+
+    /// Makes a stream: it is there, durably and with its settings, when this returns, or not at all. What was made earlier under this name has another
+    /// creation time, to the second.
+    pub(crate) fn create(&self, name: &str, mut settings: Settings, shards: u32) -> Result<(), Fault> {
         let _changes = self.changes.lock();
         if self.stream(name).is_some() {
             return Err(Fault::in_use(format!("Stream {name} under account {} already exists.", self.account)));
@@ -192,11 +230,15 @@ impl Territory {
             )));
         }
         self.check_room(settings.mode, shards)?;
-        self.settings.write(name, settings).map_err(Fault::internal)?;
-        let entry = Arc::new(self.entry(name, Ok(Arc::new(settings.clone()))));
+        let now = self.common.clock.now();
+        self.check_creating(now)?;
+        settings.raise_created(self.account_file.next_stream_second(settings.created())?);
+        self.settings.write(name, &settings).map_err(Fault::internal)?;
+        let entry = Arc::new(self.entry(name, Ok(Arc::new(settings))));
         let made = self.make(name, shards).map_err(Fault::internal).and_then(|()| entry.stream());
         // What cannot be undone is a stream like others, so that it can be deleted; its name would be lost otherwise.
         if made.is_ok() || (entry.delete(true).is_err() && !entry.is_gone()) {
+            entry.begin(Status::Creating, now);
             self.streams.write().insert(name.to_owned(), entry);
         }
         made.map(drop)
@@ -228,6 +270,17 @@ impl Territory {
         }
     }
 
+    fn check_creating(&self, now: Timestamp) -> Result<(), Fault> {
+        let creating = self.entries().iter().filter(|entry| entry.status(now) == Status::Creating).count();
+        if creating < MAX_CREATING_STREAMS {
+            return Ok(());
+        }
+        Err(Fault::limit(format!(
+            "This request would exceed the limit of {MAX_CREATING_STREAMS} streams in state CREATING for the account {} in {}.",
+            self.account, self.region
+        )))
+    }
+
     /// Refuses what would take the account over its limit of open shards.
     pub(crate) fn check_shards(&self, more: u32) -> Result<(), Fault> {
         let (open, limit) = (self.open_shards(), self.common.shard_limit);
@@ -252,7 +305,8 @@ impl Territory {
     }
 
     fn of_mode(&self, mode: Mode) -> impl Iterator<Item = Arc<Settings>> {
-        let settings = self.entries().into_iter().filter_map(|entry| entry.settings().ok());
+        let present = self.entries().into_iter().filter(|entry| !entry.is_gone());
+        let settings = present.filter_map(|entry| entry.settings().ok());
         settings.filter(move |settings| settings.mode == mode)
     }
 
@@ -266,19 +320,21 @@ impl Territory {
     pub(crate) fn delete(&self, entry: &Arc<Entry>, takes_consumers: bool) -> Result<(), Fault> {
         let _changes = self.changes.lock();
         if !self.stream(&entry.name).is_some_and(|present| Arc::ptr_eq(&present, entry)) {
-            return Err(Fault::stream_not_found(&entry.name, &entry.account));
+            return Err(entry.not_found());
         }
         let outcome = entry.delete(takes_consumers);
         if entry.is_gone() {
-            self.streams.write().remove(&entry.name); // settings that could not be removed are replaced by the next ones
+            entry.begin(Status::Deleting, self.common.clock.now());
         }
+        // Also those whose deletion was shown for long enough. Settings that could not be removed are replaced by the next ones.
+        self.streams.write().retain(|_, entry| self.is_shown(entry));
         outcome
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use anabranch::{DiskFault, ManualClock, SimulatedDisk, Timestamp};
+    use anabranch::{DiskFault, ManualClock, SimulatedDisk};
 
     use super::*;
     use crate::errors::FaultKind;
@@ -290,12 +346,14 @@ mod tests {
             durability: Durability::Synced,
             enforce_limits: false,
             shard_limit: 100,
+            on_demand: CapacityPolicy::default(),
+            transition_delay: Duration::ZERO,
         };
         Catalog::open("/data".into(), common).unwrap().make_territory("000000000000", "us-east-1").unwrap()
     }
 
     fn create(territory: &Territory) -> Result<Arc<Entry>, Fault> {
-        territory.create("s", &Settings::new(Timestamp::from_millis(0), Mode::Provisioned), 1)?;
+        territory.create("s", Settings::new(Timestamp::from_millis(0), Mode::Provisioned), 1)?;
         Ok(territory.stream("s").unwrap())
     }
 

@@ -2,22 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anabranch::Timestamp;
-use anabranch::storage::{Access, Storage};
+use anabranch::storage::Storage;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::document::{self, VERSION, Versioned};
 use crate::OpenError;
-use crate::limits::{DEFAULT_RECORD_KIB, MAX_SETTINGS_BYTES};
+use crate::distribution::Distribution;
+use crate::limits::DEFAULT_RECORD_KIB;
 
-/// The version of the document. A later one is refused: what is not understood must not be lost at the next change.
-const VERSION: u32 = 1;
 const EXTENSION: &str = ".json";
-/// Under this name a document is written before it gets its own.
-const TEMPORARY: &str = "~new";
 
 /// Who decides how many shards there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,9 +43,9 @@ pub(crate) struct Settings {
     pub(crate) shard_level_metrics: BTreeSet<String>,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) policy: Option<String>,
+    #[serde(default)]
+    pub(crate) distribution: Distribution,
     pub(crate) consumers: Vec<ConsumerSettings>,
-    /// The last second that went into a consumer's ARN: none is used twice.
-    pub(crate) last_consumer_second: i64,
 }
 
 /// A consumer with a throughput of its own.
@@ -76,8 +74,8 @@ impl Settings {
             shard_level_metrics: BTreeSet::new(),
             tags: BTreeMap::new(),
             policy: None,
+            distribution: Distribution::default(),
             consumers: Vec::new(),
-            last_consumer_second: 0,
         }
     }
 
@@ -85,8 +83,20 @@ impl Settings {
         Timestamp::from_millis(self.created_ms)
     }
 
+    /// Makes the creation time no earlier than this second.
+    pub(super) fn raise_created(&mut self, second: u64) {
+        let least = i64::try_from(second).unwrap_or(i64::MAX).saturating_mul(1_000);
+        self.created_ms = self.created_ms.max(least);
+    }
+
     pub(crate) fn max_record_bytes(&self) -> usize {
         self.max_record_kib as usize * 1_024
+    }
+}
+
+impl Versioned for Settings {
+    fn version(&self) -> u32 {
+        self.version
     }
 }
 
@@ -118,69 +128,20 @@ impl SettingsDirectory {
     }
 
     pub(super) fn read(&self, name: &str) -> Result<Option<Settings>, OpenError> {
-        let path = self.file(name);
-        let bytes = match self.read_file(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(OpenError::io(&path)(error)),
-        };
-        let damaged = |reason: String| OpenError::Damaged { path: path.clone(), reason };
-        let settings: Settings = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        match settings.version {
-            VERSION => Ok(Some(settings)),
-            other => Err(damaged(format!("version {other}; this release knows version {VERSION}"))),
-        }
+        document::read(self.storage.as_ref(), &self.file(name))
     }
 
-    fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let file = self.storage.open_file(path, Access::Read)?;
-        let length = file.len()?;
-        if length > MAX_SETTINGS_BYTES {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{length} bytes are too many")));
-        }
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-        let mut done = 0;
-        while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match file.read_at(rest, done as u64)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                read => done += read,
-            }
-        }
-        Ok(bytes)
-    }
-
-    /// Replaces the settings of a stream: durable when this returns, and after any crash the old ones or the new.
+    /// Replaces the settings of a stream: durable when this returns.
     pub(super) fn write(&self, name: &str, settings: &Settings) -> Result<(), OpenError> {
-        let path = self.file(name);
-        let bytes = serde_json::to_vec_pretty(settings).map_err(|error| OpenError::io(&path)(error.into()))?;
         let _writing = self.writing.lock();
-        self.replace(&path, &bytes).map_err(OpenError::io(&path))
-    }
-
-    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let temporary = self.path.join(TEMPORARY);
-        remove_if_there(self.storage.as_ref(), &temporary)?;
-        let file = self.storage.create_file(&temporary)?;
-        file.write_at(bytes, 0)?;
-        file.sync()?;
-        self.storage.rename(&temporary, path)?;
-        self.storage.sync_dir(&self.path)
+        document::write(self.storage.as_ref(), &self.file(name), settings)
     }
 
     pub(super) fn remove(&self, name: &str) -> Result<(), OpenError> {
-        let path = self.file(name);
-        remove_if_there(self.storage.as_ref(), &path).map_err(OpenError::io(&path))?;
-        self.storage.sync_dir(&self.path).map_err(OpenError::io(&self.path))
+        document::remove(self.storage.as_ref(), &self.file(name))
     }
 
     fn file(&self, name: &str) -> PathBuf {
         self.path.join(format!("{name}{EXTENSION}"))
-    }
-}
-
-fn remove_if_there(storage: &dyn Storage, path: &Path) -> io::Result<()> {
-    match storage.remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }

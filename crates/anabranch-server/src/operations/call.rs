@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::catalog::{Catalog, Entry, Territory};
 use crate::errors::Fault;
+use crate::service::ServiceOptions;
 use crate::subscription::Subscription;
 use crate::wire::Format;
 
@@ -14,7 +15,7 @@ use crate::wire::Format;
 #[derive(Debug)]
 pub(crate) struct Call<'c> {
     pub(crate) catalog: &'c Catalog,
-    pub(crate) shard_limit: u32,
+    pub(crate) options: &'c ServiceOptions,
     pub(crate) account: String,
     pub(crate) region: String,
     pub(crate) format: Format,

@@ -1,16 +1,17 @@
 //! Consumers with a throughput of their own: `RegisterStreamConsumer`, `DeregisterStreamConsumer`, `DescribeStreamConsumer`, `ListStreamConsumers`.
 
+use std::collections::BTreeMap;
+
 use anabranch::Timestamp;
 use serde::Serialize;
 
 use super::describe::after_token;
-use super::tags::check_tags;
+use super::tags::{add_tags, check_tags};
 use super::target::{ConsumerTarget, StreamTarget, consumer_arn};
 use super::{Call, Reply};
-use crate::catalog::{ConsumerSettings, Entry};
+use crate::catalog::{AccountFile, ConsumerSettings, Entry, Mode, Settings, Status};
 use crate::errors::Fault;
-use crate::limits::{DEFAULT_PAGE, MAX_CONSUMERS};
-use crate::sequence::second;
+use crate::limits::{DEFAULT_PAGE, MAX_ADVANTAGE_CONSUMERS, MAX_CONSUMERS, MAX_CREATING_CONSUMERS};
 use crate::token::{self, Purpose};
 use crate::validate::Validator;
 use crate::wire::{Fields, Time};
@@ -21,14 +22,14 @@ struct ConsumerShape {
     consumer_name: String,
     #[serde(rename = "ConsumerARN")]
     consumer_arn: String,
-    consumer_status: &'static str,
+    consumer_status: Status,
     consumer_creation_timestamp: Time,
     #[serde(rename = "StreamARN", skip_serializing_if = "Option::is_none")]
     stream_arn: Option<String>,
 }
 
 impl ConsumerShape {
-    fn new(entry: &Entry, consumer: &ConsumerSettings, status: &'static str) -> Self {
+    fn new(entry: &Entry, consumer: &ConsumerSettings, status: Status) -> Self {
         Self {
             consumer_name: consumer.name.clone(),
             consumer_arn: consumer_arn(entry, consumer),
@@ -57,7 +58,11 @@ pub(super) fn register(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply,
     check.finish()?;
 
     let entry = target.find(call)?;
+    entry.check_status(call.now, Status::serves)?;
     let name = name.as_deref().unwrap_or_default();
+    let mut tags_added = BTreeMap::new();
+    add_tags(&mut tags_added, tags, &format!("consumer {name} of stream {}", entry.name))?;
+    let account = &call.own_territory()?.account_file;
     let consumer = entry.change(|settings| {
         if settings.consumers.iter().any(|consumer| consumer.name == name) {
             return Err(Fault::in_use(format!(
@@ -65,26 +70,38 @@ pub(super) fn register(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply,
                 entry.name, entry.account
             )));
         }
-        if settings.consumers.len() >= MAX_CONSUMERS {
+        let is_creating =
+            |consumer: &&ConsumerSettings| entry.consumer_status(consumer, call.now) == Status::Creating;
+        if settings.consumers.iter().filter(is_creating).count() >= MAX_CREATING_CONSUMERS {
             return Err(Fault::limit(format!(
-                "Stream {} under account {} has {MAX_CONSUMERS} consumers already.",
+                "Stream {} under account {} has {MAX_CREATING_CONSUMERS} consumers in state CREATING.",
                 entry.name, entry.account
             )));
         }
-        let now = i64::try_from(second(call.now)).unwrap_or(i64::MAX);
-        settings.last_consumer_second = now.max(settings.last_consumer_second.saturating_add(1));
+        let most = max_consumers(settings, account, call.now)?;
+        if settings.consumers.len() >= most {
+            return Err(Fault::limit(format!(
+                "Stream {} under account {} has {most} consumers already.",
+                entry.name, entry.account
+            )));
+        }
         let consumer = ConsumerSettings {
             name: name.to_owned(),
-            arn_second: settings.last_consumer_second,
+            arn_second: i64::try_from(account.next_consumer_second(call.now)?).unwrap_or(i64::MAX),
             created_ms: call.now.as_millis(),
-            tags: tags.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect(),
+            tags: tags_added,
             policy: None,
         };
         settings.consumers.push(consumer.clone());
         Ok(consumer)
     })?;
-    // It is active at once; clients expect to be told that it is being made.
-    call.answer(&Registered { consumer: ConsumerShape::new(&entry, &consumer, "CREATING") })
+    // It can be active at once; clients expect to be told that it is being made.
+    call.answer(&Registered { consumer: ConsumerShape::new(&entry, &consumer, Status::Creating) })
+}
+
+fn max_consumers(settings: &Settings, account: &AccountFile, now: Timestamp) -> Result<usize, Fault> {
+    let is_advantage = settings.mode == Mode::OnDemand && account.read()?.commitment.is_on(now);
+    Ok(if is_advantage { MAX_ADVANTAGE_CONSUMERS } else { MAX_CONSUMERS })
 }
 
 pub(super) fn deregister(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
@@ -98,7 +115,7 @@ pub(super) fn deregister(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Repl
         settings.consumers.retain(|other| other.arn_second != consumer.arn_second);
         Ok(())
     })?;
-    entry.subscribers.end_those_of(consumer.arn_second);
+    entry.subscribers.end_those_of(consumer.arn_second, &entry.no_consumer(&consumer.name));
     Ok(Reply::Empty)
 }
 
@@ -115,7 +132,7 @@ pub(super) fn describe(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply,
     check.finish()?;
 
     let (entry, consumer) = target.find(call)?;
-    let shape = ConsumerShape::new(&entry, &consumer, "ACTIVE");
+    let shape = ConsumerShape::new(&entry, &consumer, entry.consumer_status(&consumer, call.now));
     call.answer(&Described {
         consumer_description: ConsumerShape { stream_arn: Some(entry.arn.clone()), ..shape },
     })
@@ -148,8 +165,11 @@ pub(super) fn list(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fau
     let has_more = consumers.len() > most;
     consumers.truncate(most);
     let last = consumers.last().filter(|_| has_more);
+    let shape = |consumer: &ConsumerSettings| {
+        ConsumerShape::new(&entry, consumer, entry.consumer_status(consumer, call.now))
+    };
     call.answer(&Listed {
         next_token: last.map(|last| token::seal(Purpose::Consumers, call.now, last.name.as_bytes())),
-        consumers: consumers.iter().map(|consumer| ConsumerShape::new(&entry, consumer, "ACTIVE")).collect(),
+        consumers: consumers.iter().map(shape).collect(),
     })
 }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use anabranch::{ShardSummary, Timestamp};
 use serde::Serialize;
 
 use super::shapes::{ShardShape, listed_shards};
 use super::target::StreamTarget;
 use super::{Call, Reply};
-use crate::catalog::{Entry, Mode, Settings};
+use crate::catalog::{Entry, Mode, Settings, Status};
+use crate::distribution::Distribution;
 use crate::errors::{Fault, FaultKind};
-use crate::limits::{DEFAULT_PAGE, ON_DEMAND_STREAMS};
+use crate::limits::{DEFAULT_PAGE, ON_DEMAND_STREAMS, TOKEN_LIFETIME_MS};
 use crate::token::{self, Purpose};
 use crate::validate::Validator;
 use crate::wire::{Fields, Time};
@@ -42,7 +44,7 @@ struct StreamShape {
     stream_name: String,
     #[serde(rename = "StreamARN")]
     stream_arn: String,
-    stream_status: &'static str,
+    stream_status: Status,
     stream_mode_details: ModeShape,
     retention_period_hours: u64,
     stream_creation_timestamp: Time,
@@ -53,11 +55,11 @@ struct StreamShape {
 }
 
 impl StreamShape {
-    fn new(entry: &Entry, settings: &Settings) -> Result<Self, Fault> {
+    fn new(entry: &Entry, settings: &Settings, now: Timestamp) -> Result<Self, Fault> {
         Ok(Self {
             stream_name: entry.name.clone(),
             stream_arn: entry.arn.clone(),
-            stream_status: "ACTIVE",
+            stream_status: entry.status(now),
             stream_mode_details: ModeShape { stream_mode: settings.mode },
             retention_period_hours: super::retention::hours(&entry.stream()?),
             stream_creation_timestamp: Time(settings.created()),
@@ -98,17 +100,23 @@ pub(super) fn describe_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result
     let settings = entry.settings()?;
     let after = after.map(|after| entry.shard(&after)).transpose()?;
     let most = page(limit);
-    let mut shards = listed_shards(&entry.stream()?, call.now);
+    let mut shards = visible_shards(&entry, call.now)?;
     shards.retain(|shard| after.is_none_or(|after| shard.shard_id > after));
     let has_more_shards = shards.len() > most;
     let shapes = shards.iter().take(most).map(|shard| ShardShape::new(&entry, shard));
     call.answer(&Described {
         stream_description: Description {
-            stream: StreamShape::new(&entry, &settings)?,
+            stream: StreamShape::new(&entry, &settings, call.now)?,
             shards: shapes.collect::<Result<_, _>>()?,
             has_more_shards,
         },
     })
+}
+
+/// A stream that is being made shows no shards.
+fn visible_shards(entry: &Entry, now: Timestamp) -> Result<Vec<ShardSummary>, Fault> {
+    let stream = entry.stream()?;
+    Ok(if entry.status(now) == Status::Creating { Vec::new() } else { listed_shards(&stream, now) })
 }
 
 /// What is asked for, but not more than a page.
@@ -133,6 +141,9 @@ struct Summary {
     max_record_size: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     warm_throughput: Option<WarmThroughputShape>,
+    /// Told of streams on demand only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record_distribution_strategy: Option<Distribution>,
 }
 
 pub(super) fn describe_stream_summary(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
@@ -147,11 +158,15 @@ pub(super) fn describe_stream_summary(call: &Call<'_>, mut fields: Fields<'_>) -
         settings.warm_throughput_mibps.map(|value| WarmThroughputShape { target: value, current: value });
     call.answer(&Summarized {
         stream_description_summary: Summary {
-            stream: StreamShape::new(&entry, &settings)?,
-            open_shard_count: entry.stream()?.open_shards().len(),
+            stream: StreamShape::new(&entry, &settings, call.now)?,
+            open_shard_count: visible_shards(&entry, call.now)?
+                .iter()
+                .filter(|shard| shard.closed.is_none())
+                .count(),
             consumer_count: settings.consumers.len(),
             max_record_size: settings.max_record_kib,
             warm_throughput,
+            record_distribution_strategy: (settings.mode == Mode::OnDemand).then_some(settings.distribution),
         },
     })
 }
@@ -173,7 +188,7 @@ struct StreamSummaryShape {
     stream_name: String,
     #[serde(rename = "StreamARN")]
     stream_arn: String,
-    stream_status: &'static str,
+    stream_status: Status,
     stream_mode_details: ModeShape,
     stream_creation_timestamp: Time,
 }
@@ -203,7 +218,7 @@ pub(super) fn list_streams(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Re
     let stream_summaries = summaries.map(|(entry, settings)| StreamSummaryShape {
         stream_name: entry.name.clone(),
         stream_arn: entry.arn.clone(),
-        stream_status: "ACTIVE",
+        stream_status: entry.status(call.now),
         stream_mode_details: ModeShape { stream_mode: settings.mode },
         stream_creation_timestamp: Time(settings.created()),
     });
@@ -218,7 +233,7 @@ pub(super) fn list_streams(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Re
 /// The name that a page ended with.
 pub(super) fn after_token(call: &Call<'_>, purpose: Purpose, text: &str) -> Result<String, Fault> {
     let opened = token::open(purpose, text).ok_or_else(|| Fault::invalid("Invalid NextToken."))?;
-    if opened.is_expired(call.now) {
+    if opened.is_expired(call.now, TOKEN_LIFETIME_MS) {
         return Err(Fault::new(FaultKind::ExpiredNextToken, "NextToken expired."));
     }
     String::from_utf8(opened.payload).map_err(|_| Fault::invalid("Invalid NextToken."))
@@ -236,7 +251,7 @@ struct LimitsAnswer {
 pub(super) fn describe_limits(call: &Call<'_>, _: Fields<'_>) -> Result<Reply, Fault> {
     let territory = call.territory()?;
     call.answer(&LimitsAnswer {
-        shard_limit: call.shard_limit,
+        shard_limit: call.options.shard_limit,
         open_shard_count: territory.as_ref().map_or(0, |territory| territory.open_shards()),
         on_demand_stream_count: territory.as_ref().map_or(0, |territory| territory.on_demand_streams()),
         on_demand_stream_count_limit: ON_DEMAND_STREAMS,

@@ -1,11 +1,12 @@
-//! `CreateStream` and `DeleteStream`. A stream is active, or gone, when they answer: there is nothing to wait for.
+//! `CreateStream` and `DeleteStream`. A stream is there, or gone, when they answer.
 
-use super::tags::check_tags;
+use super::tags::{add_tags, check_tags};
 use super::target::StreamTarget;
 use super::{Call, Reply};
-use crate::catalog::{Mode, Settings};
+use crate::catalog::{Mode, Settings, Status};
+use crate::distribution::{Distribution, STRATEGIES};
 use crate::errors::{Fault, FaultKind};
-use crate::limits::{DEFAULT_RECORD_KIB, MAX_RECORD_KIB, MAX_STREAM_SHARDS, ON_DEMAND_SHARDS};
+use crate::limits::{DEFAULT_RECORD_KIB, MAX_RECORD_KIB, MAX_STREAM_SHARDS};
 use crate::validate::Validator;
 use crate::wire::Fields;
 
@@ -18,6 +19,7 @@ pub(super) fn create_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<R
     let tags = fields.text_map("Tags")?.unwrap_or_default();
     let record_kib = fields.integer("MaxRecordSizeInKiB")?;
     let warm = fields.integer("WarmThroughputMiBps")?;
+    let distribution = fields.text("RecordDistributionStrategy")?;
 
     let mut check = Validator::default();
     check.range("shardCount", shards, 1, 100_000);
@@ -30,15 +32,19 @@ pub(super) fn create_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<R
     check_record_size(&mut check, record_kib);
     check.range("warmThroughputMiBps", warm, 0, i64::from(u32::MAX));
     check_tags(&mut check, &tags);
+    check.one_of("recordDistributionStrategy", distribution.as_deref(), &STRATEGIES);
     check.finish()?;
 
     let mode = mode_of(mode.flatten().as_deref());
-    let shards = shard_count(mode, shards)?;
+    let shards = shard_count(mode, shards, call.options.on_demand.min_shards)?;
     let mut settings = Settings::new(call.now, mode);
     settings.max_record_kib = record_kib.and_then(|kib| u32::try_from(kib).ok()).unwrap_or(DEFAULT_RECORD_KIB);
     settings.warm_throughput_mibps = warm.and_then(|warm| u32::try_from(warm).ok());
-    settings.tags = tags.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect();
-    call.own_territory()?.create(name.as_deref().unwrap_or_default(), &settings, shards)?;
+    let name = name.as_deref().unwrap_or_default();
+    settings.distribution = distribution.as_deref().map_or_else(Distribution::default, Distribution::named);
+    check_distribution(&settings, name, &call.account)?;
+    add_tags(&mut settings.tags, tags, &format!("stream {name} under account {}", call.account))?;
+    call.own_territory()?.create(name, settings, shards)?;
     Ok(Reply::Empty)
 }
 
@@ -46,13 +52,23 @@ pub(super) fn mode_of(text: Option<&str>) -> Mode {
     if text == Some("ON_DEMAND") { Mode::OnDemand } else { Mode::Provisioned }
 }
 
+/// The service chooses shards where it also decides how many there are.
+pub(super) fn check_distribution(settings: &Settings, name: &str, account: &str) -> Result<(), Fault> {
+    if settings.mode == Mode::OnDemand || settings.distribution != Distribution::Auto {
+        return Ok(());
+    }
+    Err(Fault::invalid(format!(
+        "Record distribution strategy AUTO is for streams in On-Demand mode; stream {name} under account {account} would be in Provisioned mode."
+    )))
+}
+
 pub(super) fn check_record_size(check: &mut Validator, kib: Option<i64>) {
     check.range("maxRecordSizeInKiB", kib, i64::from(DEFAULT_RECORD_KIB), i64::from(MAX_RECORD_KIB));
 }
 
-fn shard_count(mode: Mode, asked: Option<i64>) -> Result<u32, Fault> {
+fn shard_count(mode: Mode, asked: Option<i64>, on_demand: u32) -> Result<u32, Fault> {
     match (mode, asked) {
-        (Mode::OnDemand, None) => Ok(ON_DEMAND_SHARDS),
+        (Mode::OnDemand, None) => Ok(on_demand),
         (Mode::OnDemand, Some(_)) => Err(Fault::new(
             FaultKind::Validation,
             "Requested ShardCount can not be specified for a stream in ON_DEMAND mode.",
@@ -78,6 +94,7 @@ pub(super) fn delete_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<R
     check.finish()?;
 
     let entry = target.find(call)?;
+    entry.check_status(call.now, |status| status != Status::Deleting)?;
     call.own_territory()?.delete(&entry, takes_consumers)?;
     Ok(Reply::Empty)
 }

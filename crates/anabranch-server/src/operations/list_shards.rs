@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::shapes::{ShardShape, horizon, listed_shards};
 use super::target::StreamTarget;
 use super::{Call, Reply};
-use crate::catalog::Entry;
+use crate::catalog::{Entry, Status};
 use crate::errors::{Fault, FaultKind};
-use crate::limits::{DEFAULT_LIST_SHARDS, MAX_LIST_SHARDS};
+use crate::limits::{DEFAULT_LIST_SHARDS, MAX_LIST_SHARDS, TOKEN_LIFETIME_MS};
 use crate::token::{self, Purpose};
 use crate::validate::Validator;
 use crate::wire::Fields;
@@ -84,6 +84,7 @@ pub(super) fn list_shards(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
             (entry, page)
         }
     };
+    entry.check_status(call.now, Status::serves)?;
     let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(DEFAULT_LIST_SHARDS);
     answer(call, &entry, page, most.min(DEFAULT_LIST_SHARDS))
 }
@@ -92,9 +93,7 @@ pub(super) fn list_shards(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
 fn check_created(entry: &Entry, created: Option<Timestamp>) -> Result<(), Fault> {
     let own = entry.settings()?.created_ms;
     match created {
-        Some(created) if created.as_millis().div_euclid(1_000) != own.div_euclid(1_000) => {
-            Err(Fault::stream_not_found(&entry.name, &entry.account))
-        }
+        Some(created) if created.as_millis().div_euclid(1_000) != own.div_euclid(1_000) => Err(entry.not_found()),
         _ => Ok(()),
     }
 }
@@ -113,7 +112,7 @@ impl Asked<'_> {
         // Before its horizon a stream looks as it did there, and before its first shards as it did with them: they were opened a little after it was asked for.
         let shards = stream.shards();
         let first = shards.iter().filter(|shard| shard.parents.is_empty()).map(|shard| shard.opened).max();
-        let earliest = horizon(&stream, call.now).max(created).max(first.unwrap_or(created));
+        let earliest = horizon(&stream, call.now).max(first.unwrap_or(created));
         let time = || {
             let missing = || Fault::invalid("Timestamp must be specified for a ShardFilter that is by time.");
             self.time.map(|time| time.max(earliest).as_millis()).ok_or_else(missing)
@@ -140,7 +139,7 @@ impl Asked<'_> {
 fn continue_page(call: &Call<'_>, text: &str) -> Result<(std::sync::Arc<Entry>, Page), Fault> {
     let invalid = || Fault::invalid("Invalid NextToken.");
     let opened = token::open(Purpose::Shards, text).ok_or_else(invalid)?;
-    if opened.is_expired(call.now) {
+    if opened.is_expired(call.now, TOKEN_LIFETIME_MS) {
         return Err(Fault::new(FaultKind::ExpiredNextToken, "NextToken expired."));
     }
     let page: Page = serde_json::from_slice(&opened.payload).map_err(|_| invalid())?;

@@ -1,5 +1,6 @@
 //! The operations: each reads its members (wrong types), validates them (what the model says), acts (what the stream says) and answers.
 
+mod account;
 mod call;
 mod consumers;
 mod describe;
@@ -32,7 +33,7 @@ pub(crate) struct Operation {
 }
 
 /// All there are. One that is not in the list is answered as an unknown one.
-const OPERATIONS: [Operation; 37] = [
+const OPERATIONS: [Operation; 40] = [
     Operation { name: "PutRecord", run: write::put_record },
     Operation { name: "PutRecords", run: write::put_records },
     Operation { name: "GetRecords", run: read::get_records },
@@ -70,6 +71,9 @@ const OPERATIONS: [Operation; 37] = [
     Operation { name: "PutResourcePolicy", run: policies::put },
     Operation { name: "GetResourcePolicy", run: policies::get },
     Operation { name: "DeleteResourcePolicy", run: policies::delete },
+    Operation { name: "UpdateStreamRecordDistributionStrategy", run: settings::update_record_distribution },
+    Operation { name: "DescribeAccountSettings", run: account::describe_account_settings },
+    Operation { name: "UpdateAccountSettings", run: account::update_account_settings },
 ];
 
 /// The names of all.

@@ -12,7 +12,7 @@ use super::write::dry_run;
 use super::{Call, Reply};
 use crate::catalog::Entry;
 use crate::errors::{Fault, FaultKind};
-use crate::limits::{MAX_GET_BYTES, MAX_GET_RECORDS, TOKEN_LIFETIME_MS};
+use crate::limits::{MAX_GET_BYTES, MAX_GET_RECORDS};
 use crate::token::{self, Purpose};
 use crate::validate::Validator;
 use crate::wire::Fields;
@@ -88,7 +88,7 @@ pub(super) fn get_shard_iterator(call: &Call<'_>, mut fields: Fields<'_>) -> Res
     target.check(&mut check);
     check.finish()?;
 
-    let entry = target.find(call)?;
+    let entry = target.find_serving(call)?;
     let stream = entry.stream()?;
     let shard_id = entry.shard(shard.as_deref().unwrap_or_default())?;
     let position = start.resolve(&entry, &stream, shard_id, call.now)?;
@@ -183,13 +183,14 @@ fn next_position(reader: &ShardIterator, token: &Token, records: &[Record]) -> P
 fn open_token(call: &Call<'_>, text: &str) -> Result<Token, Fault> {
     let invalid = || Fault::invalid("Invalid ShardIterator.");
     let opened = token::open(Purpose::Iterator, text).ok_or_else(invalid)?;
-    if opened.is_expired(call.now) {
+    let lifetime = i64::try_from(call.options.iterator_lifetime.as_millis()).unwrap_or(i64::MAX);
+    if opened.is_expired(call.now, lifetime) {
         let (created, now) = (http_date(opened.issued), http_date(call.now));
         return Err(Fault::new(
             FaultKind::ExpiredIterator,
             format!(
                 "Iterator expired. The iterator was created at time {created} while right now it is {now} which is further in the \
-                 future than the tolerated delay of {TOKEN_LIFETIME_MS} milliseconds."
+                 future than the tolerated delay of {lifetime} milliseconds."
             ),
         ));
     }
@@ -216,6 +217,7 @@ fn http_date(time: Timestamp) -> String {
 
 fn stream_of(call: &Call<'_>, token: &Token) -> Result<Arc<Entry>, Fault> {
     let found = call.territory()?.and_then(|territory| territory.stream(&token.stream));
+    let found = found.filter(|entry| entry.status(call.now).serves());
     let gone = || {
         let Token { shard_id, stream, .. } = token;
         Fault::not_found(format!(

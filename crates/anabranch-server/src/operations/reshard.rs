@@ -1,13 +1,15 @@
 //! `SplitShard`, `MergeShards`, `UpdateShardCount`. They have happened when they answer.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
+use anabranch::limits::MAX_SHARDS;
 use anabranch::{Error, HashKey, ShardId, Stream};
 use serde::Serialize;
 
 use super::target::StreamTarget;
 use super::{Call, Reply};
-use crate::catalog::{Entry, Mode};
+use crate::catalog::{Entry, Mode, Status};
 use crate::errors::{Fault, FaultKind};
 use crate::limits::MAX_STREAM_SHARDS;
 use crate::validate::{HASH_KEY, Validator};
@@ -25,7 +27,7 @@ pub(super) fn split_shard(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     target.check(&mut check);
     check.finish()?;
 
-    let entry = target.find(call)?;
+    let entry = target.find_active(call)?;
     check_mode(&entry)?;
     let shard_id = entry.shard(shard.as_deref().unwrap_or_default())?;
     let territory = call.own_territory()?;
@@ -36,6 +38,7 @@ pub(super) fn split_shard(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
             stream.split_shard(shard_id, Some(at)).map_err(|error| refusal(&entry, error))
         })
     })?;
+    entry.begin(Status::Updating, call.now);
     Ok(Reply::Empty)
 }
 
@@ -68,11 +71,12 @@ pub(super) fn merge_shards(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Re
     target.check(&mut check);
     check.finish()?;
 
-    let entry = target.find(call)?;
+    let entry = target.find_active(call)?;
     check_mode(&entry)?;
     let lower = entry.shard(lower.as_deref().unwrap_or_default())?;
     let upper = entry.shard(upper.as_deref().unwrap_or_default())?;
     entry.reshard(|stream| stream.merge_shards(lower, upper).map_err(|error| refusal(&entry, error)))?;
+    entry.begin(Status::Updating, call.now);
     Ok(Reply::Empty)
 }
 
@@ -100,6 +104,7 @@ fn refusal(entry: &Entry, error: Error) -> Fault {
         Error::NotAdjacent { lower, upper } => Fault::invalid(format!(
             "Shards {lower} and {upper} in stream {name} under account {account} are not an adjacent pair of shards eligible for merging"
         )),
+        Error::InvalidArgument { reason, .. } => no_room(entry, reason),
         other => entry.fault(other),
     }
 }
@@ -127,7 +132,7 @@ pub(super) fn update_shard_count(call: &Call<'_>, mut fields: Fields<'_>) -> Res
     target.check(&mut check);
     check.finish()?;
 
-    let entry = target.find(call)?;
+    let entry = target.find_active(call)?;
     check_mode(&entry)?;
     let wanted = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(1);
     let territory = call.own_territory()?;
@@ -135,11 +140,13 @@ pub(super) fn update_shard_count(call: &Call<'_>, mut fields: Fields<'_>) -> Res
         entry.reshard(|stream| {
             let current = stream.open_shards().len();
             check_count(current, wanted)?;
+            check_scale(&entry, stream, wanted)?;
             territory.check_shards(u32::try_from(wanted.saturating_sub(current)).unwrap_or(u32::MAX))?;
-            scale(stream, wanted).map_err(|error| entry.fault(error))?;
+            scale(stream, wanted).map_err(|error| refusal(&entry, error))?;
             Ok(current)
         })
     })?;
+    entry.begin(Status::Updating, call.now);
     call.answer(&CountAnswer {
         stream_name: entry.name.clone(),
         stream_arn: entry.arn.clone(),
@@ -156,16 +163,40 @@ fn check_count(current: usize, wanted: usize) -> Result<(), Fault> {
         )));
     }
     if wanted > current.saturating_mul(2) {
-        return Err(Fault::invalid(format!(
+        return Err(Fault::limit(format!(
             "UpdateShardCount cannot scale up over double your current open shard count. {told}"
         )));
     }
     if wanted < current.div_ceil(2) {
-        return Err(Fault::invalid(format!(
+        return Err(Fault::limit(format!(
             "UpdateShardCount cannot scale down below half your current open shard count. {told}"
         )));
     }
     Ok(())
+}
+
+/// What the library would refuse on the way is refused before the first step.
+fn check_scale(entry: &Entry, stream: &Stream, wanted: usize) -> Result<(), Fault> {
+    let shards = stream.shards();
+    let open: Vec<_> = shards.iter().filter(|shard| shard.closed.is_none()).collect();
+    let is_growing = wanted > open.len();
+    let halves = if is_growing { open.len() * 2 } else { 0 };
+    let merged = open.len().max(halves).saturating_sub(wanted);
+    let listed = shards.len() + halves + merged;
+    if listed > MAX_SHARDS as usize {
+        return Err(no_room(
+            entry,
+            format!("it would list {listed} shards, open and closed; it can list {MAX_SHARDS}"),
+        ));
+    }
+    match open.iter().find(|shard| is_growing && shard.hash_key_range.middle().is_none()) {
+        Some(shard) => Err(no_room(entry, format!("{} has one hash key, which cannot be split", shard.shard_id))),
+        None => Ok(()),
+    }
+}
+
+fn no_room(entry: &Entry, why: impl Display) -> Fault {
+    Fault::limit(format!("Stream {} under account {} cannot have more shards: {why}.", entry.name, entry.account))
 }
 
 /// As the service does: to grow, every shard is split in the middle; then pairs of neighbours are merged, lowest first, until there are so many.

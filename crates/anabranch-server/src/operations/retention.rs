@@ -4,6 +4,7 @@ use anabranch::{RetentionPeriod, Stream};
 
 use super::target::StreamTarget;
 use super::{Call, Reply};
+use crate::catalog::{Entry, Status};
 use crate::errors::Fault;
 use crate::limits::{MAX_RETENTION_HOURS, MIN_RETENTION_HOURS};
 use crate::validate::Validator;
@@ -15,35 +16,37 @@ pub(super) fn hours(stream: &Stream) -> u64 {
 }
 
 pub(super) fn increase(call: &Call<'_>, fields: Fields<'_>) -> Result<Reply, Fault> {
-    change(call, fields, |stream, wanted, name| {
+    change(call, fields, |entry, stream, wanted| {
         let present = hours(stream);
         if wanted < present {
             return Err(Fault::invalid(format!(
-                "Requested retention period ({wanted} hours) for stream {name} can not be shorter than existing retention period \
-                 ({present} hours). Use DecreaseRetentionPeriod API."
+                "Requested retention period ({wanted} hours) for stream {} can not be shorter than existing retention period \
+                 ({present} hours). Use DecreaseRetentionPeriod API.",
+                entry.name
             )));
         }
-        stream.increase_retention(RetentionPeriod::hours(wanted)).map_err(Fault::internal)
+        stream.increase_retention(RetentionPeriod::hours(wanted)).map_err(|error| entry.fault(error))
     })
 }
 
 pub(super) fn decrease(call: &Call<'_>, fields: Fields<'_>) -> Result<Reply, Fault> {
-    change(call, fields, |stream, wanted, name| {
+    change(call, fields, |entry, stream, wanted| {
         let present = hours(stream);
         if wanted > present {
             return Err(Fault::invalid(format!(
-                "Requested retention period ({wanted} hours) for stream {name} can not be longer than existing retention period \
-                 ({present} hours). Use IncreaseRetentionPeriod API."
+                "Requested retention period ({wanted} hours) for stream {} can not be longer than existing retention period \
+                 ({present} hours). Use IncreaseRetentionPeriod API.",
+                entry.name
             )));
         }
-        stream.decrease_retention(RetentionPeriod::hours(wanted)).map_err(Fault::internal)
+        stream.decrease_retention(RetentionPeriod::hours(wanted)).map_err(|error| entry.fault(error))
     })
 }
 
 fn change(
     call: &Call<'_>,
     mut fields: Fields<'_>,
-    apply: impl FnOnce(&Stream, u64, &str) -> Result<(), Fault>,
+    apply: impl FnOnce(&Entry, &Stream, u64) -> Result<(), Fault>,
 ) -> Result<Reply, Fault> {
     let target = StreamTarget::read(&mut fields)?;
     let hours = fields.integer("RetentionPeriodHours")?;
@@ -63,7 +66,8 @@ fn change(
             "Maximum allowed retention period is {MAX_RETENTION_HOURS} hours. Requested retention period ({hours} hours) is too long."
         )));
     }
-    let entry = target.find(call)?;
-    entry.reshard(|stream| apply(stream, hours.unsigned_abs(), &entry.name))?;
+    let entry = target.find_active(call)?;
+    entry.reshard(|stream| apply(&entry, stream, hours.unsigned_abs()))?;
+    entry.begin(Status::Updating, call.now);
     Ok(Reply::Empty)
 }

@@ -1,14 +1,15 @@
-//! Settings that are kept and reported: monitoring, encryption, mode, record size, warm throughput. Of these only the record size changes what the server does.
+//! Settings that are kept and reported: monitoring, encryption, mode, record size, record distribution, warm throughput.
 
 use std::collections::BTreeSet;
 
 use serde::Serialize;
 
 use super::describe::WarmThroughputShape;
-use super::lifecycle::{MODES, check_record_size, mode_of};
+use super::lifecycle::{MODES, check_distribution, check_record_size, mode_of};
 use super::target::StreamTarget;
 use super::{Call, Reply};
-use crate::catalog::Mode;
+use crate::catalog::{Mode, Status};
+use crate::distribution::{Distribution, STRATEGIES};
 use crate::errors::{Fault, FaultKind};
 use crate::validate::Validator;
 use crate::wire::{Fields, List};
@@ -108,10 +109,12 @@ fn encryption(
     }
 
     let key = key.unwrap_or_default().into_owned();
-    target.find(call)?.change(|settings| {
+    let entry = target.find_active(call)?;
+    entry.change(|settings| {
         change(&mut settings.key_id, key);
         Ok(())
     })?;
+    entry.begin(Status::Updating, call.now);
     Ok(Reply::Empty)
 }
 
@@ -130,22 +133,30 @@ pub(super) fn update_mode(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     target.check_arn(&mut check);
     check.finish()?;
 
-    let entry = target.find(call)?;
+    let entry = target.find_active(call)?;
     let mode = mode_of(mode.flatten().as_deref());
     let territory = call.own_territory()?;
+    let stream = entry.stream()?;
     territory.while_counting(|| {
-        // Shards of a stream on demand are counted from now on.
-        let settings = entry.settings()?;
-        if mode == Mode::Provisioned && settings.mode == Mode::OnDemand {
-            territory.check_shards(settings.open_shards)?;
-        }
-        entry.change(|settings| {
-            settings.mode = mode;
-            settings.warm_throughput_mibps =
-                warm.and_then(|warm| u32::try_from(warm).ok()).or(settings.warm_throughput_mibps);
-            Ok(())
-        })
+        stream.set_capacity(None).map_err(|error| entry.fault(error))?; // the load changes no shards meanwhile
+        let outcome = entry.reshard(|_| Ok(())).and_then(|()| {
+            // Shards of a stream on demand are counted from now on.
+            let settings = entry.settings()?;
+            if mode == Mode::Provisioned && settings.mode == Mode::OnDemand {
+                territory.check_shards(settings.open_shards)?;
+            }
+            entry.change(|settings| {
+                settings.mode = mode;
+                check_distribution(settings, &entry.name, &entry.account)?;
+                settings.warm_throughput_mibps =
+                    warm.and_then(|warm| u32::try_from(warm).ok()).or(settings.warm_throughput_mibps);
+                Ok(())
+            })
+        });
+        entry.follow_mode(&stream)?;
+        outcome
     })?;
+    entry.begin(Status::Updating, call.now);
     Ok(Reply::Empty)
 }
 
@@ -159,9 +170,28 @@ pub(super) fn update_max_record_size(call: &Call<'_>, mut fields: Fields<'_>) ->
     check.finish()?;
 
     let kib = kib.and_then(|kib| u32::try_from(kib).ok());
-    target.find(call)?.change(|settings| {
+    let entry = target.find_active(call)?;
+    entry.change(|settings| {
         settings.max_record_kib = kib.unwrap_or(settings.max_record_kib);
         Ok(())
+    })?;
+    entry.begin(Status::Updating, call.now);
+    Ok(Reply::Empty)
+}
+
+pub(super) fn update_record_distribution(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
+    let target = StreamTarget::read(&mut fields)?;
+    let strategy = fields.text("RecordDistributionStrategy")?;
+    let mut check = Validator::default();
+    check.required("recordDistributionStrategy", strategy.as_ref());
+    check.one_of("recordDistributionStrategy", strategy.as_deref(), &STRATEGIES);
+    target.check_arn(&mut check);
+    check.finish()?;
+
+    let entry = target.find(call)?;
+    entry.change(|settings| {
+        settings.distribution = Distribution::named(strategy.as_deref().unwrap_or_default());
+        check_distribution(settings, &entry.name, &entry.account)
     })?;
     Ok(Reply::Empty)
 }
@@ -184,7 +214,7 @@ pub(super) fn update_warm_throughput(call: &Call<'_>, mut fields: Fields<'_>) ->
     target.check(&mut check);
     check.finish()?;
 
-    let entry = target.find(call)?;
+    let entry = target.find_active(call)?;
     let wanted = warm.and_then(|warm| u32::try_from(warm).ok()).unwrap_or(0);
     let before = entry.change(|settings| {
         if settings.mode != Mode::OnDemand {
@@ -196,6 +226,7 @@ pub(super) fn update_warm_throughput(call: &Call<'_>, mut fields: Fields<'_>) ->
         }
         Ok(settings.warm_throughput_mibps.replace(wanted).unwrap_or(0))
     })?;
+    entry.begin(Status::Updating, call.now);
     call.answer(&WarmAnswer {
         stream_name: entry.name.clone(),
         stream_arn: entry.arn.clone(),

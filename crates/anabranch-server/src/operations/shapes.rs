@@ -4,6 +4,7 @@ use anabranch::{ChildShard, HashKeyRange, Record, ShardSummary, Stream, Timestam
 use serde::Serialize;
 
 use crate::catalog::Entry;
+use crate::distribution::given_key;
 use crate::errors::Fault;
 use crate::sequence::{Sequence, second};
 use crate::wire::{Blob, Time};
@@ -96,7 +97,8 @@ pub(crate) struct RecordShape<'a> {
     sequence_number: Sequence,
     approximate_arrival_timestamp: Time,
     data: Blob<'a>,
-    partition_key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partition_key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     encryption_type: Option<&'static str>,
 }
@@ -110,7 +112,7 @@ impl<'a> RecordShape<'a> {
             sequence_number: numbers.record(record.sequence_number().get(), second(record.arrival())),
             approximate_arrival_timestamp: Time(record.arrival()),
             data: Blob(record.data()),
-            partition_key: record.partition_key(),
+            partition_key: given_key(record.partition_key()),
             encryption_type,
         });
         Ok(shapes.collect())

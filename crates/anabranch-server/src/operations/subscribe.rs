@@ -6,6 +6,7 @@ use super::position::Start;
 use super::target::ConsumerTarget;
 use super::write::dry_run;
 use super::{Call, Reply};
+use crate::catalog::Status;
 use crate::errors::Fault;
 use crate::subscription::Subscription;
 use crate::validate::Validator;
@@ -38,6 +39,10 @@ pub(super) fn subscribe_to_shard(call: &Call<'_>, mut fields: Fields<'_>) -> Res
     check.finish()?;
 
     let (entry, consumer) = target.find(call)?;
+    entry.check_serves(call.now)?;
+    if entry.consumer_status(&consumer, call.now) != Status::Active {
+        return Err(Fault::in_use(format!("Consumer {} is not ACTIVE.", consumer.name)));
+    }
     let stream = entry.stream()?;
     let shard_id = entry.shard(shard.as_deref().unwrap_or_default())?;
     let position = start.resolve(&entry, &stream, shard_id, call.now)?;
@@ -45,6 +50,7 @@ pub(super) fn subscribe_to_shard(call: &Call<'_>, mut fields: Fields<'_>) -> Res
         return Err(dry_run());
     }
     let ticket = entry.subscribers.begin(consumer.arn_second, shard_id, call.now)?;
+    target.find(call)?; // whoever deregisters the consumer from here on ends the subscription
     let subscription = Subscription::new(Arc::clone(&entry), &consumer.name, (shard_id, position), ticket, call)?;
     Ok(Reply::Events(Box::new(subscription)))
 }

@@ -46,7 +46,7 @@ fn check_keys(check: &mut Validator, keys: Option<&Vec<Cow<'_, str>>>) {
 }
 
 /// Adds tags to those that are there, or refuses all.
-fn add(present: &mut Tags, given: Given, whose: &str) -> Result<(), Fault> {
+pub(super) fn add_tags(present: &mut Tags, given: Given, whose: &str) -> Result<(), Fault> {
     let is_allowed = |c: char| c.is_alphanumeric() || c.is_whitespace() || "_.:/=+-@".contains(c);
     for (key, value) in given {
         let value = value.unwrap_or_default();
@@ -95,7 +95,7 @@ pub(super) fn add_tags_to_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Res
     check.finish()?;
 
     let resource = Resource { entry: target.find(call)?, consumer: None };
-    change(&resource, |present| add(present, tags.unwrap_or_default(), &whose(&resource)))
+    change(&resource, |present| add_tags(present, tags.unwrap_or_default(), &whose(&resource)))
 }
 
 fn check_given(check: &mut Validator, tags: Option<&Given>) {
@@ -117,7 +117,7 @@ pub(super) fn tag_resource(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Re
     check.finish()?;
 
     let resource = target.find(call)?;
-    change(&resource, |present| add(present, tags.unwrap_or_default(), &whose(&resource)))
+    change(&resource, |present| add_tags(present, tags.unwrap_or_default(), &whose(&resource)))
 }
 
 pub(super) fn remove_tags_from_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {

@@ -55,6 +55,22 @@ impl<'a> StreamTarget<'a> {
     }
 }
 
+impl StreamTarget<'_> {
+    /// A stream that takes and gives records.
+    pub(super) fn find_serving(&self, call: &Call<'_>) -> Result<Arc<Entry>, Fault> {
+        let entry = self.find(call)?;
+        entry.check_serves(call.now)?;
+        Ok(entry)
+    }
+
+    /// A stream that can be changed.
+    pub(super) fn find_active(&self, call: &Call<'_>) -> Result<Arc<Entry>, Fault> {
+        let entry = self.find(call)?;
+        entry.check_active(call.now)?;
+        Ok(entry)
+    }
+}
+
 /// An ARN of another account or region names nothing here, whatever its last part is.
 fn stream_of(call: &Call<'_>, text: &str) -> Result<Arc<Entry>, Fault> {
     let arn = Arn::parse(text).ok_or_else(|| Fault::invalid(format!("{text} is no ARN of a stream.")))?;
@@ -127,12 +143,7 @@ fn find_consumer(entry: &Entry, name: &str, second: Option<i64>) -> Result<Consu
         consumer.name == name && second.is_none_or(|second| second == consumer.arn_second)
     };
     let found = settings.consumers.iter().find(is_it).cloned();
-    found.ok_or_else(|| {
-        Fault::not_found(format!(
-            "Consumer {name} of stream {} under account {} not found.",
-            entry.name, entry.account
-        ))
-    })
+    found.ok_or_else(|| entry.no_consumer(name))
 }
 
 /// The ARN of a consumer.

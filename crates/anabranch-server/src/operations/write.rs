@@ -1,15 +1,15 @@
 //! `PutRecord` and `PutRecords`.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use anabranch::{Durability, Error, HashKey, PutEntry, PutOptions, PutReceipt, Stream};
+use anabranch::{Durability, Error, HashKey, PutEntry, PutOptions, PutReceipt};
 use serde::Serialize;
 
 use super::shapes::encryption_type;
 use super::target::StreamTarget;
 use super::{Call, Reply};
 use crate::catalog::Entry;
+use crate::distribution::{Spread, stored_key};
 use crate::errors::{Fault, FaultKind};
 use crate::limits::{MAX_DATA_BYTES, MAX_KEY_CHARS, MAX_PUT_BYTES, MAX_PUT_RECORDS};
 use crate::sequence::{Sequence, second};
@@ -33,11 +33,13 @@ impl<'a> Entering<'a> {
         })
     }
 
-    /// `prefix` is where the record stands in the request.
-    fn check(&self, check: &mut Validator, prefix: &str) {
+    /// `prefix` is where the record stands in the request. A stream that spreads its records asks for no key.
+    fn check(&self, check: &mut Validator, prefix: &str, spread: Option<&Spread>) {
         check.required(&format!("{prefix}data"), self.data.as_ref());
         check_size(check, prefix, self.data(), MAX_DATA_BYTES);
-        check.required(&format!("{prefix}partitionKey"), self.partition_key.as_ref());
+        if spread.is_none() {
+            check.required(&format!("{prefix}partitionKey"), self.partition_key.as_ref());
+        }
         check.length(&format!("{prefix}partitionKey"), self.partition_key.as_deref(), 1, MAX_KEY_CHARS);
         check.pattern(&format!("{prefix}explicitHashKey"), self.explicit_hash_key.as_deref(), HASH_KEY);
     }
@@ -59,9 +61,11 @@ impl<'a> Entering<'a> {
         self.data().len() + self.key().len()
     }
 
-    fn entry(&self) -> Result<PutEntry<'_>, Fault> {
+    fn entry(&self, spread: Option<&Spread>) -> Result<PutEntry<'_>, Fault> {
         let explicit_hash_key = self.explicit_hash_key.as_deref().map(hash_key).transpose()?;
-        Ok(PutEntry { partition_key: self.key(), data: self.data(), explicit_hash_key })
+        let explicit_hash_key = spread.map(Spread::next).or(explicit_hash_key);
+        let partition_key = stored_key(self.partition_key.as_deref());
+        Ok(PutEntry { partition_key, data: self.data(), explicit_hash_key })
     }
 }
 
@@ -99,20 +103,23 @@ pub(super) fn put_record(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Repl
     let record = Entering::read(&mut fields)?;
     let ordering = fields.text("SequenceNumberForOrdering")?;
     let is_dry = fields.flag("DryRun")?;
+    let found = target.find_serving(call);
+    let spread = found.as_deref().ok().and_then(Entry::spread);
 
     let mut check = Validator::default();
     target.check(&mut check);
-    record.check(&mut check, "");
+    record.check(&mut check, "", spread);
     check.pattern("sequenceNumberForOrdering", ordering.as_deref(), SEQUENCE);
     check.finish()?;
 
-    let (entry, stream) = open(call, &target)?;
+    let entry = found.as_deref().map_err(Fault::clone)?;
+    let stream = entry.stream()?;
     let mut check = Validator::default();
     record.check_stream(&mut check, "", entry.settings()?.max_record_bytes());
     check.finish()?;
-    let put = record.entry()?;
+    let put = record.entry(spread)?;
     if let Some(ordering) = ordering {
-        check_ordering(call, &entry, &ordering)?;
+        check_ordering(call, entry, &ordering)?;
     }
     if is_dry {
         return Err(dry_run());
@@ -122,8 +129,8 @@ pub(super) fn put_record(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Repl
     let receipt = stream.put_with(put.partition_key, put.data, options).map_err(|error| entry.fault(error))?;
     call.answer(&PutRecordAnswer {
         shard_id: receipt.shard_id.to_string(),
-        sequence_number: number(&entry, &receipt)?,
-        encryption_type: encryption_type(&entry)?,
+        sequence_number: number(entry, &receipt)?,
+        encryption_type: encryption_type(entry)?,
     })
 }
 
@@ -161,6 +168,8 @@ pub(super) fn put_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     let is_dry = fields.flag("DryRun")?;
     let records = list.map(|list| list.into_iter().map(|mut record| Entering::read(&mut record)).collect());
     let records: Option<Vec<_>> = records.transpose()?;
+    let found = target.find_serving(call);
+    let spread = found.as_deref().ok().and_then(Entry::spread);
 
     let mut check = Validator::default();
     check.required("records", records.as_ref());
@@ -169,27 +178,28 @@ pub(super) fn put_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
         check.size("records", &format!("'[{print}]'"), records.len(), 1, MAX_PUT_RECORDS);
     }
     let records = records.unwrap_or_default();
-    each(&records, |record, prefix| record.check(&mut check, prefix));
+    each(&records, |record, prefix| record.check(&mut check, prefix, spread));
     target.check(&mut check);
     check.finish()?;
     if records.iter().map(Entering::bytes).sum::<usize>() > MAX_PUT_BYTES {
         return Err(Fault::invalid(format!("Records size exceeds {} MB limit", MAX_PUT_BYTES >> 20)));
     }
 
-    let (entry, stream) = open(call, &target)?;
+    let entry = found.as_deref().map_err(Fault::clone)?;
+    let stream = entry.stream()?;
     let most = entry.settings()?.max_record_bytes();
     let mut check = Validator::default();
     each(&records, |record, prefix| record.check_stream(&mut check, prefix, most));
     check.finish()?;
-    let puts = records.iter().map(Entering::entry).collect::<Result<Vec<_>, _>>()?;
+    let puts = records.iter().map(|record| record.entry(spread)).collect::<Result<Vec<_>, _>>()?;
     if is_dry {
         return Err(dry_run());
     }
     // The stream's own durability holds where it is stronger.
     let outcomes = stream.put_each(&puts, Durability::Buffered).map_err(|error| entry.fault(error))?;
-    let records = outcomes.iter().map(|outcome| put_outcome(&entry, outcome)).collect::<Result<Vec<_>, _>>()?;
+    let records = outcomes.iter().map(|outcome| put_outcome(entry, outcome)).collect::<Result<Vec<_>, _>>()?;
     let failed_record_count = records.iter().filter(|record| matches!(record, PutOutcome::Failed { .. })).count();
-    call.answer(&PutRecordsAnswer { failed_record_count, records, encryption_type: encryption_type(&entry)? })
+    call.answer(&PutRecordsAnswer { failed_record_count, records, encryption_type: encryption_type(entry)? })
 }
 
 /// Each record with its place in the request.
@@ -213,12 +223,6 @@ fn put_outcome(entry: &Entry, outcome: &anabranch::Result<PutReceipt>) -> Result
             error_message: "Internal Service Failure".to_owned(),
         },
     })
-}
-
-fn open(call: &Call<'_>, target: &StreamTarget<'_>) -> Result<(Arc<Entry>, Stream), Fault> {
-    let entry = target.find(call)?;
-    let stream = entry.stream()?;
-    Ok((entry, stream))
 }
 
 fn number(entry: &Entry, receipt: &PutReceipt) -> Result<Sequence, Fault> {

@@ -95,9 +95,17 @@ fn a_subscription_gives_records_heartbeats_and_the_end_of_the_shard() {
     world.advance(4_000);
     let (_, silence) = event(&mut body).unwrap();
     assert_eq!(data(&silence), [""; 0]);
-    assert!(silence["ContinuationSequenceNumber"].is_string());
+    let number = |event: &Value| event["ContinuationSequenceNumber"].as_str().unwrap().to_owned();
+    assert!(number(&silence) > number(&first), "the time goes on in it");
+    world.advance(50_000);
     world.put("a", "two");
-    assert_eq!(data(&event(&mut body).unwrap().1), ["two"]);
+    world.clock.set(anabranch::Timestamp::from_millis(1_767_225_600_000));
+    let (_, second) = event(&mut body).unwrap();
+    assert_eq!(data(&second), ["two"]);
+    assert!(number(&second) > number(&silence));
+    world.advance(4_000);
+    let (_, silence) = event(&mut body).unwrap();
+    assert!(number(&silence) >= number(&second), "though the clock went back");
     world.ok("SplitShard", json!({"StreamName": "s", "ShardToSplit": shard(0), "NewStartingHashKey": "5"}));
     let (_, end) = event(&mut body).unwrap();
     assert!(end.get("ContinuationSequenceNumber").is_none());
@@ -154,4 +162,30 @@ fn a_later_subscription_takes_over_after_five_seconds() {
     assert_eq!(event(&mut second).unwrap().0, "SubscribeToShardEvent");
     let unknown = subscription(&format!("{}/consumer/none:1", arn("s")), &latest);
     assert_eq!(world.refusal("SubscribeToShard", unknown).0, "ResourceNotFoundException");
+}
+
+/// The last words of a subscription.
+fn farewell(body: &mut Body) -> (String, String) {
+    let (kind, document) = event(body).unwrap();
+    assert_eq!(event(body), None, "they are the last");
+    (kind, document["message"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn subscriptions_end_with_their_consumer_and_with_their_stream() {
+    let world = World::with_stream(1);
+    let consumer = register(&world);
+    let latest = json!({"Type": "LATEST"});
+    let mut body = subscribe(&world, &consumer, &latest);
+    event(&mut body).unwrap();
+    world.ok("DeregisterStreamConsumer", json!({"ConsumerARN": consumer}));
+    let not_found = "ResourceNotFoundException".to_owned();
+    let text = format!("Consumer c of stream s under account {ACCOUNT} not found.");
+    assert_eq!(farewell(&mut body), (not_found.clone(), text));
+    let consumer = register(&world);
+    let mut body = subscribe(&world, &consumer, &latest);
+    event(&mut body).unwrap();
+    world.ok("DeleteStream", json!({"StreamName": "s", "EnforceConsumerDeletion": true}));
+    let text = format!("Stream s under account {ACCOUNT} not found.");
+    assert_eq!(farewell(&mut body), (not_found, text));
 }

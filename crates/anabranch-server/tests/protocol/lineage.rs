@@ -141,10 +141,24 @@ fn scaling_leaves_as_many_shards_as_the_service_does() {
         let text = format!(
             "UpdateShardCount cannot scale {how} your current open shard count. Current open shard count: 4 Target shard count: {count}"
         );
-        world.refused("UpdateShardCount", to(count), "InvalidArgumentException", &text);
+        world.refused("UpdateShardCount", to(count), "LimitExceededException", &text);
     };
     refused(9, "up over double");
     refused(1, "down below half");
+}
+
+#[test]
+fn a_scaling_that_cannot_be_finished_is_not_begun() {
+    let world = World::with_stream(1);
+    split(&world, 0, "2"); // which leaves a shard of two keys, and the next one of one
+    let to = |count: u32| json!({"StreamName": "s", "TargetShardCount": count, "ScalingType": "UNIFORM_SCALING"});
+    world.ok("UpdateShardCount", to(4));
+    let text = format!(
+        "Stream s under account {ACCOUNT} cannot have more shards: {} has one hash key, which cannot be split.",
+        shard(3)
+    );
+    world.refused("UpdateShardCount", to(8), "LimitExceededException", &text);
+    assert_eq!(world.shards(json!({"StreamName": "s"})), ["0", "1", "2", "3", "4", "5", "6"]);
 }
 
 fn tiles(answer: &Value) -> bool {

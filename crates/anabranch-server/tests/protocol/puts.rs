@@ -161,6 +161,19 @@ fn a_shard_over_its_quota_fails_its_own_records_alone() {
 }
 
 #[test]
+fn control_operations_have_their_rates_where_limits_are_enforced() {
+    let world = World::with(ServiceOptions { enforce_limits: true, ..ServiceOptions::default() });
+    world.ok("DescribeLimits", json!({}));
+    let text = format!("Rate exceeded for DescribeLimits under account {ACCOUNT}.");
+    world.refused("DescribeLimits", json!({}), "LimitExceededException", &text);
+    world.ok("ListStreams", json!({}));
+    world.advance(1_000);
+    world.ok("DescribeLimits", json!({}));
+    let free = World::new();
+    (0..9).for_each(|_| drop(free.ok("DescribeLimits", json!({}))));
+}
+
+#[test]
 fn a_batch_with_one_wrong_record_is_refused_whole() {
     let world = World::with_stream(1);
     let mut wrong = batch(&["a", "b"]);
@@ -187,4 +200,71 @@ fn a_batch_with_one_wrong_record_is_refused_whole() {
     let eleven = json!({"StreamName": "s", "Records": vec![large; 11]});
     world.refused("PutRecords", eleven, "InvalidArgumentException", "Records size exceeds 10 MB limit");
     assert_eq!(data(&world.read(&world.iterator(&shard(0), "TRIM_HORIZON"))), [""; 0]);
+}
+
+/// How many records each of the first shards holds.
+fn counts(world: &World, shards: u32) -> Vec<usize> {
+    (0..shards).map(|number| world.all(&shard(number)).len()).collect()
+}
+
+#[test]
+fn records_are_spread_where_the_service_chooses_their_shards() {
+    let world = World::new();
+    let strategy = |strategy: &str| json!({"StreamARN": arn("s"), "RecordDistributionStrategy": strategy});
+    let on_demand = json!({"StreamName": "s", "StreamModeDetails": {"StreamMode": "ON_DEMAND"}, "RecordDistributionStrategy": "AUTO"});
+    world.ok("CreateStream", on_demand);
+    let told = || {
+        world.ok("DescribeStreamSummary", json!({"StreamName": "s"}))["StreamDescriptionSummary"]["RecordDistributionStrategy"].clone()
+    };
+    assert_eq!(told(), "AUTO");
+    let entry = json!({"Data": base64("x"), "PartitionKey": "a", "ExplicitHashKey": "0"});
+    world.ok("PutRecords", json!({"StreamName": "s", "Records": vec![entry; 400]}));
+    let counted = counts(&world, 4);
+    assert!(counted.iter().all(|count| (97..=103).contains(count)), "whatever their keys say: {counted:?}");
+    world.ok("PutRecord", json!({"StreamName": "s", "Data": base64("keyless")}));
+    let records: Vec<_> = (0..4)
+        .flat_map(|number| {
+            world.read(&world.iterator(&shard(number), "TRIM_HORIZON"))["Records"].as_array().unwrap().clone()
+        })
+        .collect();
+    let keys = |data: &str| -> Vec<_> {
+        records
+            .iter()
+            .filter(|record| record["Data"] == base64(data))
+            .map(|record| record.get("PartitionKey").cloned())
+            .collect()
+    };
+    assert_eq!(keys("keyless"), [None], "told only if it was given");
+    assert!(keys("x").iter().all(|key| *key == Some(json!("a"))));
+
+    world.ok("UpdateStreamRecordDistributionStrategy", strategy("USER_PARTITION_KEY"));
+    assert_eq!(told(), "USER_PARTITION_KEY");
+    let keyless = json!({"StreamName": "s", "Data": base64("x")});
+    let text = "1 validation error detected: Value null at 'partitionKey' failed to satisfy constraint: Member must not be null";
+    world.refused("PutRecord", keyless, "ValidationException", text);
+    let before = counts(&world, 4);
+    let entry = json!({"Data": base64("x"), "PartitionKey": "a"});
+    world.ok("PutRecords", json!({"StreamName": "s", "Records": vec![entry; 40]}));
+    let after = counts(&world, 4);
+    assert_eq!((0..4).filter(|shard| before[*shard] != after[*shard]).count(), 1, "by their key again");
+}
+
+#[test]
+fn shards_are_not_chosen_for_provisioned_streams() {
+    let world = World::with_stream(1);
+    let provisioned = json!({"StreamName": "t", "ShardCount": 1, "RecordDistributionStrategy": "AUTO"});
+    assert_eq!(world.refusal("CreateStream", provisioned).0, "InvalidArgumentException");
+    let auto = json!({"StreamARN": arn("s"), "RecordDistributionStrategy": "AUTO"});
+    let text = format!(
+        "Record distribution strategy AUTO is for streams in On-Demand mode; stream s under account {ACCOUNT} would be in Provisioned mode."
+    );
+    world.refused("UpdateStreamRecordDistributionStrategy", auto.clone(), "InvalidArgumentException", &text);
+    let mode = |mode: &str| json!({"StreamARN": arn("s"), "StreamModeDetails": {"StreamMode": mode}});
+    world.ok("UpdateStreamMode", mode("ON_DEMAND"));
+    world.ok("UpdateStreamRecordDistributionStrategy", auto);
+    world.refused("UpdateStreamMode", mode("PROVISIONED"), "InvalidArgumentException", &text);
+    let summary = world.ok("DescribeStreamSummary", json!({"StreamName": "s"}));
+    assert_eq!(summary["StreamDescriptionSummary"]["StreamModeDetails"]["StreamMode"], "ON_DEMAND");
+    let other = json!({"StreamARN": arn("s"), "RecordDistributionStrategy": "X"});
+    assert_eq!(world.refusal("UpdateStreamRecordDistributionStrategy", other).0, "ValidationException");
 }

@@ -1,5 +1,8 @@
 //! Iterators of all types, their expiry, and pages of records.
 
+use std::time::Duration;
+
+use anabranch_server::ServiceOptions;
 use serde_json::{Value, json};
 
 use crate::support::{ACCOUNT, World, data, shard};
@@ -90,6 +93,24 @@ fn an_iterator_expires_after_five_minutes_and_each_read_gives_a_new_one() {
     );
     world.put("a", "x");
     assert_eq!(data(&world.read(&next)), ["x"]);
+}
+
+#[test]
+fn an_iterator_lives_as_long_as_the_server_is_told() {
+    let iterator_lifetime = Duration::from_secs(10);
+    let world = World::with(ServiceOptions { iterator_lifetime, ..ServiceOptions::default() });
+    world.ok("CreateStream", json!({"StreamName": "s", "ShardCount": 1}));
+    let first = world.iterator(&shard(0), "LATEST");
+    world.advance(10_000);
+    world.read(&first);
+    world.advance(1);
+    world.refused(
+        "GetRecords",
+        json!({"ShardIterator": first}),
+        "ExpiredIteratorException",
+        "Iterator expired. The iterator was created at time Thu Jan 01 00:00:00 UTC 2026 while right now it is Thu Jan 01 00:00:10 UTC 2026 which \
+         is further in the future than the tolerated delay of 10000 milliseconds.",
+    );
 }
 
 #[test]

@@ -1,20 +1,23 @@
 //! Closing and crashes: what was acknowledged is there, with the same numbers and settings.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use anabranch::storage::{Access, Storage};
 use anabranch::{Crash, SimulatedDisk};
-use anabranch_server::{Service, ServiceOptions};
+use anabranch_server::{OpenError, Service, ServiceOptions};
 use serde_json::json;
 
 use crate::support::{World, arn, data, shard};
 
 /// The service on the same disk again.
 fn again(world: World, disk: SimulatedDisk) -> World {
+    let World { service, clock, .. } = world;
+    drop(service); // with its lock
     let service =
-        Service::open_on("/data", ServiceOptions::default(), world.clock.clone(), Arc::new(disk.clone())).unwrap();
-    World { service, disk, clock: world.clock }
+        Service::open_on("/data", ServiceOptions::default(), clock.clone(), Arc::new(disk.clone())).unwrap();
+    World { service, disk, clock }
 }
 
 fn fill(world: &World) -> (String, Vec<String>) {
@@ -93,6 +96,45 @@ fn a_stream_whose_settings_are_lost_keeps_its_records() {
         world.ok("DescribeStreamSummary", json!({"StreamName": "s"}))["StreamDescriptionSummary"]["StreamARN"],
         arn("s")
     );
+}
+
+#[test]
+fn one_service_at_a_time_has_a_directory() {
+    let world = World::with_stream(1);
+    let open =
+        || Service::open_on("/data", ServiceOptions::default(), world.clock.clone(), Arc::new(world.disk.clone()));
+    let refused = open().unwrap_err();
+    assert!(matches!(refused, OpenError::Stream(anabranch::Error::Locked(_))), "{refused}");
+    world.put("a", "one"); // the first one goes on
+    drop(world.service);
+    open().unwrap();
+}
+
+/// What a stream gave is refused by the next one of its name, however soon that comes, and whatever the clock says.
+#[test]
+fn identities_of_deleted_streams_do_not_come_back() {
+    let mut world = World::new();
+    let mut seen = BTreeSet::new();
+    for turn in 0..4 {
+        world.ok("CreateStream", json!({"StreamName": "s", "ShardCount": 1}));
+        let number = world.put("a", "x")["SequenceNumber"].as_str().unwrap().to_owned();
+        let consumer = world.ok("RegisterStreamConsumer", json!({"StreamARN": arn("s"), "ConsumerName": "c"}));
+        let summary = world.ok("DescribeStreamSummary", json!({"StreamName": "s"}));
+        let created = summary["StreamDescriptionSummary"]["StreamCreationTimestamp"].to_string();
+        let consumer = consumer["Consumer"]["ConsumerARN"].as_str().unwrap().to_owned();
+        for identity in [number, created, consumer, world.iterator(&shard(0), "TRIM_HORIZON")] {
+            assert!(seen.insert(identity.clone()), "{turn}: {identity}");
+        }
+        world.ok("DeleteStream", json!({"StreamName": "s", "EnforceConsumerDeletion": true}));
+        match turn {
+            0 => {} // within the same millisecond
+            1 => {
+                let disk = world.disk.clone();
+                world = again(world, disk);
+            }
+            _ => world.clock.set(anabranch::Timestamp::from_millis(1_700_000_000_000)),
+        }
+    }
 }
 
 /// A child's numbers are above its parents' even if the clock goes back between them.

@@ -84,6 +84,25 @@ fn tags_of_both_kinds_are_the_same_tags() {
 }
 
 #[test]
+fn tags_at_birth_have_the_bounds_of_later_ones() {
+    let world = World::with_stream(1);
+    let many: Value =
+        (0..51).map(|number| (format!("k{number}"), json!("v"))).collect::<serde_json::Map<_, _>>().into();
+    let stream = |tags: &Value| json!({"StreamName": "t", "ShardCount": 1, "Tags": tags});
+    let consumer = |tags: &Value| json!({"StreamARN": arn("s"), "ConsumerName": "c", "Tags": tags});
+    for tags in [many, json!({"a#": "x"}), json!({"a": "x\u{0}"})] {
+        assert_eq!(world.refusal("CreateStream", stream(&tags)).0, "InvalidArgumentException", "{tags}");
+        assert_eq!(
+            world.refusal("RegisterStreamConsumer", consumer(&tags)).0,
+            "InvalidArgumentException",
+            "{tags}"
+        );
+    }
+    world.ok("CreateStream", stream(&json!({"a": "1"})));
+    world.ok("RegisterStreamConsumer", consumer(&json!({"a": "1"})));
+}
+
+#[test]
 fn monitoring_is_told_before_and_after() {
     let world = World::with_stream(1);
     let metrics = |names: Value| json!({"StreamName": "s", "ShardLevelMetrics": names});
@@ -130,4 +149,39 @@ fn policies_and_throughput_are_kept() {
     world.ok("UpdateStreamMode", json!({"StreamARN": arn("s"), "StreamModeDetails": {"StreamMode": "ON_DEMAND"}}));
     let throughput = json!({"TargetMiBps": 100, "CurrentMiBps": 0});
     assert_eq!(world.ok("UpdateStreamWarmThroughput", warm)["WarmThroughput"], throughput);
+}
+
+#[test]
+fn a_commitment_is_of_an_account_in_a_region() {
+    let world = World::new();
+    let describe = || world.ok("DescribeAccountSettings", json!({}))["MinimumThroughputBillingCommitment"].clone();
+    let update = |status: &str| {
+        let body = json!({"MinimumThroughputBillingCommitment": {"Status": status}});
+        world.ok("UpdateAccountSettings", body)["MinimumThroughputBillingCommitment"].clone()
+    };
+    assert_eq!(describe(), json!({"Status": "DISABLED"}));
+    let begun = 1_767_225_600.0;
+    let enabled = json!({"Status": "ENABLED", "StartedAt": begun, "EarliestAllowedEndAt": begun + 86_400.0});
+    assert_eq!(update("ENABLED"), enabled);
+    world.advance(1_000);
+    assert_eq!(update("DISABLED")["Status"], "ENABLED_UNTIL_EARLIEST_ALLOWED_END");
+    world.advance(86_400_000);
+    assert_eq!(describe(), json!({"Status": "DISABLED", "StartedAt": begun, "EndedAt": begun + 86_400.0}));
+    let kind = |body: Value| world.refusal("UpdateAccountSettings", body).0;
+    assert_eq!(kind(json!({})), "ValidationException");
+    assert_eq!(kind(json!({"MinimumThroughputBillingCommitment": {"Status": "X"}})), "ValidationException");
+}
+
+#[test]
+fn consumers_may_be_more_where_throughput_is_committed() {
+    let world = World::with_stream(1);
+    let register = |number: u32| json!({"StreamARN": arn("s"), "ConsumerName": format!("c{number}")});
+    (0..20).for_each(|number| drop(world.ok("RegisterStreamConsumer", register(number))));
+    assert_eq!(world.refusal("RegisterStreamConsumer", register(20)).0, "LimitExceededException");
+    let mode = json!({"StreamARN": arn("s"), "StreamModeDetails": {"StreamMode": "ON_DEMAND"}});
+    world.ok("UpdateStreamMode", mode);
+    assert_eq!(world.refusal("RegisterStreamConsumer", register(20)).0, "LimitExceededException");
+    world.ok("UpdateAccountSettings", json!({"MinimumThroughputBillingCommitment": {"Status": "ENABLED"}}));
+    (20..50).for_each(|number| drop(world.ok("RegisterStreamConsumer", register(number))));
+    assert_eq!(world.refusal("RegisterStreamConsumer", register(50)).0, "LimitExceededException");
 }

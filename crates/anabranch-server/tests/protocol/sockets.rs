@@ -102,7 +102,7 @@ fn a_subscription_pushes_what_is_put_meanwhile() {
     exchange(server.address(), "PutRecord", PUT);
     read_until(&mut socket, "aGVsbG8=");
     exchange(server.address(), "DeregisterStreamConsumer", &format!(r#"{{"ConsumerARN": {consumer}}}"#));
-    read_until(&mut socket, "ResourceInUseException");
+    read_until(&mut socket, "ResourceNotFoundException");
     socket.read_to_end(&mut Vec::new()).unwrap(); // it ends
     server.stop().unwrap();
 }
