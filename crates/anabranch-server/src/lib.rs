@@ -1,6 +1,6 @@
 //! The wire protocol of Amazon Kinesis Data Streams over HTTP, in front of [`anabranch`] streams: a local Kinesis that keeps its data.
 //!
-//! [`Service`] is the protocol without a socket; [`Server`] puts it behind a port, with HTTP/1.1 and HTTP/2 (prior knowledge) on it. The command is
+//! [`Service`] is the protocol without a socket; [`Server`] puts it behind a port, with HTTP/1.1 and HTTP/2 (prior knowledge, or ALPN with a [`TlsIdentity`]) on it. The command is
 //! `anabranch serve`.
 //!
 //! # What there is
@@ -10,6 +10,8 @@
 //! unknown one: queues, channels, account settings and record distribution.
 //!
 //! Sequence numbers have the service's 56 digits, shards its hash ranges (MD5), iterators its five types and 300 seconds, and parents stay readable after a split or a merge, as records were put.
+//!
+//! How it is, is told by [`Service::observe`], or at [`ServerOptions::health`]: health, metrics for Prometheus, and a page for a browser.
 //!
 //! # What is different
 //!
@@ -32,6 +34,7 @@ mod errors;
 mod event_stream;
 mod http_protocol;
 pub mod limits;
+mod observe;
 mod operations;
 mod sequence;
 mod server;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anabranch::{Error, Record, ShardId, ShardIterator, Timestamp};
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use crate::catalog::Entry;
 use crate::errors::{Fault, FaultKind};
 use crate::event_stream::message;
 use crate::limits::{HEARTBEAT_MS, MAX_EVENT_BYTES, MAX_GET_RECORDS, SUBSCRIPTION_GUARD_MS, SUBSCRIPTION_MS};
+use crate::observe::Counted;
 use crate::operations::{Call, ChildShardShape, Position, RecordShape, child_shapes, open_reader};
 use crate::sequence::{Sequence, second};
 use crate::wire::Format;
@@ -27,6 +28,8 @@ pub(crate) struct Subscribers(Mutex<BTreeMap<(i64, ShardId), Ticket>>);
 pub(crate) struct Ticket {
     begun: Timestamp,
     is_over: Arc<AtomicBool>,
+    /// The library's number of the record that comes next.
+    reached: Arc<AtomicU64>,
 }
 
 impl Subscribers {
@@ -42,10 +45,19 @@ impl Subscribers {
             }
             ticket.is_over.store(true, Ordering::SeqCst);
         }
-        let ticket = Ticket { begun: now, is_over: Arc::default() };
+        let ticket = Ticket { begun: now, is_over: Arc::default(), reached: Arc::default() };
         tickets.retain(|_, ticket| now.as_millis().saturating_sub(ticket.begun.as_millis()) < SUBSCRIPTION_MS);
         tickets.insert((consumer, shard_id), ticket.clone());
         Ok(ticket)
+    }
+
+    /// The subscriptions that somebody reads: consumers, shards, and which record of the library's comes next.
+    pub(crate) fn reached(&self) -> Vec<(i64, ShardId, u64)> {
+        let tickets = self.0.lock();
+        let is_read = |ticket: &Ticket| Arc::strong_count(&ticket.reached) > 1; // the other one is the reader's
+        let live = tickets.iter().filter(|(_, ticket)| is_read(ticket));
+        live.map(|((consumer, shard_id), ticket)| (*consumer, *shard_id, ticket.reached.load(Ordering::Relaxed)))
+            .collect()
     }
 
     /// Ends those of a consumer that is gone.
@@ -87,6 +99,7 @@ pub(crate) struct Subscription {
     state: State,
     /// When the last event was sent; heartbeats count from it.
     told: Timestamp,
+    _counted: Counted,
 }
 
 #[derive(Debug, Serialize)]
@@ -111,7 +124,9 @@ impl Subscription {
         let reader = open_reader(&entry, &entry.stream()?, shard_id, position)?;
         let reader = reader.dedicated(consumer).map_err(|error| entry.fault(error))?;
         let (format, told) = (call.format, call.now);
-        Ok(Self { entry, shard_id, reader, ticket, format, state: State::Beginning, told })
+        ticket.reached.store(reader.next_sequence_number().get(), Ordering::Relaxed);
+        let counted = entry.traffic.subscriptions.one_more();
+        Ok(Self { entry, shard_id, reader, ticket, format, state: State::Beginning, told, _counted: counted })
     }
 
     /// Whether [`next`](Self::next) has nothing to give: told without the disk, so that those at the tail cost no thread.
@@ -157,6 +172,8 @@ impl Subscription {
             return Ok(Next::Over);
         }
         let records = self.records()?;
+        self.entry.traffic.went_out(&records);
+        self.ticket.reached.store(self.reader.next_sequence_number().get(), Ordering::Relaxed);
         let end = self.reader.end_of_shard();
         if records.is_empty() && end.is_none() && !self.is_due(now) {
             return Ok(Next::Later);

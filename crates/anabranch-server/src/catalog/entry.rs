@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anabranch::{Error, Quotas, ShardId, ShardSummary, Store, Stream};
+use anabranch::{Error, ErrorKind, Quotas, ShardId, ShardSummary, Store, Stream};
 use parking_lot::{Mutex, RwLock};
 
 use super::Common;
 use super::settings::{Settings, SettingsDirectory};
 use crate::arn;
 use crate::errors::{Fault, FaultKind};
+use crate::observe::Traffic;
 use crate::sequence::{ShardNumbers, second};
 use crate::subscription::Subscribers;
 
@@ -19,8 +20,10 @@ use crate::subscription::Subscribers;
 pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) account: String,
+    pub(crate) region: String,
     pub(crate) arn: String,
     pub(crate) subscribers: Subscribers,
+    pub(crate) traffic: Traffic,
     enforce_limits: bool,
     store: Store,
     directory: Arc<SettingsDirectory>,
@@ -34,6 +37,8 @@ pub(crate) struct Entry {
     is_gone: AtomicBool,
     /// Opened when it is first asked for.
     stream: RwLock<Option<Stream>>,
+    /// Why one of its shards refuses records, once one did, until the stream is opened again.
+    failure: Mutex<Option<String>>,
 }
 
 impl Entry {
@@ -47,8 +52,10 @@ impl Entry {
         Self {
             name: name.to_owned(),
             account: account.to_owned(),
+            region: region.to_owned(),
             arn: arn::of_stream(region, account, name),
             subscribers: Subscribers::default(),
+            traffic: Traffic::default(),
             enforce_limits: common.enforce_limits,
             store: store.clone(),
             directory: Arc::clone(directory),
@@ -57,6 +64,7 @@ impl Entry {
             changing: Mutex::default(),
             is_gone: AtomicBool::new(false),
             stream: RwLock::default(),
+            failure: Mutex::default(),
         }
     }
 
@@ -75,8 +83,14 @@ impl Entry {
             stream.set_quotas(Quotas::kinesis());
         }
         self.note_shards(&stream)?;
+        *self.failure.lock() = None;
         *place = Some(stream.clone());
         Ok(stream)
+    }
+
+    /// The stream, if it is open.
+    pub(crate) fn opened_stream(&self) -> Option<Stream> {
+        self.stream.read().clone()
     }
 
     pub(crate) fn close(&self) -> anabranch::Result<()> {
@@ -173,13 +187,29 @@ impl Entry {
             Error::Closed | Error::StreamNotFound(_) => Fault::stream_not_found(&self.name, &self.account),
             Error::ShardNotFound(shard_id) => self.no_shard(shard_id),
             Error::ThroughputExceeded { shard_id, .. } => {
-                Fault::new(FaultKind::ProvisionedThroughputExceeded, self.rate_exceeded(shard_id))
+                Fault::new(FaultKind::ProvisionedThroughputExceeded, self.throttle(shard_id))
             }
-            other => Fault::internal(other),
+            other => {
+                self.note(&other);
+                Fault::internal(other)
+            }
         }
     }
 
-    pub(crate) fn rate_exceeded(&self, shard_id: ShardId) -> String {
+    /// Keeps why a shard refuses records from now on, if that is what it is.
+    pub(crate) fn note(&self, error: &Error) {
+        if error.kind() == ErrorKind::Reopen {
+            self.failure.lock().get_or_insert_with(|| error.to_string());
+        }
+    }
+
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
+    }
+
+    /// Counts a refusal for the rate of a shard, and says it.
+    pub(crate) fn throttle(&self, shard_id: ShardId) -> String {
+        self.traffic.throttle();
         format!("Rate exceeded for shard {shard_id} in stream {} under account {}.", self.name, self.account)
     }
 

@@ -72,6 +72,11 @@ const OPERATIONS: [Operation; 37] = [
     Operation { name: "DeleteResourcePolicy", run: policies::delete },
 ];
 
+/// The names of all.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    OPERATIONS.into_iter().map(|operation| operation.name)
+}
+
 /// The operation of this name.
 pub(crate) fn named(name: &str) -> Option<Operation> {
     OPERATIONS.into_iter().find(|operation| operation.name == name)

@@ -10,6 +10,7 @@ mod consumers;
 mod http_order;
 mod lineage;
 mod listing;
+mod observe;
 mod puts;
 mod reads;
 mod restart;
