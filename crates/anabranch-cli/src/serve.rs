@@ -1,10 +1,13 @@
 //! `serve`: streams behind the Kinesis protocol.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use anabranch_server::{Credentials, OpenError, Server, ServerOptions, Service, ServiceOptions, TlsError, TlsIdentity, limits};
+use anabranch_server::{
+    Credentials, OpenError, Server, ServerOptions, Service, ServiceOptions, TlsError, TlsIdentity, limits,
+};
 use clap::{Args, ValueHint};
 use serde::Serialize;
 
@@ -73,6 +76,10 @@ pub(crate) struct ServeArgs {
     /// Speak TLS, as who these files in PEM say, or as `self-signed`: an identity for this machine, made once and kept in DIR/tls
     #[arg(long, value_name = "CERT:KEY", value_parser = parse_identity)]
     tls: Option<IdentityArg>,
+
+    /// Tell here how the server is, in plain HTTP: /health, /metrics for Prometheus, and a page for a browser
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    health: Option<SocketAddr>,
 }
 
 /// Who the server is.
@@ -111,6 +118,8 @@ struct Listening {
     /// The file that clients are to trust.
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<String>,
 }
 
 /// Serves until the user asks it to stop; then everything is durable.
@@ -134,8 +143,8 @@ pub(crate) fn run(args: &ServeArgs, out: &mut Output) -> Result<Exit, Failure> {
     }
     let place = format!("{}:{}", args.host, args.port);
     let tls = identity(args)?;
-    let listening = ServerOptions { tls: tls.clone() };
-    let server = Server::start_with(service, &place, listening);
+    let listening = ServerOptions { tls: tls.clone(), health: args.health };
+    let server = Server::start_with(service, &place, &listening);
     let server = server.map_err(|error| Failure::Input { input: place, error })?;
     announce(&server, tls.as_ref(), out)?;
     while !interrupt.requested() {
@@ -161,6 +170,7 @@ fn announce(server: &Server, tls: Option<&TlsIdentity>, out: &mut Output) -> Res
     let listening = Listening {
         address: format!("{scheme}://{}", server.address()),
         certificate: tls.map(|identity| identity.certificate.display().to_string()),
+        health: server.health_address().map(|address| format!("http://{address}")),
     };
     if out.is_json() {
         out.value(&listening)?;
@@ -168,6 +178,9 @@ fn announce(server: &Server, tls: Option<&TlsIdentity>, out: &mut Output) -> Res
         out.line(&listening.address)?;
         if let Some(certificate) = &listening.certificate {
             out.line(format!("certificate: {certificate}"))?;
+        }
+        if let Some(health) = &listening.health {
+            out.line(format!("health: {health}"))?;
         }
     }
     out.flush() // whoever started it waits for this

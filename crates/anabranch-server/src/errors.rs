@@ -30,6 +30,26 @@ pub(crate) enum FaultKind {
 }
 
 impl FaultKind {
+    /// All there are, each where its number says.
+    pub(crate) const ALL: [Self; 16] = [
+        Self::DryRunOperation,
+        Self::ExpiredIterator,
+        Self::ExpiredNextToken,
+        Self::IncompleteSignature,
+        Self::InternalFailure,
+        Self::InvalidArgument,
+        Self::InvalidSignature,
+        Self::LimitExceeded,
+        Self::MissingAuthenticationToken,
+        Self::ProvisionedThroughputExceeded,
+        Self::ResourceInUse,
+        Self::ResourceNotFound,
+        Self::Serialization,
+        Self::UnknownOperation,
+        Self::UnrecognizedClient,
+        Self::Validation,
+    ];
+
     /// The name on the wire.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -57,6 +77,14 @@ impl FaultKind {
         if self == Self::InternalFailure { 500 } else { 400 }
     }
 }
+
+const _: () = {
+    let mut index = 0;
+    while index < FaultKind::ALL.len() {
+        assert!(FaultKind::ALL[index] as usize == index);
+        index += 1;
+    }
+};
 
 impl Fault {
     pub(crate) fn new(kind: FaultKind, message: impl Into<String>) -> Self {

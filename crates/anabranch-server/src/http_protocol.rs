@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::arn::is_account;
 use crate::body::Body;
 use crate::errors::{Fault, FaultKind};
+use crate::observe;
 use crate::operations::{self, Call, Reply};
 use crate::service::Core;
 use crate::signature::Signature;
@@ -59,27 +60,39 @@ fn preflight(asked: &HeaderMap) -> Response<Body> {
 }
 
 fn answer(core: &Core, parts: &Parts, body: &Bytes) -> Response<Body> {
+    if let Some(answer) = observe::respond_beside_protocol(core, parts) {
+        return answer;
+    }
     if parts.method != Method::POST {
         return plain(StatusCode::FORBIDDEN, DENIED);
     }
     let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (target, content_type) = (text("x-amz-target"), text(CONTENT_TYPE.as_str()));
     let operation = target.strip_prefix(TARGET_PREFIX).and_then(operations::named);
+    let begun = core.clock.monotonic();
+    let count = |fault: Option<FaultKind>| {
+        let took = core.clock.monotonic().saturating_sub(begun);
+        core.counters.count(operation.map(|operation| operation.name), fault, took);
+    };
+    let refuse = |format: Format, fault: &Fault| {
+        count(Some(fault.kind));
+        refusal(format, fault)
+    };
     let unknown = if operation.is_some() { FaultKind::Serialization } else { FaultKind::UnknownOperation };
     let format = Format::of_content_type(content_type);
     let is_plain = content_type.split(';').next().is_some_and(|name| name.trim() == PLAIN_JSON);
     if body.is_empty() {
         let format = if is_plain { Format::Json } else { format.unwrap_or(Format::Cbor) };
-        return refusal(format, &Fault::bare(unknown));
+        return refuse(format, &Fault::bare(unknown));
     }
     let Some(format) = format else {
         return foreign(is_plain, target, body);
     };
     let Some(fields) = format.read(body) else {
-        return refusal(format, &Fault::bare(FaultKind::Serialization));
+        return refuse(format, &Fault::bare(FaultKind::Serialization));
     };
     let Some(operation) = operation else {
-        return refusal(format, &Fault::bare(FaultKind::UnknownOperation));
+        return refuse(format, &Fault::bare(FaultKind::UnknownOperation));
     };
     let outcome = call(core, parts, body, format).and_then(|call| {
         if core.options.enforce_limits {
@@ -88,8 +101,11 @@ fn answer(core: &Core, parts: &Parts, body: &Bytes) -> Response<Body> {
         (operation.run)(&call, fields)
     });
     match outcome {
-        Ok(reply) => success(core, format, reply),
-        Err(fault) => refusal(format, &fault),
+        Ok(reply) => {
+            count(None);
+            success(core, format, reply)
+        }
+        Err(fault) => refuse(format, &fault),
     }
 }
 

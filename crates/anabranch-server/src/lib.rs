@@ -1,6 +1,6 @@
 //! The wire protocol of Amazon Kinesis Data Streams over HTTP, in front of [`anabranch`] streams: a local Kinesis that keeps its data.
 //!
-//! [`Service`] is the protocol without a socket; [`Server`] puts it behind a port, with HTTP/1.1 and HTTP/2 (prior knowledge) on it. The command is
+//! [`Service`] is the protocol without a socket; [`Server`] puts it behind a port, with HTTP/1.1 and HTTP/2 (prior knowledge, or ALPN with a [`TlsIdentity`]) on it. The command is
 //! `anabranch serve`.
 //!
 //! # What there is
@@ -10,6 +10,8 @@
 //! answered as the service answers an unknown one: those of queues and channels.
 //!
 //! Sequence numbers have the service's 56 digits, shards its hash ranges (MD5), iterators its five types and 300 seconds (or [what they are told](ServiceOptions::iterator_lifetime)), and parents stay readable after a split or a merge, as records were put.
+//!
+//! How it is, is told by [`Service::observe`], or at [`ServerOptions::health`]: health, metrics for Prometheus, and a page for a browser.
 //!
 //! # What is different
 //!
@@ -37,6 +39,7 @@ mod event_stream;
 pub mod fuzzing;
 mod http_protocol;
 pub mod limits;
+mod observe;
 mod operations;
 mod rates;
 mod room;

@@ -154,6 +154,15 @@ pub const CALLS_PER_SECOND: [(&str, u32); 19] = [
 /// How far the time of a signature may be from the server's, in milliseconds.
 pub const SIGNATURE_TOLERANCE_MS: i64 = 300_000;
 
+/// Connections at a time to the address of health and metrics.
+pub const MAX_HEALTH_CONNECTIONS: usize = 64;
+
+/// Streams that the page shows, the first by account, region and name.
+pub const MAX_SHOWN_STREAMS: usize = 200;
+
+/// Shards of a stream that the page shows: the open ones before closed ones, new ones before old ones.
+pub const MAX_SHOWN_SHARDS: usize = 256;
+
 /// Bytes of a file of certificates, or of a key.
 pub const MAX_PEM_BYTES: u64 = 1 << 20;
 

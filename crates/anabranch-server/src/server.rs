@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -23,7 +24,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::body::Body;
-use crate::limits::{MAX_CONNECTION_REQUESTS, MAX_CONNECTIONS};
+use crate::limits::{MAX_CONNECTION_REQUESTS, MAX_CONNECTIONS, MAX_HEALTH_CONNECTIONS};
+use crate::observe::Counted;
 use crate::room::{Room, Untaken};
 use crate::service::Service;
 use crate::tls::TlsIdentity;
@@ -44,6 +46,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct ServerOptions {
     /// Who the server is to its clients. They speak TLS then, 1.2 or 1.3, and nothing else; without it they speak plain HTTP.
     pub tls: Option<TlsIdentity>,
+    /// Where [`Service::observe`] is answered, in plain HTTP: health, metrics, and a page. Whoever can reach it can read it; nowhere by default.
+    pub health: Option<SocketAddr>,
 }
 
 /// A [`Service`] behind a port, with threads of its own.
@@ -62,10 +66,9 @@ pub struct ServerOptions {
 #[derive(Debug)]
 pub struct Server {
     service: Service,
-    address: SocketAddr,
     runtime: Runtime,
-    accepting: JoinHandle<()>,
-    stop: oneshot::Sender<()>,
+    clients: Listening,
+    operators: Option<Listening>,
 }
 
 impl Server {
@@ -75,52 +78,94 @@ impl Server {
     ///
     /// What the system says to the address.
     pub fn start(service: Service, address: impl ToSocketAddrs) -> io::Result<Self> {
-        Self::start_with(service, address, ServerOptions::default())
+        Self::start_with(service, address, &ServerOptions::default())
     }
 
     /// Listens at an address as the options say.
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start).
-    pub fn start_with(service: Service, address: impl ToSocketAddrs, options: ServerOptions) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
+    /// What the system says to one of the addresses.
+    pub fn start_with(service: Service, address: impl ToSocketAddrs, options: &ServerOptions) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread().enable_all().build()?;
-        let (stop, stopped) = oneshot::channel();
-        let listener = {
-            let _inside = runtime.enter();
-            TcpListener::from_std(listener)?
-        };
         let port = Port { tls: options.tls.as_ref().map(TlsIdentity::acceptor), ..Port::new(service.clone()) };
-        let accepting = runtime.spawn(accept(listener, port, stopped));
-        Ok(Self { service, address, runtime, accepting, stop })
+        let clients = Listening::start(&runtime, address, port)?;
+        let operators = options.health.map(|address| {
+            let port = Port { desk: Desk::Operators, ..Port::new(service.clone()) };
+            let connections = Arc::new(Semaphore::new(MAX_HEALTH_CONNECTIONS));
+            Listening::start(&runtime, address, Port { connections, ..port })
+        });
+        Ok(Self { service, runtime, clients, operators: operators.transpose()? })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.clients.address
     }
 
-    /// Stops: takes no more connections, lets those who are being answered be answered for some seconds, makes everything durable.
+    /// Where it tells how it is, if it does.
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.operators.as_ref().map(|operators| operators.address)
+    }
+
+    /// Stops: says so where it tells how it is, takes no more connections, lets those who are being answered be answered for some seconds, makes everything durable.
     ///
     /// # Errors
     ///
     /// As [`Service::close`].
     pub fn stop(self) -> anabranch::Result<()> {
-        let Self { service, runtime, accepting, stop, .. } = self;
-        let _ = stop.send(()); // it may have ended by itself
-        let _ = runtime.block_on(accepting); // a panic in it must not keep the streams from being closed
+        let Self { service, runtime, clients, operators } = self;
+        service.announce_stop();
+        clients.stop(&runtime);
+        if let Some(operators) = operators {
+            operators.stop(&runtime);
+        }
         runtime.shutdown_timeout(STOP_TIMEOUT);
         service.close()
     }
+}
+
+/// A port that is listened at.
+#[derive(Debug)]
+struct Listening {
+    address: SocketAddr,
+    accepting: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Listening {
+    fn start(runtime: &Runtime, address: impl ToSocketAddrs, port: Port) -> io::Result<Self> {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let (stop, stopped) = oneshot::channel();
+        let listener = {
+            let _inside = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
+        Ok(Self { address, accepting: runtime.spawn(accept(listener, port, stopped)), stop })
+    }
+
+    fn stop(self, runtime: &Runtime) {
+        let _ = self.stop.send(()); // it may have ended by itself
+        let _ = runtime.block_on(self.accepting); // a panic in it must not keep the streams from being closed
+    }
+}
+
+/// Who comes to a port.
+#[derive(Debug, Clone, Copy)]
+enum Desk {
+    /// Clients of the protocol.
+    Clients,
+    /// Those who want to know how the server is.
+    Operators,
 }
 
 /// What the connections of a port share.
 #[derive(Clone)]
 struct Port {
     service: Service,
+    desk: Desk,
     tls: Option<TlsAcceptor>,
     read_timeout: Duration,
     write_timeout: Duration,
@@ -132,6 +177,7 @@ impl Port {
     fn new(service: Service) -> Self {
         Self {
             service,
+            desk: Desk::Clients,
             tls: None,
             read_timeout: READ_TIMEOUT,
             write_timeout: WRITE_TIMEOUT,
@@ -139,7 +185,22 @@ impl Port {
             room: Room::default(),
         }
     }
+
+    /// Those who look are not among those whom they see.
+    fn count_connection(&self) -> Option<Counted> {
+        matches!(self.desk, Desk::Clients).then(|| self.service.counters().connections.one_more())
+    }
+
+    fn respond(&self, request: Request<Bytes>) -> Response<Body> {
+        match self.desk {
+            Desk::Clients => self.service.respond(request),
+            Desk::Operators => self.service.observe(&request),
+        }
+    }
 }
+
+/// The right to a connection, and its place among those that are counted.
+type Place = (OwnedSemaphorePermit, Option<Counted>);
 
 async fn accept(listener: TcpListener, port: Port, mut stopped: oneshot::Receiver<()>) {
     let connections = GracefulShutdown::new();
@@ -166,9 +227,10 @@ async fn accept(listener: TcpListener, port: Port, mut stopped: oneshot::Receive
 }
 
 /// Connections above the bound wait where the system keeps those that were not accepted.
-async fn accept_one(listener: &TcpListener, port: &Port) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(&port.connections).acquire_owned().await.map_err(io::Error::other)?;
+async fn accept_one(listener: &TcpListener, port: &Port) -> io::Result<(TcpStream, Place)> {
+    let right = Arc::clone(&port.connections).acquire_owned().await.map_err(io::Error::other)?;
     let (socket, _) = listener.accept().await?;
+    let place = (right, port.count_connection());
     let _ = socket.set_nodelay(true); // answers are small, and waited for
     Ok((socket, place))
 }
@@ -177,14 +239,14 @@ async fn accept_one(listener: &TcpListener, port: &Port) -> io::Result<(TcpStrea
 async fn shake_hands(
     tls: TlsAcceptor,
     socket: TcpStream,
-    place: OwnedSemaphorePermit,
+    place: Place,
     read_timeout: Duration,
-) -> Option<(TlsStream<TcpStream>, OwnedSemaphorePermit)> {
+) -> Option<(TlsStream<TcpStream>, Place)> {
     let shaken = tokio::time::timeout(read_timeout, tls.accept(socket)).await;
     Some((shaken.ok()?.ok()?, place))
 }
 
-fn connect<S>(socket: S, place: OwnedSemaphorePermit, port: &Port, connections: &GracefulShutdown)
+fn connect<S>(socket: S, place: Place, port: &Port, connections: &GracefulShutdown)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -245,7 +307,7 @@ async fn answer_or_refuse(
     // Any call may wait for the disk, and gets a thread to wait on: those who read sockets are few.
     let answer = tokio::task::spawn_blocking(move || {
         let _room = room; // until the request is dropped
-        port.service.respond(request)
+        port.respond(request)
     });
     let answer = answer.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok(answer.map(|body| body.held(&untaken, room_for_answer)))
@@ -334,14 +396,14 @@ mod tests {
         }
     }
 
-    fn identify(directory: &tempfile::TempDir) -> Option<TlsAcceptor> {
-        Some(TlsIdentity::self_signed(directory.path().join("tls"), "localhost").unwrap().acceptor())
+    fn identify(directory: &tempfile::TempDir) -> TlsAcceptor {
+        TlsIdentity::self_signed(directory.path().join("tls"), "localhost").unwrap().acceptor()
     }
 
     #[test]
     fn a_handshake_that_stalls_is_cut_off() {
         let served = serve_as(|directory, port| Port {
-            tls: identify(directory),
+            tls: Some(identify(directory)),
             read_timeout: Duration::from_millis(100),
             ..port
         });
@@ -356,7 +418,7 @@ mod tests {
     fn a_handshake_has_the_place_of_a_connection_and_gives_it_back() {
         let connections = Arc::new(Semaphore::new(1));
         let served = serve_as(|directory, port| Port {
-            tls: identify(directory),
+            tls: Some(identify(directory)),
             connections: Arc::clone(&connections),
             ..port
         });
@@ -386,7 +448,7 @@ mod tests {
         let server = Server::start_with(
             service,
             "127.0.0.1:0",
-            ServerOptions { tls: Some(tls), ..ServerOptions::default() },
+            &ServerOptions { tls: Some(tls), ..ServerOptions::default() },
         );
         let server = server.unwrap();
         let socket = connect_to(server.address());

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anabranch::storage::{Disk, Storage};
@@ -15,6 +16,7 @@ use crate::catalog::{Catalog, Common, Mode, Settings};
 use crate::errors::Fault;
 use crate::http_protocol;
 use crate::limits::{DEFAULT_SHARD_LIMIT, ITERATOR_LIFETIME, MAX_ON_DEMAND_SHARDS, ON_DEMAND_SHARDS};
+use crate::observe::{self, Counters};
 use crate::operations::Call;
 use crate::rates::Rates;
 use crate::signature::Credentials;
@@ -108,6 +110,9 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) catalog: Catalog,
     pub(crate) rates: Rates,
+    pub(crate) counters: Counters,
+    /// Said to those who ask how it is, so that they send nothing new.
+    pub(crate) stopping: AtomicBool,
 }
 
 impl Service {
@@ -145,7 +150,15 @@ impl Service {
             transition_delay: options.transition_delay,
         };
         let catalog = Catalog::open(path.as_ref().to_path_buf(), common)?;
-        Ok(Self { core: Arc::new(Core { options, clock, catalog, rates: Rates::default() }) })
+        let core = Core {
+            options,
+            clock,
+            catalog,
+            rates: Rates::default(),
+            counters: Counters::default(),
+            stopping: AtomicBool::new(false),
+        };
+        Ok(Self { core: Arc::new(core) })
     }
 
     /// Answers a request. It may wait for the disk, or for a reshard, whatever the operation: a stream is opened, and recovered, by the first call that asks for it, has the
@@ -153,6 +166,35 @@ impl Service {
     pub fn respond(&self, request: Request<Bytes>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         http_protocol::respond(&self.core, &parts, &body)
+    }
+
+    /// Answers what operators and their browsers ask: `GET` of `/health`, `/metrics`, `/status` and `/`. It is no part of the protocol, and asks for no signature; a
+    /// [`Server`](crate::Server) has it at an address of its own. It may wait for the disk, as [`respond`](Self::respond).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path();
+    /// use anabranch_server::{Service, ServiceOptions};
+    ///
+    /// let service = Service::open(path, ServiceOptions::default())?;
+    /// service.create_stream("clicks", 2)?;
+    /// let answer = service.observe(&http::Request::get("/metrics").body(())?);
+    /// let text = String::from_utf8(answer.body().bytes().to_vec())?;
+    /// assert!(text.contains(r#"anabranch_open_shards{account="000000000000",region="us-east-1",stream="clicks"} 2"#));
+    /// # Ok(()) }
+    /// ```
+    pub fn observe<T>(&self, request: &Request<T>) -> Response<Body> {
+        observe::respond(&self.core, request.method(), request.uri().path())
+    }
+
+    /// Says from now on, to whoever asks how it is, that it is about to stop.
+    pub(crate) fn announce_stop(&self) {
+        self.core.stopping.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.core.counters
     }
 
     /// Makes a stream in the default account and region, unless there is one of this name.

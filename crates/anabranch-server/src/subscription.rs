@@ -3,6 +3,7 @@
 //! A subscription is asked for its next event and never waits, so that thousands of them need no threads, and so that a test moves it by its clock.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anabranch::{Error, Record, ShardId, ShardIterator, Timestamp};
@@ -13,6 +14,7 @@ use crate::catalog::Entry;
 use crate::errors::{Fault, FaultKind};
 use crate::event_stream::message;
 use crate::limits::{HEARTBEAT_MS, MAX_EVENT_BYTES, MAX_GET_RECORDS, SUBSCRIPTION_GUARD_MS, SUBSCRIPTION_MS};
+use crate::observe::Counted;
 use crate::operations::{Call, ChildShardShape, Position, RecordShape, child_shapes, open_reader};
 use crate::sequence::{Sequence, second};
 use crate::wire::Format;
@@ -27,6 +29,8 @@ pub(crate) struct Ticket {
     begun: Timestamp,
     /// Why it is over, once it is.
     over: Arc<OnceLock<Fault>>,
+    /// The library's number of the record that comes next.
+    reached: Arc<AtomicU64>,
 }
 
 impl Subscribers {
@@ -42,10 +46,19 @@ impl Subscribers {
             }
             ticket.end(Fault::in_use("Another subscription of this consumer to the shard took over."));
         }
-        let ticket = Ticket { begun: now, over: Arc::default() };
+        let ticket = Ticket { begun: now, over: Arc::default(), reached: Arc::default() };
         tickets.retain(|_, ticket| now.as_millis().saturating_sub(ticket.begun.as_millis()) < SUBSCRIPTION_MS);
         tickets.insert((consumer, shard_id), ticket.clone());
         Ok(ticket)
+    }
+
+    /// The subscriptions that somebody reads: consumers, shards, and which record of the library's comes next.
+    pub(crate) fn reached(&self) -> Vec<(i64, ShardId, u64)> {
+        let tickets = self.0.lock();
+        let is_read = |ticket: &Ticket| Arc::strong_count(&ticket.reached) > 1; // the other one is the reader's
+        let live = tickets.iter().filter(|(_, ticket)| is_read(ticket));
+        live.map(|((consumer, shard_id), ticket)| (*consumer, *shard_id, ticket.reached.load(Ordering::Relaxed)))
+            .collect()
     }
 
     /// Ends those of a consumer that is gone.
@@ -104,6 +117,7 @@ pub(crate) struct Subscription {
     told: Timestamp,
     /// The latest write second of a number that was sent.
     written: u64,
+    _counted: Counted,
 }
 
 #[derive(Debug, Serialize)]
@@ -128,7 +142,9 @@ impl Subscription {
         let reader = open_reader(&entry, &entry.stream()?, shard_id, position)?;
         let reader = reader.dedicated(consumer).map_err(|error| entry.fault(error))?;
         let (format, told) = (call.format, call.now);
-        Ok(Self { entry, shard_id, reader, ticket, format, state: State::Beginning, told, written: 0 })
+        ticket.reached.store(reader.next_sequence_number().get(), Ordering::Relaxed);
+        let _counted = entry.traffic.subscriptions.one_more();
+        Ok(Self { entry, shard_id, reader, ticket, format, state: State::Beginning, told, written: 0, _counted })
     }
 
     /// Whether [`next`](Self::next) has nothing to give: told without the disk, so that those at the tail cost no thread.
@@ -178,6 +194,8 @@ impl Subscription {
             return Ok(Next::Over);
         }
         let records = self.records()?;
+        self.entry.traffic.went_out(&records);
+        self.ticket.reached.store(self.reader.next_sequence_number().get(), Ordering::Relaxed);
         let end = self.reader.end_of_shard();
         if records.is_empty() && end.is_none() && !self.is_due(now) {
             return Ok(Next::Later);

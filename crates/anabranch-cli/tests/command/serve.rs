@@ -158,3 +158,20 @@ fn a_certificate_is_told_and_kept() {
     let done = home.run(&["serve", "--data", "data", "--port", "0", "--tls", "none.pem:data/tls/key.pem"]);
     assert!(done.is_code(3) && done.stderr.contains("none.pem"), "{done:?}");
 }
+
+#[test]
+fn health_is_told_where_it_is_wanted() {
+    let home = Home::new();
+    let mut child = home.spawn(&["--json", "serve", "--data", "data", "--port", "0", "--health", "127.0.0.1:0"]);
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let address = told["health"].as_str().unwrap().strip_prefix("http://").unwrap();
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with(r#"{"status":"ok"}"#), "{answer}");
+    interrupt(&child);
+    assert!(finish(child).is_code(0));
+}

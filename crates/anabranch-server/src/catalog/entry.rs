@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anabranch::{Capacity, CapacityPolicy, Error, Quotas, ShardId, ShardSummary, Store, Stream, Timestamp};
+use anabranch::{
+    Capacity, CapacityPolicy, Error, ErrorKind, Quotas, ShardId, ShardSummary, Store, Stream, Timestamp,
+};
 use parking_lot::{Mutex, RwLock};
 
 use super::Common;
@@ -13,6 +15,7 @@ use super::status::{Status, Transition};
 use crate::arn;
 use crate::distribution::{Distribution, Spread};
 use crate::errors::{Fault, FaultKind};
+use crate::observe::Traffic;
 use crate::sequence::{ShardNumbers, second};
 use crate::subscription::Subscribers;
 
@@ -21,9 +24,11 @@ use crate::subscription::Subscribers;
 pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) account: String,
+    pub(crate) region: String,
     pub(crate) arn: String,
     pub(crate) subscribers: Subscribers,
     spread: Spread,
+    pub(crate) traffic: Traffic,
     enforce_limits: bool,
     on_demand: CapacityPolicy,
     transition: Transition,
@@ -39,6 +44,8 @@ pub(crate) struct Entry {
     is_gone: AtomicBool,
     /// Opened when it is first asked for.
     stream: RwLock<Option<Stream>>,
+    /// Why one of its shards refuses records, once one did, until the stream is opened again.
+    failure: Mutex<Option<String>>,
 }
 
 impl Entry {
@@ -52,9 +59,11 @@ impl Entry {
         Self {
             name: name.to_owned(),
             account: account.to_owned(),
+            region: region.to_owned(),
             arn: arn::of_stream(region, account, name),
             subscribers: Subscribers::default(),
             spread: Spread::default(),
+            traffic: Traffic::default(),
             enforce_limits: common.enforce_limits,
             on_demand: common.on_demand,
             transition: Transition::new(common.transition_delay),
@@ -65,6 +74,7 @@ impl Entry {
             changing: Mutex::default(),
             is_gone: AtomicBool::new(false),
             stream: RwLock::default(),
+            failure: Mutex::default(),
         }
     }
 
@@ -84,6 +94,7 @@ impl Entry {
         }
         self.note_shards(&stream)?;
         self.follow_mode(&stream)?;
+        *self.failure.lock() = None;
         *place = Some(stream.clone());
         Ok(stream)
     }
@@ -103,8 +114,13 @@ impl Entry {
     }
 
     pub(super) fn rebalance(&self) -> anabranch::Result<()> {
-        let stream = self.stream.read().clone().filter(|_| !self.is_gone());
+        let stream = self.opened_stream().filter(|_| !self.is_gone());
         stream.map_or(Ok(()), |stream| stream.rebalance().map(drop))
+    }
+
+    /// The stream, if it is open.
+    pub(crate) fn opened_stream(&self) -> Option<Stream> {
+        self.stream.read().clone()
     }
 
     pub(crate) fn close(&self) -> anabranch::Result<()> {
@@ -256,9 +272,12 @@ impl Entry {
             Error::Closed | Error::StreamNotFound(_) => self.not_found(),
             Error::ShardNotFound(shard_id) => self.no_shard(shard_id),
             Error::ThroughputExceeded { shard_id, .. } => {
-                Fault::new(FaultKind::ProvisionedThroughputExceeded, self.rate_exceeded(shard_id))
+                Fault::new(FaultKind::ProvisionedThroughputExceeded, self.throttle(shard_id))
             }
-            other => Fault::internal(other),
+            other => {
+                self.note(&other);
+                Fault::internal(other)
+            }
         }
     }
 
@@ -273,7 +292,20 @@ impl Entry {
         ))
     }
 
-    pub(crate) fn rate_exceeded(&self, shard_id: ShardId) -> String {
+    /// Keeps why a shard refuses records from now on, if that is what it is.
+    pub(crate) fn note(&self, error: &Error) {
+        if error.kind() == ErrorKind::Reopen {
+            self.failure.lock().get_or_insert_with(|| error.to_string());
+        }
+    }
+
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
+    }
+
+    /// Counts a refusal for the rate of a shard, and says it.
+    pub(crate) fn throttle(&self, shard_id: ShardId) -> String {
+        self.traffic.throttle();
         format!("Rate exceeded for shard {shard_id} in stream {} under account {}.", self.name, self.account)
     }
 

@@ -35,7 +35,9 @@ pub(crate) use settings::{ConsumerSettings, Mode, Settings};
 pub(crate) use status::Status;
 
 use crate::OpenError;
+use crate::arn::is_account;
 use crate::errors::Fault;
+use crate::http_protocol::is_region;
 use crate::limits::{
     MAX_CREATING_STREAMS, MAX_DATA_BYTES, MAX_PUT_BYTES, MAX_PUT_RECORDS, MAX_TERRITORIES, ON_DEMAND_STREAMS,
 };
@@ -101,6 +103,30 @@ impl Catalog {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Fault::internal(error)),
         }
+    }
+
+    /// All that are there, those that nobody has asked for yet among them; or why one cannot be told of.
+    pub(crate) fn territories(&self) -> Vec<Result<Arc<Territory>, Fault>> {
+        let accounts = match self.names(&self.path, is_account) {
+            Ok(accounts) => accounts,
+            Err(fault) => return vec![Err(fault)],
+        };
+        let regions =
+            accounts.into_iter().flat_map(|account| match self.names(&self.path.join(&account), is_region) {
+                Ok(regions) => regions.into_iter().map(|region| Ok((account.clone(), region))).collect(),
+                Err(fault) => vec![Err(fault)],
+            });
+        let open = |place: Result<(String, String), Fault>| {
+            place.and_then(|(account, region)| self.territory(&account, &region)).transpose()
+        };
+        regions.filter_map(open).collect()
+    }
+
+    /// What is in a directory and has a name of a kind.
+    fn names(&self, path: &Path, is_name: fn(&str) -> bool) -> Result<Vec<String>, Fault> {
+        let entries =
+            self.common.storage.list(path).map_err(|error| Fault::internal(OpenError::io(path)(error)))?;
+        Ok(entries.into_iter().map(|entry| entry.name).filter(|name| is_name(name)).collect())
     }
 
     /// The same, made if need be.

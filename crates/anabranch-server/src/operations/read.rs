@@ -137,6 +137,7 @@ pub(super) fn get_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     let mut reader = open_reader(&entry, &stream, token.shard_id, token.position)?;
     reader.begin_call().map_err(|error| entry.fault(error))?;
     let (records, rest) = take_records(&mut reader, most).map_err(|error| entry.fault(error))?;
+    entry.traffic.went_out(&records);
     if let Some(next) = rest {
         reader = open_reader(&entry, &stream, token.shard_id, Position::At(next))?;
     }

@@ -127,6 +127,7 @@ pub(super) fn put_record(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Repl
     let options =
         put.explicit_hash_key.map_or_else(PutOptions::new, |key| PutOptions::new().explicit_hash_key(key));
     let receipt = stream.put_with(put.partition_key, put.data, options).map_err(|error| entry.fault(error))?;
+    entry.traffic.came_in(record.bytes());
     call.answer(&PutRecordAnswer {
         shard_id: receipt.shard_id.to_string(),
         sequence_number: number(entry, &receipt)?,
@@ -197,6 +198,9 @@ pub(super) fn put_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     }
     // The stream's own durability holds where it is stronger.
     let outcomes = stream.put_each(&puts, Durability::Buffered).map_err(|error| entry.fault(error))?;
+    for (record, _) in records.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()) {
+        entry.traffic.came_in(record.bytes());
+    }
     let records = outcomes.iter().map(|outcome| put_outcome(entry, outcome)).collect::<Result<Vec<_>, _>>()?;
     let failed_record_count = records.iter().filter(|record| matches!(record, PutOutcome::Failed { .. })).count();
     call.answer(&PutRecordsAnswer { failed_record_count, records, encryption_type: encryption_type(entry)? })
@@ -216,12 +220,15 @@ fn put_outcome(entry: &Entry, outcome: &anabranch::Result<PutReceipt>) -> Result
         }
         Err(Error::ThroughputExceeded { shard_id, .. }) => PutOutcome::Failed {
             error_code: FaultKind::ProvisionedThroughputExceeded.name(),
-            error_message: entry.rate_exceeded(*shard_id),
+            error_message: entry.throttle(*shard_id),
         },
-        Err(_) => PutOutcome::Failed {
-            error_code: FaultKind::InternalFailure.name(),
-            error_message: "Internal Service Failure".to_owned(),
-        },
+        Err(error) => {
+            entry.note(error);
+            PutOutcome::Failed {
+                error_code: FaultKind::InternalFailure.name(),
+                error_message: "Internal Service Failure".to_owned(),
+            }
+        }
     })
 }
 

@@ -10,6 +10,7 @@ mod consumers;
 mod http_order;
 mod lineage;
 mod listing;
+mod observe;
 mod on_demand;
 mod puts;
 mod reads;

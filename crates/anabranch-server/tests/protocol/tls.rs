@@ -35,7 +35,7 @@ fn serve() -> Served {
     service.create_stream("s", 1).unwrap();
     let identity = TlsIdentity::self_signed(directory.path().join("tls"), "kinesis.test").unwrap();
     let options = ServerOptions { tls: Some(identity.clone()), ..ServerOptions::default() };
-    let server = Server::start_with(service, "127.0.0.1:0", options).unwrap();
+    let server = Server::start_with(service, "127.0.0.1:0", &options).unwrap();
     Served { _directory: directory, server, identity }
 }
 
