@@ -1,22 +1,58 @@
-//! Clients of others, where they are there: boto3, of the Python that `ANABRANCH_PYTHON` names, or of `python3`.
+//! Clients of others, where they are there: each is a program that gets the server's address and says `fine`.
 
+use std::path::Path;
 use std::process::Command;
 
 use anabranch_server::{Server, Service, ServiceOptions};
 
+/// Of the Python that `ANABRANCH_PYTHON` names, or of `python3`.
 #[test]
 fn boto3_writes_and_reads_through_a_split_and_a_merge() {
-    let python = std::env::var("ANABRANCH_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let found = Command::new(&python).args(["-c", "import boto3"]).output();
+    run_python("ANABRANCH_PYTHON", "boto3", "boto3_client.py");
+}
+
+/// Of the same Python.
+#[test]
+fn the_aws_cli_writes_and_reads_through_a_split() {
+    run_python("ANABRANCH_PYTHON", "awscli", "aws_cli_client.py");
+}
+
+/// Of the Python that `ANABRANCH_ASYNC_PYTHON` names, since it wants another botocore than boto3.
+#[test]
+fn async_kinesis_produces_and_consumes_through_a_split_and_a_merge() {
+    run_python("ANABRANCH_ASYNC_PYTHON", "kinesis", "async_kinesis_client.py");
+}
+
+/// Of the modules in the directory that `ANABRANCH_NODE_MODULES` names.
+#[test]
+fn the_javascript_client_writes_reads_and_subscribes_by_http_2() {
+    let node = || {
+        let mut node = Command::new("node");
+        if let Some(modules) = std::env::var_os("ANABRANCH_NODE_MODULES") {
+            node.env("NODE_PATH", modules);
+        }
+        node
+    };
+    run(node, ["-e", "require('@aws-sdk/client-kinesis')"], "javascript_client.cjs");
+}
+
+fn run_python(variable: &str, module: &str, script: &str) {
+    let python = std::env::var(variable).unwrap_or_else(|_| "python3".to_owned());
+    run(|| Command::new(&python), ["-c", &format!("import {module}")], script);
+}
+
+/// Runs a script against a server, if `look` says that its interpreter has what it needs.
+fn run(interpreter: impl Fn() -> Command, look: [&str; 2], script: &str) {
+    let found = interpreter().args(look).output();
     if !found.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: {python} has no boto3");
+        eprintln!("skipped: {:?} cannot {}", interpreter().get_program(), look[1]);
         return;
     }
     let directory = tempfile::tempdir().unwrap();
     let service = Service::open(directory.path(), ServiceOptions::default()).unwrap();
     let server = Server::start(service, "127.0.0.1:0").unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/boto3_client.py");
-    let output = Command::new(python).arg(script).arg(format!("http://{}", server.address())).output().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
+    let output = interpreter().arg(script).arg(format!("http://{}", server.address())).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.trim() == "fine", "{said}{}", String::from_utf8_lossy(&output.stderr));
     server.stop().unwrap();
