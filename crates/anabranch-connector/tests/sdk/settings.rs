@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use aws_sdk_kinesis::types::{StreamMode, StreamStatus};
+use aws_sdk_kinesis::types::{EncryptionType, MetricsName, StreamMode, StreamModeDetails, StreamStatus};
 
 use crate::support::both;
 
@@ -64,5 +64,54 @@ fn retention_is_longer_then_shorter() {
         let shorter = world.kinesis.decrease_stream_retention_period().stream_name("s");
         shorter.retention_period_hours(24).send().await.unwrap();
         assert_eq!(hours().await, 24);
+    });
+}
+
+#[test]
+fn resources_have_tags_and_policies() {
+    both(async |world| {
+        world.create(1).await;
+        let arn = world.stream_arn().await;
+        world.kinesis.tag_resource().resource_arn(&arn).tags("room", "2").send().await.unwrap();
+        let list = || world.kinesis.list_tags_for_resource().resource_arn(&arn).send();
+        assert_eq!(list().await.unwrap().tags()[0].value(), Some("2"));
+        world.kinesis.untag_resource().resource_arn(&arn).tag_keys("room").send().await.unwrap();
+        assert!(list().await.unwrap().tags().is_empty());
+
+        let get = || world.kinesis.get_resource_policy().resource_arn(&arn).send();
+        assert_eq!(get().await.unwrap().policy(), "{}");
+        let policy = r#"{"Version": "2012-10-17", "Statement": []}"#;
+        world.kinesis.put_resource_policy().resource_arn(&arn).policy(policy).send().await.unwrap();
+        assert_eq!(get().await.unwrap().policy(), policy);
+        world.kinesis.delete_resource_policy().resource_arn(&arn).send().await.unwrap();
+        assert_eq!(get().await.unwrap().policy(), "{}");
+    });
+}
+
+#[test]
+fn monitoring_encryption_and_modes_are_kept_and_reported() {
+    both(async |world| {
+        world.create(1).await;
+        let enable = world.kinesis.enable_enhanced_monitoring().stream_name("s");
+        let enabled = enable.shard_level_metrics(MetricsName::IncomingBytes).send().await.unwrap();
+        assert_eq!(enabled.desired_shard_level_metrics(), [MetricsName::IncomingBytes]);
+        let encrypt = world.kinesis.start_stream_encryption().stream_name("s");
+        encrypt.encryption_type(EncryptionType::Kms).key_id("alias/aws/kinesis").send().await.unwrap();
+        let mode = StreamModeDetails::builder().stream_mode(StreamMode::OnDemand).build().unwrap();
+        let update = world.kinesis.update_stream_mode().stream_arn(world.stream_arn().await);
+        update.stream_mode_details(mode).send().await.unwrap();
+
+        let summary = world.kinesis.describe_stream_summary().stream_name("s").send().await.unwrap();
+        let summary = summary.stream_description_summary().unwrap();
+        assert_eq!(summary.enhanced_monitoring()[0].shard_level_metrics(), [MetricsName::IncomingBytes]);
+        assert_eq!(
+            (summary.encryption_type(), summary.key_id()),
+            (Some(&EncryptionType::Kms), Some("alias/aws/kinesis"))
+        );
+        assert_eq!(summary.stream_mode_details().unwrap().stream_mode(), &StreamMode::OnDemand);
+        assert_eq!(world.put("a", "one").await.encryption_type(), Some(&EncryptionType::Kms));
+
+        let limits = world.kinesis.describe_limits().send().await.unwrap();
+        assert_eq!((limits.shard_limit(), limits.on_demand_stream_count()), (20_000, 1));
     });
 }
