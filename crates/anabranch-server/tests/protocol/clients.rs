@@ -11,6 +11,12 @@ fn boto3_writes_and_reads_through_a_split_and_a_merge() {
     run_python("ANABRANCH_PYTHON", "boto3", "boto3_client.py");
 }
 
+/// The same client, which knows the published model.
+#[test]
+fn every_answer_has_the_shape_that_the_model_says() {
+    run_python("ANABRANCH_PYTHON", "boto3", "model_client.py");
+}
+
 /// Of the same Python.
 #[test]
 fn the_aws_cli_writes_and_reads_through_a_split() {
