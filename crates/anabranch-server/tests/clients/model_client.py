@@ -1,5 +1,8 @@
-"""Calls every operation with boto3, and holds each answer, as it came, against the published model: members, types, ranges, patterns, names of errors. Its argument is the server's address."""
+"""Calls every operation with boto3, and holds each answer, as it came, against the published model: members, types, ranges, patterns, names of errors.
 
+Its arguments are the server's address and, if requests and answers are to be CBOR as those of the Java clients are, `cbor`."""
+
+import base64
 import json
 import re
 import sys
@@ -66,6 +69,42 @@ def at_most(shape, size, path):
         problems.add(f"{path} is {size}, too much")
 
 
+def converted(shape, value, blob, timestamp):
+    """A document with its blobs and times as another format has them."""
+    if shape is None or value is None:
+        return value
+    if shape.type_name == "structure":
+        members = shape.members
+        return {name: converted(members.get(name), member, blob, timestamp) for name, member in value.items()}
+    if shape.type_name == "list":
+        return [converted(shape.member, member, blob, timestamp) for member in value]
+    return {"blob": blob, "timestamp": timestamp}.get(shape.type_name, lambda same: same)(value)
+
+
+def to_cbor(shape, body):
+    """As Jackson writes it: maps whose length is not told, and times that are tagged milliseconds."""
+    time = lambda seconds: cbor2.CBORTag(1, round(seconds * 1000))  # noqa: E731
+    return cbor2.dumps(converted(shape, json.loads(body), base64.b64decode, time), indefinite_containers=True)
+
+
+def from_cbor(shape, body):
+    """Blobs that are no bytes, and times that are no whole numbers, are left as they are, to be found by the check."""
+    text = lambda data: base64.b64encode(data).decode() if isinstance(data, bytes) else {"no bytes": data}  # noqa: E731
+    time = lambda millis: millis / 1000 if isinstance(millis, int) else {"no number": repr(millis)}  # noqa: E731
+    return json.dumps(converted(shape, cbor2.loads(body), text, time)).encode()
+
+
+def ask_in_cbor(model, params, **_):
+    params["body"] = to_cbor(model.input_shape, params["body"])
+    params["headers"]["Content-Type"] = "application/x-amz-cbor-1.1"
+
+
+def read_cbor(operation_model, response_dict, **_):
+    is_document = response_dict["body"] and response_dict["headers"]["Content-Type"] == "application/x-amz-cbor-1.1"
+    if is_document and isinstance(response_dict["body"], bytes):
+        response_dict["body"] = from_cbor(operation_model.output_shape, response_dict["body"])
+
+
 def look(operation_model, response_dict, **_):
     """Every answer passes here before boto3 reads it."""
     name, status = operation_model.name, response_dict["status_code"]
@@ -83,6 +122,16 @@ def look(operation_model, response_dict, **_):
         problems.add(f"{name} says {body}, and has nothing to say")
 
 
+IS_CBOR = sys.argv[2:] == ["cbor"]
+if IS_CBOR:
+    import cbor2
+    from botocore.parsers import BaseJSONParser
+
+    read_json = BaseJSONParser._parse_body_as_json
+    # The empty document before the events, the only one that botocore reads by itself.
+    BaseJSONParser._parse_body_as_json = lambda self, body: read_json(self, b"{}" if body == b"\xa0" else body)
+    kinesis.meta.events.register("before-call.kinesis.*", ask_in_cbor)
+    kinesis.meta.events.register("before-parse.kinesis.*", read_cbor)
 kinesis.meta.events.register("before-parse.kinesis.*", look)
 
 
@@ -167,7 +216,8 @@ event_shape = MODEL.shape_for("SubscribeToShardEvent")
 for event in subscription._event_generator:  # what botocore makes its events of
     document = event.to_response_dict()
     if document["headers"].get(":event-type") == "SubscribeToShardEvent":
-        check(event_shape, json.loads(document["body"]), "SubscribeToShardEvent")
+        body = from_cbor(event_shape, document["body"]) if IS_CBOR else document["body"]
+        check(event_shape, json.loads(body), "SubscribeToShardEvent")
 kinesis.deregister_stream_consumer(ConsumerARN=consumer)
 
 # Refusals.

@@ -8,25 +8,31 @@ use anabranch_server::{Server, Service, ServiceOptions};
 /// Of the Python that `ANABRANCH_PYTHON` names, or of `python3`.
 #[test]
 fn boto3_writes_and_reads_through_a_split_and_a_merge() {
-    run_python("ANABRANCH_PYTHON", "boto3", "boto3_client.py");
+    run_python("ANABRANCH_PYTHON", "boto3", &["boto3_client.py"]);
 }
 
 /// The same client, which knows the published model.
 #[test]
 fn every_answer_has_the_shape_that_the_model_says() {
-    run_python("ANABRANCH_PYTHON", "boto3", "model_client.py");
+    run_python("ANABRANCH_PYTHON", "boto3", &["model_client.py"]);
+}
+
+/// With its requests and answers changed to what the Java clients say and hear.
+#[test]
+fn every_answer_in_cbor_has_the_shape_that_the_model_says() {
+    run_python("ANABRANCH_PYTHON", "boto3, cbor2", &["model_client.py", "cbor"]);
 }
 
 /// Of the same Python.
 #[test]
 fn the_aws_cli_writes_and_reads_through_a_split() {
-    run_python("ANABRANCH_PYTHON", "awscli", "aws_cli_client.py");
+    run_python("ANABRANCH_PYTHON", "awscli", &["aws_cli_client.py"]);
 }
 
 /// Of the Python that `ANABRANCH_ASYNC_PYTHON` names, since it wants another botocore than boto3.
 #[test]
 fn async_kinesis_produces_and_consumes_through_a_split_and_a_merge() {
-    run_python("ANABRANCH_ASYNC_PYTHON", "kinesis", "async_kinesis_client.py");
+    run_python("ANABRANCH_ASYNC_PYTHON", "kinesis", &["async_kinesis_client.py"]);
 }
 
 /// Of the modules in the directory that `ANABRANCH_NODE_MODULES` names.
@@ -39,16 +45,16 @@ fn the_javascript_client_writes_reads_and_subscribes_by_http_2() {
         }
         node
     };
-    run(node, ["-e", "require('@aws-sdk/client-kinesis')"], "javascript_client.cjs");
+    run(node, ["-e", "require('@aws-sdk/client-kinesis')"], &["javascript_client.cjs"]);
 }
 
-fn run_python(variable: &str, module: &str, script: &str) {
+fn run_python(variable: &str, module: &str, script: &[&str]) {
     let python = std::env::var(variable).unwrap_or_else(|_| "python3".to_owned());
     run(|| Command::new(&python), ["-c", &format!("import {module}")], script);
 }
 
-/// Runs a script against a server, if `look` says that its interpreter has what it needs.
-fn run(interpreter: impl Fn() -> Command, look: [&str; 2], script: &str) {
+/// Runs a script against a server, if `look` says that its interpreter has what it needs. What follows the script's name follows the address.
+fn run(interpreter: impl Fn() -> Command, look: [&str; 2], script: &[&str]) {
     let found = interpreter().args(look).output();
     if !found.is_ok_and(|output| output.status.success()) {
         eprintln!("skipped: {:?} cannot {}", interpreter().get_program(), look[1]);
@@ -57,8 +63,9 @@ fn run(interpreter: impl Fn() -> Command, look: [&str; 2], script: &str) {
     let directory = tempfile::tempdir().unwrap();
     let service = Service::open(directory.path(), ServiceOptions::default()).unwrap();
     let server = Server::start(service, "127.0.0.1:0").unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
-    let output = interpreter().arg(script).arg(format!("http://{}", server.address())).output().unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script[0]);
+    let address = format!("http://{}", server.address());
+    let output = interpreter().arg(path).arg(address).args(&script[1..]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.trim() == "fine", "{said}{}", String::from_utf8_lossy(&output.stderr));
     server.stop().unwrap();
