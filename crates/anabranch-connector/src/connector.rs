@@ -65,6 +65,7 @@ impl Connector {
     }
 
     /// The same service, with faults between it and its clients. The connector that this is called on, and its other clones, stay as they are.
+    /// What it remembers, to decide and to tell, grows with the calls: it is for tests.
     #[must_use]
     pub fn with_faults(&self, faults: Faults) -> Self {
         Self { service: self.service.clone(), injector: Some(Arc::new(Injector::new(faults))) }

@@ -47,3 +47,8 @@ mod partial;
 
 pub use connector::Connector;
 pub use faults::{Fault, Faults, Injection};
+
+/// The README's example runs with those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
