@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Bytes of a request's body: 10 MiB of records in base64, and what stands around them.
 pub const MAX_BODY_BYTES: usize = 24 << 20;
 
+/// Changes of streams and shards that are under way or wait for one another, in all accounts and regions: others are refused (`LimitExceededException`).
+pub const MAX_CHANGES: usize = 64;
+
 /// Bytes of the bodies of all requests that are being read or answered, together; others wait, and are refused (503) when they waited for long.
 pub const MAX_BODIES_BYTES: usize = 1 << 30;
 

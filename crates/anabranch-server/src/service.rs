@@ -12,7 +12,7 @@ use http::{Request, Response};
 
 use crate::arn::is_account;
 use crate::body::Body;
-use crate::catalog::{Catalog, Common, Mode, Settings};
+use crate::catalog::{Catalog, Changes, Common, Mode, Settings};
 use crate::errors::Fault;
 use crate::http_protocol;
 use crate::limits::{DEFAULT_SHARD_LIMIT, ITERATOR_LIFETIME, MAX_ON_DEMAND_SHARDS, ON_DEMAND_SHARDS};
@@ -148,6 +148,7 @@ impl Service {
             shard_limit: options.shard_limit,
             on_demand: options.on_demand,
             transition_delay: options.transition_delay,
+            changes: Changes::default(),
         };
         let catalog = Catalog::open(path.as_ref().to_path_buf(), common)?;
         let core = Core {

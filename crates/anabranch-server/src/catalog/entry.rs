@@ -9,9 +9,9 @@ use anabranch::{
 };
 use parking_lot::{Mutex, RwLock};
 
-use super::Common;
 use super::settings::{ConsumerSettings, Mode, Settings, SettingsDirectory};
 use super::status::{Status, Transition};
+use super::{Changes, Common};
 use crate::arn;
 use crate::distribution::{Distribution, Spread};
 use crate::errors::{Fault, FaultKind};
@@ -29,6 +29,7 @@ pub(crate) struct Entry {
     pub(crate) subscribers: Subscribers,
     spread: Spread,
     pub(crate) traffic: Traffic,
+    changes: Changes,
     enforce_limits: bool,
     on_demand: CapacityPolicy,
     transition: Transition,
@@ -64,6 +65,7 @@ impl Entry {
             subscribers: Subscribers::default(),
             spread: Spread::default(),
             traffic: Traffic::default(),
+            changes: common.changes.clone(),
             enforce_limits: common.enforce_limits,
             on_demand: common.on_demand,
             transition: Transition::new(common.transition_delay),
@@ -237,6 +239,7 @@ impl Entry {
 
     /// Changes the shards; calls of this kind wait for each other.
     pub(crate) fn reshard<T>(&self, change: impl FnOnce(&Stream) -> Result<T, Fault>) -> Result<T, Fault> {
+        let _change = self.changes.begin()?;
         let stream = self.stream()?;
         let _resharding = self.resharding.lock();
         let outcome = change(&stream);

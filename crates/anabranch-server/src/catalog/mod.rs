@@ -14,6 +14,7 @@
 //! whatever a crash leaves is either whole or settings without a stream, which are removed. A stream whose settings were lost is given new ones: its records are worth more.
 
 mod account;
+mod changes;
 mod document;
 mod entry;
 mod settings;
@@ -30,6 +31,7 @@ use anabranch::{CapacityPolicy, Clock, Durability, Error, Limits, PartitionHash,
 use parking_lot::{Mutex, RwLock};
 
 pub(crate) use account::{AccountFile, Commitment, CommitmentStatus};
+pub(crate) use changes::Changes;
 pub(crate) use entry::Entry;
 pub(crate) use settings::{ConsumerSettings, Mode, Settings};
 pub(crate) use status::Status;
@@ -56,6 +58,7 @@ pub(crate) struct Common {
     pub(crate) shard_limit: u32,
     pub(crate) on_demand: CapacityPolicy,
     pub(crate) transition_delay: Duration,
+    pub(crate) changes: Changes,
 }
 
 /// All accounts and regions.
@@ -245,6 +248,7 @@ impl Territory {
     /// Makes a stream: it is there, durably and with its settings, when this returns, or not at all. What was made earlier under this name has another
     /// creation time, to the second.
     pub(crate) fn create(&self, name: &str, mut settings: Settings, shards: u32) -> Result<(), Fault> {
+        let _change = self.common.changes.begin()?;
         let _changes = self.changes.lock();
         if self.stream(name).is_some() {
             return Err(Fault::in_use(format!("Stream {name} under account {} already exists.", self.account)));
@@ -337,13 +341,15 @@ impl Territory {
     }
 
     /// Holds off whoever else wants to add shards.
-    pub(crate) fn while_counting<T>(&self, change: impl FnOnce() -> T) -> T {
+    pub(crate) fn while_counting<T>(&self, change: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+        let _change = self.common.changes.begin()?;
         let _changes = self.changes.lock();
         change()
     }
 
     /// Deletes a stream with everything in it; calls that are at work on it find it closed. One that was deleted meanwhile is not found, whatever has its name now.
     pub(crate) fn delete(&self, entry: &Arc<Entry>, takes_consumers: bool) -> Result<(), Fault> {
+        let _change = self.common.changes.begin()?;
         let _changes = self.changes.lock();
         if !self.stream(&entry.name).is_some_and(|present| Arc::ptr_eq(&present, entry)) {
             return Err(entry.not_found());
@@ -374,6 +380,7 @@ mod tests {
             shard_limit: 100,
             on_demand: CapacityPolicy::default(),
             transition_delay: Duration::ZERO,
+            changes: Changes::default(),
         };
         Catalog::open("/data".into(), common).unwrap().make_territory("000000000000", "us-east-1").unwrap()
     }
