@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anabranch::HashKey;
+use anabranch::{HashKey, Record};
 use serde::{Deserialize, Serialize};
 
 /// The names of the strategies on the wire.
 pub(crate) const STRATEGIES: [&str; 2] = ["USER_PARTITION_KEY", "AUTO"];
 
-/// The key in the log of a record that was put without one. Unicode keeps this noncharacter for such uses; a client that gives just it as a key reads none.
+/// The key in the log of a record that was put without one; its hash key is explicit. Unicode keeps this noncharacter for such uses: who puts a record to a stream
+/// with the strategy `AUTO` under just this key reads none.
 const NO_KEY: &str = "\u{FFFF}";
 
 /// All bits of the golden ratio's fraction. Its multiples, modulo the key space, lie as evenly as can be, however many there are.
@@ -46,8 +47,9 @@ pub(crate) fn stored_key(given: Option<&str>) -> &str {
 }
 
 /// The key that a record was put with, if it had one.
-pub(crate) fn given_key(stored: &str) -> Option<&str> {
-    (stored != NO_KEY).then_some(stored)
+pub(crate) fn given_key(record: &Record) -> Option<&str> {
+    let key = record.partition_key();
+    (key != NO_KEY || record.explicit_hash_key().is_none()).then_some(key)
 }
 
 #[cfg(test)]

@@ -112,7 +112,7 @@ impl<'a> RecordShape<'a> {
             sequence_number: numbers.record(record.sequence_number().get(), second(record.arrival())),
             approximate_arrival_timestamp: Time(record.arrival()),
             data: Blob(record.data()),
-            partition_key: given_key(record.partition_key()),
+            partition_key: given_key(record),
             encryption_type,
         });
         Ok(shapes.collect())

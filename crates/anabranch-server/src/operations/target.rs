@@ -53,9 +53,7 @@ impl<'a> StreamTarget<'a> {
             _ => Ok(entry),
         }
     }
-}
 
-impl StreamTarget<'_> {
     /// A stream that takes and gives records.
     pub(super) fn find_serving(&self, call: &Call<'_>) -> Result<Arc<Entry>, Fault> {
         let entry = self.find(call)?;

@@ -178,10 +178,13 @@ fn consumers_may_be_more_where_throughput_is_committed() {
     let register = |number: u32| json!({"StreamARN": arn("s"), "ConsumerName": format!("c{number}")});
     (0..20).for_each(|number| drop(world.ok("RegisterStreamConsumer", register(number))));
     assert_eq!(world.refusal("RegisterStreamConsumer", register(20)).0, "LimitExceededException");
-    let mode = json!({"StreamARN": arn("s"), "StreamModeDetails": {"StreamMode": "ON_DEMAND"}});
-    world.ok("UpdateStreamMode", mode);
+    let mode = |mode: &str| json!({"StreamARN": arn("s"), "StreamModeDetails": {"StreamMode": mode}});
+    world.ok("UpdateStreamMode", mode("ON_DEMAND"));
     assert_eq!(world.refusal("RegisterStreamConsumer", register(20)).0, "LimitExceededException");
+    world.ok("UpdateStreamMode", mode("PROVISIONED"));
     world.ok("UpdateAccountSettings", json!({"MinimumThroughputBillingCommitment": {"Status": "ENABLED"}}));
+    assert_eq!(world.refusal("RegisterStreamConsumer", register(20)).0, "LimitExceededException");
+    world.ok("UpdateStreamMode", mode("ON_DEMAND"));
     (20..50).for_each(|number| drop(world.ok("RegisterStreamConsumer", register(number))));
     assert_eq!(world.refusal("RegisterStreamConsumer", register(50)).0, "LimitExceededException");
 }

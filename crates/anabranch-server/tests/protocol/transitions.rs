@@ -133,7 +133,8 @@ fn a_stream_in_deletion_is_seen_and_not_used() {
     assert_eq!(world.ok("ListStreams", json!({}))["StreamNames"], json!(["s"]));
     assert_eq!(world.ok("DescribeLimits", json!({}))["OpenShardCount"], 0, "its shards are free");
     world.refused("PutRecord", put(), NOT_FOUND, &not_found());
-    assert_eq!(world.refusal("GetRecords", json!({"ShardIterator": iterator})).0, NOT_FOUND);
+    let text = format!("Shard {} in stream s under account {ACCOUNT} does not exist", shard(0));
+    world.refused("GetRecords", json!({"ShardIterator": iterator}), NOT_FOUND, &text);
     let tags = json!({"StreamName": "s", "Tags": {"a": "1"}});
     world.refused("AddTagsToStream", tags, NOT_FOUND, &not_found());
     for operation in ["DeleteStream", "ListShards"] {
