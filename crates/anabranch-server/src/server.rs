@@ -440,6 +440,7 @@ mod tests {
         );
         let server = server.unwrap();
         let socket = connect_to(server.address());
+        until(|| server.service.counters().connections.get() == 1);
         let closed = std::thread::spawn(|| is_closed(socket)); // sooner than it would be cut off
         server.stop().unwrap();
         assert!(closed.join().unwrap());
