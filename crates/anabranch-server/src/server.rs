@@ -331,7 +331,7 @@ mod tests {
     /// A port with little patience and little room, in a directory of its own.
     fn serve() -> Served {
         serve_as(|_, port| Port {
-            read_timeout: Duration::from_millis(100),
+            read_timeout: Duration::from_millis(500),
             bodies: Arc::new(Semaphore::new(10)),
             ..port
         })
