@@ -342,8 +342,8 @@ mod tests {
     /// A port with little patience and little room, in a directory of its own.
     fn serve() -> Served {
         serve_as(|_, port| Port {
-            read_timeout: Duration::from_millis(100),
-            room: Room::new(REQUEST_BYTES + 10, MAX_ANSWER_BYTES, Duration::from_millis(50)),
+            read_timeout: Duration::from_millis(500),
+            room: Room::new(REQUEST_BYTES + 10, MAX_ANSWER_BYTES, Duration::from_millis(250)),
             ..port
         })
     }
@@ -452,6 +452,7 @@ mod tests {
         );
         let server = server.unwrap();
         let socket = connect_to(server.address());
+        until(|| server.service.counters().connections.get() == 1);
         let closed = std::thread::spawn(|| is_closed(socket)); // sooner than it would be cut off
         server.stop().unwrap();
         assert!(closed.join().unwrap());

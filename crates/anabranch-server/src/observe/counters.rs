@@ -155,7 +155,7 @@ impl Gauge {
         Counted(Arc::clone(&self.0))
     }
 
-    pub(super) fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         Arc::strong_count(&self.0) as u64 - 1
     }
 }

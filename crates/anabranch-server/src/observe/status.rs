@@ -32,7 +32,6 @@ struct StreamStatus {
     region: String,
     name: String,
     arn: String,
-    created_ms: Option<i64>,
     retention_hours: Option<u64>,
     is_on_demand: bool,
     open_shards: u64,
@@ -84,7 +83,8 @@ impl Status {
 }
 
 impl StreamStatus {
-    fn new(StreamLook { entry, settings }: &StreamLook) -> Self {
+    fn new(look: &StreamLook) -> Self {
+        let StreamLook { entry, settings } = look;
         let stream = entry.opened_stream();
         let retention = stream.as_ref().and_then(|stream| stream.retention().as_millis());
         let shards = stream.as_ref().map(Stream::shards);
@@ -95,10 +95,9 @@ impl StreamStatus {
             region: entry.region.clone(),
             name: entry.name.clone(),
             arn: entry.arn.clone(),
-            created_ms: settings.as_ref().map(|settings| settings.created_ms),
             retention_hours: retention.map(|millis| millis / 3_600_000),
             is_on_demand: settings.as_ref().is_some_and(|settings| settings.mode == Mode::OnDemand),
-            open_shards: settings.as_ref().map_or(0, |settings| settings.open_shards.into()),
+            open_shards: look.open_shards(),
             failure: entry.failure().or_else(|| entry.settings().err().and_then(|fault| fault.message)),
             records_in: traffic.records_in(),
             bytes_in: traffic.bytes_in(),
