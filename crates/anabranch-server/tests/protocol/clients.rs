@@ -58,7 +58,7 @@ fn run_python(variable: &str, module: &str, script: &[&str]) {
 fn run(interpreter: impl Fn() -> Command, look: [&str; 2], script: &[&str]) {
     let found = interpreter().args(look).output();
     if !found.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: {:?} cannot {}", interpreter().get_program(), look[1]);
+        eprintln!("skipped: {} cannot {}", interpreter().get_program().display(), look[1]);
         return;
     }
     for with_tls in [false, true] {
