@@ -60,8 +60,8 @@ pub(super) fn register(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply,
     let entry = target.find(call)?;
     entry.check_status(call.now, Status::serves)?;
     let name = name.as_deref().unwrap_or_default();
-    let mut tags_added = BTreeMap::new();
-    add_tags(&mut tags_added, tags, &format!("consumer {name} of stream {}", entry.name))?;
+    let mut own_tags = BTreeMap::new();
+    add_tags(&mut own_tags, tags, &format!("consumer {name} of stream {}", entry.name))?;
     let account = &call.own_territory()?.account_file;
     let consumer = entry.change(|settings| {
         if settings.consumers.iter().any(|consumer| consumer.name == name) {
@@ -70,26 +70,12 @@ pub(super) fn register(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply,
                 entry.name, entry.account
             )));
         }
-        let is_creating =
-            |consumer: &&ConsumerSettings| entry.consumer_status(consumer, call.now) == Status::Creating;
-        if settings.consumers.iter().filter(is_creating).count() >= MAX_CREATING_CONSUMERS {
-            return Err(Fault::limit(format!(
-                "Stream {} under account {} has {MAX_CREATING_CONSUMERS} consumers in state CREATING.",
-                entry.name, entry.account
-            )));
-        }
-        let most = max_consumers(settings, account, call.now)?;
-        if settings.consumers.len() >= most {
-            return Err(Fault::limit(format!(
-                "Stream {} under account {} has {most} consumers already.",
-                entry.name, entry.account
-            )));
-        }
+        check_room(&entry, settings, account, call.now)?;
         let consumer = ConsumerSettings {
             name: name.to_owned(),
             arn_second: i64::try_from(account.next_consumer_second(call.now)?).unwrap_or(i64::MAX),
             created_ms: call.now.as_millis(),
-            tags: tags_added,
+            tags: own_tags,
             policy: None,
         };
         settings.consumers.push(consumer.clone());
@@ -99,9 +85,21 @@ pub(super) fn register(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply,
     call.answer(&Registered { consumer: ConsumerShape::new(&entry, &consumer, Status::Creating) })
 }
 
-fn max_consumers(settings: &Settings, account: &AccountFile, now: Timestamp) -> Result<usize, Fault> {
+/// Whether the stream can have another consumer now.
+fn check_room(entry: &Entry, settings: &Settings, account: &AccountFile, now: Timestamp) -> Result<(), Fault> {
+    let Entry { name, account: owner, .. } = entry;
+    let is_creating = |consumer: &&ConsumerSettings| entry.consumer_status(consumer, now) == Status::Creating;
+    if settings.consumers.iter().filter(is_creating).count() >= MAX_CREATING_CONSUMERS {
+        return Err(Fault::limit(format!(
+            "Stream {name} under account {owner} has {MAX_CREATING_CONSUMERS} consumers in state CREATING."
+        )));
+    }
     let is_advantage = settings.mode == Mode::OnDemand && account.read()?.commitment.is_on(now);
-    Ok(if is_advantage { MAX_ADVANTAGE_CONSUMERS } else { MAX_CONSUMERS })
+    let most = if is_advantage { MAX_ADVANTAGE_CONSUMERS } else { MAX_CONSUMERS };
+    if settings.consumers.len() >= most {
+        return Err(Fault::limit(format!("Stream {name} under account {owner} has {most} consumers already.")));
+    }
+    Ok(())
 }
 
 pub(super) fn deregister(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {

@@ -8,7 +8,7 @@ use super::describe::WarmThroughputShape;
 use super::lifecycle::{MODES, check_distribution, check_record_size, mode_of};
 use super::target::StreamTarget;
 use super::{Call, Reply};
-use crate::catalog::{Mode, Status};
+use crate::catalog::{Entry, Mode, Status, Territory};
 use crate::distribution::{Distribution, STRATEGIES};
 use crate::errors::{Fault, FaultKind};
 use crate::validate::Validator;
@@ -135,29 +135,30 @@ pub(super) fn update_mode(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
 
     let entry = target.find_active(call)?;
     let mode = mode_of(mode.flatten().as_deref());
-    let territory = call.own_territory()?;
+    let warm = warm.and_then(|warm| u32::try_from(warm).ok());
     let stream = entry.stream()?;
+    let territory = call.own_territory()?;
     territory.while_counting(|| {
         stream.set_capacity(None).map_err(|error| entry.fault(error))?; // the load changes no shards meanwhile
-        let outcome = entry.reshard(|_| Ok(())).and_then(|()| {
-            // Shards of a stream on demand are counted from now on.
-            let settings = entry.settings()?;
-            if mode == Mode::Provisioned && settings.mode == Mode::OnDemand {
-                territory.check_shards(settings.open_shards)?;
-            }
-            entry.change(|settings| {
-                settings.mode = mode;
-                check_distribution(settings, &entry.name, &entry.account)?;
-                settings.warm_throughput_mibps =
-                    warm.and_then(|warm| u32::try_from(warm).ok()).or(settings.warm_throughput_mibps);
-                Ok(())
-            })
-        });
+        let outcome = set_mode(&territory, &entry, mode, warm);
         entry.follow_mode(&stream)?;
         outcome
     })?;
     entry.begin(Status::Updating, call.now);
     Ok(Reply::Empty)
+}
+
+fn set_mode(territory: &Territory, entry: &Entry, mode: Mode, warm: Option<u32>) -> Result<(), Fault> {
+    entry.reshard(|_| Ok(()))?; // the load may have changed shards that nobody has asked for yet
+    let settings = entry.settings()?;
+    if mode == Mode::Provisioned && settings.mode == Mode::OnDemand {
+        territory.check_shards(settings.open_shards)?; // they are counted from now on
+    }
+    entry.change(|settings| {
+        settings.mode = mode;
+        settings.warm_throughput_mibps = warm.or(settings.warm_throughput_mibps);
+        check_distribution(settings, &entry.name, &entry.account)
+    })
 }
 
 pub(super) fn update_max_record_size(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
