@@ -63,7 +63,7 @@ pub const MAX_GET_BYTES: usize = 10 << 20;
 pub const TOKEN_LIFETIME_MS: i64 = 300_000;
 
 /// How long a shard iterator is good for, unless the server is told otherwise.
-pub const ITERATOR_LIFETIME: Duration = Duration::from_mins(5);
+pub const ITERATOR_LIFETIME: Duration = Duration::from_secs(300);
 
 /// Shards of a page of `ListShards`.
 pub const MAX_LIST_SHARDS: usize = 10_000;
