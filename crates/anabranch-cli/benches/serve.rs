@@ -8,7 +8,7 @@
 //!
 //! Every server is a process of its own, with a stream of four shards, and is sent the same bytes: JSON, records of 1 KiB that do not compress, over kept connections of HTTP/1.1, by
 //! one client that does nothing but write requests and look for the end of answers. The servers take turns within a round; printed are medians of rounds, and the median of the
-//! rounds' ratios. At the end gigabytes go through one server while its memory is looked at. `-- --quick` is a short form.
+//! rounds' ratios. At the end gigabytes go through one server while its memory is looked at. `-- --quick` is a short form, and `-- GetRecords` only what has that in its title.
 #![allow(missing_docs, reason = "a program")]
 #![allow(
     clippy::unwrap_used,
@@ -48,10 +48,14 @@ fn main() {
     let is_quick = env::args().any(|argument| argument == "--quick");
     let (rounds, length) = if is_quick { (1, Duration::from_millis(300)) } else { (7, Duration::from_secs(2)) };
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    for comparison in comparisons() {
+    let wanted: Vec<_> = env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let is_wanted = |title: &str| wanted.is_empty() || wanted.iter().any(|text| title.contains(text));
+    for comparison in comparisons().into_iter().filter(|comparison| is_wanted(comparison.title)) {
         comparison.run(directory.path(), rounds, length);
     }
-    watch_memory(directory.path(), if is_quick { 64 << 20 } else { 4 << 30 });
+    if is_wanted("Memory") {
+        watch_memory(directory.path(), if is_quick { 64 << 20 } else { 4 << 30 });
+    }
 }
 
 /// One kind of load for several servers.

@@ -26,6 +26,7 @@ const WRITTEN_BOUND: u64 = 1 << 36;
 /// What one decimal group of a limb's arithmetic holds.
 const GROUP: u64 = 10_000_000_000_000_000_000;
 const GROUP_DIGITS: usize = 19;
+const DIGITS: usize = 56;
 
 /// The second of a moment, as sequence numbers have it.
 pub(crate) fn second(time: Timestamp) -> u64 {
@@ -121,21 +122,42 @@ impl Sequence {
     }
 }
 
-impl fmt::Display for Sequence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Sequence {
+    /// Its decimal digits.
+    fn digits(self) -> [u8; DIGITS] {
         let shard = u128::from(self.shard);
         let low = 2 | shard << 4 | u128::from(self.written) << 36 | u128::from(self.counter) << 80;
         let high = self.counter >> 48 | u64::from(self.shard & 0xf) << 16 | self.created << 20 | 2 << 56;
         let (rest, last) = divide([high, upper(low), lower(low)]);
         let (rest, middle) = divide(rest);
         let (_, first) = divide(rest);
-        write!(f, "{first}{middle:019}{last:019}")
+        let mut digits = [b'0'; DIGITS];
+        let (head, tail) = digits.split_at_mut(DIGITS - 2 * GROUP_DIGITS);
+        let (between, tail) = tail.split_at_mut(GROUP_DIGITS);
+        write_digits(first, head);
+        write_digits(middle, between);
+        write_digits(last, tail);
+        digits
+    }
+}
+
+/// A number at the end of what it is to fill.
+fn write_digits(mut number: u64, digits: &mut [u8]) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.digits()).unwrap_or_default())
     }
 }
 
 impl Serialize for Sequence {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(std::str::from_utf8(&self.digits()).unwrap_or_default())
     }
 }
 

@@ -143,8 +143,18 @@ impl Subscription {
         let reader = reader.dedicated(consumer).map_err(|error| entry.fault(error))?;
         let (format, told) = (call.format, call.now);
         ticket.reached.store(reader.next_sequence_number().get(), Ordering::Relaxed);
-        let _counted = entry.traffic.subscriptions.one_more();
-        Ok(Self { entry, shard_id, reader, ticket, format, state: State::Beginning, told, written: 0, _counted })
+        let counted = entry.traffic.subscriptions.one_more();
+        Ok(Self {
+            entry,
+            shard_id,
+            reader,
+            ticket,
+            format,
+            state: State::Beginning,
+            told,
+            written: 0,
+            _counted: counted,
+        })
     }
 
     /// Whether [`next`](Self::next) has nothing to give: told without the disk, so that those at the tail cost no thread.

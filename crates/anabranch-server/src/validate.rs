@@ -38,9 +38,20 @@ fn is_number(text: &str, digits: usize) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct Validator {
     faults: Vec<String>,
+    /// Of which of a request's records the members are.
+    record: Option<usize>,
 }
 
 impl Validator {
+    /// What is checked from here on are members of the record of this index. Its place is printed in faults only: there are hundreds of records in most requests, and nearly never a fault.
+    pub(crate) fn of_record(&mut self, index: usize) {
+        self.record = Some(index);
+    }
+
+    pub(crate) fn of_request(&mut self) {
+        self.record = None;
+    }
+
     pub(crate) fn required<T>(&mut self, path: &str, value: Option<&T>) {
         if value.is_none() {
             self.fault("null", path, "Member must not be null");
@@ -50,7 +61,10 @@ impl Validator {
     /// Characters of a text.
     pub(crate) fn length(&mut self, path: &str, value: Option<&str>, least: usize, most: usize) {
         if let Some(value) = value {
-            self.size(path, &quoted(value), value.chars().count(), least, most);
+            let length = value.chars().count();
+            if !(least..=most).contains(&length) {
+                self.size(path, &quoted(value), length, least, most);
+            }
         }
     }
 
@@ -95,7 +109,8 @@ impl Validator {
     }
 
     pub(crate) fn fault(&mut self, print: &str, path: &str, constraint: &str) {
-        self.faults.push(format!("Value {print} at '{path}' failed to satisfy constraint: {constraint}"));
+        let place = self.record.map_or_else(String::new, |index| format!("records.{}.member.", index + 1));
+        self.faults.push(format!("Value {print} at '{place}{path}' failed to satisfy constraint: {constraint}"));
     }
 
     pub(crate) fn finish(mut self) -> Result<(), Fault> {

@@ -49,4 +49,9 @@ impl Call<'_> {
     pub(crate) fn answer(&self, document: &impl Serialize) -> Result<Reply, Fault> {
         self.format.write(document).map(Reply::Document)
     }
+
+    /// As [`answer`](Self::answer), of so many bytes or somewhat less.
+    pub(crate) fn answer_sized(&self, document: &impl Serialize, bytes: usize) -> Result<Reply, Fault> {
+        self.format.write_sized(document, bytes).map(Reply::Document)
+    }
 }

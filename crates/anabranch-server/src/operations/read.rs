@@ -143,12 +143,21 @@ pub(super) fn get_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     }
     let end = reader.end_of_shard();
     let next = Token { position: next_position(&reader, &token, &records), ..token };
-    call.answer(&RecordsAnswer {
+    let answer = RecordsAnswer {
         records: RecordShape::all(&entry, &records)?,
         next_shard_iterator: end.is_none().then(|| next.seal(call.now)),
         millis_behind_latest: reader.millis_behind_latest().map_err(|error| entry.fault(error))?,
         child_shards: end.as_deref().and_then(child_shapes),
-    })
+    };
+    call.answer_sized(&answer, likely_bytes(&records))
+}
+
+/// Of an answer with these records.
+fn likely_bytes(records: &[Record]) -> usize {
+    const OF_A_RECORD: usize = 256; // its names, number and time
+    let of_one =
+        |record: &Record| record.data().len().div_ceil(3) * 4 + record.partition_key().len() + OF_A_RECORD;
+    records.iter().map(of_one).sum::<usize>() + 1_024
 }
 
 /// At most so many records of the answer's size. The number of the one that was too much, if one was.

@@ -33,20 +33,20 @@ impl<'a> Entering<'a> {
         })
     }
 
-    /// `prefix` is where the record stands in the request. A stream that spreads its records asks for no key.
-    fn check(&self, check: &mut Validator, prefix: &str, spread: Option<&Spread>) {
-        check.required(&format!("{prefix}data"), self.data.as_ref());
-        check_size(check, prefix, self.data(), MAX_DATA_BYTES);
+    /// A stream that spreads its records asks for no key.
+    fn check(&self, check: &mut Validator, spread: Option<&Spread>) {
+        check.required("data", self.data.as_ref());
+        check_size(check, self.data(), MAX_DATA_BYTES);
         if spread.is_none() {
-            check.required(&format!("{prefix}partitionKey"), self.partition_key.as_ref());
+            check.required("partitionKey", self.partition_key.as_ref());
         }
-        check.length(&format!("{prefix}partitionKey"), self.partition_key.as_deref(), 1, MAX_KEY_CHARS);
-        check.pattern(&format!("{prefix}explicitHashKey"), self.explicit_hash_key.as_deref(), HASH_KEY);
+        check.length("partitionKey", self.partition_key.as_deref(), 1, MAX_KEY_CHARS);
+        check.pattern("explicitHashKey", self.explicit_hash_key.as_deref(), HASH_KEY);
     }
 
     /// What a stream that was made for smaller records refuses: the key counts there.
-    fn check_stream(&self, check: &mut Validator, prefix: &str, most: usize) {
-        check_size(check, prefix, self.data(), most.saturating_sub(self.key().len()));
+    fn check_stream(&self, check: &mut Validator, most: usize) {
+        check_size(check, self.data(), most.saturating_sub(self.key().len()));
     }
 
     fn data(&self) -> &[u8] {
@@ -69,11 +69,11 @@ impl<'a> Entering<'a> {
     }
 }
 
-fn check_size(check: &mut Validator, prefix: &str, data: &[u8], most: usize) {
+fn check_size(check: &mut Validator, data: &[u8], most: usize) {
     let length = data.len();
     let print = || format!("java.nio.HeapByteBuffer[pos=0 lim={length} cap={length}]");
     if length > most {
-        check.size(&format!("{prefix}data"), &print(), length, 0, most);
+        check.size("data", &print(), length, 0, most);
     }
 }
 
@@ -108,14 +108,14 @@ pub(super) fn put_record(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Repl
 
     let mut check = Validator::default();
     target.check(&mut check);
-    record.check(&mut check, "", spread);
+    record.check(&mut check, spread);
     check.pattern("sequenceNumberForOrdering", ordering.as_deref(), SEQUENCE);
     check.finish()?;
 
     let entry = found.as_deref().map_err(Fault::clone)?;
     let stream = entry.stream()?;
     let mut check = Validator::default();
-    record.check_stream(&mut check, "", entry.settings()?.max_record_bytes());
+    record.check_stream(&mut check, entry.settings()?.max_record_bytes());
     check.finish()?;
     let put = record.entry(spread)?;
     if let Some(ordering) = ordering {
@@ -179,7 +179,7 @@ pub(super) fn put_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
         check.size("records", &format!("'[{print}]'"), records.len(), 1, MAX_PUT_RECORDS);
     }
     let records = records.unwrap_or_default();
-    each(&records, |record, prefix| record.check(&mut check, prefix, spread));
+    check_each(&mut check, &records, |record, check| record.check(check, spread));
     target.check(&mut check);
     check.finish()?;
     if records.iter().map(Entering::bytes).sum::<usize>() > MAX_PUT_BYTES {
@@ -190,7 +190,7 @@ pub(super) fn put_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     let stream = entry.stream()?;
     let most = entry.settings()?.max_record_bytes();
     let mut check = Validator::default();
-    each(&records, |record, prefix| record.check_stream(&mut check, prefix, most));
+    check_each(&mut check, &records, |record, check| record.check_stream(check, most));
     check.finish()?;
     let puts = records.iter().map(|record| record.entry(spread)).collect::<Result<Vec<_>, _>>()?;
     if is_dry {
@@ -206,11 +206,16 @@ pub(super) fn put_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     call.answer(&PutRecordsAnswer { failed_record_count, records, encryption_type: encryption_type(entry)? })
 }
 
-/// Each record with its place in the request.
-fn each<'r, 'a: 'r>(records: &'r [Entering<'a>], mut check: impl FnMut(&'r Entering<'a>, &str)) {
+fn check_each<'a>(
+    check: &mut Validator,
+    records: &[Entering<'a>],
+    of_one: impl Fn(&Entering<'a>, &mut Validator),
+) {
     for (index, record) in records.iter().enumerate() {
-        check(record, &format!("records.{}.member.", index + 1));
+        check.of_record(index);
+        of_one(record, check);
     }
+    check.of_request();
 }
 
 fn put_outcome(entry: &Entry, outcome: &anabranch::Result<PutReceipt>) -> Result<PutOutcome, Fault> {

@@ -47,9 +47,19 @@ impl Format {
 
     /// Writes a document.
     pub(crate) fn write(self, document: &impl Serialize) -> Result<Vec<u8>, Fault> {
+        self.write_sized(document, 256)
+    }
+
+    /// Writes a document for which so many bytes are likely to be enough.
+    pub(crate) fn write_sized(self, document: &impl Serialize, bytes: usize) -> Result<Vec<u8>, Fault> {
         let internal = |error: String| Fault::new(crate::errors::FaultKind::InternalFailure, error);
         match self {
-            Self::Json => serde_json::to_vec(document).map_err(|error| internal(error.to_string())),
+            Self::Json => {
+                let mut text = Vec::with_capacity(bytes);
+                let mut serializer = serde_json::Serializer::with_formatter(&mut text, output::JsonFormatter);
+                document.serialize(&mut serializer).map_err(|error| internal(error.to_string()))?;
+                Ok(text)
+            }
             Self::Cbor => minicbor_serde::to_vec(document).map_err(|error| internal(error.to_string())),
         }
     }
