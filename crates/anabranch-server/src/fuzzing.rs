@@ -27,6 +27,8 @@ const AUTHORIZATION: &str =
     "AWS4-HMAC-SHA256 Credential=me/20260101/us-east-1/kinesis/aws4_request, SignedHeaders=host, Signature=00";
 /// Half of the least retention, so that nothing expires.
 const MOST_TIME: Duration = Duration::from_secs(12 * 3600);
+/// Calls of one input: many short histories find more than few long ones.
+const MOST_CALLS: usize = 40;
 /// Names of members, right ones and one that nobody has.
 const MEMBERS: [&str; 6] = ["StreamName", "Records", "Data", "Limit", "Tags", "none"];
 
@@ -114,15 +116,18 @@ pub fn requests(input: &[u8]) {
     let mut world = World { service: open(), acknowledged: BTreeSet::new() };
     world.ask("CreateStream", &json!({"StreamName": "s", "ShardCount": 2}));
     let mut input = Input::new(input);
-    while let Some(choice) = input.byte() {
+    for _ in 0..MOST_CALLS {
+        let Some(choice) = input.byte() else { break };
         match choice % 16 {
             0 => clock.advance(
                 Duration::from_secs(input.below(256).unwrap_or(0))
                     .min(MOST_TIME.saturating_sub(clock.monotonic())),
             ),
             1 => {
-                world.service.close().unwrap();
-                world.service = open();
+                let World { service, acknowledged } = world;
+                service.close().unwrap();
+                drop(service); // and with it the lock of the directory
+                world = World { service: open(), acknowledged };
             }
             2 => world.send_raw(&mut input),
             3..8 => world.put(&mut input),
