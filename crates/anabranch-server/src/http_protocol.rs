@@ -24,13 +24,13 @@ const EXPOSED: &str = "x-amzn-RequestId,x-amzn-ErrorType,x-amz-request-id,x-amz-
 const DENIED: &str = "<AccessDeniedException>\n  <Message>Unable to determine service/operation name to be authorized</Message>\n</AccessDeniedException>\n";
 const PLAIN_JSON: &str = "application/json";
 
-/// Answers a request.
-pub(crate) fn respond(core: &Core, parts: &Parts, body: &Bytes) -> Response<Body> {
+/// Answers a request; `is_among_sockets` is the call's.
+pub(crate) fn respond(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> Response<Body> {
     let is_foreign = parts.headers.contains_key(ORIGIN);
     let mut response = if parts.method == Method::OPTIONS && is_foreign {
         preflight(&parts.headers)
     } else {
-        let mut response = answer(core, parts, body);
+        let mut response = answer(core, parts, body, is_among_sockets);
         put_header(response.headers_mut(), "x-amz-id-2", &base64_simd::STANDARD.encode_to_string(random::<72>()));
         response
     };
@@ -59,7 +59,7 @@ fn preflight(asked: &HeaderMap) -> Response<Body> {
     response
 }
 
-fn answer(core: &Core, parts: &Parts, body: &Bytes) -> Response<Body> {
+fn answer(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> Response<Body> {
     if let Some(answer) = observe::respond_beside_protocol(core, parts) {
         return answer;
     }
@@ -95,6 +95,7 @@ fn answer(core: &Core, parts: &Parts, body: &Bytes) -> Response<Body> {
         return refuse(format, &Fault::bare(FaultKind::UnknownOperation));
     };
     let outcome = call(core, parts, body, format).and_then(|call| {
+        let call = Call { is_among_sockets, ..call };
         if core.options.enforce_limits {
             core.rates.admit(operation.name, (&call.account, &call.region), core.clock.monotonic())?;
         }
@@ -145,6 +146,7 @@ fn call<'c>(core: &'c Core, parts: &Parts, body: &[u8], format: Format) -> Resul
         region: region.to_owned(),
         format,
         now,
+        is_among_sockets: false,
     })
 }
 

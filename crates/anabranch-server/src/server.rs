@@ -34,6 +34,8 @@ use crate::tls::TlsIdentity;
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an answer may wait for its client to take it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
+/// A put of more bytes takes so long that nobody else should wait for it.
+const QUICK_BYTES: usize = 256 << 10;
 /// How often a client of HTTP/2 is asked whether it is still there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// How long those who are being answered may take when the server stops.
@@ -302,14 +304,21 @@ async fn answer_or_refuse(
     let (parts, body) = request.into_parts();
     let read = tokio::time::timeout(port.read_timeout, port.room.read(body)).await;
     let (body, room) = read.map_err(|_| StatusCode::REQUEST_TIMEOUT)??;
-    let room_for_answer = port.room.for_answer(is_put(&parts)).await?;
+    let is_put = is_put(&parts);
+    let room_for_answer = port.room.for_answer(is_put).await?;
+    let is_quick = is_put && body.len() <= QUICK_BYTES && port.service.has_quick_puts();
     let request = Request::from_parts(parts, body);
-    // Any call may wait for the disk, and gets a thread to wait on: those who read sockets are few.
-    let answer = tokio::task::spawn_blocking(move || {
+    let answer = if is_quick {
         let _room = room; // until the request is dropped
-        port.respond(request)
-    });
-    let answer = answer.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+        port.service.respond_among_sockets(request)
+    } else {
+        // Any other call may wait for the disk, and gets a thread to wait on: those who read sockets are few.
+        let answer = tokio::task::spawn_blocking(move || {
+            let _room = room;
+            port.respond(request)
+        });
+        answer.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?
+    };
     Ok(answer.map(|body| body.held(&untaken, room_for_answer)))
 }
 

@@ -166,7 +166,19 @@ impl Service {
     /// durability that it was made with, and changes its shards while others put. So it belongs where nobody else is kept waiting, as on a thread for calls that block.
     pub fn respond(&self, request: Request<Bytes>) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        http_protocol::respond(&self.core, &parts, &body)
+        http_protocol::respond(&self.core, &parts, &body, false)
+    }
+
+    /// Answers a put on a worker of a runtime of Tokio with several threads, which it leaves to others only if it has to wait for the disk: going to a thread for calls that block
+    /// and back takes longer than a buffered put.
+    pub(crate) fn respond_among_sockets(&self, request: Request<Bytes>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        http_protocol::respond(&self.core, &parts, &body, true)
+    }
+
+    /// Whether puts rarely wait.
+    pub(crate) fn has_quick_puts(&self) -> bool {
+        self.core.options.durability == Durability::Buffered
     }
 
     /// Answers what operators and their browsers ask: `GET` of `/health`, `/metrics`, `/status` and `/`. It is no part of the protocol, and asks for no signature; a
@@ -213,6 +225,7 @@ impl Service {
                 region: options.region.clone(),
                 format: Format::Json,
                 now: clock.now(),
+                is_among_sockets: false,
             };
             let mut check = Validator::default();
             check.name("streamName", Some(name));

@@ -132,6 +132,12 @@ impl Catalog {
         Ok(entries.into_iter().map(|entry| entry.name).filter(|name| is_name(name)).collect())
     }
 
+    /// The same, if it is open, and nobody opens another one at the moment.
+    pub(crate) fn open_territory_at_once(&self, account: &str, region: &str) -> Option<Arc<Territory>> {
+        let territories = self.territories.try_lock()?;
+        territories.get(&(account.to_owned(), region.to_owned())).cloned()
+    }
+
     /// The same, made if need be.
     pub(crate) fn make_territory(&self, account: &str, region: &str) -> Result<Arc<Territory>, Fault> {
         if let Some(territory) = self.territory(account, region)? {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anabranch::Timestamp;
+use anabranch::{Stream, Timestamp};
 use serde::Serialize;
 
 use crate::catalog::{Catalog, Entry, Territory};
@@ -20,6 +20,8 @@ pub(crate) struct Call<'c> {
     pub(crate) region: String,
     pub(crate) format: Format,
     pub(crate) now: Timestamp,
+    /// Whether it runs where sockets are read: what waits has to say so.
+    pub(crate) is_among_sockets: bool,
 }
 
 /// What an operation answers.
@@ -32,8 +34,21 @@ pub(crate) enum Reply {
 }
 
 impl Call<'_> {
+    /// Does what may wait for the disk.
+    pub(crate) fn waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
+        if self.is_among_sockets { tokio::task::block_in_place(wait) } else { wait() }
+    }
+
     pub(crate) fn territory(&self) -> Result<Option<Arc<Territory>>, Fault> {
-        self.catalog.territory(&self.account, &self.region)
+        match self.catalog.open_territory_at_once(&self.account, &self.region) {
+            Some(territory) => Ok(Some(territory)),
+            None => self.waiting(|| self.catalog.territory(&self.account, &self.region)),
+        }
+    }
+
+    /// The stream, which is opened if it is not open yet.
+    pub(crate) fn open(&self, entry: &Entry) -> Result<Stream, Fault> {
+        entry.opened_stream().map_or_else(|| self.waiting(|| entry.stream()), Ok)
     }
 
     pub(crate) fn stream(&self, name: &str) -> Result<Arc<Entry>, Fault> {

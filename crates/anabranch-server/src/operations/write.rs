@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use anabranch::{Durability, Error, HashKey, PutEntry, PutOptions, PutReceipt};
+use anabranch::{Durability, Error, HashKey, PutEntry, PutOptions, PutReceipt, Stream};
 use serde::Serialize;
 
 use super::shapes::encryption_type;
@@ -113,7 +113,7 @@ pub(super) fn put_record(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Repl
     check.finish()?;
 
     let entry = found.as_deref().map_err(Fault::clone)?;
-    let stream = entry.stream()?;
+    let stream = call.open(entry)?;
     let mut check = Validator::default();
     record.check_stream(&mut check, entry.settings()?.max_record_bytes());
     check.finish()?;
@@ -126,13 +126,22 @@ pub(super) fn put_record(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Repl
     }
     let options =
         put.explicit_hash_key.map_or_else(PutOptions::new, |key| PutOptions::new().explicit_hash_key(key));
-    let receipt = stream.put_with(put.partition_key, put.data, options).map_err(|error| entry.fault(error))?;
+    let receipt = while_putting(call, &stream, || stream.put_with(put.partition_key, put.data, options));
+    let receipt = receipt.map_err(|error| entry.fault(error))?;
     entry.traffic.came_in(record.bytes());
     call.answer(&PutRecordAnswer {
         shard_id: receipt.shard_id.to_string(),
         sequence_number: number(entry, &receipt)?,
         encryption_type: encryption_type(entry)?,
     })
+}
+
+/// A buffered put is a copy in memory, nearly always; others wait for the disk.
+fn while_putting<T>(call: &Call<'_>, stream: &Stream, put: impl FnOnce() -> T) -> T {
+    match stream.durability() {
+        Durability::Buffered => put(),
+        _ => call.waiting(put),
+    }
 }
 
 /// Every number that the server gave is below the next one, so that nothing has to be done for the order itself.
@@ -187,7 +196,7 @@ pub(super) fn put_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     }
 
     let entry = found.as_deref().map_err(Fault::clone)?;
-    let stream = entry.stream()?;
+    let stream = call.open(entry)?;
     let most = entry.settings()?.max_record_bytes();
     let mut check = Validator::default();
     check_each(&mut check, &records, |record, check| record.check_stream(check, most));
@@ -197,7 +206,8 @@ pub(super) fn put_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
         return Err(dry_run());
     }
     // The stream's own durability holds where it is stronger.
-    let outcomes = stream.put_each(&puts, Durability::Buffered).map_err(|error| entry.fault(error))?;
+    let outcomes = while_putting(call, &stream, || stream.put_each(&puts, Durability::Buffered));
+    let outcomes = outcomes.map_err(|error| entry.fault(error))?;
     for (record, _) in records.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()) {
         entry.traffic.came_in(record.bytes());
     }
