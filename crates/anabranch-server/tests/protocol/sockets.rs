@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use anabranch::Durability;
 use anabranch_server::{Server, Service, ServiceOptions, limits};
 
 use crate::support::{AUTHORIZATION, arn};
@@ -53,6 +54,30 @@ fn what_is_put_through_a_port_is_there_after_it_was_stopped() {
     let (_, body) = iterator.split_once("\r\n\r\n").unwrap();
     assert!(exchange(server.address(), "GetRecords", body).contains("aGVsbG8="));
     server.stop().unwrap();
+}
+
+/// Its streams keep the durability that they were made with, so that puts to some wait for the disk.
+#[test]
+fn a_buffered_server_takes_puts_to_streams_of_both_kinds_that_are_not_open_yet() {
+    let directory = tempfile::tempdir().unwrap();
+    start(&directory).stop().unwrap();
+    let options = ServiceOptions { durability: Durability::Buffered, ..ServiceOptions::default() };
+    for round in 0..2 {
+        let service = Service::open(directory.path(), options.clone()).unwrap();
+        service.create_stream("buffered", 1).unwrap();
+        let server = Server::start(service, "127.0.0.1:0").unwrap();
+        let put = PUT.replace(r#""s""#, "\"buffered\"");
+        std::thread::scope(|scope| {
+            for body in [PUT, &put].repeat(4) {
+                let address = server.address();
+                scope.spawn(move || {
+                    let answer = exchange(address, "PutRecord", body);
+                    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{round}: {answer}");
+                });
+            }
+        });
+        server.stop().unwrap();
+    }
 }
 
 #[test]
