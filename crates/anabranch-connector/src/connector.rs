@@ -42,13 +42,17 @@ use crate::partial;
 #[derive(Debug, Clone)]
 pub struct Connector {
     service: Service,
+    /// The service's, where it is one that the test moves.
+    clock: Option<Arc<ManualClock>>,
     injector: Option<Arc<Injector>>,
 }
 
 impl Connector {
     /// Answers from this service.
+    ///
+    /// One that [verifies signatures](ServiceOptions::credentials) compares their time with its own clock's: on a [`ManualClock`], clients need a `time_source` that tells that time.
     pub fn new(service: Service) -> Self {
-        Self { service, injector: None }
+        Self { service, clock: None, injector: None }
     }
 
     /// Answers from an empty service whose disk is in memory, and whose time, 2026-01-01 at first, passes when the test says so. To crash the disk, or to have other options, make the
@@ -61,23 +65,34 @@ impl Connector {
         let clock = Arc::new(ManualClock::default());
         let disk = Arc::new(SimulatedDisk::new());
         let service = Service::open_on("/kinesis", ServiceOptions::default(), clock.clone(), disk)?;
-        Ok((Self::new(service), clock))
+        Ok((Self { clock: Some(clock.clone()), ..Self::new(service) }, clock))
+    }
+
+    /// The service that answers, for what is no call of a client: [`Service::create_stream`], [`Service::rebalance`], [`Service::observe`].
+    pub fn service(&self) -> &Service {
+        &self.service
     }
 
     /// The same service, with faults between it and its clients. The connector that this is called on, and its other clones, stay as they are.
     /// What it remembers, to decide and to tell, grows with the calls: it is for tests.
     #[must_use]
     pub fn with_faults(&self, faults: Faults) -> Self {
-        Self { service: self.service.clone(), injector: Some(Arc::new(Injector::new(faults))) }
+        let delay_clock = faults.delay_clock.or_else(|| self.clock.clone());
+        let injector = Injector::new(Faults { delay_clock, ..faults });
+        Self { injector: Some(Arc::new(injector)), ..self.clone() }
     }
 
-    /// What was injected since this was last asked, oldest first: for clients that call one after another, in the order of their calls.
-    pub fn take_injections(&self) -> Vec<Injection> {
-        self.injector.as_ref().map(|injector| injector.take_log()).unwrap_or_default()
+    /// What was injected since this was last asked, oldest first: for clients that call one after another, in the order of their calls. Nothing at all, not even an empty list, of a connector
+    /// without faults: it is the one that [`with_faults`](Self::with_faults) gave that knows.
+    pub fn take_injections(&self) -> Option<Vec<Injection>> {
+        self.injector.as_ref().map(|injector| injector.take_log())
     }
 
     /// What a client is made from: this connector, the region `us-east-1`, some credentials, and for the rest what the SDK does by default.
     /// Whoever has a configuration gives it the connector as its `http_client` instead.
+    ///
+    /// A client asks for the streams of its own region: where [`ServiceOptions::region`] is another one, those that [`Service::create_stream`] makes are there, and a client that is to see them
+    /// is given that region.
     pub fn sdk_config(&self) -> SdkConfig {
         let credentials = Credentials::from_keys("me", "secret", None);
         SdkConfig::builder()
@@ -102,23 +117,36 @@ impl Connector {
         request: Request<Bytes>,
     ) -> Result<HttpResponse, ConnectorError> {
         let fate = injector.fate(operation(&request), request.body());
-        if let Some(delay) = fate.delay {
-            injector.pass(delay).await;
-        }
-        match fate.fault {
-            None => sdk_response(self.respond(request).await?),
+        let answer = match fate.fault {
+            None => self.respond(request).await.and_then(sdk_response),
             Some(Fault::AnswerLost) => {
                 self.respond(request).await?;
                 Err(ConnectorError::io("the connection broke before the answer (injected)".into()))
             }
             Some(Fault::RecordsFailed(places)) => {
-                let (head, body) = request.into_parts();
-                let rest = Request::from_parts(head, partial::without(&body, &places));
-                let answer = self.respond(rest).await?;
-                sdk_response(answer.map(|body| partial::woven(body, &places)))
+                self.respond_in_part(request, &places).await.and_then(sdk_response)
             }
-            Some(fault) => sdk_response(fault.refusal(operation(&request))),
+            Some(fault) => sdk_response(fault.refusal(operation(&request), fate.number)),
+        };
+        if let Some(delay) = fate.delay {
+            injector.pass(delay).await;
         }
+        answer
+    }
+
+    /// The service is asked about the whole request first: what it refuses stays refused, also where it is for a record that fails.
+    async fn respond_in_part(
+        &self,
+        request: Request<Bytes>,
+        places: &[usize],
+    ) -> Result<Response<SdkBody>, ConnectorError> {
+        let (head, body) = request.into_parts();
+        let whole = self.respond(Request::from_parts(head.clone(), partial::dry(&body))).await?;
+        if !partial::is_fine_but_dry(whole.body()) {
+            return Ok(whole);
+        }
+        let rest = self.respond(Request::from_parts(head, partial::without(&body, places))).await?;
+        Ok(rest.map(|answer| partial::woven(answer, places)))
     }
 
     /// The service's answer, from a thread that may wait if there is one.
@@ -217,6 +245,17 @@ mod tests {
             }
         }
         assert_eq!(call(&faults, request("", "{}")).unwrap().status().as_u16(), 400);
+    }
+
+    #[test]
+    fn what_was_asked_without_effect_has_none_when_records_fail() {
+        let (connector, _clock) = Connector::in_memory().unwrap();
+        connector.service().create_stream("s", 1).unwrap();
+        let faults = connector.with_faults(Faults { records_failed: 1.0, ..Faults::new(0) });
+        let record = r#"{"Data": "YQ==", "PartitionKey": "a"}"#;
+        let put = format!(r#"{{"StreamName": "s", "DryRun": true, "Records": [{record}, {record}]}}"#);
+        let answer = call(&faults, request("PutRecords", &put)).unwrap();
+        assert!(partial::is_fine_but_dry(answer.body()));
     }
 
     /// Calls wait on threads for calls that block: where there is one, and it is taken, nobody else is kept waiting. And a request that is on its way takes effect, as over a network.

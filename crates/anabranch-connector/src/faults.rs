@@ -16,8 +16,9 @@ use crate::partial;
 
 /// How often a call meets what. Probabilities are from 0, never, to 1, always; a call meets one fault at most, the first of them in this order, and a delay beside it.
 ///
-/// What befalls a call depends on the seed, on the operation and its parameters, and on how often it was called with these: not on the order of calls from several tasks. So a program that
-/// calls the same is met by the same, in every run and on every machine. For that, its time has to be a [`ManualClock`]'s: iterators and numbers of records contain the time.
+/// What befalls a call depends on the seed, on the operation and its parameters, and on how often it was called with these. So a program that calls the same is met by the same, in every run
+/// and on every machine. For that, its time has to be a [`ManualClock`]'s: iterators and numbers of records contain the time. And a task among others meets the same faults if its requests do
+/// not depend on their order: it does not ask for what another task asks for too, nor send on numbers or iterators that came out of what others did.
 ///
 /// ```
 /// # type Result = std::result::Result<(), Box<dyn std::error::Error>>;
@@ -31,7 +32,7 @@ use crate::partial;
 /// let create = Client::new(&broken.sdk_config()).create_stream().stream_name("clicks").shard_count(1);
 /// create.send().await.unwrap_err(); // though it was tried again, each time
 ///
-/// let injected = broken.take_injections();
+/// let injected = broken.take_injections().unwrap_or_default();
 /// assert_eq!((injected.len(), &*injected[0].operation, &injected[0].fault), (3, "CreateStream", &Fault::AnswerLost));
 /// let streams = Client::new(&connector.sdk_config()).list_streams().send().await?;
 /// assert_eq!(streams.stream_names(), ["clicks"]); // and yet it was made
@@ -49,13 +50,15 @@ pub struct Faults {
     pub failed: f64,
     /// [`Fault::AnswerLost`].
     pub answers_lost: f64,
-    /// [`Fault::RecordsFailed`]: the probability of each record of a `PutRecords`.
+    /// [`Fault::RecordsFailed`]: the probability of each record of a `PutRecords`. Such a request is changed on its way, behind the client's signature: a service that
+    /// [verifies signatures](anabranch_server::ServiceOptions::credentials) refuses it.
     pub records_failed: f64,
     /// [`Fault::Delayed`].
     pub delayed: f64,
     /// The longest delay; the shortest is nothing.
     pub longest_delay: Duration,
-    /// The clock that a delay moves. Where there is none, a delay is waited for, by Tokio's timer, and outside of a Tokio runtime left out.
+    /// The clock that a delay moves, while nobody waits. Where there is none, it is that of a connector [in memory](crate::Connector::in_memory); before another one, a delay is waited for, by
+    /// Tokio's timer, and outside of a Tokio runtime left out.
     pub delay_clock: Option<Arc<ManualClock>>,
 }
 
@@ -90,7 +93,7 @@ pub enum Fault {
     AnswerLost,
     /// These records of a `PutRecords`, by their places from 0, were not put, and the others were. At least one is put.
     RecordsFailed(Vec<usize>),
-    /// The call came later by so much.
+    /// The answer came later by so much: a client that stops waiting for it does not know that the call took effect.
     Delayed(Duration),
 }
 
@@ -99,15 +102,15 @@ pub enum Fault {
 pub struct Injection {
     /// The name of the operation, as `PutRecords`.
     pub operation: String,
-    /// The body of the request.
+    /// The body of the request, with the members of its objects in alphabetical order: the SDK writes maps, as tags are, in an order that differs from run to run.
     pub request: Bytes,
     /// What befell it.
     pub fault: Fault,
 }
 
 impl Fault {
-    /// The answer that it is, to a call of this operation.
-    pub(crate) fn refusal(&self, operation: &str) -> Response<SdkBody> {
+    /// The answer that it is, to a call of this operation and of this number.
+    pub(crate) fn refusal(&self, operation: &str, number: u64) -> Response<SdkBody> {
         let (status, name) = match self {
             Self::Throttled => (400, throttling(operation)),
             Self::IteratorExpired => (400, "ExpiredIteratorException"),
@@ -116,9 +119,12 @@ impl Fault {
         let document = json!({"__type": name, "message": "injected"}).to_string();
         let mut response = Response::new(SdkBody::from(document));
         *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
-        response
-            .headers_mut()
-            .insert("content-type", http::HeaderValue::from_static("application/x-amz-json-1.1"));
+        let headers = response.headers_mut();
+        headers.insert("content-type", http::HeaderValue::from_static("application/x-amz-json-1.1"));
+        let id = format!("00000000-0000-4000-a000-{:012x}", number & 0xffff_ffff_ffff);
+        headers.extend(
+            http::HeaderValue::try_from(id).map(|id| (http::HeaderName::from_static("x-amzn-requestid"), id)),
+        );
         response
     }
 }
@@ -131,8 +137,10 @@ fn throttling(operation: &str) -> &'static str {
 }
 
 /// What a call is about to meet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Fate {
+    /// Another one for each call.
+    pub(crate) number: u64,
     pub(crate) delay: Option<Duration>,
     pub(crate) fault: Option<Fault>,
 }
@@ -157,8 +165,10 @@ impl Injector {
 
     /// Decides about a call, and logs it.
     pub(crate) fn fate(&self, operation: &str, body: &Bytes) -> Fate {
-        let mut draws = self.draws(operation, body);
-        let fate = Fate { delay: self.delay(&mut draws), fault: self.fault(operation, body, &mut draws) };
+        let body = in_order(body);
+        let mut draws = self.draws(operation, &body);
+        let number = draws.0;
+        let fate = Fate { number, delay: self.delay(&mut draws), fault: self.fault(operation, &body, &mut draws) };
         let delay = fate.delay.map(Fault::Delayed);
         let injected = delay.into_iter().chain(fate.fault.clone());
         let operation = || operation.to_owned();
@@ -211,6 +221,13 @@ impl Injector {
             (!places.is_empty()).then_some(Fault::RecordsFailed(places))
         })
     }
+}
+
+/// A document with the members of its objects in alphabetical order; what is none stays as it is.
+fn in_order(body: &Bytes) -> Bytes {
+    let Ok(mut document) = serde_json::from_slice::<serde_json::Value>(body) else { return body.clone() };
+    document.sort_all_objects();
+    document.to_string().into()
 }
 
 /// Numbers that follow from the first one, as Steele, Lea and Flood's `SplitMix64` gives them (OOPSLA 2014).

@@ -34,7 +34,8 @@
 //!
 //! A call of the service may wait for a disk. Inside a Tokio runtime it runs on a thread for calls that block ([`tokio::task::spawn_blocking`]), so that no task is kept waiting, and goes on to
 //! its end even if the caller's future is dropped, as a request does that is on its way. Outside of one it runs where it is called, and `SubscribeToShard`, whose events come later, is refused
-//! with an error.
+//! with an error. But a client of the SDK has timers, which are Tokio's unless its configuration has another `sleep_impl`: one without a runtime has retries, timeouts, the protection against
+//! stalled streams and the cache of identities switched off.
 //!
 //! # What is different from a socket
 //!
@@ -45,6 +46,9 @@ mod connector;
 mod faults;
 mod partial;
 
+// What a connector is made of, so that a test needs no other crate.
+pub use anabranch::{ManualClock, SimulatedDisk};
+pub use anabranch_server::{Service, ServiceOptions};
 pub use connector::Connector;
 pub use faults::{Fault, Faults, Injection};
 

@@ -1,4 +1,4 @@
-//! A `PutRecords` of which some records fail: they are taken out of the request, and their failures are put into the answer. In JSON, which is what the SDK for Rust speaks.
+//! A `PutRecords` of which some records fail: it is asked for without effect, they are taken out of it, and their failures are put into the answer. In JSON, which is what the SDK for Rust speaks.
 
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
@@ -8,6 +8,21 @@ use serde_json::{Value, json};
 pub(crate) fn count(request: &[u8]) -> usize {
     let request: Value = serde_json::from_slice(request).unwrap_or_default();
     request["Records"].as_array().map_or(0, Vec::len)
+}
+
+/// The request that puts nothing, and is refused for what it would be refused for.
+pub(crate) fn dry(request: &Bytes) -> Bytes {
+    let mut document: Value = serde_json::from_slice(request).unwrap_or_default();
+    if let Some(members) = document.as_object_mut() {
+        members.insert("DryRun".to_owned(), true.into());
+    }
+    document.to_string().into()
+}
+
+/// Whether this is the answer to a request that would have succeeded.
+pub(crate) fn is_fine_but_dry(answer: &SdkBody) -> bool {
+    let document: Value = answer.bytes().and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
+    document["__type"] == "DryRunOperationException"
 }
 
 /// The request without the records at these places, which ascend.

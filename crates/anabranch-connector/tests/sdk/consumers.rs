@@ -77,6 +77,6 @@ fn what_goes_wrong_in_a_subscription_is_a_typed_error() {
         assert!(refused.is_resource_in_use_exception(), "{refused:?}");
         world.kinesis.deregister_stream_consumer().consumer_arn(&consumer).send().await.unwrap();
         let error = subscription.event_stream.recv().await.unwrap_err().into_service_error();
-        assert!(error.is_resource_in_use_exception(), "{error:?}");
+        assert!(error.is_resource_not_found_exception(), "{error:?}");
     });
 }

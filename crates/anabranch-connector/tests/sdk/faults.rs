@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch::ManualClock;
-use anabranch_connector::{Connector, Fault, Faults, Injection};
+use anabranch_connector::{Connector, Fault, Faults, Injection, ServiceOptions};
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::retry::RetryConfig;
-use aws_sdk_kinesis::error::ProvideErrorMetadata;
+use aws_sdk_kinesis::config::timeout::TimeoutConfig;
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::operation::RequestId;
 use aws_sdk_kinesis::types::{Shard, ShardIteratorType};
 use serde_json::Value;
 
@@ -19,8 +21,10 @@ const HALF: &str = "170141183460469231731687303715884105728";
 
 /// The seeds that a test runs with: some, or the one that `ANABRANCH_FAULT_SEED` names.
 fn seeds() -> Vec<u64> {
-    let named = std::env::var("ANABRANCH_FAULT_SEED").ok().and_then(|seed| seed.parse().ok());
-    named.map_or_else(|| (0..12).collect(), |seed| vec![seed])
+    match std::env::var("ANABRANCH_FAULT_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap_or_else(|error| panic!("ANABRANCH_FAULT_SEED={seed}: {error}"))],
+        Err(_) => (0..12).collect(),
+    }
 }
 
 /// A bit of everything.
@@ -67,7 +71,7 @@ impl Run {
         for shard in program.shards().await {
             seen.extend(program.drain(shard.shard_id()).await);
         }
-        Self { acknowledged, seen, injections: broken.take_injections() }
+        Self { acknowledged, seen, injections: broken.take_injections().unwrap() }
     }
 
     /// How many answers were lost to calls that put this record.
@@ -222,31 +226,89 @@ fn the_same_seed_gives_the_same_faults() {
     });
 }
 
-/// Two tasks at once: what each meets does not depend on how they interleave.
+/// Two tasks at once, whose requests are their own, and one after the other: each meets the same.
 #[test]
-fn the_order_of_tasks_changes_no_faults() {
-    let run = |order: [usize; 2]| {
-        let mut injections = Vec::new();
-        block_on(async {
-            let (connector, clock) = Connector::in_memory().unwrap();
-            let create = Client::new(&connector.sdk_config()).create_stream().stream_name("s").shard_count(1);
-            create.send().await.unwrap();
-            let broken = connector.with_faults(Faults { delayed: 0.0, ..storm(9, &clock) });
-            let program = Program { kinesis: Client::from_conf(config(&broken).build()) };
-            for task in order {
+fn tasks_at_once_meet_the_faults_that_they_meet_one_after_another() {
+    let at_once = injections_of_tasks(async |tasks| {
+        let tasks = tasks.map(tokio::spawn);
+        for task in tasks {
+            task.await.unwrap();
+        }
+    });
+    let in_turn = injections_of_tasks(async |tasks| {
+        for task in tasks {
+            task.await;
+        }
+    });
+    assert!(!at_once.is_empty());
+    assert_eq!(at_once, in_turn);
+}
+
+/// What two tasks met that put records, whatever the order.
+fn injections_of_tasks(
+    run: impl AsyncFnOnce([std::pin::Pin<Box<dyn Future<Output = ()> + Send>>; 2]),
+) -> Vec<Injection> {
+    let mut injections = Vec::new();
+    block_on(async {
+        let (connector, clock) = Connector::in_memory().unwrap();
+        connector.service().create_stream("s", 1).unwrap();
+        let broken = connector.with_faults(storm(9, &clock));
+        let kinesis = Client::from_conf(config(&broken).build());
+        run(["a", "b"].map(|task| -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+            let put = kinesis.put_record().stream_name("s").partition_key(task);
+            Box::pin(async move {
                 for number in 0..40 {
-                    let data = format!("{task} {number}");
-                    let put = program.kinesis.put_record().stream_name("s").partition_key("a");
-                    let _ = put.data(data.into_bytes().into()).send().await;
+                    let _ = put.clone().data(number.to_string().into_bytes().into()).send().await;
                 }
-            }
-            injections = broken.take_injections();
-        });
-        injections.sort_by(|a, b| a.request.cmp(&b.request));
-        injections
+            })
+        }))
+        .await;
+        injections = broken.take_injections().unwrap();
+    });
+    injections.sort_by(|a, b| a.request.cmp(&b.request));
+    injections
+}
+
+/// The SDK writes maps in the order that their hashes have in this run.
+#[test]
+fn the_order_of_tags_changes_no_faults() {
+    let run = async || {
+        let (connector, _clock) = Connector::in_memory().unwrap();
+        let broken = connector.with_faults(Faults { failed: 0.5, ..Faults::new(1) });
+        let kinesis = Client::from_conf(config(&broken).build());
+        for name in 0..20 {
+            let create = kinesis.create_stream().stream_name(name.to_string()).shard_count(1);
+            let _ = create.tags("room", "2").tags("team", "a b").send().await;
+        }
+        broken.take_injections().unwrap()
     };
-    assert!(!run([0, 1]).is_empty());
-    assert_eq!(run([0, 1]), run([1, 0]));
+    block_on(async {
+        let first = run().await;
+        assert!(!first.is_empty());
+        assert_eq!(first, run().await);
+    });
+}
+
+#[test]
+fn a_connector_without_faults_has_no_injections_to_tell() {
+    let (connector, _clock) = Connector::in_memory().unwrap();
+    assert_eq!(connector.take_injections(), None);
+    assert_eq!(connector.with_faults(Faults::new(0)).take_injections(), Some(Vec::new()));
+}
+
+#[test]
+fn injected_refusals_have_ids_of_their_own() {
+    block_on(async {
+        let (connector, _clock) = Connector::in_memory().unwrap();
+        let broken = connector.with_faults(Faults { failed: 1.0, ..Faults::new(0) });
+        let kinesis = Client::from_conf(config(&broken).build());
+        let mut ids = BTreeSet::new();
+        for _ in 0..3 {
+            let refused = kinesis.list_streams().send().await.unwrap_err();
+            ids.insert(refused.request_id().unwrap().to_owned());
+        }
+        assert_eq!(ids.len(), 3, "{ids:?}");
+    });
 }
 
 #[test]
@@ -279,7 +341,8 @@ fn some_records_of_a_batch_fail_and_the_others_are_put() {
         direct.create_stream().stream_name("s").shard_count(1).send().await.unwrap();
         broken.take_injections();
         let answer = put().await.unwrap();
-        let [Injection { fault: Fault::RecordsFailed(places), .. }] = &broken.take_injections()[..] else {
+        let [Injection { fault: Fault::RecordsFailed(places), .. }] = &broken.take_injections().unwrap()[..]
+        else {
             panic!("some records fail");
         };
         let is_failed = |place: &usize| answer.records()[*place].error_code().is_some();
@@ -306,18 +369,73 @@ fn all_records_of_a_batch_never_fail_together() {
     });
 }
 
+/// Also for a record that was to fail, which the service never sees put.
 #[test]
-fn a_delay_moves_the_clock_that_it_is_given() {
+fn what_the_service_refuses_is_refused_before_records_fail() {
     block_on(async {
-        let (connector, clock) = Connector::in_memory().unwrap();
-        let faults = Faults { delayed: 1.0, longest_delay: Duration::from_secs(3_600), ..Faults::new(5) };
-        let broken = connector.with_faults(Faults { delay_clock: Some(clock.clone()), ..faults });
-        let before = anabranch::Clock::now(&*clock).as_millis();
-        Client::from_conf(config(&broken).build()).list_streams().send().await.unwrap();
-        let [Injection { fault: Fault::Delayed(delay), .. }] = broken.take_injections()[..] else {
-            panic!("a delay");
-        };
-        assert_eq!(anabranch::Clock::now(&*clock).as_millis() - before, i64::try_from(delay.as_millis()).unwrap());
-        assert!(delay > Duration::ZERO);
+        let (connector, _clock) = Connector::in_memory().unwrap();
+        connector.service().create_stream("s", 1).unwrap();
+        let broken = connector.with_faults(Faults { records_failed: 1.0, ..Faults::new(1) });
+        let kinesis = Client::from_conf(config(&broken).build());
+        let put = |entries| kinesis.put_records().stream_name("s").set_records(Some(entries));
+        let fine = entry("a", "one");
+        for (refused, fault) in
+            [(entry("", "two"), "ValidationException"), (entry(&"k".repeat(257), "two"), "ValidationException")]
+        {
+            let error = put(vec![refused, fine.clone()]).send().await.unwrap_err();
+            assert_eq!(error.into_service_error().code(), Some(fault));
+        }
+        let too_many = vec![fine.clone(); 501];
+        let error = put(too_many).send().await.unwrap_err();
+        assert_eq!(error.into_service_error().code(), Some("ValidationException"));
+
+        let direct = Program { kinesis: Client::from_conf(config(&connector).build()) };
+        let iterator = direct.iterator(&shard(0), None).await;
+        let got = direct.kinesis.get_records().shard_iterator(iterator).send().await.unwrap();
+        assert!(got.records().is_empty(), "nothing was put");
     });
+}
+
+/// That of a connector in memory, unless another one is named.
+#[test]
+fn a_delay_moves_the_clock() {
+    block_on(async {
+        let (connector, own) = Connector::in_memory().unwrap();
+        let other = Arc::new(ManualClock::default());
+        let faults = Faults { delayed: 1.0, longest_delay: Duration::from_secs(3_600), ..Faults::new(5) };
+        for (clock, delay_clock) in [(&own, None), (&other, Some(other.clone()))] {
+            let broken = connector.with_faults(Faults { delay_clock, ..faults.clone() });
+            let now = |clock: &ManualClock| anabranch::Clock::now(clock).as_millis();
+            let before = now(clock);
+            Client::from_conf(config(&broken).build()).list_streams().send().await.unwrap();
+            let [Injection { fault: Fault::Delayed(delay), .. }] = broken.take_injections().unwrap()[..] else {
+                panic!("a delay");
+            };
+            assert_eq!(now(clock) - before, i64::try_from(delay.as_millis()).unwrap());
+            assert!(delay > Duration::ZERO);
+        }
+    });
+}
+
+/// The answer is late, not the call. Tokio's time stands still but for those that wait for it.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_timed_out_is_done_all_the_same() {
+    let service = crate::support::service(&ServiceOptions::default()).0;
+    let connector = Connector::new(service);
+    let faults = Faults { delayed: 1.0, longest_delay: Duration::from_secs(10), ..Faults::new(5) };
+    let broken = connector.with_faults(faults);
+    let timeout = TimeoutConfig::builder().operation_timeout(Duration::from_millis(1)).build();
+    let hasty = Client::from_conf(config(&broken).timeout_config(timeout).build());
+    let create = hasty.create_stream().stream_name("s").shard_count(1).send().await;
+    assert!(matches!(create, Err(SdkError::TimeoutError(_))), "{create:?}");
+    let streams = Client::from_conf(config(&connector).build()).list_streams().send().await.unwrap();
+    assert_eq!(streams.stream_names(), ["s"]);
+
+    let begun = tokio::time::Instant::now();
+    broken.take_injections();
+    Client::from_conf(config(&broken).build()).list_streams().send().await.unwrap();
+    let [Injection { fault: Fault::Delayed(delay), .. }] = broken.take_injections().unwrap()[..] else {
+        panic!("a delay");
+    };
+    assert!(begun.elapsed() >= delay && delay > Duration::from_millis(1), "it is waited for");
 }

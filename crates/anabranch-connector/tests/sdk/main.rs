@@ -7,5 +7,6 @@ mod errors;
 mod faults;
 mod lineage;
 mod records;
+mod runtime;
 mod settings;
 mod support;

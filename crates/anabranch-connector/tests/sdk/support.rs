@@ -38,15 +38,19 @@ pub(crate) fn both(test: impl AsyncFn(World)) {
     both_with(&ServiceOptions::default(), test);
 }
 
+/// For as long as a test may take; most need a moment.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 pub(crate) fn block_on(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await.expect("it hangs") });
 }
 
 pub(crate) fn config(connector: &Connector) -> aws_sdk_kinesis::config::Builder {
     aws_sdk_kinesis::config::Builder::from(&connector.sdk_config()).retry_config(RetryConfig::disabled())
 }
 
-fn service(options: &ServiceOptions) -> (Service, Arc<ManualClock>) {
+pub(crate) fn service(options: &ServiceOptions) -> (Service, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::default());
     let disk = Arc::new(SimulatedDisk::new());
     (Service::open_on("/data", options.clone(), clock.clone(), disk).unwrap(), clock)

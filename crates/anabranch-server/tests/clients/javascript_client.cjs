@@ -1,16 +1,27 @@
-// Drives a server with the AWS SDK for JavaScript, which begins with HTTP/2: create, put, read through a split and a merge, subscribe. Its argument is the server's address.
+// Drives a server with the AWS SDK for JavaScript by HTTP/2: create, put, read through a split and a merge, subscribe. Its argument is the server's address.
 
 const assert = require("node:assert");
+const http2 = require("node:http2");
+const { NodeHttp2Handler } = require("@smithy/node-http-handler");
 const {
   Kinesis, ResourceInUseException, ResourceNotFoundException, InvalidArgumentException,
   waitUntilStreamExists, waitUntilStreamNotExists,
 } = require("@aws-sdk/client-kinesis");
+
+/** How many connections were made, each of them in HTTP/2 from its first byte. */
+let connections = 0;
+const { connect } = http2;
+http2.connect = (...to) => {
+  connections += 1;
+  return connect(...to);
+};
 
 const kinesis = new Kinesis({
   endpoint: process.argv[2],
   region: "us-east-1",
   credentials: { accessKeyId: "me", secretAccessKey: "secret" },
   maxAttempts: 1,
+  requestHandler: new NodeHttp2Handler({ requestTimeout: 60_000 }),
 });
 const StreamName = "javascript";
 const HALF = String(2n ** 127n);
@@ -66,7 +77,7 @@ async function walk() {
   return seen;
 }
 
-/** Two subscriptions at once on one connection, each through the end of its shard. */
+/** Everything that a subscription says until the end of its shard. */
 async function subscribe(ConsumerARN, number) {
   const answer = await kinesis.subscribeToShard({
     ConsumerARN, ShardId: shardId(number), StartingPosition: { Type: "TRIM_HORIZON" },
@@ -111,6 +122,7 @@ async function main() {
   await assert.rejects(kinesis.getRecords({ ShardIterator: "nonsense" }), InvalidArgumentException);
   await kinesis.deleteStream({ StreamName, EnforceConsumerDeletion: true });
   await waitUntilStreamNotExists({ client: kinesis, maxWaitTime: 60 }, { StreamName });
+  assert.ok(connections > 0);
   kinesis.destroy();
   console.log("fine");
 }
