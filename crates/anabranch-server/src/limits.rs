@@ -20,6 +20,9 @@ pub const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// Bytes of all answers that are being made or were not taken yet, together; requests wait for room in which to be answered, as above.
 pub const MAX_ANSWERS_BYTES: usize = 1 << 30;
 
+/// Characters of a client's value that a refusal repeats; the rest is an ellipsis.
+pub const MAX_PRINTED_CHARS: usize = 1_024;
+
 /// Connections at a time; others wait to be accepted.
 pub const MAX_CONNECTIONS: usize = 4_096;
 
@@ -109,6 +112,9 @@ pub const MAX_CREATING_STREAMS: usize = 5;
 
 /// The same of the consumers of a stream.
 pub const MAX_CREATING_CONSUMERS: usize = 5;
+
+/// Bytes of a resource policy.
+pub const MAX_POLICY_BYTES: usize = 20 << 10;
 
 /// Tags of a stream or a consumer.
 pub const MAX_TAGS: usize = 50;

@@ -100,9 +100,17 @@ struct Waiting {
 
 impl Untaken {
     /// Bytes to be sent, which keep their room until they are: HTTP drops them when the last was written.
-    pub(crate) fn hold(&self, bytes: Bytes, mut room: OwnedSemaphorePermit) -> Bytes {
+    ///
+    /// An answer that became larger than its room gets the rest if that is free; who waited for it could keep others from being done.
+    pub(crate) fn hold(&self, bytes: Bytes, mut room: OwnedSemaphorePermit) -> Result<Bytes, StatusCode> {
+        let missing = bytes.len().saturating_sub(room.num_permits());
+        if missing > 0 {
+            let missing = u32::try_from(missing).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+            let more = Arc::clone(room.semaphore()).try_acquire_many_owned(missing);
+            room.merge(more.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?);
+        }
         let room = room.split(bytes.len()).unwrap_or(room); // the rest is for others
-        Bytes::from_owner(Held { bytes, _room: Some(room), _place: self.place() })
+        Ok(Bytes::from_owner(Held { bytes, _room: Some(room), _place: self.place() }))
     }
 
     /// As [`hold`](Self::hold), of one of many pieces, which come one at a time.
@@ -144,5 +152,25 @@ struct Held {
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_is_larger_than_its_room_is_counted_or_not_given() {
+        let (room, untaken) = (Room::new(1, MAX_ANSWER_BYTES, Duration::ZERO), Untaken::default());
+        let of_a_put = || room.for_answer(true);
+        let large = Bytes::from(vec![0; MAX_ANSWER_BYTES / 2 + 1]);
+        let held = untaken.hold(large.clone(), of_a_put().await.unwrap()).unwrap();
+        assert_eq!(room.left_for_answers(), MAX_ANSWER_BYTES - large.len());
+        let refused = untaken.hold(large.clone(), of_a_put().await.unwrap());
+        assert_eq!(refused.unwrap_err(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(room.left_for_answers(), MAX_ANSWER_BYTES - large.len(), "its own room is given back");
+        drop(held);
+        untaken.hold(large, of_a_put().await.unwrap()).unwrap();
+        assert_eq!(room.left_for_answers(), MAX_ANSWER_BYTES);
     }
 }

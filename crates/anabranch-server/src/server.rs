@@ -310,7 +310,8 @@ async fn answer_or_refuse(
         port.respond(request)
     });
     let answer = answer.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    Ok(answer.map(|body| body.held(&untaken, room_for_answer)))
+    let (parts, body) = answer.into_parts();
+    Ok(Response::from_parts(parts, body.held(&untaken, room_for_answer)?))
 }
 
 fn is_put(parts: &Parts) -> bool {

@@ -55,9 +55,13 @@ fn read_file(storage: &dyn Storage, path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Replaces the document: durable when this returns.
+/// Replaces the document: durable when this returns. One that is too large to be read again is not written.
 pub(super) fn write(storage: &dyn Storage, path: &Path, document: &impl Serialize) -> Result<(), OpenError> {
     let bytes = serde_json::to_vec_pretty(document).map_err(|error| OpenError::io(path)(error.into()))?;
+    let length = bytes.len() as u64;
+    if length > MAX_SETTINGS_BYTES {
+        return Err(OpenError::TooLarge { path: path.to_path_buf(), bytes: length });
+    }
     replace(storage, path, &bytes).map_err(OpenError::io(path))
 }
 
@@ -82,5 +86,26 @@ fn remove_if_there(storage: &dyn Storage, path: &Path) -> io::Result<()> {
     match storage.remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anabranch::SimulatedDisk;
+
+    use super::*;
+
+    #[test]
+    fn what_would_not_be_read_again_is_not_written() {
+        let (disk, path) = (SimulatedDisk::new(), Path::new("/settings/s.json"));
+        disk.create_dir(Path::new("/settings")).unwrap();
+        write(&disk, path, &"small").unwrap();
+        let before = read_file(&disk, path).unwrap();
+        let most = usize::try_from(MAX_SETTINGS_BYTES).unwrap();
+        let refused = write(&disk, path, &"x".repeat(most - 1)); // and two quotes
+        assert!(matches!(refused, Err(OpenError::TooLarge { bytes, .. }) if bytes == MAX_SETTINGS_BYTES + 1));
+        assert_eq!(read_file(&disk, path).unwrap(), before);
+        write(&disk, path, &"x".repeat(most - 2)).unwrap();
+        assert_eq!(read_file(&disk, path).unwrap().len(), most);
     }
 }

@@ -231,7 +231,7 @@ impl Entry {
         let mut settings = Settings::clone(&before);
         let outcome = change(&mut settings)?;
         if settings != *before {
-            self.directory.write(&self.name, &settings).map_err(Fault::internal)?;
+            self.directory.write(&self.name, &settings)?;
             *self.settings.write() = Ok(Arc::new(settings));
         }
         Ok(outcome)

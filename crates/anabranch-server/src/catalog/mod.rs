@@ -263,7 +263,7 @@ impl Territory {
         let now = self.common.clock.now();
         self.check_creating(now)?;
         settings.raise_created(self.account_file.next_stream_second(settings.created())?);
-        self.settings.write(name, &settings).map_err(Fault::internal)?;
+        self.settings.write(name, &settings)?;
         let entry = Arc::new(self.entry(name, Ok(Arc::new(settings))));
         let made = self.make(name, shards).map_err(Fault::internal).and_then(|()| entry.stream());
         // What cannot be undone is a stream like others, so that it can be deleted; its name would be lost otherwise.

@@ -11,7 +11,7 @@ use super::{Call, Reply};
 use crate::catalog::{Mode, Status};
 use crate::distribution::{Distribution, STRATEGIES};
 use crate::errors::{Fault, FaultKind};
-use crate::validate::Validator;
+use crate::validate::{Validator, listed};
 use crate::wire::{Fields, List};
 
 const METRICS: [&str; 8] = [
@@ -54,7 +54,7 @@ fn monitoring(
     check.required("shardLevelMetrics", metrics.as_ref());
     let metrics = metrics.unwrap_or_default();
     if metrics.len() > METRICS.len() {
-        check.size("shardLevelMetrics", &format!("'[{}]'", metrics.join(", ")), metrics.len(), 1, 7);
+        check.size("shardLevelMetrics", &listed(&metrics), metrics.len(), 1, 7);
     }
     for (index, metric) in metrics.iter().enumerate() {
         check.one_of(&format!("shardLevelMetrics.{}.member", index + 1), Some(metric), &METRICS);
