@@ -14,6 +14,9 @@ pub const MAX_BODIES_BYTES: usize = 1 << 30;
 /// What a request counts for beside its body: its head, and what is kept of it while it is answered.
 pub const REQUEST_BYTES: usize = 128 << 10;
 
+/// What of this a request counts for before the first bytes of its body are there, so that those who only announce one keep nobody out.
+pub const IDLE_REQUEST_BYTES: usize = 4 << 10;
+
 /// Bytes of an answer: the greatest is one of `GetRecords`, 10 MiB of records in base64.
 pub const MAX_ANSWER_BYTES: usize = 16 << 20;
 
@@ -66,7 +69,7 @@ pub const MAX_GET_BYTES: usize = 10 << 20;
 pub const TOKEN_LIFETIME_MS: i64 = 300_000;
 
 /// How long a shard iterator is good for, unless the server is told otherwise.
-pub const ITERATOR_LIFETIME: Duration = Duration::from_millis(300_000);
+pub const ITERATOR_LIFETIME: Duration = Duration::from_secs(300);
 
 /// Shards of a page of `ListShards`.
 pub const MAX_LIST_SHARDS: usize = 10_000;

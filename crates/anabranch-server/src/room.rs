@@ -14,7 +14,9 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::limits::{MAX_ANSWER_BYTES, MAX_ANSWERS_BYTES, MAX_BODIES_BYTES, MAX_BODY_BYTES, REQUEST_BYTES};
+use crate::limits::{
+    IDLE_REQUEST_BYTES, MAX_ANSWER_BYTES, MAX_ANSWERS_BYTES, MAX_BODIES_BYTES, MAX_BODY_BYTES, REQUEST_BYTES,
+};
 
 /// How long a request may wait for room.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,14 +49,15 @@ impl Room {
         if declared > MAX_BODY_BYTES {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
-        let mut room = self.take(&self.bodies, REQUEST_BYTES).await?;
+        let mut room = self.take(&self.bodies, IDLE_REQUEST_BYTES).await?;
+        let mut rest = REQUEST_BYTES - IDLE_REQUEST_BYTES;
         let mut bytes = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let Ok(piece) = frame.map_err(|_| StatusCode::BAD_REQUEST)?.into_data() else { continue };
             if bytes.len() + piece.len() > MAX_BODY_BYTES {
                 return Err(StatusCode::PAYLOAD_TOO_LARGE);
             }
-            room.merge(self.take(&self.bodies, piece.len()).await?);
+            room.merge(self.take(&self.bodies, std::mem::take(&mut rest) + piece.len()).await?);
             if bytes.is_empty() && body.is_end_stream() {
                 return Ok((piece, room)); // as it was read from the socket
             }
@@ -63,6 +66,7 @@ impl Room {
             }
             bytes.extend_from_slice(&piece);
         }
+        room.merge(self.take(&self.bodies, rest).await?);
         Ok((bytes.freeze(), room))
     }
 

@@ -12,6 +12,12 @@ pub(crate) struct Pattern {
     holds: fn(&str) -> bool,
 }
 
+impl Pattern {
+    pub(crate) fn holds(self, text: &str) -> bool {
+        (self.holds)(text)
+    }
+}
+
 /// Names of streams, consumers and shards.
 pub(crate) const NAME: Pattern = Pattern {
     text: "[a-zA-Z0-9_.-]+",
@@ -164,7 +170,10 @@ mod tests {
         check.size("tagKeys", &listed([&long; 60]), 60, 1, 50);
         assert_eq!(check.faults.len(), MOST_FAULTS);
         let message = check.finish().unwrap_err().message.unwrap();
-        assert!(message.starts_with("10 validation errors detected: Value '\u{e9} ") && message.contains(" \u{2026}' at 'streamName'"));
+        assert!(
+            message.starts_with("10 validation errors detected: Value '\u{e9} ")
+                && message.contains(" \u{2026}' at 'streamName'")
+        );
         assert!(message.chars().count() < MOST_FAULTS * (MAX_PRINTED_CHARS + 200));
         assert_eq!(listed(["a", "b"]), "'[a, b]'");
         assert!(listed([&long; 60]).chars().count() <= MAX_PRINTED_CHARS + 5);

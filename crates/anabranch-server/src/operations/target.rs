@@ -71,7 +71,8 @@ impl<'a> StreamTarget<'a> {
 
 /// An ARN of another account or region names nothing here, whatever its last part is.
 fn stream_of(call: &Call<'_>, text: &str) -> Result<Arc<Entry>, Fault> {
-    let arn = Arn::parse(text).ok_or_else(|| Fault::invalid(format!("{} is no ARN of a stream.", printed(text))))?;
+    let arn =
+        Arn::parse(text).ok_or_else(|| Fault::invalid(format!("{} is no ARN of a stream.", printed(text))))?;
     if arn.account != call.account || arn.region != call.region {
         return Err(Fault::stream_not_found(arn.stream, arn.account));
     }
