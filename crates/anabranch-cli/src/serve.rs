@@ -1,5 +1,6 @@
 //! `serve`: streams behind the Kinesis protocol.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread;
@@ -67,7 +68,7 @@ pub(crate) struct ServeArgs {
         hide_env_values = true,
         value_delimiter = ','
     )]
-    credentials: Vec<String>,
+    credentials: Vec<SecretArg>,
 
     /// Make a stream, unless there is one of the name; can be given again
     #[arg(long, value_name = "NAME:SHARDS", value_parser = parse_stream)]
@@ -80,6 +81,22 @@ pub(crate) struct ServeArgs {
     /// Tell here how the server is, in plain HTTP: /health, /metrics for Prometheus, and a page for a browser
     #[arg(long, value_name = "ADDRESS:PORT")]
     health: Option<SocketAddr>,
+}
+
+/// What is not to be shown.
+#[derive(Clone)]
+struct SecretArg(String);
+
+impl From<String> for SecretArg {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for SecretArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretArg")
+    }
 }
 
 /// Who the server is.
@@ -133,7 +150,11 @@ pub(crate) fn run(args: &ServeArgs, out: &mut Output) -> Result<Exit, Failure> {
         enforce_limits: args.enforce_limits,
         transition_delay: Duration::from_millis(args.transition_delay),
         iterator_lifetime: Duration::from_secs(args.iterator_lifetime),
-        credentials: args.credentials.iter().map(|text| parse_credentials(text)).collect::<Result<_, _>>()?,
+        credentials: args
+            .credentials
+            .iter()
+            .map(|SecretArg(text)| parse_credentials(text))
+            .collect::<Result<_, _>>()?,
         ..ServiceOptions::default()
     };
     let service = Service::open(&args.data, options).map_err(failure)?;

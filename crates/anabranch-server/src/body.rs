@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anabranch::Clock;
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
@@ -100,12 +101,12 @@ impl Body {
     }
 
     /// The same with its bytes counted until the client has taken them.
-    pub(crate) fn held(self, untaken: &Untaken, room: OwnedSemaphorePermit) -> Self {
-        match self.inner {
+    pub(crate) fn held(self, untaken: &Untaken, room: OwnedSemaphorePermit) -> Result<Self, StatusCode> {
+        Ok(match self.inner {
             Inner::Whole(bytes) if bytes.is_empty() => Self::empty(),
-            Inner::Whole(bytes) => Self::of(Inner::Whole(untaken.hold(bytes, room))),
+            Inner::Whole(bytes) => Self::of(Inner::Whole(untaken.hold(bytes, room)?)),
             inner @ Inner::Events(..) => Self { inner, untaken: Some(untaken.clone()) },
-        }
+        })
     }
 
     /// The bytes of a whole body; none of one that comes as events.

@@ -1,6 +1,10 @@
 //! What the service answers when it refuses: the names, statuses and texts of its faults.
 
+use std::borrow::Cow;
 use std::fmt::Display;
+
+use crate::OpenError;
+use crate::limits::MAX_PRINTED_CHARS;
 
 /// A refusal: a name that clients act by, and a text for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +126,24 @@ impl Fault {
     }
 
     pub(crate) fn stream_not_found(name: &str, account: &str) -> Self {
+        let name = printed(name);
         Self::not_found(format!("Stream {name} under account {account} not found."))
     }
+}
+
+impl From<OpenError> for Fault {
+    /// Of settings that were not kept: that there are too many of them is the client's to mend.
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::TooLarge { .. } => Self::limit(error.to_string()),
+            other => Self::internal(other),
+        }
+    }
+}
+
+/// A client's value as a text tells it: cut where it is long, since whoever sent it has it, and answers may not take more memory than was asked for.
+pub(crate) fn printed(value: &str) -> Cow<'_, str> {
+    let end = value.char_indices().nth(MAX_PRINTED_CHARS).map(|(end, _)| end);
+    let kept = end.and_then(|end| value.get(..end));
+    kept.map_or(Cow::Borrowed(value), |kept| Cow::Owned(format!("{kept}\u{2026}")))
 }

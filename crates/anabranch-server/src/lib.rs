@@ -80,6 +80,14 @@ pub enum OpenError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Settings would be larger than [`MAX_SETTINGS_BYTES`](limits::MAX_SETTINGS_BYTES), and were not written: they would not be read again.
+    #[error("too large: {}: {bytes} bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// How large they would be.
+        bytes: u64,
+    },
     /// A call of the operating system failed.
     #[error("{}: {source}", path.display())]
     Io {

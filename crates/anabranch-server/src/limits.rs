@@ -14,11 +14,17 @@ pub const MAX_BODIES_BYTES: usize = 1 << 30;
 /// What a request counts for beside its body: its head, and what is kept of it while it is answered.
 pub const REQUEST_BYTES: usize = 128 << 10;
 
+/// What of this a request counts for before the first bytes of its body are there, so that those who only announce one keep nobody out.
+pub const IDLE_REQUEST_BYTES: usize = 4 << 10;
+
 /// Bytes of an answer: the greatest is one of `GetRecords`, 10 MiB of records in base64.
 pub const MAX_ANSWER_BYTES: usize = 16 << 20;
 
 /// Bytes of all answers that are being made or were not taken yet, together; requests wait for room in which to be answered, as above.
 pub const MAX_ANSWERS_BYTES: usize = 1 << 30;
+
+/// Characters of a client's value that a refusal repeats; the rest is an ellipsis.
+pub const MAX_PRINTED_CHARS: usize = 1_024;
 
 /// Connections at a time; others wait to be accepted.
 pub const MAX_CONNECTIONS: usize = 4_096;
@@ -109,6 +115,9 @@ pub const MAX_CREATING_STREAMS: usize = 5;
 
 /// The same of the consumers of a stream.
 pub const MAX_CREATING_CONSUMERS: usize = 5;
+
+/// Bytes of a resource policy.
+pub const MAX_POLICY_BYTES: usize = 20 << 10;
 
 /// Tags of a stream or a consumer.
 pub const MAX_TAGS: usize = 50;

@@ -14,7 +14,9 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::limits::{MAX_ANSWER_BYTES, MAX_ANSWERS_BYTES, MAX_BODIES_BYTES, MAX_BODY_BYTES, REQUEST_BYTES};
+use crate::limits::{
+    IDLE_REQUEST_BYTES, MAX_ANSWER_BYTES, MAX_ANSWERS_BYTES, MAX_BODIES_BYTES, MAX_BODY_BYTES, REQUEST_BYTES,
+};
 
 /// How long a request may wait for room.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,14 +49,15 @@ impl Room {
         if declared > MAX_BODY_BYTES {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
-        let mut room = self.take(&self.bodies, REQUEST_BYTES).await?;
+        let mut room = self.take(&self.bodies, IDLE_REQUEST_BYTES).await?;
+        let mut rest = REQUEST_BYTES - IDLE_REQUEST_BYTES;
         let mut bytes = BytesMut::new();
         while let Some(frame) = body.frame().await {
             let Ok(piece) = frame.map_err(|_| StatusCode::BAD_REQUEST)?.into_data() else { continue };
             if bytes.len() + piece.len() > MAX_BODY_BYTES {
                 return Err(StatusCode::PAYLOAD_TOO_LARGE);
             }
-            room.merge(self.take(&self.bodies, piece.len()).await?);
+            room.merge(self.take(&self.bodies, std::mem::take(&mut rest) + piece.len()).await?);
             if bytes.is_empty() && body.is_end_stream() {
                 return Ok((piece, room)); // as it was read from the socket
             }
@@ -63,6 +66,7 @@ impl Room {
             }
             bytes.extend_from_slice(&piece);
         }
+        room.merge(self.take(&self.bodies, rest).await?);
         Ok((bytes.freeze(), room))
     }
 
@@ -100,9 +104,17 @@ struct Waiting {
 
 impl Untaken {
     /// Bytes to be sent, which keep their room until they are: HTTP drops them when the last was written.
-    pub(crate) fn hold(&self, bytes: Bytes, mut room: OwnedSemaphorePermit) -> Bytes {
+    ///
+    /// An answer that became larger than its room gets the rest if that is free; who waited for it could keep others from being done.
+    pub(crate) fn hold(&self, bytes: Bytes, mut room: OwnedSemaphorePermit) -> Result<Bytes, StatusCode> {
+        let missing = bytes.len().saturating_sub(room.num_permits());
+        if missing > 0 {
+            let missing = u32::try_from(missing).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+            let more = Arc::clone(room.semaphore()).try_acquire_many_owned(missing);
+            room.merge(more.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?);
+        }
         let room = room.split(bytes.len()).unwrap_or(room); // the rest is for others
-        Bytes::from_owner(Held { bytes, _room: Some(room), _place: self.place() })
+        Ok(Bytes::from_owner(Held { bytes, _room: Some(room), _place: self.place() }))
     }
 
     /// As [`hold`](Self::hold), of one of many pieces, which come one at a time.
@@ -144,5 +156,25 @@ struct Held {
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_is_larger_than_its_room_is_counted_or_not_given() {
+        let (room, untaken) = (Room::new(1, MAX_ANSWER_BYTES, Duration::ZERO), Untaken::default());
+        let of_a_put = || room.for_answer(true);
+        let large = Bytes::from(vec![0; MAX_ANSWER_BYTES / 2 + 1]);
+        let held = untaken.hold(large.clone(), of_a_put().await.unwrap()).unwrap();
+        assert_eq!(room.left_for_answers(), MAX_ANSWER_BYTES - large.len());
+        let refused = untaken.hold(large.clone(), of_a_put().await.unwrap());
+        assert_eq!(refused.unwrap_err(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(room.left_for_answers(), MAX_ANSWER_BYTES - large.len(), "its own room is given back");
+        drop(held);
+        untaken.hold(large, of_a_put().await.unwrap()).unwrap();
+        assert_eq!(room.left_for_answers(), MAX_ANSWER_BYTES);
     }
 }

@@ -2,13 +2,15 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::HOST;
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -48,7 +50,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct ServerOptions {
     /// Who the server is to its clients. They speak TLS then, 1.2 or 1.3, and nothing else; without it they speak plain HTTP.
     pub tls: Option<TlsIdentity>,
-    /// Where [`Service::observe`] is answered, in plain HTTP: health, metrics, and a page. Whoever can reach it can read it; nowhere by default.
+    /// Where [`Service::observe`] is answered, in plain HTTP: health, metrics, and a page. Whoever can reach it can read it, by an address or as `localhost`: a request
+    /// for another name is refused (421), since it could be a foreign page's. Nowhere by default.
     pub health: Option<SocketAddr>,
 }
 
@@ -87,7 +90,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// What the system says to one of the addresses.
+    /// What the system says to one of the addresses; that of health is named.
     pub fn start_with(service: Service, address: impl ToSocketAddrs, options: &ServerOptions) -> io::Result<Self> {
         let runtime = Builder::new_multi_thread().enable_all().build()?;
         let port = Port { tls: options.tls.as_ref().map(TlsIdentity::acceptor), ..Port::new(service.clone()) };
@@ -95,7 +98,8 @@ impl Server {
         let operators = options.health.map(|address| {
             let port = Port { desk: Desk::Operators, ..Port::new(service.clone()) };
             let connections = Arc::new(Semaphore::new(MAX_HEALTH_CONNECTIONS));
-            Listening::start(&runtime, address, Port { connections, ..port })
+            let listening = Listening::start(&runtime, address, Port { connections, ..port });
+            listening.map_err(|error| io::Error::new(error.kind(), format!("health at {address}: {error}")))
         });
         Ok(Self { service, runtime, clients, operators: operators.transpose()? })
     }
@@ -196,6 +200,7 @@ impl Port {
     fn respond(&self, request: Request<Bytes>) -> Response<Body> {
         match self.desk {
             Desk::Clients => self.service.respond(request),
+            Desk::Operators if has_foreign_host(&request) => refusal(StatusCode::MISDIRECTED_REQUEST),
             Desk::Operators => self.service.observe(&request),
         }
     }
@@ -319,7 +324,20 @@ async fn answer_or_refuse(
         });
         answer.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?
     };
-    Ok(answer.map(|body| body.held(&untaken, room_for_answer)))
+    let (parts, body) = answer.into_parts();
+    Ok(Response::from_parts(parts, body.held(&untaken, room_for_answer)?))
+}
+
+/// Whether a request is for a name other than `localhost`. A page elsewhere can let a name of its own lead here (DNS rebinding), and its scripts would read what
+/// is for operators; an address, no page can make its own.
+fn has_foreign_host(request: &Request<Bytes>) -> bool {
+    let header = request.headers().get(HOST).map(|host| Authority::try_from(host.as_bytes()));
+    let is_foreign = |authority: &Authority| {
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        !host.eq_ignore_ascii_case("localhost") && host.parse::<IpAddr>().is_err()
+    };
+    let is_foreign_header = header.is_some_and(|host| host.as_ref().map_or(true, is_foreign));
+    is_foreign_header || request.uri().authority().is_some_and(is_foreign)
 }
 
 fn is_put(parts: &Parts) -> bool {
@@ -338,7 +356,7 @@ mod tests {
     use std::io::{Read, Write};
 
     use super::*;
-    use crate::limits::{MAX_ANSWER_BYTES, MAX_ANSWERS_BYTES, MAX_BODY_BYTES, REQUEST_BYTES};
+    use crate::limits::{IDLE_REQUEST_BYTES, MAX_ANSWER_BYTES, MAX_ANSWERS_BYTES, MAX_BODY_BYTES, REQUEST_BYTES};
     use crate::service::ServiceOptions;
 
     struct Served {
@@ -498,7 +516,7 @@ mod tests {
             let head = format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {MAX_BODY_BYTES}\r\n\r\n");
             socket.write_all(head.as_bytes()).unwrap();
         }
-        until(|| served.port.room.left_for_bodies() == MAX_BODY_BYTES - 8 * REQUEST_BYTES);
+        until(|| served.port.room.left_for_bodies() == MAX_BODY_BYTES - 8 * IDLE_REQUEST_BYTES);
         let mut socket = connect_to(served.address);
         socket.write_all(request("ListStreams", "{}").as_bytes()).unwrap();
         let mut answer = String::new();

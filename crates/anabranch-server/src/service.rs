@@ -12,7 +12,7 @@ use http::{Request, Response};
 
 use crate::arn::is_account;
 use crate::body::Body;
-use crate::catalog::{Catalog, Changes, Common, Mode, Settings};
+use crate::catalog::{Catalog, Changes, Common, Mode, Settings, Status};
 use crate::errors::Fault;
 use crate::http_protocol;
 use crate::limits::{DEFAULT_SHARD_LIMIT, ITERATOR_LIFETIME, MAX_ON_DEMAND_SHARDS, ON_DEMAND_SHARDS};
@@ -210,7 +210,7 @@ impl Service {
         &self.core.counters
     }
 
-    /// Makes a stream in the default account and region, unless there is one of this name.
+    /// Makes a stream in the default account and region, unless there is one of this name. It is active at once, whatever [`ServiceOptions::transition_delay`] says.
     ///
     /// # Errors
     ///
@@ -235,7 +235,7 @@ impl Service {
             if territory.stream(name).is_some() {
                 return Ok(());
             }
-            territory.create(name, Settings::new(call.now, Mode::Provisioned), shards)
+            territory.create(name, Settings::new(call.now, Mode::Provisioned), shards, Status::Active)
         };
         create().map_err(|fault| CreateError(fault.message.unwrap_or_default()))
     }

@@ -1,7 +1,7 @@
 //! Signatures V4: who asks, and of which region; verified where credentials are configured, only read where none are.
 
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use anabranch::Timestamp;
 use hmac::{Hmac, KeyInit, Mac};
@@ -14,12 +14,18 @@ use crate::limits::SIGNATURE_TOLERANCE_MS;
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
 /// Keys of one who may ask.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// What requests name.
     pub access_key_id: String,
     /// What they are signed with.
     pub secret_access_key: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("access_key_id", &self.access_key_id).finish_non_exhaustive() // not the secret
+    }
 }
 
 /// What a request's signature consists of, in either form.

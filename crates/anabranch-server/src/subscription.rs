@@ -132,19 +132,18 @@ struct EventShape<'a> {
 }
 
 impl Subscription {
+    /// With a reader of its consumer's own.
     pub(crate) fn new(
         entry: Arc<Entry>,
-        consumer: &str,
-        (shard_id, position): (ShardId, Position),
+        shard_id: ShardId,
+        reader: ShardIterator,
         ticket: Ticket,
         call: &Call<'_>,
-    ) -> Result<Self, Fault> {
-        let reader = open_reader(&entry, &entry.stream()?, shard_id, position)?;
-        let reader = reader.dedicated(consumer).map_err(|error| entry.fault(error))?;
+    ) -> Self {
         let (format, told) = (call.format, call.now);
         ticket.reached.store(reader.next_sequence_number().get(), Ordering::Relaxed);
-        let counted = entry.traffic.subscriptions.one_more();
-        Ok(Self {
+        Self {
+            _counted: entry.traffic.subscriptions.one_more(),
             entry,
             shard_id,
             reader,
@@ -153,8 +152,7 @@ impl Subscription {
             state: State::Beginning,
             told,
             written: 0,
-            _counted: counted,
-        })
+        }
     }
 
     /// Whether [`next`](Self::next) has nothing to give: told without the disk, so that those at the tail cost no thread.

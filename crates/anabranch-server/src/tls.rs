@@ -98,7 +98,7 @@ impl TlsIdentity {
     pub fn self_signed(directory: impl AsRef<Path>, name: &str) -> Result<Self, TlsError> {
         let directory = directory.as_ref();
         let (certificate, key) = (directory.join(CERTIFICATE), directory.join(KEY));
-        if !certificate.exists() {
+        if !certificate.exists() || !key.exists() {
             fs::create_dir_all(directory).map_err(failed(directory))?;
             let names = LOCAL_NAMES.into_iter().chain([name]).map(str::to_owned).collect::<Vec<_>>();
             let made = rcgen::generate_simple_self_signed(names).map_err(|error| TlsError::Pem {
@@ -106,7 +106,7 @@ impl TlsIdentity {
                 reason: format!("{name}: {error}"),
             })?;
             write(&key, &made.signing_key.serialize_pem())?;
-            write(&certificate, &made.cert.pem())?; // last: where it is, the key is
+            write(&certificate, &made.cert.pem())?; // last: where it is, the key is, after a power cut too
         }
         Self::from_pem_files(certificate, key)
     }
@@ -152,10 +152,21 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 
 /// Writes a file whole or not at all, for the eyes of its owner.
 fn write(path: &Path, text: &str) -> Result<(), TlsError> {
+    write_durably(path, text).map_err(failed(path))
+}
+
+/// The leftover of a write that was cut short may have other permissions, and be open elsewhere: the file is a new one.
+fn write_durably(path: &Path, text: &str) -> io::Result<()> {
     let temporary = path.with_extension("new");
-    let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
-    let written = written.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
-    written.and_then(|()| fs::rename(&temporary, path)).map_err(failed(path))
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(path.parent().unwrap_or(path))?.sync_all() // the name, before that of the next file
 }
 
 fn no_pem(path: &Path, what: &str, error: &pem::Error) -> TlsError {
@@ -164,4 +175,35 @@ fn no_pem(path: &Path, what: &str, error: &pem::Error) -> TlsError {
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> TlsError {
     move |source| TlsError::Io { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn an_identity_is_made_again_where_a_file_of_it_is_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = || TlsIdentity::self_signed(directory.path(), "localhost").unwrap();
+        made();
+        for name in [CERTIFICATE, KEY] {
+            fs::remove_file(directory.path().join(name)).unwrap();
+            made();
+        }
+    }
+
+    #[test]
+    fn a_leftover_that_all_could_read_does_not_become_the_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let leftover = directory.path().join(KEY).with_extension("new");
+        fs::write(&leftover, "half").unwrap();
+        fs::set_permissions(&leftover, PermissionsExt::from_mode(0o644)).unwrap();
+        TlsIdentity::self_signed(directory.path(), "localhost").unwrap();
+        for name in [CERTIFICATE, KEY] {
+            let mode = fs::metadata(directory.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+    }
 }

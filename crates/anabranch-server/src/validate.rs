@@ -1,8 +1,7 @@
 //! The generic validator: lengths, ranges, patterns and enumerations of members, and its texts. All faults of a request are told at once, up to ten.
 
-use std::fmt::Display;
-
-use crate::errors::{Fault, FaultKind};
+use crate::errors::{Fault, FaultKind, printed};
+use crate::limits::MAX_PRINTED_CHARS;
 
 const MOST_FAULTS: usize = 10;
 
@@ -11,6 +10,12 @@ const MOST_FAULTS: usize = 10;
 pub(crate) struct Pattern {
     text: &'static str,
     holds: fn(&str) -> bool,
+}
+
+impl Pattern {
+    pub(crate) fn holds(self, text: &str) -> bool {
+        (self.holds)(text)
+    }
 }
 
 /// Names of streams, consumers and shards.
@@ -80,11 +85,12 @@ impl Validator {
 
     pub(crate) fn range(&mut self, path: &str, value: Option<i64>, least: i64, most: i64) {
         let Some(value) = value else { return };
+        let print = format!("'{value}'");
         if value < least {
-            self.fault(&quoted(value), path, &format!("Member must have value greater than or equal to {least}"));
+            self.fault(&print, path, &format!("Member must have value greater than or equal to {least}"));
         }
         if value > most {
-            self.fault(&quoted(value), path, &format!("Member must have value less than or equal to {most}"));
+            self.fault(&print, path, &format!("Member must have value less than or equal to {most}"));
         }
     }
 
@@ -108,13 +114,16 @@ impl Validator {
         self.length(path, value, 1, 128);
     }
 
-    pub(crate) fn fault(&mut self, print: &str, path: &str, constraint: &str) {
+    /// Those behind the last that is told are not kept either.
+    fn fault(&mut self, print: &str, path: &str, constraint: &str) {
+        if self.faults.len() == MOST_FAULTS {
+            return;
+        }
         let place = self.record.map_or_else(String::new, |index| format!("records.{}.member.", index + 1));
         self.faults.push(format!("Value {print} at '{place}{path}' failed to satisfy constraint: {constraint}"));
     }
 
-    pub(crate) fn finish(mut self) -> Result<(), Fault> {
-        self.faults.truncate(MOST_FAULTS);
+    pub(crate) fn finish(self) -> Result<(), Fault> {
         let count = self.faults.len();
         let errors = match count {
             0 => return Ok(()),
@@ -126,8 +135,23 @@ impl Validator {
     }
 }
 
-fn quoted(value: impl Display) -> String {
-    format!("'{value}'")
+fn quoted(value: &str) -> String {
+    format!("'{}'", printed(value))
+}
+
+/// The print of a list of texts.
+pub(crate) fn listed<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> String {
+    let mut list = String::new();
+    for text in texts {
+        if !list.is_empty() {
+            list.push_str(", ");
+        }
+        list.push_str(&printed(text.as_ref()));
+        if list.len() > 4 * MAX_PRINTED_CHARS {
+            break; // the rest would be cut, whatever the characters are
+        }
+    }
+    format!("'[{}]'", printed(&list))
 }
 
 #[cfg(test)]
@@ -149,6 +173,25 @@ mod tests {
              Value '10001' at 'limit' failed to satisfy constraint: Member must have value less than or equal to 10000; \
              Value 'X' at 'type' failed to satisfy constraint: Member must satisfy enum value set: [A, B]"
         );
+    }
+
+    #[test]
+    fn what_is_long_or_much_is_told_in_part() {
+        let long = "\u{e9} ".repeat(1 << 20);
+        let mut check = Validator::default();
+        for _ in 0..100 {
+            check.name("streamName", Some(&long));
+        }
+        check.size("tagKeys", &listed([&long; 60]), 60, 1, 50);
+        assert_eq!(check.faults.len(), MOST_FAULTS);
+        let message = check.finish().unwrap_err().message.unwrap();
+        assert!(
+            message.starts_with("10 validation errors detected: Value '\u{e9} ")
+                && message.contains(" \u{2026}' at 'streamName'")
+        );
+        assert!(message.chars().count() < MOST_FAULTS * (MAX_PRINTED_CHARS + 200));
+        assert_eq!(listed(["a", "b"]), "'[a, b]'");
+        assert!(listed([&long; 60]).chars().count() <= MAX_PRINTED_CHARS + 5);
     }
 
     #[test]

@@ -118,7 +118,12 @@ fn transitions_and_iterators_take_the_time_that_they_are_told() {
     let home = Home::new();
     let hour = "3600000";
     let (child, address) = start_with(&home, &["--transition-delay", hour, "--iterator-lifetime", "0"], &[]);
-    assert!(call(&address, "DescribeStream", r#"{"StreamName": "s"}"#).contains("CREATING"));
+    assert!(
+        call(&address, "DescribeStream", r#"{"StreamName": "s"}"#).contains("ACTIVE"),
+        "it was there at the start"
+    );
+    call(&address, "CreateStream", r#"{"StreamName": "t", "ShardCount": 1}"#);
+    assert!(call(&address, "DescribeStream", r#"{"StreamName": "t"}"#).contains("CREATING"));
     interrupt(&child);
     assert!(finish(child).is_code(0));
 }
@@ -168,10 +173,19 @@ fn health_is_told_where_it_is_wanted() {
     let told: serde_json::Value = serde_json::from_str(&line).unwrap();
     let address = told["health"].as_str().unwrap().strip_prefix("http://").unwrap();
     let mut socket = TcpStream::connect(address).unwrap();
-    socket.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    socket.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with(r#"{"status":"ok"}"#), "{answer}");
     interrupt(&child);
     assert!(finish(child).is_code(0));
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_named() {
+    let home = Home::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let done = home.run(&["serve", "--data", "d", "--port", "0", "--health", &address]);
+    assert!(!done.is_code(0) && done.stderr.contains(&format!("health at {address}: ")), "{done:?}");
 }

@@ -126,7 +126,7 @@ impl AccountFile {
         let _changing = self.changing.lock();
         let mut settings = self.read()?;
         let outcome = change(&mut settings);
-        document::write(self.storage.as_ref(), &self.path, &settings).map_err(Fault::internal)?;
+        document::write(self.storage.as_ref(), &self.path, &settings)?;
         Ok(outcome)
     }
 

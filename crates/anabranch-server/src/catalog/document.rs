@@ -10,8 +10,12 @@ use serde::de::DeserializeOwned;
 use crate::OpenError;
 use crate::limits::MAX_SETTINGS_BYTES;
 
-/// The version of the documents. A later one is refused: what is not understood must not be lost at the next change.
+/// The version of the documents, unless they say what releases of that version would not understand. A later one than the latest known is refused: what is not understood
+/// must not be lost at the next change.
 pub(super) const VERSION: u32 = 1;
+/// Streams have a record distribution.
+pub(super) const VERSION_OF_DISTRIBUTIONS: u32 = 2;
+const LATEST_VERSION: u32 = VERSION_OF_DISTRIBUTIONS;
 /// Under this name a document is written before it gets its own. Those who write in a directory take turns.
 const TEMPORARY: &str = "~new";
 
@@ -33,8 +37,8 @@ pub(super) fn read<T: DeserializeOwned + Versioned>(
     let damaged = |reason: String| OpenError::Damaged { path: path.to_path_buf(), reason };
     let document: T = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
     match document.version() {
-        VERSION => Ok(Some(document)),
-        other => Err(damaged(format!("version {other}; this release knows version {VERSION}"))),
+        VERSION..=LATEST_VERSION => Ok(Some(document)),
+        other => Err(damaged(format!("version {other}; this release knows versions up to {LATEST_VERSION}"))),
     }
 }
 
@@ -55,10 +59,23 @@ fn read_file(storage: &dyn Storage, path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Replaces the document: durable when this returns.
+/// Replaces the document: durable when this returns. One that is too large to be read again is not written.
 pub(super) fn write(storage: &dyn Storage, path: &Path, document: &impl Serialize) -> Result<(), OpenError> {
-    let bytes = serde_json::to_vec_pretty(document).map_err(|error| OpenError::io(path)(error.into()))?;
-    replace(storage, path, &bytes).map_err(OpenError::io(path))
+    write_within(MAX_SETTINGS_BYTES, storage, path, document)
+}
+
+fn write_within(
+    most: u64,
+    storage: &dyn Storage,
+    path: &Path,
+    document: &impl Serialize,
+) -> Result<(), OpenError> {
+    let text = serde_json::to_vec_pretty(document).map_err(|error| OpenError::io(path)(error.into()))?;
+    let bytes = text.len() as u64;
+    if bytes > most {
+        return Err(OpenError::TooLarge { path: path.to_path_buf(), bytes });
+    }
+    replace(storage, path, &text).map_err(OpenError::io(path))
 }
 
 fn replace(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -82,5 +99,23 @@ fn remove_if_there(storage: &dyn Storage, path: &Path) -> io::Result<()> {
     match storage.remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anabranch::SimulatedDisk;
+
+    use super::*;
+
+    #[test]
+    fn what_would_not_be_read_again_is_not_written() {
+        let (disk, path) = (SimulatedDisk::new(), Path::new("/settings/s.json"));
+        disk.create_dir(Path::new("/settings")).unwrap();
+        let write = |text: &str| write_within(100, &disk, path, &text);
+        write(&"x".repeat(98)).unwrap(); // and two quotes
+        let refused = write(&"y".repeat(99));
+        assert!(matches!(refused, Err(OpenError::TooLarge { bytes: 101, .. })));
+        assert!(read_file(&disk, path).unwrap().starts_with(b"\"xxx"));
     }
 }

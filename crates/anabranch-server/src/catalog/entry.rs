@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anabranch::{
-    Capacity, CapacityPolicy, Error, ErrorKind, Quotas, ShardId, ShardSummary, Store, Stream, Timestamp,
+    Capacity, CapacityPolicy, Clock, Error, ErrorKind, Quotas, ShardId, ShardSummary, Store, Stream, Timestamp,
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -32,6 +32,7 @@ pub(crate) struct Entry {
     changes: Changes,
     enforce_limits: bool,
     on_demand: CapacityPolicy,
+    clock: Arc<dyn Clock>,
     transition: Transition,
     store: Store,
     directory: Arc<SettingsDirectory>,
@@ -45,7 +46,7 @@ pub(crate) struct Entry {
     is_gone: AtomicBool,
     /// Opened when it is first asked for.
     stream: RwLock<Option<Stream>>,
-    /// Why one of its shards refuses records, once one did, until the stream is opened again.
+    /// Why it could not be opened, or why one of its shards refuses records, until the stream is opened again.
     failure: Mutex<Option<String>>,
 }
 
@@ -68,6 +69,7 @@ impl Entry {
             changes: common.changes.clone(),
             enforce_limits: common.enforce_limits,
             on_demand: common.on_demand,
+            clock: Arc::clone(&common.clock),
             transition: Transition::new(common.transition_delay),
             store: store.clone(),
             directory: Arc::clone(directory),
@@ -90,7 +92,7 @@ impl Entry {
         if let Some(stream) = &*place {
             return Ok(stream.clone());
         }
-        let stream = self.store.open_stream(&self.name).map_err(|error| self.fault(error))?;
+        let stream = self.store.open_stream(&self.name).map_err(|error| self.not_opened(error))?;
         if self.enforce_limits {
             stream.set_quotas(Quotas::kinesis());
         }
@@ -99,6 +101,14 @@ impl Entry {
         *self.failure.lock() = None;
         *place = Some(stream.clone());
         Ok(stream)
+    }
+
+    /// Nothing is taken and nothing given until it can be opened.
+    fn not_opened(&self, error: Error) -> Fault {
+        if !self.is_gone() {
+            *self.failure.lock() = Some(error.to_string());
+        }
+        self.fault(error)
     }
 
     /// Who changes the number of shards depends on the mode: clients, or the load. Those that are open when a stream comes to be on demand are kept.
@@ -116,8 +126,10 @@ impl Entry {
     }
 
     pub(super) fn rebalance(&self) -> anabranch::Result<()> {
-        let stream = self.opened_stream().filter(|_| !self.is_gone());
-        stream.map_or(Ok(()), |stream| stream.rebalance().map(drop))
+        let Some(stream) = self.opened_stream().filter(|_| !self.is_gone()) else { return Ok(()) };
+        stream.rebalance()?;
+        let _ = self.note_shards(&stream); // what cannot be noted now is when somebody needs it, and fails there
+        Ok(())
     }
 
     /// The stream, if it is open.
@@ -195,15 +207,24 @@ impl Entry {
     /// Refuses what its status does not allow.
     pub(crate) fn check_status(&self, now: Timestamp, allows: fn(Status) -> bool) -> Result<(), Fault> {
         let status = self.status(now);
-        if allows(status) {
-            return Ok(());
-        }
-        Err(Fault::in_use(format!(
+        if allows(status) { Ok(()) } else { Err(self.busy(status)) }
+    }
+
+    fn busy(&self, status: Status) -> Fault {
+        Fault::in_use(format!(
             "Stream {} under account {} not ACTIVE, instead in state {}",
             self.name,
             self.account,
             status.name()
-        )))
+        ))
+    }
+
+    /// Does what an active stream is updating with, and lets it look so for a while from its end. A failure leaves it active.
+    pub(crate) fn update<T>(&self, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+        let updating = self.transition.update(self.clock.now()).map_err(|status| self.busy(status))?;
+        let outcome = work()?;
+        updating.done(self.clock.now());
+        Ok(outcome)
     }
 
     /// A stream that is being made, or deleted, has no records for anybody.
@@ -231,7 +252,7 @@ impl Entry {
         let mut settings = Settings::clone(&before);
         let outcome = change(&mut settings)?;
         if settings != *before {
-            self.directory.write(&self.name, &settings).map_err(Fault::internal)?;
+            self.directory.write(&self.name, &settings)?;
             *self.settings.write() = Ok(Arc::new(settings));
         }
         Ok(outcome)

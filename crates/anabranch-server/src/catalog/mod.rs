@@ -11,19 +11,21 @@
 //! nothing however much there is.
 //!
 //! A stream is there if the library has it. Its settings are written before it is made and removed after it is gone, each in one step that is durable, so that
-//! whatever a crash leaves is either whole or settings without a stream, which are removed. A stream whose settings were lost is given new ones: its records are worth more.
+//! whatever a crash leaves is either whole or settings without a stream, which are removed; but not where a stream's directory is there that lost its MANIFEST. A stream whose
+//! settings were lost is given new ones: its records are worth more.
 
 mod account;
 mod changes;
 mod document;
 mod entry;
+mod resting;
 mod settings;
 mod status;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anabranch::storage::{LockGuard, Storage};
@@ -33,6 +35,7 @@ use parking_lot::{Mutex, RwLock};
 pub(crate) use account::{AccountFile, Commitment, CommitmentStatus};
 pub(crate) use changes::Changes;
 pub(crate) use entry::Entry;
+pub(crate) use resting::Resting;
 pub(crate) use settings::{ConsumerSettings, Mode, Settings};
 pub(crate) use status::Status;
 
@@ -45,6 +48,10 @@ use crate::limits::{
 };
 use settings::SettingsDirectory;
 
+/// The directory of a territory's streams.
+const STREAMS: &str = "streams";
+/// The directory of their settings.
+const SETTINGS: &str = "settings";
 /// Locked by the server of a directory.
 const LOCK_FILE: &str = "LOCK";
 
@@ -68,7 +75,26 @@ pub(crate) struct Catalog {
     common: Common,
     /// Two servers would replace each other's settings.
     _lock: Box<dyn LockGuard>,
-    territories: Mutex<BTreeMap<(String, String), Arc<Territory>>>,
+    /// Held for moments only.
+    places: Mutex<BTreeMap<Key, Arc<Place>>>,
+}
+
+/// An account and a region.
+type Key = (String, String);
+
+/// Where a territory is once it is open.
+#[derive(Debug, Default)]
+struct Place {
+    /// Held while it is opened, which can take long.
+    opening: Mutex<()>,
+    territory: OnceLock<Arc<Territory>>,
+}
+
+/// A territory as those see it who only look.
+#[derive(Debug)]
+pub(crate) enum Surveyed {
+    Open(Arc<Territory>),
+    Resting(Resting),
 }
 
 /// An account in a region.
@@ -91,87 +117,113 @@ impl Catalog {
         let file = path.join(LOCK_FILE);
         let lock = common.storage.lock(&file).map_err(OpenError::io(&file))?;
         let lock = lock.ok_or_else(|| Error::Locked(path.clone()))?;
-        Ok(Self { path, common, _lock: lock, territories: Mutex::default() })
+        Ok(Self { path, common, _lock: lock, places: Mutex::default() })
     }
 
     /// The streams of an account in a region; nothing where there never were any.
     pub(crate) fn territory(&self, account: &str, region: &str) -> Result<Option<Arc<Territory>>, Fault> {
-        let mut territories = self.territories.lock();
         let key = (account.to_owned(), region.to_owned());
-        if let Some(territory) = territories.get(&key) {
-            return Ok(Some(Arc::clone(territory)));
+        if let Some(territory) = self.opened(&key) {
+            return Ok(Some(territory));
         }
-        match self.common.storage.list(&self.path.join(account).join(region)) {
-            Ok(_) => self.open_territory(&mut territories, key).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Fault::internal(error)),
-        }
+        if self.is_territory(&key)? { self.open_territory(&key).map(Some) } else { Ok(None) }
     }
 
-    /// All that are there, those that nobody has asked for yet among them; or why one cannot be told of.
-    pub(crate) fn territories(&self) -> Vec<Result<Arc<Territory>, Fault>> {
-        let accounts = match self.names(&self.path, is_account) {
-            Ok(accounts) => accounts,
-            Err(fault) => return vec![Err(fault)],
-        };
-        let regions =
-            accounts.into_iter().flat_map(|account| match self.names(&self.path.join(&account), is_region) {
-                Ok(regions) => regions.into_iter().map(|region| Ok((account.clone(), region))).collect(),
-                Err(fault) => vec![Err(fault)],
-            });
-        let open = |place: Result<(String, String), Fault>| {
-            place.and_then(|(account, region)| self.territory(&account, &region)).transpose()
-        };
-        regions.filter_map(open).collect()
-    }
-
-    /// What is in a directory and has a name of a kind.
-    fn names(&self, path: &Path, is_name: fn(&str) -> bool) -> Result<Vec<String>, Fault> {
-        let entries =
-            self.common.storage.list(path).map_err(|error| Fault::internal(OpenError::io(path)(error)))?;
-        Ok(entries.into_iter().map(|entry| entry.name).filter(|name| is_name(name)).collect())
-    }
-
-    /// The same, if it is open, and nobody opens another one at the moment.
-    pub(crate) fn open_territory_at_once(&self, account: &str, region: &str) -> Option<Arc<Territory>> {
-        let territories = self.territories.try_lock()?;
-        territories.get(&(account.to_owned(), region.to_owned())).cloned()
+    /// The same, if it is open.
+    pub(crate) fn opened_territory(&self, account: &str, region: &str) -> Option<Arc<Territory>> {
+        self.opened(&(account.to_owned(), region.to_owned()))
     }
 
     /// The same, made if need be.
     pub(crate) fn make_territory(&self, account: &str, region: &str) -> Result<Arc<Territory>, Fault> {
-        if let Some(territory) = self.territory(account, region)? {
-            return Ok(territory);
-        }
-        let mut territories = self.territories.lock();
-        self.open_territory(&mut territories, (account.to_owned(), region.to_owned()))
+        let key = (account.to_owned(), region.to_owned());
+        self.opened(&key).map_or_else(|| self.open_territory(&key), Ok)
     }
 
-    fn open_territory(
-        &self,
-        territories: &mut BTreeMap<(String, String), Arc<Territory>>,
-        key: (String, String),
-    ) -> Result<Arc<Territory>, Fault> {
-        if let Some(territory) = territories.get(&key) {
+    /// All that are there, by account and region; or why one cannot be told of. Those that nobody has asked for yet are read, and neither opened nor changed.
+    pub(crate) fn survey(&self) -> Vec<Result<Surveyed, Fault>> {
+        let keys = match self.keys() {
+            Ok(keys) => keys,
+            Err(fault) => return vec![Err(fault)],
+        };
+        let survey = |key: Key| match self.opened(&key) {
+            Some(territory) => Ok(Surveyed::Open(territory)),
+            None => Resting::read(&self.path_of(&key), key, self.common.storage.as_ref()).map(Surveyed::Resting),
+        };
+        keys.into_iter().map(|key| key.and_then(survey)).collect()
+    }
+
+    /// The accounts and regions that have streams.
+    fn keys(&self) -> Result<Vec<Result<Key, Fault>>, Fault> {
+        let mut keys = Vec::new();
+        for account in self.directories(&self.path, is_account)? {
+            match self.directories(&self.path.join(&account), is_region) {
+                Ok(regions) => keys.extend(regions.into_iter().map(|region| Ok((account.clone(), region)))),
+                Err(fault) => keys.push(Err(fault)),
+            }
+        }
+        let has_streams = |key: Key| self.is_territory(&key).map(|is_one| is_one.then_some(key)).transpose();
+        Ok(keys.into_iter().filter_map(|key| key.map_or_else(|fault| Some(Err(fault)), has_streams)).collect())
+    }
+
+    /// The directories in a directory that have a name of a kind.
+    fn directories(&self, path: &Path, is_name: fn(&str) -> bool) -> Result<Vec<String>, Fault> {
+        let listed =
+            self.common.storage.list(path).map_err(|error| Fault::internal(OpenError::io(path)(error)))?;
+        let meant = listed.into_iter().filter(|entry| entry.is_dir && is_name(&entry.name));
+        let mut names: Vec<_> = meant.map(|entry| entry.name).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Whether there are streams, or were: other directories that happen to have such names are nobody's.
+    fn is_territory(&self, key: &Key) -> Result<bool, Fault> {
+        let path = self.path_of(key);
+        match self.common.storage.list(&path) {
+            Ok(entries) => Ok(entries.iter().any(|entry| entry.is_dir && entry.name == STREAMS)),
+            Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => {
+                Ok(false)
+            }
+            Err(error) => Err(Fault::internal(OpenError::io(&path)(error))),
+        }
+    }
+
+    fn path_of(&self, (account, region): &Key) -> PathBuf {
+        self.path.join(account).join(region)
+    }
+
+    fn opened(&self, key: &Key) -> Option<Arc<Territory>> {
+        self.places.lock().get(key).and_then(|place| place.territory.get().cloned())
+    }
+
+    /// Who asks for the same one waits meanwhile, and nobody else does.
+    fn open_territory(&self, key: &Key) -> Result<Arc<Territory>, Fault> {
+        let place = self.place(key)?;
+        let _opening = place.opening.lock();
+        if let Some(territory) = place.territory.get() {
             return Ok(Arc::clone(territory)); // somebody was faster
         }
-        if territories.len() >= MAX_TERRITORIES {
+        let territory = Arc::new(Territory::open(&self.path_of(key), key, &self.common).map_err(Fault::internal)?);
+        Ok(Arc::clone(place.territory.get_or_init(|| territory)))
+    }
+
+    fn place(&self, key: &Key) -> Result<Arc<Place>, Fault> {
+        let mut places = self.places.lock();
+        if places.len() >= MAX_TERRITORIES && !places.contains_key(key) {
             return Err(Fault::limit(format!(
                 "The server has streams in {MAX_TERRITORIES} accounts and regions."
             )));
         }
-        let path = self.path.join(&key.0).join(&key.1);
-        let territory = Territory::open(&path, &key, &self.common).map_err(Fault::internal)?;
-        let territory = Arc::new(territory);
-        territories.insert(key, Arc::clone(&territory));
-        Ok(territory)
+        Ok(Arc::clone(places.entry(key.clone()).or_default()))
     }
 
     /// Splits and merges the shards of the open streams on demand as their load asks for.
     pub(crate) fn rebalance(&self) -> anabranch::Result<()> {
-        let territories: Vec<_> = self.territories.lock().values().cloned().collect();
+        let places: Vec<_> = self.places.lock().values().cloned().collect();
         let mut outcome = Ok(());
-        for entry in territories.iter().flat_map(|territory| territory.entries()) {
+        for entry in
+            places.iter().filter_map(|place| place.territory.get()).flat_map(|territory| territory.entries())
+        {
             outcome = outcome.and(entry.rebalance()); // all are tried
         }
         outcome
@@ -179,28 +231,44 @@ impl Catalog {
 
     /// Makes everything durable and ends all writing.
     pub(crate) fn close(&self) -> anabranch::Result<()> {
-        let territories = std::mem::take(&mut *self.territories.lock());
+        let places = std::mem::take(&mut *self.places.lock());
         let mut outcome = Ok(());
-        for entry in territories.values().flat_map(|territory| territory.entries()) {
+        for entry in
+            places.values().filter_map(|place| place.territory.get()).flat_map(|territory| territory.entries())
+        {
             outcome = outcome.and(entry.close()); // all are tried
         }
         outcome
     }
 }
 
+/// Makes the names durable that lead to a directory: what is kept in it would be lost with one of them. A directory that may not be read was not made by the server.
+fn sync_names(storage: &dyn Storage, path: &Path) -> Result<(), OpenError> {
+    for directory in path.ancestors().skip(1) {
+        let is_here = directory.as_os_str().is_empty();
+        let directory = if is_here { Path::new(".") } else { directory };
+        match storage.sync_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+            other => other.map_err(OpenError::io(directory))?,
+        }
+    }
+    Ok(())
+}
+
 impl Territory {
-    fn open(path: &Path, (account, region): &(String, String), common: &Common) -> Result<Self, OpenError> {
+    fn open(path: &Path, (account, region): &Key, common: &Common) -> Result<Self, OpenError> {
         let store = Store::builder().clock(Arc::clone(&common.clock)).storage(Arc::clone(&common.storage));
         let territory = Self {
             account: account.clone(),
             region: region.clone(),
             common: common.clone(),
-            store: store.open(path.join("streams"))?,
-            settings: Arc::new(SettingsDirectory::open(Arc::clone(&common.storage), path.join("settings"))?),
+            store: store.open(path.join(STREAMS))?,
+            settings: Arc::new(SettingsDirectory::open(Arc::clone(&common.storage), path.join(SETTINGS))?),
             account_file: AccountFile::new(Arc::clone(&common.storage), path.join("account.json")),
             streams: RwLock::default(),
             changes: Mutex::default(),
         };
+        sync_names(common.storage.as_ref(), path)?;
         territory.load()?;
         Ok(territory)
     }
@@ -209,7 +277,7 @@ impl Territory {
     fn load(&self) -> Result<(), OpenError> {
         let names = self.store.list()?;
         for name in self.settings.list()? {
-            if names.binary_search(&name).is_err() {
+            if names.binary_search(&name).is_err() && !self.is_lost(&name) {
                 self.settings.remove(&name)?;
             }
         }
@@ -224,6 +292,17 @@ impl Territory {
             self.streams.write().insert(name.clone(), Arc::new(self.entry(&name, settings)));
         }
         Ok(())
+    }
+
+    /// Whether a directory that is no stream was one: its MANIFEST is missing, and whoever brings it back is to find the settings too. Those of a creation that was cut short
+    /// know of no shard yet.
+    fn is_lost(&self, name: &str) -> bool {
+        let listed = self.common.storage.list(&self.store.path().join(name));
+        let is_there = !listed.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let was_whole = || {
+            self.settings.read(name).map(|settings| settings.is_some_and(|settings| !settings.births.is_empty()))
+        };
+        is_there && was_whole().unwrap_or(true)
     }
 
     fn adopt(&self, name: &str) -> Result<Settings, OpenError> {
@@ -252,29 +331,38 @@ impl Territory {
     }
 
     /// Makes a stream: it is there, durably and with its settings, when this returns, or not at all. What was made earlier under this name has another
-    /// creation time, to the second.
-    pub(crate) fn create(&self, name: &str, mut settings: Settings, shards: u32) -> Result<(), Fault> {
+    /// creation time, to the second. `shown` is what it is said to be doing at first: creating, or nothing where nobody is to wait for it.
+    pub(crate) fn create(
+        &self,
+        name: &str,
+        mut settings: Settings,
+        shards: u32,
+        shown: Status,
+    ) -> Result<(), Fault> {
         let _change = self.common.changes.begin()?;
         let _changes = self.changes.lock();
         if self.stream(name).is_some() {
             return Err(Fault::in_use(format!("Stream {name} under account {} already exists.", self.account)));
         }
         // One that came from elsewhere: it is found when the server is started again, and neither it nor its settings are touched before.
-        if self.store.list().map_err(Fault::internal)?.iter().any(|present| present == name) {
+        let present = self.store.list().map_err(Fault::internal)?;
+        if present.iter().any(|present| present == name) || self.is_lost(name) {
             return Err(Fault::in_use(format!(
                 "There are files of a stream {name} that the server does not know."
             )));
         }
         self.check_room(settings.mode, shards)?;
         let now = self.common.clock.now();
-        self.check_creating(now)?;
+        if shown == Status::Creating {
+            self.check_creating(now)?;
+        }
         settings.raise_created(self.account_file.next_stream_second(settings.created())?);
-        self.settings.write(name, &settings).map_err(Fault::internal)?;
+        self.settings.write(name, &settings)?;
         let entry = Arc::new(self.entry(name, Ok(Arc::new(settings))));
         let made = self.make(name, shards).map_err(Fault::internal).and_then(|()| entry.stream());
         // What cannot be undone is a stream like others, so that it can be deleted; its name would be lost otherwise.
         if made.is_ok() || (entry.delete(true).is_err() && !entry.is_gone()) {
-            entry.begin(Status::Creating, now);
+            entry.begin(shown, now);
             self.streams.write().insert(name.to_owned(), entry);
         }
         made.map(drop)
@@ -298,12 +386,19 @@ impl Territory {
     fn check_room(&self, mode: Mode, shards: u32) -> Result<(), Fault> {
         match mode {
             Mode::Provisioned => self.check_shards(shards),
-            Mode::OnDemand if self.on_demand_streams() >= ON_DEMAND_STREAMS => Err(Fault::limit(format!(
-                "This request would exceed the on-demand stream limit for the account {} in {}. Limit: {ON_DEMAND_STREAMS}.",
-                self.account, self.region
-            ))),
-            Mode::OnDemand => Ok(()),
+            Mode::OnDemand => self.check_on_demand(),
         }
+    }
+
+    /// Refuses one more stream on demand where there are as many as there may be.
+    pub(crate) fn check_on_demand(&self) -> Result<(), Fault> {
+        if self.on_demand_streams() < ON_DEMAND_STREAMS {
+            return Ok(());
+        }
+        Err(Fault::limit(format!(
+            "This request would exceed the on-demand stream limit for the account {} in {}. Limit: {ON_DEMAND_STREAMS}.",
+            self.account, self.region
+        )))
     }
 
     fn check_creating(&self, now: Timestamp) -> Result<(), Fault> {
@@ -392,7 +487,7 @@ mod tests {
     }
 
     fn create(territory: &Territory) -> Result<Arc<Entry>, Fault> {
-        territory.create("s", Settings::new(Timestamp::from_millis(0), Mode::Provisioned), 1)?;
+        territory.create("s", Settings::new(Timestamp::from_millis(0), Mode::Provisioned), 1, Status::Creating)?;
         Ok(territory.stream("s").unwrap())
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anabranch::Timestamp;
@@ -10,7 +10,7 @@ use anabranch::storage::Storage;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::document::{self, VERSION, Versioned};
+use super::document::{self, VERSION, VERSION_OF_DISTRIBUTIONS, Versioned};
 use crate::OpenError;
 use crate::distribution::Distribution;
 use crate::limits::DEFAULT_RECORD_KIB;
@@ -83,6 +83,11 @@ impl Settings {
         Timestamp::from_millis(self.created_ms)
     }
 
+    /// The first version that knows all of this.
+    fn least_version(&self) -> u32 {
+        if self.distribution == Distribution::default() { VERSION } else { VERSION_OF_DISTRIBUTIONS }
+    }
+
     /// Makes the creation time no earlier than this second.
     pub(super) fn raise_created(&mut self, second: u64) {
         let least = i64::try_from(second).unwrap_or(i64::MAX).saturating_mul(1_000);
@@ -128,13 +133,14 @@ impl SettingsDirectory {
     }
 
     pub(super) fn read(&self, name: &str) -> Result<Option<Settings>, OpenError> {
-        document::read(self.storage.as_ref(), &self.file(name))
+        read(self.storage.as_ref(), &self.path, name)
     }
 
     /// Replaces the settings of a stream: durable when this returns.
     pub(super) fn write(&self, name: &str, settings: &Settings) -> Result<(), OpenError> {
         let _writing = self.writing.lock();
-        document::write(self.storage.as_ref(), &self.file(name), settings)
+        let settings = Settings { version: settings.least_version(), ..settings.clone() };
+        document::write(self.storage.as_ref(), &self.file(name), &settings)
     }
 
     pub(super) fn remove(&self, name: &str) -> Result<(), OpenError> {
@@ -142,6 +148,40 @@ impl SettingsDirectory {
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        self.path.join(format!("{name}{EXTENSION}"))
+        file_of(&self.path, name)
+    }
+}
+
+/// The settings of a stream in a directory of them; none if it has none.
+pub(super) fn read(storage: &dyn Storage, directory: &Path, name: &str) -> Result<Option<Settings>, OpenError> {
+    document::read(storage, &file_of(directory, name))
+}
+
+fn file_of(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!("{name}{EXTENSION}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use anabranch::SimulatedDisk;
+
+    use super::*;
+
+    /// A release that does not know of it would leave it out at the next change.
+    #[test]
+    fn a_distribution_is_of_a_version_of_its_own() {
+        let disk = SimulatedDisk::new();
+        let directory = SettingsDirectory::open(Arc::new(disk.clone()), "/settings".into()).unwrap();
+        let mut settings = Settings::new(Timestamp::from_millis(0), Mode::OnDemand);
+        for (distribution, version) in
+            [(Distribution::Auto, VERSION_OF_DISTRIBUTIONS), (Distribution::UserPartitionKey, VERSION)]
+        {
+            settings.distribution = distribution;
+            directory.write("s", &settings).unwrap();
+            let written: serde_json::Value =
+                serde_json::from_slice(&disk.read_file(Path::new("/settings/s.json")).unwrap()).unwrap();
+            assert_eq!(written["version"], version);
+            assert_eq!(directory.read("s").unwrap().unwrap().distribution, distribution);
+        }
     }
 }

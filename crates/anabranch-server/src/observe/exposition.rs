@@ -65,31 +65,33 @@ impl Exposition {
     fn streams(&mut self, look: &Look) {
         type Count = fn(&StreamLook) -> u64;
         let families: [(&str, &str, &str, Count); 8] = [
-            ("anabranch_incoming_records_total", "counter", "Records put.", |stream| of(stream).records_in()),
+            ("anabranch_incoming_records_total", "counter", "Records put.", |stream| {
+                stream.count(Traffic::records_in)
+            }),
             ("anabranch_incoming_bytes_total", "counter", "Bytes put, of keys and data.", |stream| {
-                of(stream).bytes_in()
+                stream.count(Traffic::bytes_in)
             }),
             ("anabranch_outgoing_records_total", "counter", "Records given to readers.", |stream| {
-                of(stream).records_out()
+                stream.count(Traffic::records_out)
             }),
             ("anabranch_outgoing_bytes_total", "counter", "Bytes given to readers, of keys and data.", |stream| {
-                of(stream).bytes_out()
+                stream.count(Traffic::bytes_out)
             }),
             (
                 "anabranch_throttled_total",
                 "counter",
                 "Calls, and records of batches, that were refused for the rate of a shard.",
-                |stream| of(stream).throttled(),
+                |stream| stream.count(Traffic::throttled),
             ),
             ("anabranch_subscriptions", "gauge", "Subscriptions to shards that go on.", |stream| {
-                of(stream).subscriptions.get()
+                stream.count(|traffic| traffic.subscriptions.get())
             }),
             ("anabranch_open_shards", "gauge", "Shards that take records.", StreamLook::open_shards),
             (
                 "anabranch_stream_failed",
                 "gauge",
-                "Whether a shard refuses records, after a failed write or sync, until the server is started again.",
-                |stream| u64::from(stream.entry.failure().is_some()),
+                "Whether the stream, or a shard of it, is refused: after a failed write or sync until the server is started again.",
+                |stream| u64::from(stream.failure.is_some()),
             ),
         ];
         for (name, kind, help, count) in families {
@@ -109,10 +111,6 @@ impl Exposition {
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         let _ = writeln!(self.0, "{name}{labels} {value}");
     }
-}
-
-fn of(stream: &StreamLook) -> &Traffic {
-    &stream.entry.traffic
 }
 
 /// Microseconds as decimal seconds, exactly.

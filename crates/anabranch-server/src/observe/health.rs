@@ -29,8 +29,8 @@ impl Health {
             return Self::Stopping;
         }
         let failures = look.streams.iter().filter_map(|stream| {
-            let failure = stream.entry.failure()?;
-            Some(format!("{}: {failure}", stream.entry.arn))
+            let failure = stream.failure.as_deref()?;
+            Some(format!("{}: {failure}", stream.arn()))
         });
         let reasons: Vec<_> = look.problems.iter().cloned().chain(failures).collect();
         if reasons.is_empty() { Self::Ok } else { Self::Failing { reasons } }

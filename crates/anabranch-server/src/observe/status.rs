@@ -3,6 +3,7 @@
 use anabranch::{ShardId, ShardState, ShardSummary, Stream};
 use serde::Serialize;
 
+use super::counters::Traffic;
 use super::health::Health;
 use super::look::{StreamLook, look};
 use crate::catalog::{ConsumerSettings, Entry, Mode};
@@ -84,39 +85,42 @@ impl Status {
 
 impl StreamStatus {
     fn new(look: &StreamLook) -> Self {
-        let StreamLook { entry, settings } = look;
-        let stream = entry.opened_stream();
+        let StreamLook { entry, settings, .. } = look;
+        let stream = look.opened();
         let retention = stream.as_ref().and_then(|stream| stream.retention().as_millis());
         let shards = stream.as_ref().map(Stream::shards);
         let consumers = settings.as_ref().map_or(&[][..], |settings| &settings.consumers);
-        let traffic = &entry.traffic;
         Self {
-            account: entry.account.clone(),
-            region: entry.region.clone(),
-            name: entry.name.clone(),
-            arn: entry.arn.clone(),
+            account: look.account.clone(),
+            region: look.region.clone(),
+            name: look.name.clone(),
+            arn: look.arn(),
             retention_hours: retention.map(|millis| millis / 3_600_000),
             is_on_demand: settings.as_ref().is_some_and(|settings| settings.mode == Mode::OnDemand),
             open_shards: look.open_shards(),
-            failure: entry.failure().or_else(|| entry.settings().err().and_then(|fault| fault.message)),
-            records_in: traffic.records_in(),
-            bytes_in: traffic.bytes_in(),
-            records_out: traffic.records_out(),
-            bytes_out: traffic.bytes_out(),
-            throttled: traffic.throttled(),
+            failure: look.failure.clone(),
+            records_in: look.count(Traffic::records_in),
+            bytes_in: look.count(Traffic::bytes_in),
+            records_out: look.count(Traffic::records_out),
+            bytes_out: look.count(Traffic::bytes_out),
+            throttled: look.count(Traffic::throttled),
             shard_count: shards.as_ref().map_or(0, Vec::len),
             shards: shards.map(shown),
-            consumers: consumers_of(entry, stream.as_ref(), consumers),
+            consumers: consumers_of(entry.as_deref(), stream.as_ref(), consumers),
         }
     }
 }
 
-fn consumers_of(entry: &Entry, stream: Option<&Stream>, consumers: &[ConsumerSettings]) -> Vec<ConsumerStatus> {
-    let reached = entry.subscribers.reached();
+fn consumers_of(
+    entry: Option<&Entry>,
+    stream: Option<&Stream>,
+    consumers: &[ConsumerSettings],
+) -> Vec<ConsumerStatus> {
+    let reached = entry.map(|entry| entry.subscribers.reached()).unwrap_or_default();
     let status = |consumer: &ConsumerSettings| {
         let own = reached.iter().filter(|(second, ..)| *second == consumer.arn_second);
         let behind = |(_, shard_id, next): &(i64, ShardId, u64)| {
-            open_reader(entry, stream?, *shard_id, Position::At(*next)).ok()?.millis_behind_latest().ok()
+            open_reader(entry?, stream?, *shard_id, Position::At(*next)).ok()?.millis_behind_latest().ok()
         };
         ConsumerStatus {
             name: consumer.name.clone(),

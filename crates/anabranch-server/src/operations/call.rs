@@ -40,7 +40,7 @@ impl Call<'_> {
     }
 
     pub(crate) fn territory(&self) -> Result<Option<Arc<Territory>>, Fault> {
-        match self.catalog.open_territory_at_once(&self.account, &self.region) {
+        match self.catalog.opened_territory(&self.account, &self.region) {
             Some(territory) => Ok(Some(territory)),
             None => self.waiting(|| self.catalog.territory(&self.account, &self.region)),
         }

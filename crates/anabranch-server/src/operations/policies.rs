@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::target::{Resource, ResourceTarget};
 use super::{Call, Reply};
 use crate::errors::Fault;
+use crate::limits::MAX_POLICY_BYTES;
 use crate::validate::Validator;
 use crate::wire::Fields;
 
@@ -34,6 +35,12 @@ pub(super) fn put(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Faul
     check.required("policy", policy.as_ref());
     check.finish()?;
     let policy = policy.unwrap_or_default().into_owned();
+    if policy.len() > MAX_POLICY_BYTES {
+        return Err(Fault::limit(format!(
+            "A policy can have {MAX_POLICY_BYTES} bytes; this one has {}.",
+            policy.len()
+        )));
+    }
     if !matches!(serde_json::from_str(&policy), Ok(serde_json::Value::Object(_))) {
         return Err(Fault::invalid("The policy is no JSON document."));
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::target::StreamTarget;
 use super::{Call, Reply};
-use crate::catalog::{Entry, Mode, Status};
+use crate::catalog::{Entry, Mode};
 use crate::errors::{Fault, FaultKind};
 use crate::limits::MAX_STREAM_SHARDS;
 use crate::validate::{HASH_KEY, Validator};
@@ -31,14 +31,12 @@ pub(super) fn split_shard(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     check_mode(&entry)?;
     let shard_id = entry.shard(shard.as_deref().unwrap_or_default())?;
     let territory = call.own_territory()?;
-    territory.while_counting(|| {
-        entry.reshard(|stream| {
-            let at = check_key(&entry, stream, shard_id, key.as_deref().unwrap_or_default())?;
-            territory.check_shards(1)?;
-            stream.split_shard(shard_id, Some(at)).map_err(|error| refusal(&entry, error))
-        })
-    })?;
-    entry.begin(Status::Updating, call.now);
+    let split = |stream: &Stream| {
+        let at = check_key(&entry, stream, shard_id, key.as_deref().unwrap_or_default())?;
+        territory.check_shards(1)?;
+        stream.split_shard(shard_id, Some(at)).map_err(|error| refusal(&entry, error))
+    };
+    entry.update(|| territory.while_counting(|| entry.reshard(split)))?;
     Ok(Reply::Empty)
 }
 
@@ -75,8 +73,8 @@ pub(super) fn merge_shards(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Re
     check_mode(&entry)?;
     let lower = entry.shard(lower.as_deref().unwrap_or_default())?;
     let upper = entry.shard(upper.as_deref().unwrap_or_default())?;
-    entry.reshard(|stream| stream.merge_shards(lower, upper).map_err(|error| refusal(&entry, error)))?;
-    entry.begin(Status::Updating, call.now);
+    let merge = |stream: &Stream| stream.merge_shards(lower, upper).map_err(|error| refusal(&entry, error));
+    entry.update(|| entry.reshard(merge))?;
     Ok(Reply::Empty)
 }
 
@@ -136,17 +134,15 @@ pub(super) fn update_shard_count(call: &Call<'_>, mut fields: Fields<'_>) -> Res
     check_mode(&entry)?;
     let wanted = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(1);
     let territory = call.own_territory()?;
-    let current = territory.while_counting(|| {
-        entry.reshard(|stream| {
-            let current = stream.open_shards().len();
-            check_count(current, wanted)?;
-            check_scale(&entry, stream, wanted)?;
-            territory.check_shards(u32::try_from(wanted.saturating_sub(current)).unwrap_or(u32::MAX))?;
-            scale(stream, wanted).map_err(|error| refusal(&entry, error))?;
-            Ok(current)
-        })
-    })?;
-    entry.begin(Status::Updating, call.now);
+    let rescale = |stream: &Stream| {
+        let current = stream.open_shards().len();
+        check_count(current, wanted)?;
+        check_scale(&entry, stream, wanted)?;
+        territory.check_shards(u32::try_from(wanted.saturating_sub(current)).unwrap_or(u32::MAX))?;
+        scale(stream, wanted).map_err(|error| refusal(&entry, error))?;
+        Ok(current)
+    };
+    let current = entry.update(|| territory.while_counting(|| entry.reshard(rescale)))?;
     call.answer(&CountAnswer {
         stream_name: entry.name.clone(),
         stream_arn: entry.arn.clone(),

@@ -4,7 +4,7 @@ use anabranch::{RetentionPeriod, Stream};
 
 use super::target::StreamTarget;
 use super::{Call, Reply};
-use crate::catalog::{Entry, Status};
+use crate::catalog::Entry;
 use crate::errors::Fault;
 use crate::limits::{MAX_RETENTION_HOURS, MIN_RETENTION_HOURS};
 use crate::validate::Validator;
@@ -67,7 +67,6 @@ fn change(
         )));
     }
     let entry = target.find_active(call)?;
-    entry.reshard(|stream| apply(&entry, stream, hours.unsigned_abs()))?;
-    entry.begin(Status::Updating, call.now);
+    entry.update(|| entry.reshard(|stream| apply(&entry, stream, hours.unsigned_abs())))?;
     Ok(Reply::Empty)
 }

@@ -8,10 +8,10 @@ use super::describe::WarmThroughputShape;
 use super::lifecycle::{MODES, check_distribution, check_record_size, mode_of};
 use super::target::StreamTarget;
 use super::{Call, Reply};
-use crate::catalog::{Entry, Mode, Status, Territory};
+use crate::catalog::{Entry, Mode, Settings, Territory};
 use crate::distribution::{Distribution, STRATEGIES};
 use crate::errors::{Fault, FaultKind};
-use crate::validate::Validator;
+use crate::validate::{Validator, listed};
 use crate::wire::{Fields, List};
 
 const METRICS: [&str; 8] = [
@@ -54,7 +54,7 @@ fn monitoring(
     check.required("shardLevelMetrics", metrics.as_ref());
     let metrics = metrics.unwrap_or_default();
     if metrics.len() > METRICS.len() {
-        check.size("shardLevelMetrics", &format!("'[{}]'", metrics.join(", ")), metrics.len(), 1, 7);
+        check.size("shardLevelMetrics", &listed(&metrics), metrics.len(), 1, 7);
     }
     for (index, metric) in metrics.iter().enumerate() {
         check.one_of(&format!("shardLevelMetrics.{}.member", index + 1), Some(metric), &METRICS);
@@ -110,11 +110,11 @@ fn encryption(
 
     let key = key.unwrap_or_default().into_owned();
     let entry = target.find_active(call)?;
-    entry.change(|settings| {
+    let change = |settings: &mut Settings| {
         change(&mut settings.key_id, key);
         Ok(())
-    })?;
-    entry.begin(Status::Updating, call.now);
+    };
+    entry.update(|| entry.change(change))?;
     Ok(Reply::Empty)
 }
 
@@ -135,30 +135,43 @@ pub(super) fn update_mode(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
 
     let entry = target.find_active(call)?;
     let mode = mode_of(mode.flatten().as_deref());
-    let warm = warm.and_then(|warm| u32::try_from(warm).ok());
-    let stream = entry.stream()?;
     let territory = call.own_territory()?;
-    territory.while_counting(|| {
-        stream.set_capacity(None).map_err(|error| entry.fault(error))?; // the load changes no shards meanwhile
-        let outcome = set_mode(&territory, &entry, mode, warm);
-        entry.follow_mode(&stream)?;
-        outcome
+    let change = |settings: &mut Settings| {
+        settings.mode = mode;
+        check_distribution(settings, &entry.name, &entry.account)?;
+        settings.warm_throughput_mibps =
+            warm.and_then(|warm| u32::try_from(warm).ok()).or(settings.warm_throughput_mibps);
+        Ok(())
+    };
+    entry.update(|| {
+        territory.while_counting(|| {
+            if entry.settings()?.mode == mode {
+                return entry.change(change); // who changes the shards goes on
+            }
+            change_mode(&territory, &entry, mode, change)
+        })
     })?;
-    entry.begin(Status::Updating, call.now);
     Ok(Reply::Empty)
 }
 
-fn set_mode(territory: &Territory, entry: &Entry, mode: Mode, warm: Option<u32>) -> Result<(), Fault> {
-    entry.reshard(|_| Ok(()))?; // the load may have changed shards that nobody has asked for yet
-    let settings = entry.settings()?;
-    if mode == Mode::Provisioned && settings.mode == Mode::OnDemand {
-        territory.check_shards(settings.open_shards)?; // they are counted from now on
-    }
-    entry.change(|settings| {
-        settings.mode = mode;
-        settings.warm_throughput_mibps = warm.or(settings.warm_throughput_mibps);
-        check_distribution(settings, &entry.name, &entry.account)
-    })
+fn change_mode(
+    territory: &Territory,
+    entry: &Entry,
+    mode: Mode,
+    change: impl FnOnce(&mut Settings) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let stream = entry.stream()?;
+    stream.set_capacity(None).map_err(|error| entry.fault(error))?; // the load changes no shards meanwhile
+    let outcome = entry.reshard(|_| Ok(())).and_then(|()| {
+        match mode {
+            // Its shards are counted from now on.
+            Mode::Provisioned => territory.check_shards(entry.settings()?.open_shards)?,
+            Mode::OnDemand => territory.check_on_demand()?,
+        }
+        entry.change(change)
+    });
+    entry.follow_mode(&stream)?;
+    outcome
 }
 
 pub(super) fn update_max_record_size(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
@@ -172,11 +185,11 @@ pub(super) fn update_max_record_size(call: &Call<'_>, mut fields: Fields<'_>) ->
 
     let kib = kib.and_then(|kib| u32::try_from(kib).ok());
     let entry = target.find_active(call)?;
-    entry.change(|settings| {
+    let change = |settings: &mut Settings| {
         settings.max_record_kib = kib.unwrap_or(settings.max_record_kib);
         Ok(())
-    })?;
-    entry.begin(Status::Updating, call.now);
+    };
+    entry.update(|| entry.change(change))?;
     Ok(Reply::Empty)
 }
 
@@ -217,7 +230,7 @@ pub(super) fn update_warm_throughput(call: &Call<'_>, mut fields: Fields<'_>) ->
 
     let entry = target.find_active(call)?;
     let wanted = warm.and_then(|warm| u32::try_from(warm).ok()).unwrap_or(0);
-    let before = entry.change(|settings| {
+    let change = |settings: &mut Settings| {
         if settings.mode != Mode::OnDemand {
             let message = format!(
                 "Request is invalid. Stream {} under account {} is not in On-Demand mode.",
@@ -226,8 +239,8 @@ pub(super) fn update_warm_throughput(call: &Call<'_>, mut fields: Fields<'_>) ->
             return Err(Fault::new(FaultKind::Validation, message));
         }
         Ok(settings.warm_throughput_mibps.replace(wanted).unwrap_or(0))
-    })?;
-    entry.begin(Status::Updating, call.now);
+    };
+    let before = entry.update(|| entry.change(change))?;
     call.answer(&WarmAnswer {
         stream_name: entry.name.clone(),
         stream_arn: entry.arn.clone(),

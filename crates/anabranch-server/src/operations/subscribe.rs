@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::position::Start;
+use super::position::{Start, open_reader};
 use super::target::ConsumerTarget;
 use super::write::dry_run;
 use super::{Call, Reply};
@@ -49,8 +49,11 @@ pub(super) fn subscribe_to_shard(call: &Call<'_>, mut fields: Fields<'_>) -> Res
     if is_dry {
         return Err(dry_run());
     }
+    let reader = open_reader(&entry, &stream, shard_id, position)?;
+    let reader = reader.dedicated(&consumer.name).map_err(|error| entry.fault(error))?;
+    // Nothing fails from here on but for a reason that ends the one before too: that one goes on otherwise.
     let ticket = entry.subscribers.begin(consumer.arn_second, shard_id, call.now)?;
     target.find(call)?; // whoever deregisters the consumer from here on ends the subscription
-    let subscription = Subscription::new(Arc::clone(&entry), &consumer.name, (shard_id, position), ticket, call)?;
+    let subscription = Subscription::new(Arc::clone(&entry), shard_id, reader, ticket, call);
     Ok(Reply::Events(Box::new(subscription)))
 }

@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::target::{Resource, ResourceTarget, StreamTarget};
 use super::{Call, Reply};
 use crate::catalog::Settings;
-use crate::errors::Fault;
+use crate::errors::{Fault, printed};
 use crate::limits::MAX_TAGS;
-use crate::validate::Validator;
+use crate::validate::{Validator, listed};
 use crate::wire::{Fields, List, TextMap};
 
 type Tags = BTreeMap<String, String>;
@@ -30,7 +30,7 @@ pub(super) fn check_tags(check: &mut Validator, tags: &Given) {
     }
     for (key, value) in tags {
         check.length("tags.key", Some(key), 1, 128);
-        check.length(&format!("tags.{key}.member"), value.as_deref(), 0, 256);
+        check.length(&format!("tags.{}.member", printed(key)), value.as_deref(), 0, 256);
     }
 }
 
@@ -38,7 +38,7 @@ fn check_keys(check: &mut Validator, keys: Option<&Vec<Cow<'_, str>>>) {
     check.required("tagKeys", keys);
     let Some(keys) = keys else { return };
     if !(1..=MAX_TAGS).contains(&keys.len()) {
-        check.size("tagKeys", &format!("'[{}]'", keys.join(", ")), keys.len(), 1, MAX_TAGS);
+        check.size("tagKeys", &listed(keys), keys.len(), 1, MAX_TAGS);
     }
     for (index, key) in keys.iter().enumerate() {
         check.length(&format!("tagKeys.{}.member", index + 1), Some(key), 1, 128);

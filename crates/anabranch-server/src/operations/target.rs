@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Call;
 use crate::arn::Arn;
 use crate::catalog::{ConsumerSettings, Entry};
-use crate::errors::Fault;
+use crate::errors::{Fault, printed};
 use crate::validate::{CONSUMER_ARN, RESOURCE_ARN, STREAM_ARN, Validator};
 use crate::wire::Fields;
 
@@ -71,7 +71,8 @@ impl<'a> StreamTarget<'a> {
 
 /// An ARN of another account or region names nothing here, whatever its last part is.
 fn stream_of(call: &Call<'_>, text: &str) -> Result<Arc<Entry>, Fault> {
-    let arn = Arn::parse(text).ok_or_else(|| Fault::invalid(format!("{text} is no ARN of a stream.")))?;
+    let arn =
+        Arn::parse(text).ok_or_else(|| Fault::invalid(format!("{} is no ARN of a stream.", printed(text))))?;
     if arn.account != call.account || arn.region != call.region {
         return Err(Fault::stream_not_found(arn.stream, arn.account));
     }
@@ -97,6 +98,7 @@ impl<'a> ConsumerTarget<'a> {
 
     pub(super) fn check(&self, check: &mut Validator) {
         check.pattern("streamARN", self.stream.as_deref(), STREAM_ARN);
+        check.length("streamARN", self.stream.as_deref(), 1, 2_048);
         check.name("consumerName", self.name.as_deref());
         check.pattern("consumerARN", self.arn.as_deref(), CONSUMER_ARN);
         check.length("consumerARN", self.arn.as_deref(), 1, 2_048);
@@ -132,7 +134,7 @@ impl<'a> ConsumerTarget<'a> {
 }
 
 fn no_consumer_arn(text: &str) -> Fault {
-    Fault::invalid(format!("{text} is no ARN of a consumer."))
+    Fault::invalid(format!("{} is no ARN of a consumer.", printed(text)))
 }
 
 fn find_consumer(entry: &Entry, name: &str, second: Option<i64>) -> Result<ConsumerSettings, Fault> {

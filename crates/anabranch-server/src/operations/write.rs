@@ -13,7 +13,7 @@ use crate::distribution::{Spread, stored_key};
 use crate::errors::{Fault, FaultKind};
 use crate::limits::{MAX_DATA_BYTES, MAX_KEY_CHARS, MAX_PUT_BYTES, MAX_PUT_RECORDS};
 use crate::sequence::{Sequence, second};
-use crate::validate::{HASH_KEY, SEQUENCE, Validator};
+use crate::validate::{HASH_KEY, SEQUENCE, Validator, listed};
 use crate::wire::{Fields, List};
 
 /// A record to be put; its data is borrowed from the request where that has it as it is.
@@ -184,8 +184,8 @@ pub(super) fn put_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     let mut check = Validator::default();
     check.required("records", records.as_ref());
     if let Some(records) = records.as_deref().filter(|records| !(1..=MAX_PUT_RECORDS).contains(&records.len())) {
-        let print = vec!["com.amazonaws.kinesis.v20131202.PutRecordsRequestEntry"; records.len()].join(", ");
-        check.size("records", &format!("'[{print}]'"), records.len(), 1, MAX_PUT_RECORDS);
+        let print = vec!["com.amazonaws.kinesis.v20131202.PutRecordsRequestEntry"; records.len()];
+        check.size("records", &listed(print), records.len(), 1, MAX_PUT_RECORDS);
     }
     let records = records.unwrap_or_default();
     check_each(&mut check, &records, |record, check| record.check(check, spread));

@@ -6,7 +6,7 @@ use anabranch::Timestamp;
 
 use super::Format;
 use super::value::Value;
-use crate::errors::{Fault, FaultKind};
+use crate::errors::{Fault, FaultKind, printed};
 
 const LIST_OUT_OF_PLACE: &str = "Start of list found where not expected";
 const MAP_OUT_OF_PLACE: &str = "Start of structure or map found where not expected.";
@@ -163,6 +163,7 @@ fn wrong(value: &Value<'_>, wanted: &str) -> Fault {
 fn decode_base64(text: &str) -> Result<Vec<u8>, Fault> {
     base64_simd::STANDARD.decode_to_vec(text).map_err(|_| {
         let reason = base64_fault(text);
+        let text = printed(text);
         Fault::new(FaultKind::Serialization, format!("'{text}' can not be converted to a Blob: {reason}"))
     })
 }

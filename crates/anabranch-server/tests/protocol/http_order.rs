@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{Request, Response};
 
-use anabranch_server::{Body, Credentials, ServiceOptions};
+use anabranch_server::{Body, Credentials, Service, ServiceOptions};
 
 use crate::support::{AUTHORIZATION, World, request};
 
@@ -123,4 +123,15 @@ fn operations_without_output_have_no_body() {
     let response = world.service.respond(request("CreateStream", r#"{"StreamName": "s", "ShardCount": 1}"#));
     assert_eq!(shown(&response), (200, String::new()));
     assert_eq!(response.headers()["content-type"], "application/x-amz-json-1.1");
+}
+
+#[test]
+fn a_secret_is_not_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let (access_key_id, secret_access_key) = ("a-key".to_owned(), "a-secret".to_owned());
+    let credentials = vec![Credentials { access_key_id, secret_access_key }];
+    let service =
+        Service::open(directory.path(), ServiceOptions { credentials, ..ServiceOptions::default() }).unwrap();
+    let shown = format!("{service:?}");
+    assert!(shown.contains("a-key") && !shown.contains("a-secret"), "{shown}");
 }

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 
 use anabranch::DiskFault;
-use anabranch::storage::Operation;
+use anabranch::storage::{Access, Operation, Storage};
 use anabranch_server::{Body, Credentials, Server, ServerOptions, Service, ServiceOptions};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -288,8 +289,11 @@ fn a_service_that_refuses_records_is_not_well() {
 
 /// The same disk under a service that knows of nothing yet.
 fn restarted(world: World) -> World {
-    let (clock, disk) = (world.clock.clone(), Arc::new(world.disk.clone()));
-    World { service: Service::open_on("/data", ServiceOptions::default(), clock, disk).unwrap(), ..world }
+    let World { service, clock, disk } = world;
+    drop(service); // with its lock
+    let options = ServiceOptions::default();
+    let service = Service::open_on("/data", options, clock.clone(), Arc::new(disk.clone())).unwrap();
+    World { clock, disk, service }
 }
 
 #[test]
@@ -384,7 +388,7 @@ fn the_protocol_s_port_has_the_page_for_browsers_and_the_page_alone() {
 
 fn get(address: SocketAddr, path: &str) -> String {
     let mut socket = TcpStream::connect(address).unwrap();
-    write!(socket, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    write!(socket, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
     answer
@@ -420,4 +424,99 @@ fn a_server_tells_how_it_is_at_an_address_of_its_own() {
     drop(client);
     stopping.join().unwrap().unwrap();
     assert!(TcpStream::connect(address).is_err());
+}
+
+/// How often the disk was asked for something that changes what is on it, or takes a lock.
+fn changes(world: &World) -> u64 {
+    use Operation::{CreateDir, CreateFile, Lock, RemoveDir, RemoveFile, Rename, SyncDir, Write};
+    let changing = [CreateDir, CreateFile, Lock, RemoveDir, RemoveFile, Rename, SyncDir, Write];
+    changing.iter().map(|operation| world.disk.operations_of(*operation)).sum()
+}
+
+#[test]
+fn looking_changes_nothing_of_what_nobody_has_used() {
+    let world = World::with_stream(3);
+    world.service.close().unwrap();
+    for path in ["", "/us-east-1", "/us-east-1/photos"] {
+        world.disk.create_dir(Path::new(&format!("/data/111111111111{path}"))).unwrap();
+    }
+    world.disk.create_file(Path::new("/data/222222222222")).unwrap();
+    let settings = Path::new("/data/000000000000/us-east-1/settings/left.json");
+    world.disk.create_file(settings).unwrap(); // what a crash could leave
+    let world = restarted(world);
+    let before = changes(&world);
+    assert_eq!(health(&world), (200, json!({"status": "ok"})));
+    assert_eq!(scrape(&world).of_stream("anabranch_open_shards"), "3");
+    assert_eq!(status(&world)["streamCount"], 1);
+    assert_eq!(changes(&world), before);
+    assert_eq!(world.ok("ListStreams", json!({}))["StreamNames"], json!(["s"]));
+    assert!(world.disk.open_file(settings, Access::Read).is_err(), "it is cleared away by the first who asks");
+}
+
+#[test]
+fn a_stream_that_cannot_be_opened_is_not_well() {
+    let world = World::with_stream(1);
+    world.service.close().unwrap();
+    let world = restarted(world);
+    let manifest = Path::new("/data/000000000000/us-east-1/streams/s/MANIFEST");
+    world.ok("ListStreams", json!({}));
+    let (file, mut kept) = (world.disk.open_file(manifest, Access::Write).unwrap(), [0; 8]);
+    file.read_at(&mut kept, 0).unwrap();
+    file.write_at(b"XXXXXXXX", 0).unwrap();
+    let put = json!({"StreamName": "s", "PartitionKey": "a", "Data": ""});
+    assert_eq!(world.send("PutRecord", &put).status(), 500);
+    let (code, document) = health(&world);
+    assert!(code == 503 && document["reasons"][0].as_str().unwrap().starts_with(&arn("s")), "{document}");
+    file.write_at(&kept, 0).unwrap();
+    world.put("a", "one");
+    assert_eq!(health(&world).0, 200);
+}
+
+#[test]
+fn settings_that_cannot_be_read_are_told_before_anybody_asks() {
+    let world = World::with_stream(1);
+    world.service.close().unwrap();
+    let settings = Path::new("/data/000000000000/us-east-1/settings/s.json");
+    world.disk.open_file(settings, Access::Write).unwrap().write_at(b"XXXXXXXX", 0).unwrap();
+    let world = restarted(world);
+    for is_used in [false, true] {
+        let (code, document) = health(&world);
+        assert!(code == 503 && document["reasons"][0].as_str().unwrap().contains("settings/s.json"), "{document}");
+        assert!(is_used || world.ok("ListStreams", json!({})).is_object());
+    }
+}
+
+#[test]
+fn a_name_of_somebody_else_s_is_refused_where_operators_look() {
+    let directory = tempfile::tempdir().unwrap();
+    let service = Service::open(directory.path(), ServiceOptions::default()).unwrap();
+    let options = ServerOptions { health: Some("127.0.0.1:0".parse().unwrap()), ..ServerOptions::default() };
+    let server = Server::start_with(service, "127.0.0.1:0", &options).unwrap();
+    let status = |host: &str| {
+        let mut socket = TcpStream::connect(server.health_address().unwrap()).unwrap();
+        let request = format!("GET /health HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    for host in ["127.0.0.1", "10.0.0.7:9464", "[::1]:9464", "localhost", "LOCALHOST:9464"] {
+        assert_eq!(status(host), "200", "{host}");
+    }
+    for host in ["evil.example", "evil.example:9464", "127.0.0.1.evil.example", "localhost.evil.example:80", "a b"]
+    {
+        assert_eq!(status(host), "421", "{host}");
+    }
+    server.stop().unwrap();
+}
+
+#[test]
+fn an_address_of_health_that_cannot_be_had_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let service = Service::open(directory.path(), ServiceOptions::default()).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let health = taken.local_addr().unwrap();
+    let options = ServerOptions { health: Some(health), ..ServerOptions::default() };
+    let refused = Server::start_with(service, "127.0.0.1:0", &options).unwrap_err();
+    assert!(refused.to_string().starts_with(&format!("health at {health}: ")), "{refused}");
 }

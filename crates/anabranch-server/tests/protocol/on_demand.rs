@@ -1,7 +1,7 @@
 //! Streams on demand: their shards follow the load.
 
 use anabranch::CapacityPolicy;
-use anabranch_server::{OpenError, Service, ServiceOptions};
+use anabranch_server::{OpenError, Service, ServiceOptions, limits};
 use serde_json::{Value, json};
 
 use crate::support::{ACCOUNT, World, arn, base64, data, shard};
@@ -105,4 +105,43 @@ fn a_policy_that_no_stream_can_have_is_refused() {
     let on_demand = CapacityPolicy::default().min_shards(0);
     let refused = Service::open(directory.path(), ServiceOptions { on_demand, ..ServiceOptions::default() });
     assert!(matches!(refused.unwrap_err(), OpenError::Stream(anabranch::Error::InvalidArgument { .. })));
+}
+
+#[test]
+fn there_may_be_so_many_however_they_came_to_be() {
+    let world = World::with(ServiceOptions { on_demand: options().on_demand.min_shards(1), ..options() });
+    for number in 0..limits::ON_DEMAND_STREAMS {
+        let mode = json!({"StreamMode": "ON_DEMAND"});
+        world.ok("CreateStream", json!({"StreamName": format!("t{number}"), "StreamModeDetails": mode}));
+    }
+    world.ok("CreateStream", json!({"StreamName": "s", "ShardCount": 1}));
+    assert_eq!(world.refusal("UpdateStreamMode", set_mode("ON_DEMAND")).0, "LimitExceededException");
+    world.ok("DeleteStream", json!({"StreamName": "t0"}));
+    world.ok("UpdateStreamMode", set_mode("ON_DEMAND"));
+    world.ok("UpdateStreamMode", set_mode("ON_DEMAND"));
+}
+
+#[test]
+fn a_mode_that_it_has_already_does_not_begin_anew() {
+    let world = on_demand();
+    minutes(&world, 9, 6);
+    world.ok("UpdateStreamMode", set_mode("ON_DEMAND"));
+    minutes(&world, 6, 6);
+    assert_eq!(open_shards(&world), 8, "the load has lasted all the same");
+}
+
+#[test]
+fn those_who_look_see_what_the_load_made() {
+    let world = on_demand();
+    minutes(&world, 15, 6);
+    let seen = |service: &Service| {
+        let answer = service.observe(&http::Request::get("/status").body(()).unwrap());
+        serde_json::from_slice::<Value>(answer.body().bytes()).unwrap()["streams"][0]["openShards"].clone()
+    };
+    assert_eq!(seen(&world.service), 8);
+    let World { service, clock, disk } = world;
+    service.close().unwrap();
+    drop(service);
+    let service = Service::open_on("/data", options(), clock, std::sync::Arc::new(disk)).unwrap();
+    assert_eq!(seen(&service), 8, "and after a restart, before anybody asks for it");
 }

@@ -152,3 +152,59 @@ fn numbers_rise_from_parents_to_children_whatever_the_clock_does() {
     let answer = world.read(&world.iterator(&shard(2), "TRIM_HORIZON"));
     assert_eq!(answer["Records"][0]["SequenceNumber"], second);
 }
+
+#[test]
+fn a_power_cut_takes_no_settings_of_an_account_that_has_no_streams_yet() {
+    let commit = json!({"MinimumThroughputBillingCommitment": {"Status": "ENABLED"}});
+    for seed in 0..50 {
+        let world = World::new();
+        world.ok("UpdateAccountSettings", commit.clone());
+        let before = world.ok("DescribeAccountSettings", json!({}));
+        let disk = world.disk.crash(Crash::PowerLost { seed });
+        let world = again(world, disk);
+        assert_eq!(world.ok("DescribeAccountSettings", json!({})), before, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_stream_that_lost_its_manifest_keeps_its_settings_and_its_name() {
+    let world = World::with_stream(1);
+    let (before, _) = fill(&world);
+    world.service.close().unwrap();
+    let manifest = Path::new("/data/000000000000/us-east-1/streams/s/MANIFEST");
+    let aside = Path::new("/data/aside");
+    world.disk.rename(manifest, aside).unwrap();
+    let disk = world.disk.clone();
+    let world = again(world, disk);
+    assert_eq!(world.ok("ListStreams", json!({}))["StreamNames"], json!([]));
+    let create = json!({"StreamName": "s", "ShardCount": 1});
+    assert_eq!(world.refusal("CreateStream", create).0, "ResourceInUseException");
+    world.disk.rename(aside, manifest).unwrap();
+    let disk = world.disk.clone();
+    let world = again(world, disk);
+    assert_eq!(listing(&world), before);
+}
+
+/// Wherever it is cut: the name can be used.
+#[test]
+fn a_creation_that_was_cut_short_does_not_take_its_name_away() {
+    let create = json!({"StreamName": "s", "ShardCount": 1});
+    let mut operations = 0;
+    loop {
+        let world = World::new();
+        world.disk.fail_at(operations, anabranch::DiskFault::ErrorFromThenOn(std::io::ErrorKind::Other));
+        let is_over = world.send("CreateStream", &create).status() == 200;
+        world.disk.clear_faults();
+        let disk = world.disk.crash(Crash::ProcessKilled);
+        let world = again(world, disk);
+        if world.send("DescribeStream", &json!({"StreamName": "s"})).status() != 200 {
+            world.ok("CreateStream", create.clone());
+        }
+        world.put("a", "one");
+        if is_over {
+            break;
+        }
+        operations += 1;
+    }
+    assert!(operations > 20, "{operations}");
+}

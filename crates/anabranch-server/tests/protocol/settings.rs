@@ -141,6 +141,13 @@ fn policies_and_throughput_are_kept() {
         "InvalidArgumentException",
         "The policy is no JSON document.",
     );
+    let long = |bytes: usize| {
+        let policy = format!("{{\"Sid\": \"{}\"}}", "x".repeat(bytes - 11));
+        json!({"ResourceARN": arn("s"), "Policy": policy})
+    };
+    let text = "A policy can have 20480 bytes; this one has 20481.";
+    world.refused("PutResourcePolicy", long(20_481), "LimitExceededException", text);
+    world.ok("PutResourcePolicy", long(20_480));
     world.ok("DeleteResourcePolicy", of.clone());
     assert_eq!(world.ok("GetResourcePolicy", of)["Policy"], "{}");
     let warm = json!({"StreamName": "s", "WarmThroughputMiBps": 100});

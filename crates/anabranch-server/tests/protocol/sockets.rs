@@ -139,3 +139,19 @@ fn read_until(socket: &mut TcpStream, text: &str) {
         seen.extend(byte);
     }
 }
+
+#[test]
+fn a_huge_value_is_not_sent_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = start(&directory);
+    let name = "a b".repeat(limits::MAX_BODY_BYTES / 4);
+    for body in [
+        format!(r#"{{"StreamName": "{name}", "PartitionKey": "a", "Data": ""}}"#),
+        format!(r#"{{"StreamName": "s", "PartitionKey": "a", "Data": "{name}"}}"#),
+    ] {
+        let answer = exchange(server.address(), "PutRecord", &body);
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("'a ba b"), "{}", answer.len());
+        assert!(answer.len() < 8 * limits::MAX_PRINTED_CHARS, "{}", answer.len());
+    }
+    server.stop().unwrap();
+}

@@ -204,3 +204,14 @@ fn nothing_takes_time_unless_it_is_asked_for() {
     world.ok("DeleteStream", json!({"StreamName": "s"}));
     world.refused("DescribeStream", json!({"StreamName": "s"}), NOT_FOUND, &not_found());
 }
+
+#[test]
+fn streams_that_a_server_starts_with_are_active_at_once_however_many() {
+    let world = World::with(options());
+    for name in ["s", "t", "u", "v", "w", "x"] {
+        world.service.create_stream(name, 1).unwrap();
+    }
+    assert_eq!(status(&world), "ACTIVE");
+    world.ok("PutRecord", put());
+    world.ok("CreateStream", create("y"));
+}

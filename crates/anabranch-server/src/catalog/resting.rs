@@ -1,0 +1,59 @@
+//! A territory that nobody has asked for since the server was started, as those see it who only look: its files are read, and nothing is opened, cleared away or written.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anabranch::storage::Storage;
+
+use super::settings::{self, Settings};
+use super::{Key, SETTINGS, STREAMS};
+use crate::OpenError;
+use crate::errors::Fault;
+use crate::validate::NAME;
+
+/// The file that makes a directory a stream of the library.
+const MANIFEST: &str = "MANIFEST";
+
+/// An account in a region.
+#[derive(Debug)]
+pub(crate) struct Resting {
+    pub(crate) account: String,
+    pub(crate) region: String,
+    /// By name.
+    pub(crate) streams: Vec<RestingStream>,
+}
+
+/// A stream, and its settings if it has any; or why they cannot be read.
+#[derive(Debug)]
+pub(crate) struct RestingStream {
+    pub(crate) name: String,
+    pub(crate) settings: Result<Option<Arc<Settings>>, String>,
+}
+
+impl Resting {
+    pub(super) fn read(path: &Path, (account, region): Key, storage: &dyn Storage) -> Result<Self, Fault> {
+        let (directory, settings) = (path.join(STREAMS), path.join(SETTINGS));
+        let listed =
+            storage.list(&directory).map_err(|error| Fault::internal(OpenError::io(&directory)(error)))?;
+        let mut streams = Vec::new();
+        for entry in listed.into_iter().filter(|entry| entry.is_dir && NAME.holds(&entry.name)) {
+            if is_stream(&directory.join(&entry.name), storage) {
+                streams.push(RestingStream::read(entry.name, &settings, storage));
+            }
+        }
+        streams.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(Self { account, region, streams })
+    }
+}
+
+impl RestingStream {
+    fn read(name: String, settings: &Path, storage: &dyn Storage) -> Self {
+        let read = settings::read(storage, settings, &name);
+        Self { name, settings: read.map(|found| found.map(Arc::new)).map_err(|error| error.to_string()) }
+    }
+}
+
+/// One that went away meanwhile is none.
+fn is_stream(path: &Path, storage: &dyn Storage) -> bool {
+    storage.list(path).is_ok_and(|entries| entries.iter().any(|entry| entry.name == MANIFEST))
+}
