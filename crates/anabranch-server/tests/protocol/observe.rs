@@ -293,7 +293,7 @@ fn restarted(world: World) -> World {
     drop(service); // with its lock
     let options = ServiceOptions::default();
     let service = Service::open_on("/data", options, clock.clone(), Arc::new(disk.clone())).unwrap();
-    World { service, clock, disk }
+    World { clock, disk, service }
 }
 
 #[test]

@@ -17,7 +17,7 @@ fn again(world: World, disk: SimulatedDisk) -> World {
     drop(service); // with its lock
     let service =
         Service::open_on("/data", ServiceOptions::default(), clock.clone(), Arc::new(disk.clone())).unwrap();
-    World { service, disk, clock }
+    World { clock, disk, service }
 }
 
 fn fill(world: &World) -> (String, Vec<String>) {
