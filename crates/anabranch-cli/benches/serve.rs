@@ -156,7 +156,7 @@ impl Comparison {
     fn run(&self, directory: &Path, rounds: usize, length: Duration) {
         println!(
             "\n{}\n{:24} {:>12} {:>12} {:>12} {:>8}",
-            self.title, "", "requests/s", "records/s", "of requests", ""
+            self.title, "", "requests/s", "records/s", "a request", ""
         );
         let per_request = match self.load {
             Load::PutRecord => 1,
