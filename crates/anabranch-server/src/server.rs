@@ -563,7 +563,7 @@ mod tests {
     }
 
     fn impatient() -> Served {
-        serve_as(|_, port| Port { write_timeout: Duration::from_millis(300), ..port })
+        serve_as(|_, port| Port { write_timeout: Duration::from_secs(2), ..port })
     }
 
     #[test]
