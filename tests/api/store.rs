@@ -160,20 +160,21 @@ fn deletions_that_were_cut_short_are_finished_at_the_next_opening() {
     store.create("clicks", Stream::builder()).unwrap();
 }
 
+fn open_on(disk: &SimulatedDisk) -> Store {
+    let clock = Arc::new(ManualClock::default());
+    options().storage(Arc::new(disk.clone())).clock(clock).open("store").unwrap()
+}
+
 #[test]
 fn a_deletion_is_whole_after_a_power_cut_at_any_point() {
     for nth in 0.. {
         let disk = SimulatedDisk::new();
-        let open = |disk: &SimulatedDisk| {
-            let clock = Arc::new(ManualClock::default());
-            options().storage(Arc::new(disk.clone())).clock(clock).open("store")
-        };
-        let store = open(&disk).unwrap();
+        let store = open_on(&disk);
         fill(&store.create("clicks", Stream::builder()).unwrap(), 3);
         disk.fail_at(nth, DiskFault::PowerCut);
         let outcome = store.delete("clicks");
         let survivor = disk.crash(Crash::PowerLost { seed: nth });
-        let store = open(&survivor).unwrap();
+        let store = open_on(&survivor);
         match store.list().unwrap().as_slice() {
             [] => drop(store.create("clicks", Stream::builder()).unwrap()),
             [name] => {
@@ -195,11 +196,7 @@ fn a_deletion_that_failed_and_is_not_found_again_does_not_come_back() {
     let mut not_found = 0;
     for nth in 0.. {
         let disk = SimulatedDisk::new();
-        let open = |disk: &SimulatedDisk| {
-            let clock = Arc::new(ManualClock::default());
-            options().storage(Arc::new(disk.clone())).clock(clock).open("store")
-        };
-        let store = open(&disk).unwrap();
+        let store = open_on(&disk);
         fill(&store.create("clicks", Stream::builder()).unwrap(), 3);
         disk.fail_at(nth, DiskFault::Error(std::io::ErrorKind::Other));
         if store.delete("clicks").is_ok() {
@@ -212,7 +209,7 @@ fn a_deletion_that_failed_and_is_not_found_again_does_not_come_back() {
             other => panic!("{nth}: {other:?}"),
         }
         for seed in 0..8 {
-            let store = open(&disk.crash(Crash::PowerLost { seed })).unwrap();
+            let store = open_on(&disk.crash(Crash::PowerLost { seed }));
             assert!(store.list().unwrap().is_empty(), "{nth}, {seed}");
         }
     }

@@ -77,6 +77,15 @@ fn pages_go_on_until_the_tail_and_say_how_far_behind_they_are() {
     }
 }
 
+/// An iterator that was made when the world began is refused, `now`.
+fn expect_expired(world: &World, iterator: &str, now: &str, lifetime_ms: u32) {
+    let text = format!(
+        "Iterator expired. The iterator was created at time Thu Jan 01 00:00:00 UTC 2026 while right now it is Thu Jan 01 {now} UTC 2026 which \
+         is further in the future than the tolerated delay of {lifetime_ms} milliseconds."
+    );
+    world.refused("GetRecords", json!({"ShardIterator": iterator}), "ExpiredIteratorException", &text);
+}
+
 #[test]
 fn an_iterator_expires_after_five_minutes_and_each_read_gives_a_new_one() {
     let world = World::with_stream(1);
@@ -84,13 +93,7 @@ fn an_iterator_expires_after_five_minutes_and_each_read_gives_a_new_one() {
     world.advance(300_000);
     let next = world.read(&first)["NextShardIterator"].as_str().unwrap().to_owned();
     world.advance(1);
-    world.refused(
-        "GetRecords",
-        json!({"ShardIterator": first}),
-        "ExpiredIteratorException",
-        "Iterator expired. The iterator was created at time Thu Jan 01 00:00:00 UTC 2026 while right now it is Thu Jan 01 00:05:00 UTC 2026 which \
-         is further in the future than the tolerated delay of 300000 milliseconds.",
-    );
+    expect_expired(&world, &first, "00:05:00", 300_000);
     world.put("a", "x");
     assert_eq!(data(&world.read(&next)), ["x"]);
 }
@@ -104,13 +107,7 @@ fn an_iterator_lives_as_long_as_the_server_is_told() {
     world.advance(10_000);
     world.read(&first);
     world.advance(1);
-    world.refused(
-        "GetRecords",
-        json!({"ShardIterator": first}),
-        "ExpiredIteratorException",
-        "Iterator expired. The iterator was created at time Thu Jan 01 00:00:00 UTC 2026 while right now it is Thu Jan 01 00:00:10 UTC 2026 which \
-         is further in the future than the tolerated delay of 10000 milliseconds.",
-    );
+    expect_expired(&world, &first, "00:00:10", 10_000);
 }
 
 #[test]
