@@ -14,12 +14,11 @@
 
 mod support;
 
-use std::fs;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use anabranch::{Durability, ShardId, ShardIterator, ShardIteratorType, Stream};
-use support::Place;
+use support::{Place, median, processor_time};
 
 const ROUNDS: usize = 7;
 const READERS: [usize; 4] = [0, 1, 8, 32];
@@ -92,15 +91,4 @@ fn follow(mut iterator: ShardIterator, puts: u32) {
             black_box(record.data().len());
         }
     }
-}
-
-/// Of this thread, as the scheduler counts it.
-fn processor_time() -> Duration {
-    let counts = fs::read_to_string("/proc/thread-self/schedstat").unwrap(); // Linux
-    Duration::from_nanos(counts.split(' ').next().unwrap().parse().unwrap())
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

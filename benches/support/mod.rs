@@ -103,6 +103,25 @@ pub(crate) fn in_threads(threads: usize, work: impl Fn(usize) + Sync) -> Duratio
     })
 }
 
+/// What this thread had of the processor, the kernel's work for it included.
+#[cfg(target_os = "linux")]
+pub(crate) fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
+}
+
+/// The time that passed, where it is not known what a thread had of it.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn processor_time() -> Duration {
+    static STARTED: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    STARTED.elapsed()
+}
+
+pub(crate) fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 /// Eight bytes at a time: at memory speed.
 pub(crate) fn sum(bytes: &[u8]) -> u64 {
     bytes

@@ -184,6 +184,11 @@ impl Shard {
         if self.tail.has_sleepers() || self.context.tail.has_sleepers() {
             self.announce();
         }
+        self.wake_drains();
+    }
+
+    /// Has the background look again for what is staged, and for slots that are idle, if it rests.
+    fn wake_drains(&self) {
         let context = &self.context;
         if context.drains_rest.load(Ordering::SeqCst) && context.has_background {
             context.drains_rest.store(false, Ordering::SeqCst);
@@ -327,7 +332,14 @@ impl Shard {
         }
         match context.staging.lend().map(|slot| writer.use_slot(slot)) {
             Some(Err(fault)) => Err(self.fail(state, fault)),
-            _ => Ok(()),
+            Some(Ok(())) => Ok(()),
+            None => {
+                // Those who have one may all be idle, and a background that rests would leave it to them.
+                if context.staging.are_exhausted() {
+                    self.wake_drains();
+                }
+                Ok(())
+            }
         }
     }
 

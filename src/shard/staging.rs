@@ -42,21 +42,26 @@ impl StagingSlots {
 
     /// A slot; nothing where all are lent, or where none could be made: a full disk is no reason to refuse a put, whose segment has its room.
     pub(crate) fn lend(&self) -> Option<StagingSlot> {
-        if self.exhausted.load(Ordering::Relaxed) {
+        let staging = self.staging.get_or_init(|| self.make().ok().flatten()).as_ref()?;
+        if self.exhausted.load(Ordering::SeqCst) {
             return None;
         }
-        let staging = self.staging.get_or_init(|| self.make().ok().flatten());
-        let slot = staging.as_ref().and_then(|staging| staging.lend().ok().flatten());
+        let slot = staging.lend().ok().flatten();
         if slot.is_none() {
             event!(debug, path = %self.path.display(), "no slot to stage records in");
-            self.exhausted.store(true, Ordering::Relaxed);
+            self.exhausted.store(true, Ordering::SeqCst);
         }
         slot
     }
 
+    /// Whether somebody goes without a slot, until somebody [takes note](Self::take_exhausted) of it.
+    pub(crate) fn are_exhausted(&self) -> bool {
+        self.exhausted.load(Ordering::SeqCst)
+    }
+
     /// Whether somebody went without a slot; asking again is then worth it, once some are given back.
     pub(crate) fn take_exhausted(&self) -> bool {
-        self.exhausted.swap(false, Ordering::Relaxed)
+        self.exhausted.swap(false, Ordering::SeqCst)
     }
 
     /// Makes the file. What an earlier incarnation left in it was recovered.

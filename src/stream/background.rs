@@ -65,6 +65,8 @@ struct Drains {
 const IDLE_LOOKS: u32 = 50;
 /// The thread rests so many times as long as a look took: it never takes more than this share of a processor.
 const LOOK_SHARE: u32 = 10;
+/// And no longer: a look that took more than a tenth of this waited for the disk, or for a shard that did, and those whose records are staged wait for the next one.
+const MAX_LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 impl std::fmt::Debug for Served {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -263,6 +265,11 @@ impl StreamInner {
     }
 }
 
+/// How long the thread rests behind a look that took so long.
+fn pause_behind(look: Duration) -> Duration {
+    look.saturating_mul(LOOK_SHARE).clamp(Duration::from_millis(DRAIN_INTERVAL_MS), MAX_LOOK_PAUSE)
+}
+
 impl StreamInner {
     /// One look for staged records. After many in vain, the looks rest.
     fn drain(&self, before: Drains) -> Drains {
@@ -271,9 +278,7 @@ impl StreamInner {
         if idle >= IDLE_LOOKS {
             self.rest();
         }
-        let took = started.elapsed();
-        let pause = (took * LOOK_SHARE).max(Duration::from_millis(DRAIN_INTERVAL_MS));
-        Drains { next: Instant::now() + pause, idle }
+        Drains { next: Instant::now() + pause_behind(started.elapsed()), idle }
     }
 
     /// Lets the looks rest, unless a last one finds something; whether they do.
@@ -332,5 +337,47 @@ impl super::Stream {
     pub fn drained(&self) -> u64 {
         let topology = self.inner.topology();
         topology.shards.values().next().map_or(0, |member| member.shard.next_drained().get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::MAX_STAGING_SLOTS;
+    use crate::{Durability, PutOptions, SimulatedDisk, Stream};
+
+    #[test]
+    fn a_look_takes_a_share_of_the_time_and_a_long_one_puts_off_no_other() {
+        let pauses = [0, 1, 3, 60_000].map(|look| pause_behind(Duration::from_millis(look)).as_millis());
+        assert_eq!(pauses, [1, 10, 30, 50]);
+    }
+
+    /// Nobody looks for idle slots while the looks rest, but who needs one has them begin again.
+    #[test]
+    fn a_shard_without_a_slot_gets_one_also_while_the_looks_rest() {
+        let shards = u32::try_from(MAX_STAGING_SLOTS).unwrap() + 1;
+        let builder = Stream::builder().shards(shards).durability(Durability::Buffered);
+        let stream = builder.storage(Arc::new(SimulatedDisk::new())).create("stream").unwrap();
+        let put = |index: u32| {
+            let key = stream.shards()[index as usize].hash_key_range.start();
+            stream.put_with("key", "data", PutOptions::new().explicit_hash_key(key)).unwrap();
+        };
+        (0..shards).for_each(put);
+        let last = stream.inner.topology().shards.values().next_back().unwrap().shard.clone();
+        let happens = |what: &str, happened: &dyn Fn() -> bool| {
+            let given_up = Instant::now() + Duration::from_secs(60);
+            while !happened() {
+                assert!(Instant::now() < given_up, "{what}");
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        happens("the looks rest", &|| stream.inner.context.drains_rest.load(Ordering::SeqCst));
+        let staging = &stream.inner.context.staging;
+        drop(std::iter::from_fn(|| staging.lend()).collect::<Vec<_>>()); // somebody found none, and now there are some
+        assert!(staging.are_exhausted());
+        happens("the shard that is used gets a slot", &|| {
+            put(shards - 1);
+            last.has_staged()
+        });
     }
 }
