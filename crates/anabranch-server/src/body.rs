@@ -5,9 +5,9 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anabranch::Clock;
+use anabranch::{Clock, Timestamp};
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Frame, SizeHint};
@@ -15,7 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
-use crate::limits::SUBSCRIPTION_LOOK_MS;
+use crate::limits::{SUBSCRIPTION_LOOK_MS, SUBSCRIPTION_MS};
 use crate::room::Untaken;
 use crate::subscription::{Next, Subscription};
 
@@ -25,8 +25,8 @@ use crate::subscription::{Next, Subscription};
 /// that block; [`next_event`](Self::next_event) needs no runtime.
 pub struct Body {
     inner: Inner,
-    /// Of a body that comes as events, behind a port.
-    untaken: Option<Untaken>,
+    /// Of a body that comes as events, behind a port: with when it will be over.
+    untaken: Option<(Untaken, Instant)>,
 }
 
 enum Inner {
@@ -39,25 +39,41 @@ enum Turn {
     Looking(Box<Subscription>),
     Napping(Box<Subscription>, Pin<Box<Sleep>>),
     /// A thread that may wait for the disk.
-    Reading(JoinHandle<(Box<Subscription>, Next)>),
+    Reading(JoinHandle<(Box<Subscription>, Next, Option<OwnedSemaphorePermit>)>),
     Over,
 }
+
+/// An event, and its room behind a port.
+type Roomed = (Bytes, Option<OwnedSemaphorePermit>);
 
 impl Turn {
     fn nap(subscription: Box<Subscription>) -> Self {
         Self::Napping(subscription, Box::pin(tokio::time::sleep(Duration::from_millis(SUBSCRIPTION_LOOK_MS))))
     }
 
-    /// The next message, once there is one; nothing when there will be no more.
-    fn poll(&mut self, clock: &dyn Clock, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    /// The thread goes on if the client goes away, and keeps the room until it is done.
+    fn read(mut subscription: Box<Subscription>, now: Timestamp, room: Option<OwnedSemaphorePermit>) -> Self {
+        Self::Reading(tokio::task::spawn_blocking(move || {
+            let next = subscription.next(now);
+            (subscription, next, room)
+        }))
+    }
+
+    /// The next message, once there is one, and room for it; nothing when there will be no more.
+    fn poll(
+        &mut self,
+        clock: &dyn Clock,
+        port: Option<&Untaken>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Roomed>> {
         loop {
             let now = clock.now();
             *self = match std::mem::replace(self, Self::Over) {
                 Self::Looking(subscription) if subscription.is_silent(now) => Self::nap(subscription),
-                Self::Looking(mut subscription) => Self::Reading(tokio::task::spawn_blocking(move || {
-                    let next = subscription.next(now);
-                    (subscription, next)
-                })),
+                Self::Looking(subscription) => match port.map(Untaken::room_for_event) {
+                    Some(None) => Self::nap(subscription),
+                    room => Self::read(subscription, now, room.flatten()),
+                },
                 Self::Napping(subscription, mut nap) => match nap.as_mut().poll(context) {
                     Poll::Ready(()) => Self::Looking(subscription),
                     Poll::Pending => {
@@ -66,12 +82,12 @@ impl Turn {
                     }
                 },
                 Self::Reading(mut reading) => match Pin::new(&mut reading).poll(context) {
-                    Poll::Ready(Ok((subscription, Next::Event(bytes)))) => {
+                    Poll::Ready(Ok((subscription, Next::Event(bytes), room))) => {
                         *self = Self::Looking(subscription);
-                        return Poll::Ready(Some(bytes.into()));
+                        return Poll::Ready(Some((bytes.into(), room)));
                     }
-                    Poll::Ready(Ok((subscription, Next::Later))) => Self::nap(subscription),
-                    Poll::Ready(Ok((_, Next::Over)) | Err(_)) => Self::Over, // or the server stops
+                    Poll::Ready(Ok((subscription, Next::Later, _))) => Self::nap(subscription),
+                    Poll::Ready(Ok((_, Next::Over, _)) | Err(_)) => Self::Over, // or the server stops
                     Poll::Pending => {
                         *self = Self::Reading(reading);
                         return Poll::Pending;
@@ -105,7 +121,10 @@ impl Body {
         Ok(match self.inner {
             Inner::Whole(bytes) if bytes.is_empty() => Self::empty(),
             Inner::Whole(bytes) => Self::of(Inner::Whole(untaken.hold(bytes, room)?)),
-            inner @ Inner::Events(..) => Self { inner, untaken: Some(untaken.clone()) },
+            inner @ Inner::Events(..) => {
+                let over = Instant::now() + Duration::from_millis(SUBSCRIPTION_MS.unsigned_abs());
+                Self { inner, untaken: Some((untaken.clone(), over)) }
+            }
         })
     }
 
@@ -141,15 +160,16 @@ impl http_body::Body for Body {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let Self { inner, untaken } = &mut *self;
-        let held = |bytes| match &*untaken {
-            Some(untaken) => untaken.hold_piece(bytes),
-            None => bytes,
+        let held = |(bytes, room): Roomed| match (&*untaken, room) {
+            (Some((untaken, over)), Some(room)) => untaken.hold_event(bytes, room, *over),
+            _ => bytes,
         };
         match inner {
             Inner::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Inner::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Inner::Events(turn, clock) => {
-                turn.poll(clock.as_ref(), context).map(|next| next.map(|bytes| Ok(Frame::data(held(bytes)))))
+                let port = untaken.as_ref().map(|(untaken, _)| untaken);
+                turn.poll(clock.as_ref(), port, context).map(|next| next.map(|event| Ok(Frame::data(held(event)))))
             }
         }
     }

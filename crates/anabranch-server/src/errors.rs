@@ -4,14 +4,19 @@ use std::borrow::Cow;
 use std::fmt::Display;
 
 use crate::OpenError;
-use crate::limits::MAX_PRINTED_CHARS;
+use crate::limits::{MAX_PRINTED_CHARS, MAX_SETTINGS_BYTES};
 
 /// A refusal: a name that clients act by, and a text for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) kind: FaultKind,
     pub(crate) message: Option<String>,
+    /// Of a failure of the server, what its operators are told; it can name files, which are nobody else's business.
+    detail: Option<String>,
 }
+
+/// What clients are told of a failure of the server, as by the service.
+pub(crate) const INTERNAL: &str = "Internal Service Failure";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FaultKind {
@@ -92,12 +97,12 @@ const _: () = {
 
 impl Fault {
     pub(crate) fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Self { kind, message: Some(message.into()) }
+        Self { kind, message: Some(message.into()), detail: None }
     }
 
     /// A fault that says nothing but its name.
     pub(crate) fn bare(kind: FaultKind) -> Self {
-        Self { kind, message: None }
+        Self { kind, message: None, detail: None }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -122,7 +127,12 @@ impl Fault {
 
     /// The server's failure, not the client's.
     pub(crate) fn internal(error: impl Display) -> Self {
-        Self::new(FaultKind::InternalFailure, error.to_string())
+        Self { detail: Some(error.to_string()), ..Self::new(FaultKind::InternalFailure, INTERNAL) }
+    }
+
+    /// What operators are told.
+    pub(crate) fn reason(&self) -> String {
+        self.detail.as_ref().or(self.message.as_ref()).cloned().unwrap_or_default()
     }
 
     pub(crate) fn stream_not_found(name: &str, account: &str) -> Self {
@@ -135,7 +145,9 @@ impl From<OpenError> for Fault {
     /// Of settings that were not kept: that there are too many of them is the client's to mend.
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::TooLarge { .. } => Self::limit(error.to_string()),
+            OpenError::TooLarge { bytes, .. } => {
+                Self::limit(format!("The settings would be {bytes} bytes, and {MAX_SETTINGS_BYTES} are possible."))
+            }
             other => Self::internal(other),
         }
     }

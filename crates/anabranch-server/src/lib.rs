@@ -17,7 +17,8 @@
 //!
 //! Everything takes effect before it is answered: a stream is `ACTIVE` when `CreateStream` answers, and a reshard is done, unless [`ServiceOptions::transition_delay`] lets them look
 //! otherwise for a while; new shards are seen at once then too. Streams on demand are split and merged by [the library's rule](anabranch::docs::capacity), which cuts where keys balance and gives a hot key
-//! a shard of its own; the service splits evenly. With the record distribution `AUTO` the service's choice is by turns.
+//! a shard of its own; the service splits evenly. A stream that is made in the second in which one was deleted is said to be made in a later one, so that no sequence number comes back; `AT_TIMESTAMP`
+//! of that second is refused until it has come. With the record distribution `AUTO` the service's choice is by turns.
 //! Throughput is not limited unless [`ServiceOptions::enforce_limits`] asks for it, nor are rates of control operations; of these, those are then that are counted by account.
 //!
 //! # Accounts and regions

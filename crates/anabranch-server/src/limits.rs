@@ -5,7 +5,8 @@ use std::time::Duration;
 /// Bytes of a request's body: 10 MiB of records in base64, and what stands around them.
 pub const MAX_BODY_BYTES: usize = 24 << 20;
 
-/// Changes of streams and shards that are under way or wait for one another, in all accounts and regions: others are refused (`LimitExceededException`).
+/// Changes of streams and shards that are under way or wait for one another, in all accounts and regions: others are refused (`LimitExceededException`). They are a part of the calls
+/// that can be answered at a time, and of the threads.
 pub const MAX_CHANGES: usize = 64;
 
 /// Bytes of the bodies of all requests that are being read or answered, together; others wait, and are refused (503) when they waited for long.
@@ -20,8 +21,23 @@ pub const IDLE_REQUEST_BYTES: usize = 4 << 10;
 /// Bytes of an answer: the greatest is one of `GetRecords`, 10 MiB of records in base64.
 pub const MAX_ANSWER_BYTES: usize = 16 << 20;
 
-/// Bytes of all answers that are being made or were not taken yet, together; requests wait for room in which to be answered, as above.
+/// Bytes of all answers that are being made or were not taken yet, together, of calls that read or list; requests wait for room in which to be answered, as above.
 pub const MAX_ANSWERS_BYTES: usize = 1 << 30;
+
+/// Bytes for which an answer to any other call has room, while it is being made; if it becomes larger, it gets the rest if that is free.
+pub const SHORT_ANSWER_BYTES: usize = 128 << 10;
+
+/// Bytes of the answers to puts.
+pub const MAX_PUT_ANSWERS_BYTES: usize = 256 << 20;
+
+/// Bytes of the answers to calls that neither put, read nor list.
+pub const MAX_SHORT_ANSWERS_BYTES: usize = 24 << 20;
+
+/// Bytes of the events of subscriptions that are being made or were not taken yet, together; others come later.
+pub const MAX_EVENTS_BYTES: usize = 512 << 20;
+
+/// Threads for calls that may wait.
+pub const MAX_THREADS: usize = 512;
 
 /// Characters of a client's value that a refusal repeats; the rest is an ellipsis.
 pub const MAX_PRINTED_CHARS: usize = 1_024;
@@ -134,7 +150,7 @@ pub const SUBSCRIPTION_GUARD_MS: i64 = 5_000;
 /// The longest silence of a subscription, in milliseconds; less than the service's five seconds.
 pub const HEARTBEAT_MS: i64 = 4_000;
 
-/// Bytes (keys and data) of the records in one event.
+/// Bytes (keys and data) of the records in one event, but for a single record that is larger.
 pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// How often a subscription at the tail looks for records, in milliseconds.
@@ -166,6 +182,9 @@ pub const CALLS_PER_SECOND: [(&str, u32); 19] = [
 /// How far the time of a signature may be from the server's, in milliseconds.
 pub const SIGNATURE_TOLERANCE_MS: i64 = 300_000;
 
+/// For how long a presigned request can be good, in seconds.
+pub const MAX_PRESIGNED_SECONDS: i64 = 604_800;
+
 /// Connections at a time to the address of health and metrics.
 pub const MAX_HEALTH_CONNECTIONS: usize = 64;
 
@@ -183,4 +202,9 @@ const _: () = {
     assert!(MAX_BODIES_BYTES >= MAX_BODY_BYTES && MAX_BODY_BYTES <= u32::MAX as usize);
     assert!(MAX_RECORD_KIB as usize * 1024 == MAX_DATA_BYTES);
     assert!(MAX_BODY_VALUES > MAX_PUT_RECORDS * 16);
+    assert!(MAX_ANSWER_BYTES > MAX_DATA_BYTES / 3 * 4 && MAX_EVENT_BYTES <= MAX_DATA_BYTES);
+    // Changes leave room and threads to other calls; and all of these, those of operators among them, leave threads to puts.
+    let (short, long) = (MAX_SHORT_ANSWERS_BYTES / SHORT_ANSWER_BYTES, MAX_ANSWERS_BYTES / MAX_ANSWER_BYTES);
+    let events = MAX_EVENTS_BYTES / MAX_ANSWER_BYTES;
+    assert!(2 * MAX_CHANGES <= short && short + 2 * long + events <= MAX_THREADS / 4 * 3);
 };

@@ -1,8 +1,19 @@
 //! Room in memory for what goes between sockets and the service, of all connections together; and how long a client may leave an answer lying.
 //!
 //! A client gets as much room as it sends bytes, and as much as its answer has until it has taken it. Who does not take its answers loses its connection.
+//!
+//! Whoever is first in a queue for room holds up all behind it. So answers have rooms by what they are to, and those of one kind, slow or not taken, keep no other kind from being answered:
+//!
+//! ```text
+//! puts      short; what waits for the disk, and for nobody's change
+//! others    short; they may wait for changes of streams and shards, which can take long
+//! long      of those that read and list, each with room for the longest until its length is known
+//! events    of subscriptions; nobody waits for room for one, it is looked for it again later
+//! ```
+//!
+//! Each also has a thread at most, and there are more threads than all but the puts can have together.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +26,8 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::{
-    IDLE_REQUEST_BYTES, MAX_ANSWER_BYTES, MAX_ANSWERS_BYTES, MAX_BODIES_BYTES, MAX_BODY_BYTES, REQUEST_BYTES,
+    IDLE_REQUEST_BYTES, MAX_ANSWER_BYTES, MAX_ANSWERS_BYTES, MAX_BODIES_BYTES, MAX_BODY_BYTES, MAX_EVENTS_BYTES,
+    MAX_PUT_ANSWERS_BYTES, MAX_SHORT_ANSWERS_BYTES, REQUEST_BYTES, SHORT_ANSWER_BYTES,
 };
 
 /// How long a request may wait for room.
@@ -23,11 +35,24 @@ const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a body gets at first that says how long it will be: it may not be true.
 const FIRST_BYTES: usize = 64 << 10;
 
+/// What an answer is to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Put,
+    /// A call that gives little, though it may take long.
+    Short,
+    /// One that reads or lists.
+    Long,
+}
+
 /// The room of a port.
 #[derive(Debug, Clone)]
 pub(crate) struct Room {
     bodies: Arc<Semaphore>,
-    answers: Arc<Semaphore>,
+    puts: Arc<Semaphore>,
+    short: Arc<Semaphore>,
+    long: Arc<Semaphore>,
+    events: Arc<Semaphore>,
     timeout: Duration,
 }
 
@@ -38,9 +63,17 @@ impl Default for Room {
 }
 
 impl Room {
-    pub(crate) fn new(bodies: usize, answers: usize, timeout: Duration) -> Self {
-        let (bodies, answers) = (Arc::new(Semaphore::new(bodies)), Arc::new(Semaphore::new(answers)));
-        Self { bodies, answers, timeout }
+    /// With so many bytes for bodies and for long answers.
+    pub(crate) fn new(bodies: usize, long: usize, timeout: Duration) -> Self {
+        let of = |bytes: usize| Arc::new(Semaphore::new(bytes));
+        Self {
+            bodies: of(bodies),
+            puts: of(MAX_PUT_ANSWERS_BYTES),
+            short: of(MAX_SHORT_ANSWERS_BYTES),
+            long: of(long),
+            events: of(MAX_EVENTS_BYTES),
+            timeout,
+        }
     }
 
     /// Reads a body, for which room is taken as its bytes come; the room is for as long as the request is there.
@@ -70,9 +103,20 @@ impl Room {
         Ok((bytes.freeze(), room))
     }
 
-    /// Room for an answer that nobody knows yet: for the greatest that there are, but for one to a put.
-    pub(crate) async fn for_answer(&self, is_put: bool) -> Result<OwnedSemaphorePermit, StatusCode> {
-        self.take(&self.answers, if is_put { REQUEST_BYTES } else { MAX_ANSWER_BYTES }).await
+    /// Room for an answer that nobody knows yet: for the greatest of its kind.
+    pub(crate) async fn for_answer(&self, kind: Answer) -> Result<OwnedSemaphorePermit, StatusCode> {
+        let (of, bytes) = match kind {
+            Answer::Put => (&self.puts, SHORT_ANSWER_BYTES),
+            Answer::Short => (&self.short, SHORT_ANSWER_BYTES),
+            Answer::Long => (&self.long, MAX_ANSWER_BYTES),
+        };
+        self.take(of, bytes).await
+    }
+
+    /// Room for an event that nobody knows yet, if there is any now.
+    fn for_event(&self) -> Option<OwnedSemaphorePermit> {
+        let most = u32::try_from(MAX_ANSWER_BYTES).unwrap_or(u32::MAX);
+        Arc::clone(&self.events).try_acquire_many_owned(most).ok()
     }
 
     #[cfg(test)]
@@ -82,7 +126,12 @@ impl Room {
 
     #[cfg(test)]
     pub(crate) fn left_for_answers(&self) -> usize {
-        self.answers.available_permits()
+        self.long.available_permits()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn left_for_events(&self) -> usize {
+        self.events.available_permits()
     }
 
     async fn take(&self, of: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, StatusCode> {
@@ -92,17 +141,24 @@ impl Room {
     }
 }
 
-/// The answers of a connection that its client has not taken yet, and since when.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Untaken(Arc<Mutex<Waiting>>);
+/// The answers and events of a connection that its client has not taken yet, and since when.
+#[derive(Debug, Clone)]
+pub(crate) struct Untaken {
+    room: Room,
+    waiting: Arc<Mutex<Waiting>>,
+}
 
 #[derive(Debug, Default)]
 struct Waiting {
     next: u64,
-    since: BTreeMap<u64, Instant>,
+    since: BTreeSet<(Instant, u64)>,
 }
 
 impl Untaken {
+    pub(crate) fn new(room: Room) -> Self {
+        Self { room, waiting: Arc::default() }
+    }
+
     /// Bytes to be sent, which keep their room until they are: HTTP drops them when the last was written.
     ///
     /// An answer that became larger than its room gets the rest if that is free; who waited for it could keep others from being done.
@@ -113,43 +169,53 @@ impl Untaken {
             let more = Arc::clone(room.semaphore()).try_acquire_many_owned(missing);
             room.merge(more.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?);
         }
+        Ok(self.hold_from(Instant::now(), bytes, room))
+    }
+
+    /// Room for an event that nobody knows yet, if there is any now.
+    pub(crate) fn room_for_event(&self) -> Option<OwnedSemaphorePermit> {
+        self.room.for_event()
+    }
+
+    /// As [`hold`](Self::hold), of an event of a subscription that is over at some time. A client may read as slowly as it likes until then: it has room of its own, and who
+    /// shares its connection has done nothing.
+    pub(crate) fn hold_event(&self, bytes: Bytes, room: OwnedSemaphorePermit, over: Instant) -> Bytes {
+        self.hold_from(over, bytes, room)
+    }
+
+    fn hold_from(&self, since: Instant, bytes: Bytes, mut room: OwnedSemaphorePermit) -> Bytes {
         let room = room.split(bytes.len()).unwrap_or(room); // the rest is for others
-        Ok(Bytes::from_owner(Held { bytes, _room: Some(room), _place: self.place() }))
+        Bytes::from_owner(Held { bytes, _room: room, _place: self.place(since) })
     }
 
-    /// As [`hold`](Self::hold), of one of many pieces, which come one at a time.
-    pub(crate) fn hold_piece(&self, bytes: Bytes) -> Bytes {
-        Bytes::from_owner(Held { bytes, _room: None, _place: self.place() })
-    }
-
-    /// Since when the oldest waits.
+    /// Since when the oldest waits; it can lie in the future.
     pub(crate) fn oldest(&self) -> Option<Instant> {
-        self.0.lock().since.first_key_value().map(|(_, since)| *since)
+        self.waiting.lock().since.first().map(|(since, _)| *since)
     }
 
-    fn place(&self) -> Place {
-        let mut waiting = self.0.lock();
-        let number = waiting.next;
+    fn place(&self, since: Instant) -> Place {
+        let mut waiting = self.waiting.lock();
+        let key = (since, waiting.next);
         waiting.next += 1;
-        waiting.since.insert(number, Instant::now());
-        Place { of: self.clone(), number }
+        waiting.since.insert(key);
+        Place { of: Arc::clone(&self.waiting), key }
     }
 }
 
 struct Place {
-    of: Untaken,
-    number: u64,
+    of: Arc<Mutex<Waiting>>,
+    key: (Instant, u64),
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.of.0.lock().since.remove(&self.number);
+        self.of.lock().since.remove(&self.key);
     }
 }
 
 struct Held {
     bytes: Bytes,
-    _room: Option<OwnedSemaphorePermit>,
+    _room: OwnedSemaphorePermit,
     _place: Place,
 }
 
@@ -163,18 +229,52 @@ impl AsRef<[u8]> for Held {
 mod tests {
     use super::*;
 
+    fn room(long: usize) -> Room {
+        Room::new(1, long, Duration::ZERO)
+    }
+
     #[tokio::test]
     async fn an_answer_that_is_larger_than_its_room_is_counted_or_not_given() {
-        let (room, untaken) = (Room::new(1, MAX_ANSWER_BYTES, Duration::ZERO), Untaken::default());
-        let of_a_put = || room.for_answer(true);
-        let large = Bytes::from(vec![0; MAX_ANSWER_BYTES / 2 + 1]);
-        let held = untaken.hold(large.clone(), of_a_put().await.unwrap()).unwrap();
-        assert_eq!(room.left_for_answers(), MAX_ANSWER_BYTES - large.len());
-        let refused = untaken.hold(large.clone(), of_a_put().await.unwrap());
-        assert_eq!(refused.unwrap_err(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(room.left_for_answers(), MAX_ANSWER_BYTES - large.len(), "its own room is given back");
+        let room = room(MAX_ANSWER_BYTES + 1);
+        let untaken = Untaken::new(room.clone());
+        let large = Bytes::from(vec![0; MAX_ANSWER_BYTES + 1]);
+        let held = untaken.hold(large.clone(), room.for_answer(Answer::Long).await.unwrap()).unwrap();
+        assert_eq!(room.left_for_answers(), 0);
         drop(held);
-        untaken.hold(large, of_a_put().await.unwrap()).unwrap();
-        assert_eq!(room.left_for_answers(), MAX_ANSWER_BYTES);
+        let of_another = Arc::clone(&room.long).acquire_owned().await.unwrap();
+        let refused = untaken.hold(large, room.for_answer(Answer::Long).await.unwrap());
+        assert_eq!(refused.unwrap_err(), StatusCode::SERVICE_UNAVAILABLE);
+        drop(of_another);
+        assert_eq!(room.left_for_answers(), MAX_ANSWER_BYTES + 1, "its own room is given back");
+    }
+
+    #[tokio::test]
+    async fn no_kind_of_answer_keeps_another_one_waiting() {
+        let room = room(MAX_ANSWER_BYTES);
+        let mut taken = Vec::new();
+        for kind in [Answer::Long, Answer::Short, Answer::Put] {
+            let before = taken.len();
+            while let Ok(one) = room.for_answer(kind).await {
+                taken.push(one);
+            }
+            assert!(taken.len() > before, "{kind:?}");
+        }
+        assert!(room.for_event().is_some());
+    }
+
+    /// Others on its connection are not cut off with it before that.
+    #[tokio::test]
+    async fn an_event_may_lie_until_its_subscription_is_over() {
+        let room = room(MAX_ANSWER_BYTES);
+        let untaken = Untaken::new(room.clone());
+        let over = Instant::now() + Duration::from_secs(300);
+        let event = untaken.hold_event(Bytes::from_static(b"event"), room.for_event().unwrap(), over);
+        assert_eq!(untaken.oldest(), Some(over));
+        assert_eq!(room.left_for_events(), MAX_EVENTS_BYTES - 5);
+        let long = room.for_answer(Answer::Long).await.unwrap();
+        let answer = untaken.hold(Bytes::from_static(b"answer"), long).unwrap();
+        assert!(untaken.oldest().unwrap() < over);
+        drop((event, answer));
+        assert_eq!((untaken.oldest(), room.left_for_events()), (None, MAX_EVENTS_BYTES));
     }
 }

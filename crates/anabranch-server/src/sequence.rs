@@ -28,9 +28,12 @@ const GROUP: u64 = 10_000_000_000_000_000_000;
 const GROUP_DIGITS: usize = 19;
 const DIGITS: usize = 56;
 
+/// The last second that there is in numbers.
+pub(crate) const LAST_SECOND: u64 = WRITTEN_BOUND - 1;
+
 /// The second of a moment, as sequence numbers have it.
 pub(crate) fn second(time: Timestamp) -> u64 {
-    u64::try_from(time.as_millis().div_euclid(1_000)).unwrap_or(0)
+    u64::try_from(time.as_millis().div_euclid(1_000)).unwrap_or(0).min(LAST_SECOND)
 }
 
 /// A sequence number, taken apart.

@@ -2,16 +2,14 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HOST;
 use http::request::Parts;
-use http::uri::Authority;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -26,9 +24,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::body::Body;
-use crate::limits::{MAX_CONNECTION_REQUESTS, MAX_CONNECTIONS, MAX_HEALTH_CONNECTIONS};
-use crate::observe::Counted;
-use crate::room::{Room, Untaken};
+use crate::limits::{MAX_CONNECTION_REQUESTS, MAX_CONNECTIONS, MAX_HEALTH_CONNECTIONS, MAX_THREADS};
+use crate::observe::{Counted, has_foreign_host};
+use crate::room::{Answer, Room, Untaken};
 use crate::service::Service;
 use crate::tls::TlsIdentity;
 
@@ -92,7 +90,7 @@ impl Server {
     ///
     /// What the system says to one of the addresses; that of health is named.
     pub fn start_with(service: Service, address: impl ToSocketAddrs, options: &ServerOptions) -> io::Result<Self> {
-        let runtime = Builder::new_multi_thread().enable_all().build()?;
+        let runtime = Builder::new_multi_thread().enable_all().max_blocking_threads(MAX_THREADS).build()?;
         let port = Port { tls: options.tls.as_ref().map(TlsIdentity::acceptor), ..Port::new(service.clone()) };
         let clients = Listening::start(&runtime, address, port)?;
         let operators = options.health.map(|address| {
@@ -197,10 +195,21 @@ impl Port {
         matches!(self.desk, Desk::Clients).then(|| self.service.counters().connections.one_more())
     }
 
+    /// Nobody puts where operators look.
+    fn kind_of_answer(&self, parts: &Parts) -> Answer {
+        match self.desk {
+            Desk::Clients if is_put(parts) => Answer::Put,
+            Desk::Clients if !is_long(parts) => Answer::Short,
+            Desk::Clients | Desk::Operators => Answer::Long,
+        }
+    }
+
     fn respond(&self, request: Request<Bytes>) -> Response<Body> {
         match self.desk {
             Desk::Clients => self.service.respond(request),
-            Desk::Operators if has_foreign_host(&request) => refusal(StatusCode::MISDIRECTED_REQUEST),
+            Desk::Operators if has_foreign_host(request.headers(), request.uri()) => {
+                refusal(StatusCode::MISDIRECTED_REQUEST)
+            }
             Desk::Operators => self.service.observe(&request),
         }
     }
@@ -264,7 +273,7 @@ where
     let mut http2 = builder.http2();
     http2.timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).keep_alive_timeout(port.read_timeout);
     http2.max_concurrent_streams(MAX_CONNECTION_REQUESTS);
-    let (begun, untaken) = (Arc::new(Notify::new()), Untaken::default());
+    let (begun, untaken) = (Arc::new(Notify::new()), Untaken::new(port.room.clone()));
     let answer = service_fn({
         let (port, begun, untaken) = (port.clone(), Arc::clone(&begun), untaken.clone());
         move |request| {
@@ -309,18 +318,18 @@ async fn answer_or_refuse(
     let (parts, body) = request.into_parts();
     let read = tokio::time::timeout(port.read_timeout, port.room.read(body)).await;
     let (body, room) = read.map_err(|_| StatusCode::REQUEST_TIMEOUT)??;
-    let is_put = is_put(&parts);
-    let room_for_answer = port.room.for_answer(is_put).await?;
-    let is_quick = is_put && body.len() <= QUICK_BYTES && port.service.has_quick_puts();
+    let kind = port.kind_of_answer(&parts);
+    let room_for_answer = port.room.for_answer(kind).await?;
+    let is_quick = kind == Answer::Put && body.len() <= QUICK_BYTES && port.service.has_quick_puts();
     let request = Request::from_parts(parts, body);
-    let answer = if is_quick {
+    let (answer, room_for_answer) = if is_quick {
         let _room = room; // until the request is dropped
-        port.service.respond_among_sockets(request)
+        (port.service.respond_among_sockets(request), room_for_answer)
     } else {
-        // Any other call may wait for the disk, and gets a thread to wait on: those who read sockets are few.
+        // Any other call may wait for the disk, and gets a thread to wait on: those who read sockets are few. It goes on if its client goes away, and keeps its room until it is done.
         let answer = tokio::task::spawn_blocking(move || {
             let _room = room;
-            port.respond(request)
+            (port.respond(request), room_for_answer)
         });
         answer.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?
     };
@@ -328,21 +337,17 @@ async fn answer_or_refuse(
     Ok(Response::from_parts(parts, body.held(&untaken, room_for_answer)?))
 }
 
-/// Whether a request is for a name other than `localhost`. A page elsewhere can let a name of its own lead here (DNS rebinding), and its scripts would read what
-/// is for operators; an address, no page can make its own.
-fn has_foreign_host(request: &Request<Bytes>) -> bool {
-    let header = request.headers().get(HOST).map(|host| Authority::try_from(host.as_bytes()));
-    let is_foreign = |authority: &Authority| {
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        !host.eq_ignore_ascii_case("localhost") && host.parse::<IpAddr>().is_err()
-    };
-    let is_foreign_header = header.is_some_and(|host| host.as_ref().map_or(true, is_foreign));
-    is_foreign_header || request.uri().authority().is_some_and(is_foreign)
-}
-
 fn is_put(parts: &Parts) -> bool {
     let target = parts.headers.get("x-amz-target").map(HeaderValue::as_bytes);
     target.is_some_and(|target| target.ends_with(b".PutRecord") || target.ends_with(b".PutRecords"))
+}
+
+/// Whether it reads or lists records, shards, streams or consumers; a browser that looks, too.
+fn is_long(parts: &Parts) -> bool {
+    const NAMES: [&str; 5] = ["GetRecords", "ListShards", "ListStreams", "ListStreamConsumers", "DescribeStream"];
+    let target = parts.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
+    let operation = target.and_then(|target| target.split('.').nth(1));
+    parts.method == Method::GET || operation.is_some_and(|operation| NAMES.contains(&operation))
 }
 
 fn refusal(status: StatusCode) -> Response<Body> {
@@ -363,7 +368,7 @@ mod tests {
         _directory: tempfile::TempDir,
         port: Port,
         address: SocketAddr,
-        _runtime: Runtime,
+        runtime: Runtime,
     }
 
     /// A port with little patience and little room, in a directory of its own.
@@ -387,7 +392,7 @@ mod tests {
             let (_keep, stopped) = oneshot::channel();
             accept(listener, accepting, stopped).await;
         });
-        Served { _directory: directory, port, address, _runtime: runtime }
+        Served { _directory: directory, port, address, runtime }
     }
 
     fn connect_to(address: SocketAddr) -> std::net::TcpStream {
@@ -524,24 +529,100 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
+    fn ask(address: SocketAddr, operation: &str, body: &str) -> String {
+        let mut socket = connect_to(address);
+        socket.write_all(request(operation, body).as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[track_caller]
+    fn ask_well(address: SocketAddr, operation: &str, body: &str) -> String {
+        let answer = ask(address, operation, body);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    const CREATE: &str = r#"{"StreamName": "s", "ShardCount": 1}"#;
+    const PUT: &str = r#"{"StreamName": "s", "PartitionKey": "a", "Data": "aGVsbG8="}"#;
+
+    #[test]
+    fn puts_and_short_calls_do_not_wait_behind_answers_that_nobody_takes() {
+        let served = serve_as(|_, port| Port {
+            room: Room::new(MAX_BODY_BYTES, MAX_ANSWER_BYTES, Duration::from_millis(250)),
+            ..port
+        });
+        let room = &served.port.room;
+        let _long = served.runtime.block_on(room.for_answer(Answer::Long)).unwrap(); // all there is
+        assert!(ask(served.address, "ListStreams", "{}").starts_with("HTTP/1.1 503"));
+        ask_well(served.address, "CreateStream", CREATE);
+        ask_well(served.address, "PutRecord", PUT);
+    }
+
+    /// A quick put is answered without a look at who asks; where operators look, nobody puts.
+    #[test]
+    fn nothing_is_put_where_operators_look() {
+        let options = ServiceOptions { durability: anabranch::Durability::Buffered, ..ServiceOptions::default() };
+        let directory = tempfile::tempdir().unwrap();
+        let service = Service::open(directory.path(), options).unwrap();
+        service.create_stream("s", 1).unwrap();
+        let operators = serve_as(|_, port| Port { service: service.clone(), desk: Desk::Operators, ..port });
+        assert!(ask(operators.address, "PutRecord", PUT).starts_with("HTTP/1.1 421"));
+        let named = request("PutRecord", PUT).replace("host: x", "host: localhost");
+        let mut socket = connect_to(operators.address);
+        socket.write_all(named.as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+        let clients = serve_as(|_, port| Port { service, ..port });
+        ask_well(clients.address, "PutRecord", PUT);
+    }
+
+    #[test]
+    fn events_that_nobody_takes_have_room_and_wait_for_it() {
+        let served = serve_as(|_, port| port);
+        let address = served.address;
+        seven_megabytes(address);
+        let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/s";
+        let registered = ask_well(
+            address,
+            "RegisterStreamConsumer",
+            &format!(r#"{{"StreamARN": "{arn}", "ConsumerName": "c"}}"#),
+        );
+        let consumer = registered.split(r#""ConsumerARN":""#).nth(1).unwrap().split('"').next().unwrap();
+        let position = r#"{"Type": "TRIM_HORIZON"}"#;
+        let subscribe =
+            format!(r#"{{"ConsumerARN": "{consumer}", "ShardId": "0", "StartingPosition": {position}}}"#);
+        let room = &served.port.room;
+        let whole = room.left_for_events();
+        let mut taken: Vec<_> = std::iter::from_fn(|| Untaken::new(room.clone()).room_for_event()).collect();
+        let mut socket = connect_to(address);
+        socket.write_all(request("SubscribeToShard", &subscribe).as_bytes()).unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            socket.read_exact(&mut byte).unwrap();
+            head.extend(byte);
+        }
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        assert!(socket.read(&mut [0]).is_err(), "there is no room for an event");
+        taken.clear();
+        until(|| room.left_for_events() < whole);
+        drop(socket);
+        until(|| room.left_for_events() == whole);
+    }
+
     /// Makes a stream of seven records of a megabyte, and gives the body of a request for them.
     fn seven_megabytes(address: SocketAddr) -> String {
+        ask_well(address, "CreateStream", CREATE);
         let data = base64_simd::STANDARD.encode_to_string(vec![7; 1_000_000]);
-        let ask = |operation: &str, body: &str| {
-            let mut socket = connect_to(address);
-            socket.write_all(request(operation, body).as_bytes()).unwrap();
-            let mut answer = String::new();
-            socket.read_to_string(&mut answer).unwrap();
-            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-            answer
-        };
-        ask("CreateStream", r#"{"StreamName": "s", "ShardCount": 1}"#);
         for _ in 0..7 {
-            ask("PutRecord", &format!(r#"{{"StreamName": "s", "PartitionKey": "a", "Data": "{data}"}}"#));
+            let put = format!(r#"{{"StreamName": "s", "PartitionKey": "a", "Data": "{data}"}}"#);
+            ask_well(address, "PutRecord", &put);
         }
         let shard = r#"{"StreamName": "s", "ShardId": "0", "ShardIteratorType": "TRIM_HORIZON"}"#;
-        let answer = ask("GetShardIterator", shard);
-        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+        ask_well(address, "GetShardIterator", shard)
     }
 
     fn request(operation: &str, body: &str) -> String {

@@ -206,6 +206,13 @@ impl Service {
         self.core.stopping.store(true, Ordering::SeqCst);
     }
 
+    /// That of the default account and region.
+    #[cfg(test)]
+    pub(crate) fn territory(&self) -> Arc<crate::catalog::Territory> {
+        let Core { options, catalog, .. } = &*self.core;
+        catalog.make_territory(&options.account, &options.region).unwrap()
+    }
+
     pub(crate) fn counters(&self) -> &Counters {
         &self.core.counters
     }
@@ -237,7 +244,7 @@ impl Service {
             }
             territory.create(name, Settings::new(call.now, Mode::Provisioned), shards, Status::Active)
         };
-        create().map_err(|fault| CreateError(fault.message.unwrap_or_default()))
+        create().map_err(|fault| CreateError(fault.reason()))
     }
 
     /// Does now what is done in the background every few seconds: looks at the load of the open streams on demand, and splits and merges their shards as it asks for. For a

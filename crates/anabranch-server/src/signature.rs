@@ -8,8 +8,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use http::request::Parts;
 use sha2::{Digest, Sha256};
 
-use crate::errors::{Fault, FaultKind};
-use crate::limits::SIGNATURE_TOLERANCE_MS;
+use crate::errors::{Fault, FaultKind, printed};
+use crate::limits::{MAX_PRESIGNED_SECONDS, SIGNATURE_TOLERANCE_MS};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
@@ -113,7 +113,7 @@ impl<'a> Signature<'a> {
             message += "Re-examine the query-string parameters.";
             return Err(Fault::new(FaultKind::IncompleteSignature, message));
         };
-        let expires = part("X-Amz-Expires").and_then(|text| text.parse().ok());
+        let expires = part("X-Amz-Expires").map(|text| expiry(&text)).transpose()?;
         Ok(Self { credential, signed_headers, signature, date, expires, query })
     }
 
@@ -241,6 +241,16 @@ impl<'a> Signature<'a> {
             self.signed_headers
         )
     }
+}
+
+/// Seconds for which a presigned request is good.
+fn expiry(text: &str) -> Result<i64, Fault> {
+    let seconds = text.parse().ok().filter(|seconds| (1..=MAX_PRESIGNED_SECONDS).contains(seconds));
+    seconds.ok_or_else(|| {
+        let text = printed(text);
+        let message = format!("X-Amz-Expires should be from 1 to {MAX_PRESIGNED_SECONDS} seconds; it is {text}.");
+        Fault::new(FaultKind::IncompleteSignature, message)
+    })
 }
 
 fn sign(key: &[u8], message: &[u8]) -> Vec<u8> {
@@ -452,6 +462,27 @@ mod tests {
             message(&parts(http::Request::post("/?X-Amz-Algorithm=a").header("authorization", "x"))),
             "Found both 'X-Amz-Algorithm' as a query-string param and 'Authorization' as HTTP header."
         );
+    }
+
+    #[test]
+    fn a_presigned_request_is_good_for_a_week_at_most() {
+        let expiring = |expires: &str| {
+            let parts =
+                "X-Amz-Algorithm=a&X-Amz-Date=b&X-Amz-Signature=c&X-Amz-SignedHeaders=d&X-Amz-Credential=e";
+            let request = parts_of(&format!("/?{parts}{expires}"));
+            Signature::read(&request).map(|signature| signature.expires)
+        };
+        assert_eq!(expiring("").unwrap(), None);
+        assert_eq!(expiring("&X-Amz-Expires=1").unwrap(), Some(1));
+        assert_eq!(expiring("&X-Amz-Expires=604800").unwrap(), Some(604_800));
+        for wrong in ["0", "-1", "604801", "9223372036854775807", "99999999999999999999", "soon", "1e3"] {
+            let refused = expiring(&format!("&X-Amz-Expires={wrong}")).unwrap_err();
+            assert_eq!(refused.kind, FaultKind::IncompleteSignature, "{wrong}");
+        }
+    }
+
+    fn parts_of(uri: &str) -> Parts {
+        parts(http::Request::post(uri))
     }
 
     #[test]

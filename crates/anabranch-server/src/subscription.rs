@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use anabranch::{Error, Record, ShardId, ShardIterator, Timestamp};
+use anabranch::{ChildShard, Error, Record, SequenceNumber, ShardId, ShardIterator, Timestamp};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -15,7 +15,9 @@ use crate::errors::{Fault, FaultKind};
 use crate::event_stream::message;
 use crate::limits::{HEARTBEAT_MS, MAX_EVENT_BYTES, MAX_GET_RECORDS, SUBSCRIPTION_GUARD_MS, SUBSCRIPTION_MS};
 use crate::observe::Counted;
-use crate::operations::{Call, ChildShardShape, Position, RecordShape, child_shapes, open_reader};
+use crate::operations::{
+    Call, ChildShardShape, Position, RecordShape, child_shapes, millis_behind_latest, open_reader,
+};
 use crate::sequence::{Sequence, second};
 use crate::wire::Format;
 
@@ -108,8 +110,12 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Subscription {
     entry: Arc<Entry>,
+    /// Its name, for the quota of its own.
+    consumer: String,
     shard_id: ShardId,
     reader: ShardIterator,
+    /// The record that would have made the last event too large: the first of the next one.
+    kept: Option<Record>,
     ticket: Ticket,
     format: Format,
     state: State,
@@ -134,7 +140,7 @@ struct EventShape<'a> {
 impl Subscription {
     /// With a reader of its consumer's own.
     pub(crate) fn new(
-        entry: Arc<Entry>,
+        (entry, consumer): (Arc<Entry>, String),
         shard_id: ShardId,
         reader: ShardIterator,
         ticket: Ticket,
@@ -145,8 +151,10 @@ impl Subscription {
         Self {
             _counted: entry.traffic.subscriptions.one_more(),
             entry,
+            consumer,
             shard_id,
             reader,
+            kept: None,
             ticket,
             format,
             state: State::Beginning,
@@ -161,8 +169,19 @@ impl Subscription {
             && !self.is_due(now)
             && !self.is_expired(now)
             && self.why_over().is_none()
+            && self.kept.is_none()
             && self.reader.records_behind() == 0
             && self.reader.end_of_shard().is_none()
+    }
+
+    /// The library's number of the record that comes next.
+    fn next_number(&self) -> u64 {
+        self.kept.as_ref().map_or_else(|| self.reader.next_sequence_number(), Record::sequence_number).get()
+    }
+
+    /// The children of a shard that was given to its end.
+    fn end_of_shard(&self) -> Option<Vec<ChildShard>> {
+        if self.kept.is_some() { None } else { self.reader.end_of_shard() }
     }
 
     /// Why there will be no more events, if somebody ended it.
@@ -203,8 +222,8 @@ impl Subscription {
         }
         let records = self.records()?;
         self.entry.traffic.went_out(&records);
-        self.ticket.reached.store(self.reader.next_sequence_number().get(), Ordering::Relaxed);
-        let end = self.reader.end_of_shard();
+        self.ticket.reached.store(self.next_number(), Ordering::Relaxed);
+        let end = self.end_of_shard();
         if records.is_empty() && end.is_none() && !self.is_due(now) {
             return Ok(Next::Later);
         }
@@ -219,37 +238,53 @@ impl Subscription {
             } else {
                 Some(self.continuation(&records, now)?)
             },
-            millis_behind_latest: self.reader.millis_behind_latest().map_err(|error| self.entry.fault(error))?,
+            millis_behind_latest: self.millis_behind_latest()?,
             child_shards: end.as_deref().and_then(child_shapes),
         };
         let payload = self.format.write(&event)?;
         Ok(Next::Event(message(&self.headers("event", (":event-type", "SubscribeToShardEvent")), &payload)))
     }
 
+    fn millis_behind_latest(&mut self) -> Result<u64, Fault> {
+        let behind = millis_behind_latest(&self.entry, &mut self.reader)?;
+        Ok(if self.kept.is_some() { behind.max(1) } else { behind })
+    }
+
     /// What an event holds; the consumer's quota may say that there is nothing to have yet.
     fn records(&mut self) -> Result<Vec<Record>, Fault> {
         let (mut records, mut bytes) = (Vec::new(), 0);
-        while records.len() < MAX_GET_RECORDS && bytes < MAX_EVENT_BYTES {
-            match self.reader.next_records(1) {
-                Ok(next) if next.is_empty() => break,
-                Ok(next) => {
-                    bytes += next
-                        .iter()
-                        .map(|record| record.data().len() + record.partition_key().len())
-                        .sum::<usize>();
-                    records.extend(next);
+        while records.len() < MAX_GET_RECORDS {
+            match self.next_record() {
+                Ok(None) | Err(Error::ThroughputExceeded { .. }) => break,
+                Ok(Some(record)) => {
+                    bytes += record.data().len() + record.partition_key().len();
+                    if bytes > MAX_EVENT_BYTES && !records.is_empty() {
+                        self.kept = Some(record);
+                        break;
+                    }
+                    records.push(record);
                 }
-                Err(Error::ThroughputExceeded { .. }) => break,
                 Err(Error::Lost { .. }) => {} // said once; it goes on behind them
-                Err(Error::Trimmed { earliest, .. }) => {
-                    let stream = self.entry.stream()?;
-                    self.reader = open_reader(&self.entry, &stream, self.shard_id, Position::At(earliest.get()))?;
-                }
+                Err(Error::Trimmed { earliest, .. }) => self.go_on_at(earliest)?,
                 Err(_) if !records.is_empty() => break, // met again where it stands
                 Err(error) => return Err(self.entry.fault(error)),
             }
         }
         Ok(records)
+    }
+
+    fn next_record(&mut self) -> anabranch::Result<Option<Record>> {
+        match self.kept.take() {
+            Some(record) => Ok(Some(record)),
+            None => self.reader.next_records(1).map(|records| records.into_iter().next()),
+        }
+    }
+
+    fn go_on_at(&mut self, number: SequenceNumber) -> Result<(), Fault> {
+        let stream = self.entry.stream()?;
+        let reader = open_reader(&self.entry, &stream, self.shard_id, Position::At(number.get()))?;
+        self.reader = reader.dedicated(&self.consumer).map_err(|error| self.entry.fault(error))?;
+        Ok(())
     }
 
     /// The number of the last record before the place where reading goes on: subscribing after it misses nothing. Without records it is
@@ -259,7 +294,7 @@ impl Subscription {
         let written =
             records.last().map_or_else(|| second(now).max(self.written), |record| second(record.arrival()));
         self.written = self.written.max(written);
-        let last = self.reader.next_sequence_number().get().checked_sub(1);
+        let last = self.next_number().checked_sub(1);
         Ok(last.map_or_else(|| numbers.starting(), |last| numbers.record(last, written)))
     }
 
@@ -283,5 +318,104 @@ impl Subscription {
             Format::Json => b"{}",
             Format::Cbor => b"\xa0",
         }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use anabranch::{ManualClock, PartitionHash, SimulatedDisk, Stream};
+    use bytes::Bytes;
+    use http::Request;
+
+    use super::*;
+    use crate::{Body, Service, ServiceOptions};
+
+    const AUTHORIZATION: &str =
+        "AWS4-HMAC-SHA256 Credential=me/20260101/us-east-1/kinesis/aws4_request, SignedHeaders=host, Signature=00";
+
+    /// A service with the service's quotas, and a stream `s` of small segments, from which records can be removed under readers.
+    pub(crate) struct Trimming {
+        service: Service,
+    }
+
+    impl Trimming {
+        pub(crate) const RECORDS: usize = 40;
+
+        pub(crate) fn new() -> Self {
+            let (clock, disk) = (Arc::new(ManualClock::default()), SimulatedDisk::new());
+            let open = || {
+                let options = ServiceOptions { enforce_limits: true, ..ServiceOptions::default() };
+                Service::open_on("/data", options, clock.clone(), Arc::new(disk.clone())).unwrap()
+            };
+            open().create_stream("other", 1).unwrap();
+            let builder = Stream::builder().clock(clock.clone()).storage(Arc::new(disk.clone()));
+            let builder =
+                builder.partition_hash(PartitionHash::Md5).segment_bytes(4_096).first_segment_bytes(4_096);
+            let stream = builder.create("/data/000000000000/us-east-1/streams/s").unwrap();
+            for index in 0..Self::RECORDS {
+                stream.put("key", format!("{index:01000}").as_bytes()).unwrap();
+            }
+            stream.close().unwrap();
+            Self { service: open() }
+        }
+
+        pub(crate) fn stream(&self) -> (Arc<Entry>, Stream) {
+            let territory = self.service.territory();
+            let entry = territory.stream("s").unwrap();
+            let stream = entry.stream().unwrap();
+            (entry, stream)
+        }
+
+        /// Removes all but the last records.
+        pub(crate) fn trim(&self) {
+            let before = SequenceNumber::new(Self::RECORDS as u64 - 2);
+            self.stream().1.trim_shard(ShardId::new(0), before).unwrap();
+        }
+
+        fn send(&self, operation: &str, body: String) -> http::Response<Body> {
+            let request = Request::post("/")
+                .header("content-type", "application/x-amz-json-1.1")
+                .header("x-amz-target", format!("Kinesis_20131202.{operation}"))
+                .header("x-amz-date", "20260101T000000Z")
+                .header("authorization", AUTHORIZATION);
+            self.service.respond(request.body(Bytes::from(body)).unwrap())
+        }
+
+        fn ok(&self, operation: &str, body: String) -> serde_json::Value {
+            let answer = self.send(operation, body);
+            assert_eq!(answer.status(), 200, "{operation}");
+            serde_json::from_slice(answer.body().bytes()).unwrap()
+        }
+
+        fn subscribe(&self) -> Body {
+            let (entry, _) = self.stream();
+            let register = format!(r#"{{"StreamARN": "{}", "ConsumerName": "c"}}"#, entry.arn);
+            let consumer = self.ok("RegisterStreamConsumer", register)["Consumer"]["ConsumerARN"].clone();
+            let position = r#"{"Type": "TRIM_HORIZON"}"#;
+            let subscribe =
+                format!(r#"{{"ConsumerARN": {consumer}, "ShardId": "0", "StartingPosition": {position}}}"#);
+            let mut body = self.send("SubscribeToShard", subscribe).into_body();
+            let first = body.next_event().unwrap();
+            assert!(is_in(&first, b"initial-response"));
+            body
+        }
+    }
+
+    fn is_in(text: &[u8], part: &[u8]) -> bool {
+        text.windows(part.len()).any(|window| window == part)
+    }
+
+    #[test]
+    fn a_subscription_that_passes_over_what_was_removed_keeps_the_quota_of_its_own() {
+        let world = Trimming::new();
+        let mut subscription = world.subscribe();
+        world.trim();
+        let ask = r#"{"StreamName": "s", "ShardId": "0", "ShardIteratorType": "LATEST"}"#;
+        let iterator = world.ok("GetShardIterator", ask.to_owned())["ShardIterator"].clone();
+        let get = || world.send("GetRecords", format!(r#"{{"ShardIterator": {iterator}}}"#)).status();
+        while get() == 200 {} // until nothing is left of the quota that others share
+        let last = base64_simd::STANDARD.encode_to_string(format!("{:01000}", Trimming::RECORDS - 1));
+        let event = subscription.next_event().unwrap();
+        assert!(is_in(&event, last.as_bytes()), "{}", String::from_utf8_lossy(&event));
     }
 }

@@ -105,6 +105,7 @@ impl TlsIdentity {
                 path: certificate.clone(),
                 reason: format!("{name}: {error}"),
             })?;
+            remove_durably(&certificate).map_err(failed(&certificate))?; // it is not that of the next key
             write(&key, &made.signing_key.serialize_pem())?;
             write(&certificate, &made.cert.pem())?; // last: where it is, the key is, after a power cut too
         }
@@ -158,15 +159,28 @@ fn write(path: &Path, text: &str) -> Result<(), TlsError> {
 /// The leftover of a write that was cut short may have other permissions, and be open elsewhere: the file is a new one.
 fn write_durably(path: &Path, text: &str) -> io::Result<()> {
     let temporary = path.with_extension("new");
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_if_there(&temporary)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
-    File::open(path.parent().unwrap_or(path))?.sync_all() // the name, before that of the next file
+    sync_name(path) // before that of the next file
+}
+
+fn remove_durably(path: &Path) -> io::Result<()> {
+    remove_if_there(path)?;
+    sync_name(path)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn sync_name(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(path))?.sync_all()
 }
 
 fn no_pem(path: &Path, what: &str, error: &pem::Error) -> TlsError {
@@ -192,6 +206,19 @@ mod tests {
             fs::remove_file(directory.path().join(name)).unwrap();
             made();
         }
+    }
+
+    #[test]
+    fn a_certificate_whose_key_is_lost_is_not_left_beside_another_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let make = || TlsIdentity::self_signed(directory.path(), "localhost");
+        make().unwrap();
+        fs::remove_file(directory.path().join(KEY)).unwrap();
+        let in_the_way = directory.path().join(CERTIFICATE).with_extension("new");
+        fs::create_dir(&in_the_way).unwrap();
+        make().unwrap_err(); // behind the key, as a power cut there
+        fs::remove_dir(&in_the_way).unwrap();
+        make().unwrap();
     }
 
     #[test]

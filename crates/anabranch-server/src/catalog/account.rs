@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
 use super::document::{self, VERSION, Versioned};
 use crate::errors::Fault;
 use crate::limits::COMMITMENT_MS;
-use crate::sequence::second;
+use crate::sequence::{LAST_SECOND, second};
 
 /// The settings of an account in a region.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AccountSettings {
     version: u32,
-    /// The last second that became the creation second of a stream, and so part of its sequence numbers: none is used twice.
+    /// The greatest second in which a shard was made of a stream that was deleted. It is part of sequence numbers: streams that are made later have greater ones, whatever their names.
     last_stream_second: u64,
-    /// The same of consumers, whose ARNs have it.
+    /// The last second that became part of a consumer's ARN: none is used twice.
     last_consumer_second: u64,
     pub(crate) commitment: Commitment,
 }
@@ -55,6 +55,11 @@ impl Default for AccountSettings {
 impl Versioned for AccountSettings {
     fn version(&self) -> u32 {
         self.version
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let last = self.last_stream_second.max(self.last_consumer_second);
+        if last <= LAST_SECOND { Ok(()) } else { Err(format!("second {last}")) }
     }
 }
 
@@ -130,20 +135,31 @@ impl AccountFile {
         Ok(outcome)
     }
 
-    /// The creation second of a stream that is made now: later than that of any before, whatever became of those and of the clock.
-    pub(crate) fn next_stream_second(&self, now: Timestamp) -> Result<u64, Fault> {
-        self.change(|settings| next(&mut settings.last_stream_second, now))
+    /// The creation second of a stream that is made now: later than those of all shards of streams that were deleted, whatever became of the clock.
+    pub(crate) fn stream_second(&self, now: Timestamp) -> Result<u64, Fault> {
+        Ok(next(self.read()?.last_stream_second, now))
     }
 
-    /// The same of a consumer.
+    /// Keeps the last second of a stream that is about to be deleted: durable when this returns.
+    pub(crate) fn retire_second(&self, second: u64) -> Result<(), Fault> {
+        if self.read()?.last_stream_second >= second {
+            return Ok(());
+        }
+        self.change(|settings| settings.last_stream_second = settings.last_stream_second.max(second))
+    }
+
+    /// A second for the ARN of a consumer that is registered now: later than that of any before.
     pub(crate) fn next_consumer_second(&self, now: Timestamp) -> Result<u64, Fault> {
-        self.change(|settings| next(&mut settings.last_consumer_second, now))
+        self.change(|settings| {
+            settings.last_consumer_second = next(settings.last_consumer_second, now);
+            settings.last_consumer_second
+        })
     }
 }
 
-fn next(last: &mut u64, now: Timestamp) -> u64 {
-    *last = second(now).max(last.saturating_add(1));
-    *last
+/// The present second, but later than a last one.
+fn next(last: u64, now: Timestamp) -> u64 {
+    second(now).max(last.saturating_add(1)).min(LAST_SECOND)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! How many changes of streams and shards may be under way.
 //!
-//! They wait for one another, each with a thread, and one of them can take long: without a bound they would take all threads, and puts would wait too.
+//! They wait for one another, each with a thread and room for its answer, and one of them can take long: without a bound they would take all there is for calls that neither put nor
+//! read, and nobody could ask how a stream is. What there is for puts is not theirs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,6 +1,9 @@
 //! One stream: the library's, and its settings.
+//!
+//! Opening a stream can take long, when it is recovered. Who needs the stream waits for that, at a lock of its own; who only looks, or reads sockets, is told at once that it is not
+//! open. The same goes for a change of the shards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,13 +14,13 @@ use parking_lot::{Mutex, RwLock};
 
 use super::settings::{ConsumerSettings, Mode, Settings, SettingsDirectory};
 use super::status::{Status, Transition};
-use super::{Changes, Common};
-use crate::arn;
+use super::{AccountFile, Changes, Common};
 use crate::distribution::{Distribution, Spread};
 use crate::errors::{Fault, FaultKind};
 use crate::observe::Traffic;
-use crate::sequence::{ShardNumbers, second};
+use crate::sequence::{LAST_SECOND, ShardNumbers, second};
 use crate::subscription::Subscribers;
+use crate::{OpenError, arn};
 
 /// A stream of an account in a region.
 #[derive(Debug)]
@@ -44,10 +47,14 @@ pub(crate) struct Entry {
     changing: Mutex<()>,
     /// Set while `changing` is held: from then on the file of the settings is that of another stream, or of none.
     is_gone: AtomicBool,
-    /// Opened when it is first asked for.
+    /// Held while it is opened or closed, which can take long.
+    opening: Mutex<()>,
+    /// Opened when it is first asked for. Held for moments only.
     stream: RwLock<Option<Stream>>,
-    /// Why it could not be opened, or why one of its shards refuses records, until the stream is opened again.
+    /// Why it could not be opened, or why one of its shards refuses records or is damaged, until the stream is opened again.
     failure: Mutex<Option<String>>,
+    /// Why its settings could not be written, until they are.
+    unwritten: Mutex<Option<String>>,
 }
 
 impl Entry {
@@ -77,29 +84,36 @@ impl Entry {
             resharding: Mutex::default(),
             changing: Mutex::default(),
             is_gone: AtomicBool::new(false),
+            opening: Mutex::default(),
             stream: RwLock::default(),
             failure: Mutex::default(),
+            unwritten: Mutex::default(),
         }
     }
 
     /// The stream, which is opened if it is not open yet.
     pub(crate) fn stream(&self) -> Result<Stream, Fault> {
-        if let Some(stream) = &*self.stream.read() {
-            return Ok(stream.clone());
+        if let Some(stream) = self.opened_stream() {
+            return Ok(stream);
         }
-        self.settings()?; // a stream with damaged settings is left alone
-        let mut place = self.stream.write();
-        if let Some(stream) = &*place {
-            return Ok(stream.clone());
+        let mode = self.settings()?.mode; // a stream with damaged settings is left alone
+        let _opening = self.opening.lock();
+        if let Some(stream) = self.opened_stream() {
+            return Ok(stream); // somebody was faster
         }
-        let stream = self.store.open_stream(&self.name).map_err(|error| self.not_opened(error))?;
+        let stream = self.open(mode).map_err(|error| self.not_opened(error))?;
+        let _ = self.note_shards(&stream); // records can be put and read all the same
+        *self.failure.lock() = None;
+        *self.stream.write() = Some(stream.clone());
+        Ok(stream)
+    }
+
+    fn open(&self, mode: Mode) -> anabranch::Result<Stream> {
+        let stream = self.store.open_stream(&self.name)?;
         if self.enforce_limits {
             stream.set_quotas(Quotas::kinesis());
         }
-        self.note_shards(&stream)?;
-        self.follow_mode(&stream)?;
-        *self.failure.lock() = None;
-        *place = Some(stream.clone());
+        stream.set_capacity(self.capacity(&stream, mode))?;
         Ok(stream)
     }
 
@@ -113,7 +127,12 @@ impl Entry {
 
     /// Who changes the number of shards depends on the mode: clients, or the load. Those that are open when a stream comes to be on demand are kept.
     pub(crate) fn follow_mode(&self, stream: &Stream) -> Result<(), Fault> {
-        let capacity = match self.settings()?.mode {
+        let capacity = self.capacity(stream, self.settings()?.mode);
+        stream.set_capacity(capacity).map_err(|error| self.fault(error))
+    }
+
+    fn capacity(&self, stream: &Stream, mode: Mode) -> Option<Capacity> {
+        match mode {
             Mode::Provisioned => None,
             Mode::OnDemand => {
                 let open = u32::try_from(stream.open_shards().len()).unwrap_or(u32::MAX);
@@ -121,12 +140,12 @@ impl Entry {
                 let policy = self.on_demand.min_shards(min_shards.min(open)).max_shards(max_shards.max(open));
                 Some(Capacity::OnDemand(policy))
             }
-        };
-        stream.set_capacity(capacity).map_err(|error| self.fault(error))
+        }
     }
 
     pub(super) fn rebalance(&self) -> anabranch::Result<()> {
         let Some(stream) = self.opened_stream().filter(|_| !self.is_gone()) else { return Ok(()) };
+        let _resharding = self.resharding.lock();
         stream.rebalance()?;
         let _ = self.note_shards(&stream); // what cannot be noted now is when somebody needs it, and fails there
         Ok(())
@@ -137,12 +156,15 @@ impl Entry {
         self.stream.read().clone()
     }
 
+    /// Makes the stream durable and ends all writing. It is opened anew by whoever asks for it next.
     pub(crate) fn close(&self) -> anabranch::Result<()> {
-        self.stream.write().take().map_or(Ok(()), Stream::close)
+        let _opening = self.opening.lock(); // one that is being opened is closed too
+        let stream = self.stream.write().take();
+        stream.map_or(Ok(()), Stream::close)
     }
 
     pub(crate) fn settings(&self) -> Result<Arc<Settings>, Fault> {
-        self.settings.read().clone().map_err(|reason| Fault::new(FaultKind::InternalFailure, reason))
+        self.settings.read().clone().map_err(Fault::internal)
     }
 
     /// What chooses the shards of records, where their keys do not.
@@ -153,13 +175,15 @@ impl Entry {
     /// Deletes the stream and its settings. A stream with consumers is deleted only if they may go with it.
     ///
     /// After a failure it is there, and can be deleted again; what is gone of it already is no fault then.
-    pub(super) fn delete(&self, takes_consumers: bool) -> Result<(), Fault> {
+    pub(super) fn delete(&self, account: &AccountFile, takes_consumers: bool) -> Result<(), Fault> {
         if self.transition.takes_time() {
             let _ = self.stream(); // for those who look at it meanwhile
         }
         let outcome = {
             let _changing = self.changing.lock(); // nobody registers a consumer, or writes settings, from here on
             self.check_consumers(takes_consumers)?;
+            let last = self.settings().map_or_else(|_| second(self.clock.now()), |settings| settings.last_birth());
+            account.retire_second(last)?;
             self.delete_locked()
         };
         if outcome.is_err() && !self.is_gone() {
@@ -219,9 +243,11 @@ impl Entry {
         ))
     }
 
-    /// Does what an active stream is updating with, and lets it look so for a while from its end. A failure leaves it active.
+    /// Does what an active stream is updating with, and lets it look so for a while from its end. A failure leaves it active. It counts as one of the changes that are under way, whatever
+    /// it waits for.
     pub(crate) fn update<T>(&self, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
         let updating = self.transition.update(self.clock.now()).map_err(|status| self.busy(status))?;
+        let _change = self.changes.begin()?;
         let outcome = work()?;
         updating.done(self.clock.now());
         Ok(outcome)
@@ -252,36 +278,52 @@ impl Entry {
         let mut settings = Settings::clone(&before);
         let outcome = change(&mut settings)?;
         if settings != *before {
-            self.directory.write(&self.name, &settings)?;
+            let written = self.directory.write(&self.name, &settings);
+            let is_ours = |error: &&OpenError| !matches!(error, OpenError::TooLarge { .. });
+            *self.unwritten.lock() = written.as_ref().err().filter(is_ours).map(ToString::to_string);
+            written?;
             *self.settings.write() = Ok(Arc::new(settings));
         }
         Ok(outcome)
     }
 
-    /// Changes the shards; calls of this kind wait for each other.
+    /// Changes the shards, in an [update](Self::update); calls of this kind wait for each other. What was done is done, be it noted or not.
     pub(crate) fn reshard<T>(&self, change: impl FnOnce(&Stream) -> Result<T, Fault>) -> Result<T, Fault> {
-        let _change = self.changes.begin()?;
         let stream = self.stream()?;
         let _resharding = self.resharding.lock();
         let outcome = change(&stream);
-        self.note_shards(&stream)?;
+        let _ = self.note_shards(&stream);
         outcome
     }
 
-    /// What the sequence numbers of a shard have in common.
+    /// Whether the shards are being changed: puts to them may wait for it.
+    pub(crate) fn is_resharding(&self) -> bool {
+        self.resharding.is_locked()
+    }
+
+    /// What the sequence numbers of a shard have in common. It may wait for the disk where that is not [known](Self::known_numbers).
     pub(crate) fn numbers(&self, shard_id: ShardId) -> Result<ShardNumbers, Fault> {
-        let shard = shard_id.get();
-        if let Some(created) = self.settings()?.births.get(&shard) {
-            return Ok(ShardNumbers { shard, created: *created });
+        if let Some(numbers) = self.known_numbers(shard_id)? {
+            return Ok(numbers);
         }
-        // It was made a moment ago, and whoever makes it is about to note it.
-        self.note_shards(&self.stream()?)?;
+        let stream = self.stream()?;
+        if !stream.shards().iter().any(|shard| shard.shard_id == shard_id) {
+            return Err(self.no_shard(shard_id));
+        }
+        // It was made a moment ago, and whoever makes it is about to note it; or that failed.
+        self.note_shards(&stream)?;
+        self.known_numbers(shard_id)?.ok_or_else(|| self.no_shard(shard_id))
+    }
+
+    /// The same, if it was noted.
+    pub(crate) fn known_numbers(&self, shard_id: ShardId) -> Result<Option<ShardNumbers>, Fault> {
+        let shard = shard_id.get();
         let created = self.settings()?.births.get(&shard).copied();
-        created.map(|created| ShardNumbers { shard, created }).ok_or_else(|| self.no_shard(shard_id))
+        Ok(created.map(|created| ShardNumbers { shard, created }))
     }
 
     /// Keeps what cannot be told later, when parents have expired: in which second each shard was made.
-    fn note_shards(&self, stream: &Stream) -> Result<(), Fault> {
+    pub(super) fn note_shards(&self, stream: &Stream) -> Result<(), Fault> {
         self.change(|settings| {
             let shards = stream.shards();
             settings.births = births(&settings.births, &shards, second(settings.created()));
@@ -293,7 +335,7 @@ impl Entry {
     /// What to answer to a refusal of the library that the operation did not expect.
     pub(crate) fn fault(&self, error: Error) -> Fault {
         match error {
-            Error::Closed | Error::StreamNotFound(_) => self.not_found(),
+            Error::Closed | Error::StreamNotFound(_) if self.is_gone() => self.not_found(),
             Error::ShardNotFound(shard_id) => self.no_shard(shard_id),
             Error::ThroughputExceeded { shard_id, .. } => {
                 Fault::new(FaultKind::ProvisionedThroughputExceeded, self.throttle(shard_id))
@@ -316,15 +358,16 @@ impl Entry {
         ))
     }
 
-    /// Keeps why a shard refuses records from now on, if that is what it is.
+    /// Keeps why a shard refuses records from now on, or cannot give some that it has, if that is what it is.
     pub(crate) fn note(&self, error: &Error) {
-        if error.kind() == ErrorKind::Reopen {
+        if matches!(error.kind(), ErrorKind::Reopen | ErrorKind::Corrupt) {
             self.failure.lock().get_or_insert_with(|| error.to_string());
         }
     }
 
     pub(crate) fn failure(&self) -> Option<String> {
-        self.failure.lock().clone()
+        let failure = self.failure.lock().clone();
+        failure.or_else(|| self.unwritten.lock().clone())
     }
 
     /// Counts a refusal for the rate of a shard, and says it.
@@ -359,9 +402,51 @@ fn births(known: &BTreeMap<u32, u64>, shards: &[ShardSummary], created: u64) -> 
         }
         let opened = second(shard.opened).max(created);
         let of_parents = shard.parents.iter().filter_map(|parent| births.get(&parent.get()).copied());
-        let born = if shard.parents.is_empty() { opened } else { of_parents.fold(opened, u64::max) + 1 };
-        births.insert(id, born);
+        let is_first = shard.parents.is_empty();
+        let born = if is_first { opened } else { of_parents.fold(opened, u64::max).saturating_add(1) };
+        births.insert(id, born.min(LAST_SECOND));
     }
-    births.retain(|id, _| shards.iter().any(|shard| shard.shard_id.get() == *id));
+    let listed: BTreeSet<_> = shards.iter().map(|shard| shard.shard_id.get()).collect();
+    births.retain(|id, _| listed.contains(id));
     births
+}
+
+#[cfg(test)]
+mod tests {
+    use anabranch::{ManualClock, SimulatedDisk};
+
+    use super::*;
+    use crate::{Service, ServiceOptions};
+
+    fn entry() -> (Service, Arc<Entry>) {
+        let (clock, disk) = (Arc::new(ManualClock::default()), Arc::new(SimulatedDisk::new()));
+        let service = Service::open_on("/data", ServiceOptions::default(), clock, disk).unwrap();
+        service.create_stream("s", 1).unwrap();
+        let entry = service.territory().stream("s").unwrap();
+        (service, entry)
+    }
+
+    /// Those who look, and those who read sockets.
+    #[test]
+    fn a_stream_that_is_being_opened_is_not_open_and_nobody_who_asks_waits() {
+        let (service, entry) = entry();
+        entry.close().unwrap();
+        let opening = entry.opening.lock();
+        assert!(entry.opened_stream().is_none());
+        let look = |path: &str| service.observe(&http::Request::get(path).body(()).unwrap());
+        let text = String::from_utf8(look("/metrics").body().bytes().to_vec()).unwrap();
+        assert!(text.contains(r#"anabranch_open_shards{account="000000000000",region="us-east-1",stream="s"} 1"#));
+        assert_eq!(look("/status").status(), 200);
+        drop(opening);
+        entry.stream().unwrap();
+        assert!(entry.opened_stream().is_some());
+    }
+
+    #[test]
+    fn whoever_puts_is_told_that_the_shards_are_being_changed() {
+        let (_service, entry) = entry();
+        assert!(!entry.is_resharding());
+        assert!(entry.reshard(|_| Ok(entry.is_resharding())).unwrap());
+        assert!(!entry.is_resharding());
+    }
 }

@@ -11,8 +11,8 @@
 //! nothing however much there is.
 //!
 //! A stream is there if the library has it. Its settings are written before it is made and removed after it is gone, each in one step that is durable, so that
-//! whatever a crash leaves is either whole or settings without a stream, which are removed; but not where a stream's directory is there that lost its MANIFEST. A stream whose
-//! settings were lost is given new ones: its records are worth more.
+//! whatever a crash leaves is either whole or settings without a stream, which are removed. A directory that lost its MANIFEST, and has settings, is a stream that nobody can open: it
+//! keeps its name and its settings, and says so. A stream whose settings were lost is given new ones: its records are worth more.
 
 mod account;
 mod changes;
@@ -52,6 +52,8 @@ use settings::SettingsDirectory;
 const STREAMS: &str = "streams";
 /// The directory of their settings.
 const SETTINGS: &str = "settings";
+/// What the service knows of an account in a region.
+const ACCOUNT_FILE: &str = "account.json";
 /// Locked by the server of a directory.
 const LOCK_FILE: &str = "LOCK";
 
@@ -140,17 +142,26 @@ impl Catalog {
         self.opened(&key).map_or_else(|| self.open_territory(&key), Ok)
     }
 
-    /// All that are there, by account and region; or why one cannot be told of. Those that nobody has asked for yet are read, and neither opened nor changed.
+    /// All that are there, by account and region; and why one, or what is known of an account, cannot be told of. Those that nobody has asked for yet are read, and neither opened nor
+    /// changed.
     pub(crate) fn survey(&self) -> Vec<Result<Surveyed, Fault>> {
         let keys = match self.keys() {
             Ok(keys) => keys,
             Err(fault) => return vec![Err(fault)],
         };
-        let survey = |key: Key| match self.opened(&key) {
+        keys.into_iter()
+            .flat_map(|key| key.map_or_else(|fault| vec![Err(fault)], |key| self.look_at(key)))
+            .collect()
+    }
+
+    fn look_at(&self, key: Key) -> Vec<Result<Surveyed, Fault>> {
+        let path = self.path_of(&key);
+        let account = account_file(&path, &self.common).read().err().map(Err);
+        let surveyed = match self.opened(&key) {
             Some(territory) => Ok(Surveyed::Open(territory)),
-            None => Resting::read(&self.path_of(&key), key, self.common.storage.as_ref()).map(Surveyed::Resting),
+            None => Resting::read(&path, key, self.common.storage.as_ref()).map(Surveyed::Resting),
         };
-        keys.into_iter().map(|key| key.and_then(survey)).collect()
+        [surveyed].into_iter().chain(account).collect()
     }
 
     /// The accounts and regions that have streams.
@@ -188,6 +199,14 @@ impl Catalog {
         }
     }
 
+    /// Refuses a first stream of an account in a region that could not be made, before anything is made for it.
+    pub(crate) fn check_first(&self, of: (&str, &str), mode: Mode, shards: u32) -> Result<(), Fault> {
+        match mode {
+            Mode::Provisioned => check_shards(of, 0, shards, self.common.shard_limit),
+            Mode::OnDemand => Ok(()),
+        }
+    }
+
     fn path_of(&self, (account, region): &Key) -> PathBuf {
         self.path.join(account).join(region)
     }
@@ -203,8 +222,22 @@ impl Catalog {
         if let Some(territory) = place.territory.get() {
             return Ok(Arc::clone(territory)); // somebody was faster
         }
-        let territory = Arc::new(Territory::open(&self.path_of(key), key, &self.common).map_err(Fault::internal)?);
-        Ok(Arc::clone(place.territory.get_or_init(|| territory)))
+        match Territory::open(&self.path_of(key), key, &self.common) {
+            Ok(territory) => Ok(Arc::clone(place.territory.get_or_init(|| Arc::new(territory)))),
+            Err(error) => {
+                self.give_back(key, &place);
+                Err(Fault::internal(error))
+            }
+        }
+    }
+
+    /// Makes a place free in which nothing could be opened, unless somebody else is about to try.
+    fn give_back(&self, key: &Key, place: &Arc<Place>) {
+        let mut places = self.places.lock();
+        let (own, listed) = (1, 1); // nobody gets another one but under the lock
+        if Arc::strong_count(place) == own + listed {
+            places.remove(key);
+        }
     }
 
     fn place(&self, key: &Key) -> Result<Arc<Place>, Fault> {
@@ -219,27 +252,25 @@ impl Catalog {
 
     /// Splits and merges the shards of the open streams on demand as their load asks for.
     pub(crate) fn rebalance(&self) -> anabranch::Result<()> {
-        let places: Vec<_> = self.places.lock().values().cloned().collect();
-        let mut outcome = Ok(());
-        for entry in
-            places.iter().filter_map(|place| place.territory.get()).flat_map(|territory| territory.entries())
-        {
-            outcome = outcome.and(entry.rebalance()); // all are tried
-        }
-        outcome
+        self.for_each(Entry::rebalance)
     }
 
-    /// Makes everything durable and ends all writing.
+    /// Makes everything durable and ends all writing. The territories stay: whoever is at work in one has the same settings as those who come later.
     pub(crate) fn close(&self) -> anabranch::Result<()> {
-        let places = std::mem::take(&mut *self.places.lock());
-        let mut outcome = Ok(());
-        for entry in
-            places.values().filter_map(|place| place.territory.get()).flat_map(|territory| territory.entries())
-        {
-            outcome = outcome.and(entry.close()); // all are tried
-        }
-        outcome
+        self.for_each(Entry::close)
     }
+
+    /// Does something with all streams of the open territories, whatever comes of it with one of them.
+    fn for_each(&self, work: fn(&Entry) -> anabranch::Result<()>) -> anabranch::Result<()> {
+        let territories: Vec<_> =
+            self.places.lock().values().filter_map(|place| place.territory.get().cloned()).collect();
+        let entries = territories.iter().flat_map(|territory| territory.entries());
+        entries.fold(Ok(()), |outcome, entry| outcome.and(work(&entry)))
+    }
+}
+
+fn account_file(path: &Path, common: &Common) -> AccountFile {
+    AccountFile::new(Arc::clone(&common.storage), path.join(ACCOUNT_FILE))
 }
 
 /// Makes the names durable that lead to a directory: what is kept in it would be lost with one of them. A directory that may not be read was not made by the server.
@@ -264,7 +295,7 @@ impl Territory {
             common: common.clone(),
             store: store.open(path.join(STREAMS))?,
             settings: Arc::new(SettingsDirectory::open(Arc::clone(&common.storage), path.join(SETTINGS))?),
-            account_file: AccountFile::new(Arc::clone(&common.storage), path.join("account.json")),
+            account_file: account_file(path, common),
             streams: RwLock::default(),
             changes: Mutex::default(),
         };
@@ -276,9 +307,13 @@ impl Territory {
     /// Finds the streams and their settings, and clears away what a crash left.
     fn load(&self) -> Result<(), OpenError> {
         let names = self.store.list()?;
-        for name in self.settings.list()? {
-            if names.binary_search(&name).is_err() && !self.is_lost(&name) {
-                self.settings.remove(&name)?;
+        let kept = self.settings.list()?;
+        for name in kept.iter().filter(|name| names.binary_search(name).is_err()) {
+            match self.why_lost(name) {
+                Some(reason) => {
+                    self.streams.write().insert(name.clone(), Arc::new(self.entry(name, Err(reason))));
+                }
+                None => self.settings.remove(name)?,
             }
         }
         for name in names {
@@ -294,15 +329,8 @@ impl Territory {
         Ok(())
     }
 
-    /// Whether a directory that is no stream was one: its MANIFEST is missing, and whoever brings it back is to find the settings too. Those of a creation that was cut short
-    /// know of no shard yet.
-    fn is_lost(&self, name: &str) -> bool {
-        let listed = self.common.storage.list(&self.store.path().join(name));
-        let is_there = !listed.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-        let was_whole = || {
-            self.settings.read(name).map(|settings| settings.is_some_and(|settings| !settings.births.is_empty()))
-        };
-        is_there && was_whole().unwrap_or(true)
+    fn why_lost(&self, name: &str) -> Option<String> {
+        resting::why_lost(self.common.storage.as_ref(), self.store.path(), self.settings.path(), name)
     }
 
     fn adopt(&self, name: &str) -> Result<Settings, OpenError> {
@@ -330,8 +358,8 @@ impl Territory {
         !entry.is_gone() || entry.status(self.common.clock.now()) == Status::Deleting
     }
 
-    /// Makes a stream: it is there, durably and with its settings, when this returns, or not at all. What was made earlier under this name has another
-    /// creation time, to the second. `shown` is what it is said to be doing at first: creating, or nothing where nobody is to wait for it.
+    /// Makes a stream: it is there, durably and with its settings, when this returns, or not at all. What was deleted before has earlier
+    /// creation times, to the second. `shown` is what it is said to be doing at first: creating, or nothing where nobody is to wait for it.
     pub(crate) fn create(
         &self,
         name: &str,
@@ -346,26 +374,26 @@ impl Territory {
         }
         // One that came from elsewhere: it is found when the server is started again, and neither it nor its settings are touched before.
         let present = self.store.list().map_err(Fault::internal)?;
-        if present.iter().any(|present| present == name) || self.is_lost(name) {
+        if present.iter().any(|present| present == name) || self.why_lost(name).is_some() {
             return Err(Fault::in_use(format!(
                 "There are files of a stream {name} that the server does not know."
             )));
         }
         self.check_room(settings.mode, shards)?;
-        let now = self.common.clock.now();
         if shown == Status::Creating {
-            self.check_creating(now)?;
+            self.check_creating(self.common.clock.now())?;
         }
-        settings.raise_created(self.account_file.next_stream_second(settings.created())?);
+        settings.raise_created(self.account_file.stream_second(settings.created())?);
         self.settings.write(name, &settings)?;
         let entry = Arc::new(self.entry(name, Ok(Arc::new(settings))));
         let made = self.make(name, shards).map_err(Fault::internal).and_then(|()| entry.stream());
+        let made = made.and_then(|stream| entry.note_shards(&stream)); // if it was not noted when it was opened
         // What cannot be undone is a stream like others, so that it can be deleted; its name would be lost otherwise.
-        if made.is_ok() || (entry.delete(true).is_err() && !entry.is_gone()) {
-            entry.begin(shown, now);
+        if made.is_ok() || (entry.delete(&self.account_file, true).is_err() && !entry.is_gone()) {
+            entry.begin(shown, self.common.clock.now());
             self.streams.write().insert(name.to_owned(), entry);
         }
-        made.map(drop)
+        made
     }
 
     fn make(&self, name: &str, shards: u32) -> anabranch::Result<()> {
@@ -414,21 +442,12 @@ impl Territory {
 
     /// Refuses what would take the account over its limit of open shards.
     pub(crate) fn check_shards(&self, more: u32) -> Result<(), Fault> {
-        let (open, limit) = (self.open_shards(), self.common.shard_limit);
-        if u64::from(open) + u64::from(more) <= u64::from(limit) {
-            return Ok(());
-        }
-        Err(Fault::limit(format!(
-            "This request would exceed the shard limit for the account {} in {}. Current shard count for the account: {open}. Limit: {limit}. \
-             Number of additional shards that would have resulted from this request: {more}. Refer to the AWS Service Limits page \
-             (https://docs.aws.amazon.com/general/latest/gr/aws_service_limits.html) for current limits and how to request higher limits.",
-            self.account, self.region
-        )))
+        check_shards((&self.account, &self.region), self.open_shards(), more, self.common.shard_limit)
     }
 
     /// The open shards of all provisioned streams.
     pub(crate) fn open_shards(&self) -> u32 {
-        self.of_mode(Mode::Provisioned).map(|settings| settings.open_shards).sum()
+        self.of_mode(Mode::Provisioned).fold(0, |sum, settings| sum.saturating_add(settings.open_shards))
     }
 
     pub(crate) fn on_demand_streams(&self) -> usize {
@@ -441,9 +460,8 @@ impl Territory {
         settings.filter(move |settings| settings.mode == mode)
     }
 
-    /// Holds off whoever else wants to add shards.
+    /// Holds off whoever else wants to add shards; in an [update](Entry::update).
     pub(crate) fn while_counting<T>(&self, change: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-        let _change = self.common.changes.begin()?;
         let _changes = self.changes.lock();
         change()
     }
@@ -455,7 +473,10 @@ impl Territory {
         if !self.stream(&entry.name).is_some_and(|present| Arc::ptr_eq(&present, entry)) {
             return Err(entry.not_found());
         }
-        let outcome = entry.delete(takes_consumers);
+        if let Some(reason) = self.why_lost(&entry.name) {
+            return Err(Fault::internal(reason)); // whoever brings the rest back is to find it
+        }
+        let outcome = entry.delete(&self.account_file, takes_consumers);
         if entry.is_gone() {
             entry.begin(Status::Deleting, self.common.clock.now());
         }
@@ -465,14 +486,27 @@ impl Territory {
     }
 }
 
+fn check_shards((account, region): (&str, &str), open: u32, more: u32, limit: u32) -> Result<(), Fault> {
+    if u64::from(open) + u64::from(more) <= u64::from(limit) {
+        return Ok(());
+    }
+    Err(Fault::limit(format!(
+        "This request would exceed the shard limit for the account {account} in {region}. Current shard count for the account: {open}. Limit: {limit}. \
+         Number of additional shards that would have resulted from this request: {more}. Refer to the AWS Service Limits page \
+         (https://docs.aws.amazon.com/general/latest/gr/aws_service_limits.html) for current limits and how to request higher limits."
+    )))
+}
+
 #[cfg(test)]
 mod tests {
-    use anabranch::{DiskFault, ManualClock, SimulatedDisk};
+    use anabranch::{DiskFault, ManualClock, ShardId, SimulatedDisk};
 
     use super::*;
     use crate::errors::FaultKind;
+    use crate::limits::MAX_CHANGES;
+    use crate::sequence::second;
 
-    fn territory(disk: &SimulatedDisk) -> Arc<Territory> {
+    fn catalog(disk: &SimulatedDisk) -> Catalog {
         let common = Common {
             clock: Arc::new(ManualClock::default()),
             storage: Arc::new(disk.clone()),
@@ -483,12 +517,98 @@ mod tests {
             transition_delay: Duration::ZERO,
             changes: Changes::default(),
         };
-        Catalog::open("/data".into(), common).unwrap().make_territory("000000000000", "us-east-1").unwrap()
+        Catalog::open("/data".into(), common).unwrap()
+    }
+
+    fn own(catalog: &Catalog) -> Result<Arc<Territory>, Fault> {
+        catalog.make_territory("000000000000", "us-east-1")
+    }
+
+    fn territory(disk: &SimulatedDisk) -> Arc<Territory> {
+        own(&catalog(disk)).unwrap()
     }
 
     fn create(territory: &Territory) -> Result<Arc<Entry>, Fault> {
-        territory.create("s", Settings::new(Timestamp::from_millis(0), Mode::Provisioned), 1, Status::Creating)?;
-        Ok(territory.stream("s").unwrap())
+        create_named(territory, "s")
+    }
+
+    fn create_named(territory: &Territory, name: &str) -> Result<Arc<Entry>, Fault> {
+        let settings = Settings::new(territory.common.clock.now(), Mode::Provisioned);
+        territory.create(name, settings, 1, Status::Creating)?;
+        Ok(territory.stream(name).unwrap())
+    }
+
+    fn split(stream: &Stream) -> Result<(), Fault> {
+        let shard_id = stream.open_shards()[0];
+        stream.split_shard(shard_id, None).map(drop).map_err(Fault::internal)
+    }
+
+    /// One that is at work would write over what those who come later wrote.
+    #[test]
+    fn what_was_closed_has_the_same_settings_as_what_is_opened_later() {
+        let catalog = catalog(&SimulatedDisk::new());
+        let entry = create(&own(&catalog).unwrap()).unwrap();
+        catalog.close().unwrap();
+        let again = own(&catalog).unwrap().stream("s").unwrap();
+        assert!(Arc::ptr_eq(&again, &entry));
+        again.stream().unwrap().put("a", b"one").unwrap();
+        catalog.close().unwrap();
+    }
+
+    #[test]
+    fn a_territory_that_cannot_be_opened_takes_no_place() {
+        let disk = SimulatedDisk::new();
+        let catalog = catalog(&disk);
+        disk.fail_at(0, DiskFault::Error(io::ErrorKind::Other));
+        own(&catalog).unwrap_err();
+        assert!(catalog.places.lock().is_empty());
+        own(&catalog).unwrap();
+        assert_eq!(catalog.places.lock().len(), 1);
+    }
+
+    #[test]
+    fn a_change_counts_once_whatever_it_waits_for() {
+        let territory = territory(&SimulatedDisk::new());
+        let entry = create(&territory).unwrap();
+        let changes = &territory.common.changes;
+        let others: Vec<_> = (1..MAX_CHANGES).map(|_| changes.begin().unwrap()).collect();
+        entry.update(|| territory.while_counting(|| entry.reshard(split))).unwrap();
+        let last = changes.begin().unwrap();
+        let refused = entry.update(|| territory.while_counting(|| entry.reshard(split)));
+        assert_eq!(refused.unwrap_err().kind, FaultKind::LimitExceeded);
+        drop((others, last));
+    }
+
+    #[test]
+    fn streams_that_are_made_at_once_are_made_now() {
+        let territory = territory(&SimulatedDisk::new());
+        let now = second(territory.common.clock.now());
+        for index in 0..50 {
+            let entry = create_named(&territory, &index.to_string()).unwrap();
+            assert_eq!(second(entry.settings().unwrap().created()), now);
+        }
+    }
+
+    /// Its children were made in the second after it.
+    #[test]
+    fn a_stream_is_later_than_all_shards_of_one_that_was_deleted_before() {
+        let territory = territory(&SimulatedDisk::new());
+        let old = create(&territory).unwrap();
+        old.reshard(split).unwrap();
+        let born = old.numbers(ShardId::new(1)).unwrap().created;
+        territory.delete(&old, false).unwrap();
+        let new = create(&territory).unwrap();
+        assert!(new.numbers(ShardId::new(0)).unwrap().created > born);
+        assert_eq!(territory.account_file.stream_second(Timestamp::from_millis(0)).unwrap(), born + 1);
+    }
+
+    #[test]
+    fn a_stream_that_was_closed_is_there_and_one_that_was_deleted_is_not() {
+        let territory = territory(&SimulatedDisk::new());
+        let entry = create(&territory).unwrap();
+        assert_eq!(entry.fault(Error::Closed).kind, FaultKind::InternalFailure);
+        territory.delete(&entry, false).unwrap();
+        assert_eq!(entry.fault(Error::Closed).kind, FaultKind::ResourceNotFound);
     }
 
     fn tag(entry: &Entry) -> Result<(), Fault> {

@@ -1,5 +1,6 @@
 //! A territory that nobody has asked for since the server was started, as those see it who only look: its files are read, and nothing is opened, cleared away or written.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,7 +38,9 @@ impl Resting {
             storage.list(&directory).map_err(|error| Fault::internal(OpenError::io(&directory)(error)))?;
         let mut streams = Vec::new();
         for entry in listed.into_iter().filter(|entry| entry.is_dir && NAME.holds(&entry.name)) {
-            if is_stream(&directory.join(&entry.name), storage) {
+            if let Some(reason) = why_lost(storage, &directory, &settings, &entry.name) {
+                streams.push(RestingStream { name: entry.name, settings: Err(reason) });
+            } else if is_stream(&directory.join(&entry.name), storage) {
                 streams.push(RestingStream::read(entry.name, &settings, storage));
             }
         }
@@ -51,6 +54,20 @@ impl RestingStream {
         let read = settings::read(storage, settings, &name);
         Self { name, settings: read.map(|found| found.map(Arc::new)).map_err(|error| error.to_string()) }
     }
+}
+
+/// Why a directory that is no stream was one: its MANIFEST is missing, and whoever brings it back is to find the settings too. Those of a creation that was cut short
+/// know of no shard yet.
+pub(super) fn why_lost(storage: &dyn Storage, streams: &Path, settings: &Path, name: &str) -> Option<String> {
+    let path = streams.join(name);
+    match storage.list(&path) {
+        Ok(entries) if entries.iter().any(|entry| entry.name == MANIFEST) => return None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        _ => {}
+    }
+    let was_whole = settings::read(storage, settings, name)
+        .map(|settings| settings.is_some_and(|settings| !settings.births.is_empty()));
+    was_whole.unwrap_or(true).then(|| format!("{} is missing", path.join(MANIFEST).display()))
 }
 
 /// One that went away meanwhile is none.

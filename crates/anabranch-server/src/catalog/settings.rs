@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anabranch::Timestamp;
+use anabranch::limits::MAX_SHARDS;
 use anabranch::storage::Storage;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::document::{self, VERSION, VERSION_OF_DISTRIBUTIONS, Versioned};
 use crate::OpenError;
 use crate::distribution::Distribution;
-use crate::limits::DEFAULT_RECORD_KIB;
+use crate::limits::{DEFAULT_RECORD_KIB, MAX_RECORD_KIB};
+use crate::sequence::{LAST_SECOND, second};
 
 const EXTENSION: &str = ".json";
 
@@ -94,6 +96,11 @@ impl Settings {
         self.created_ms = self.created_ms.max(least);
     }
 
+    /// The greatest second in which one of its shards was made.
+    pub(super) fn last_birth(&self) -> u64 {
+        self.births.values().copied().fold(second(self.created()), u64::max)
+    }
+
     pub(crate) fn max_record_bytes(&self) -> usize {
         self.max_record_kib as usize * 1_024
     }
@@ -102,6 +109,19 @@ impl Settings {
 impl Versioned for Settings {
     fn version(&self) -> u32 {
         self.version
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if let Some((shard, second)) = self.births.iter().find(|(_, second)| **second > LAST_SECOND) {
+            return Err(format!("shard {shard} was made in second {second}"));
+        }
+        if !(DEFAULT_RECORD_KIB..=MAX_RECORD_KIB).contains(&self.max_record_kib) {
+            return Err(format!("records of {} KiB", self.max_record_kib));
+        }
+        if self.open_shards > MAX_SHARDS {
+            return Err(format!("{} open shards", self.open_shards));
+        }
+        Ok(())
     }
 }
 
@@ -126,10 +146,13 @@ impl SettingsDirectory {
         Ok(Self { storage, path, writing: Mutex::default() })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The names of the streams that have settings.
     pub(super) fn list(&self) -> Result<Vec<String>, OpenError> {
-        let entries = self.storage.list(&self.path).map_err(OpenError::io(&self.path))?;
-        Ok(entries.iter().filter_map(|entry| entry.name.strip_suffix(EXTENSION)).map(str::to_owned).collect())
+        list(self.storage.as_ref(), &self.path)
     }
 
     pub(super) fn read(&self, name: &str) -> Result<Option<Settings>, OpenError> {
@@ -150,6 +173,12 @@ impl SettingsDirectory {
     fn file(&self, name: &str) -> PathBuf {
         file_of(&self.path, name)
     }
+}
+
+/// The names of the streams that have settings in a directory of them.
+pub(super) fn list(storage: &dyn Storage, directory: &Path) -> Result<Vec<String>, OpenError> {
+    let entries = storage.list(directory).map_err(OpenError::io(directory))?;
+    Ok(entries.iter().filter_map(|entry| entry.name.strip_suffix(EXTENSION)).map(str::to_owned).collect())
 }
 
 /// The settings of a stream in a directory of them; none if it has none.
@@ -182,6 +211,25 @@ mod tests {
                 serde_json::from_slice(&disk.read_file(Path::new("/settings/s.json")).unwrap()).unwrap();
             assert_eq!(written["version"], version);
             assert_eq!(directory.read("s").unwrap().unwrap().distribution, distribution);
+        }
+    }
+
+    #[test]
+    fn numbers_that_nobody_wrote_are_damage() {
+        let directory = SettingsDirectory::open(Arc::new(SimulatedDisk::new()), "/settings".into()).unwrap();
+        let damages: [fn(&mut Settings); 4] = [
+            |settings| settings.births = BTreeMap::from([(0, 7), (3, u64::MAX)]),
+            |settings| settings.max_record_kib = 0,
+            |settings| settings.max_record_kib = u32::MAX,
+            |settings| settings.open_shards = u32::MAX,
+        ];
+        for damage in damages {
+            let mut settings = Settings::new(Timestamp::from_millis(0), Mode::Provisioned);
+            directory.write("s", &settings).unwrap();
+            directory.read("s").unwrap().unwrap();
+            damage(&mut settings);
+            directory.write("s", &settings).unwrap();
+            assert!(matches!(directory.read("s"), Err(OpenError::Damaged { .. })), "{settings:?}");
         }
     }
 }

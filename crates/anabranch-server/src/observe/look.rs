@@ -6,6 +6,7 @@ use anabranch::Stream;
 
 use super::counters::Traffic;
 use crate::catalog::{Entry, Resting, Settings, Surveyed};
+use crate::errors::Fault;
 use crate::service::Core;
 
 /// What there is.
@@ -33,7 +34,7 @@ pub(super) struct StreamLook {
 impl StreamLook {
     fn of_entry(entry: Arc<Entry>) -> Self {
         let settings = entry.settings();
-        let fault = settings.as_ref().err().and_then(|fault| fault.message.clone());
+        let fault = settings.as_ref().err().map(Fault::reason);
         Self {
             account: entry.account.clone(),
             region: entry.region.clone(),
@@ -90,7 +91,7 @@ pub(super) fn look(core: &Core) -> Look {
                 look.streams.extend(territory.entries().into_iter().map(StreamLook::of_entry));
             }
             Ok(Surveyed::Resting(resting)) => look.streams.extend(StreamLook::of_resting(resting)),
-            Err(fault) => look.problems.push(fault.message.unwrap_or_default()),
+            Err(fault) => look.problems.push(fault.reason()),
         }
     }
     look

@@ -9,7 +9,7 @@
 //!
 //! All of it is at an address of its own. The protocol's port answers GET as the service does, with a refusal, but for two requests that no client of the service makes: a
 //! browser's for the page, and the page's own for what it shows. Neither is answered there where credentials are configured, since neither is signed, nor to the scripts of other
-//! sites, whose requests have an origin.
+//! sites, whose requests have an origin, or come for a name of theirs.
 
 mod counters;
 mod exposition;
@@ -18,9 +18,12 @@ mod look;
 mod page;
 mod status;
 
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use std::net::IpAddr;
+
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use serde::Serialize;
 
 use crate::body::Body;
@@ -51,7 +54,7 @@ pub(crate) fn respond(core: &Core, method: &Method, path: &str) -> Response<Body
 /// What of it the protocol's port has; nothing for what is a request of the protocol.
 pub(crate) fn respond_beside_protocol(core: &Core, parts: &Parts) -> Option<Response<Body>> {
     let is_for_all = core.options.credentials.is_empty() && !parts.headers.contains_key(ORIGIN);
-    if parts.method != Method::GET || !is_for_all {
+    if parts.method != Method::GET || !is_for_all || has_foreign_host(&parts.headers, &parts.uri) {
         return None;
     }
     let accept = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -62,6 +65,18 @@ pub(crate) fn respond_beside_protocol(core: &Core, parts: &Parts) -> Option<Resp
         "/status" if accepts(JSON) => Some(json(StatusCode::OK, &status::Status::new(core))),
         _ => None,
     }
+}
+
+/// Whether a request is for a name other than `localhost`. A page elsewhere can let a name of its own lead here (DNS rebinding), and its scripts would read what
+/// is for operators; an address, no page can make its own.
+pub(crate) fn has_foreign_host(headers: &HeaderMap, uri: &Uri) -> bool {
+    let header = headers.get(HOST).map(|host| Authority::try_from(host.as_bytes()));
+    let is_foreign = |authority: &Authority| {
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        !host.eq_ignore_ascii_case("localhost") && host.parse::<IpAddr>().is_err()
+    };
+    let is_foreign_header = header.is_some_and(|host| host.as_ref().map_or(true, is_foreign));
+    is_foreign_header || uri.authority().is_some_and(is_foreign)
 }
 
 fn json(status: StatusCode, document: &impl Serialize) -> Response<Body> {

@@ -44,7 +44,14 @@ pub(super) fn create_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<R
     settings.distribution = distribution.as_deref().map_or_else(Distribution::default, Distribution::named);
     check_distribution(&settings, name, &call.account)?;
     add_tags(&mut settings.tags, tags, &format!("stream {name} under account {}", call.account))?;
-    call.own_territory()?.create(name, settings, shards, Status::Creating)?;
+    let territory = match call.territory()? {
+        Some(territory) => territory,
+        None => {
+            call.catalog.check_first((&call.account, &call.region), settings.mode, shards)?;
+            call.own_territory()?
+        }
+    };
+    territory.create(name, settings, shards, Status::Creating)?;
     Ok(Reply::Empty)
 }
 

@@ -162,3 +162,11 @@ pub(crate) fn open_reader(
     }
     stream.shard_iterator(shard_id, ShardIteratorType::TrimHorizon).map_err(|error| entry.fault(error))
 }
+
+/// How far a reader is behind the newest record, in milliseconds. What it stands at may have been removed by retention since; what comes behind that is still to be read.
+pub(crate) fn millis_behind_latest(entry: &Entry, reader: &mut ShardIterator) -> Result<u64, Fault> {
+    match reader.millis_behind_latest() {
+        Err(Error::Trimmed { .. }) => Ok(1),
+        other => other.map_err(|error| entry.fault(error)),
+    }
+}

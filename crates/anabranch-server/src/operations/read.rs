@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use anabranch::{Error, Record, ShardId, ShardIterator, Timestamp};
+use anabranch::{Error, Record, ShardId, ShardIterator, Stream, Timestamp};
 use serde::Serialize;
 
-use super::position::{Position, Start, open_reader};
+use super::position::{Position, Start, millis_behind_latest, open_reader};
 use super::shapes::{ChildShardShape, RecordShape, child_shapes};
 use super::target::StreamTarget;
 use super::write::dry_run;
@@ -136,7 +136,7 @@ pub(super) fn get_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     let stream = entry.stream()?;
     let mut reader = open_reader(&entry, &stream, token.shard_id, token.position)?;
     reader.begin_call().map_err(|error| entry.fault(error))?;
-    let (records, rest) = take_records(&mut reader, most).map_err(|error| entry.fault(error))?;
+    let (records, rest) = take_there(&entry, &stream, &mut reader, most)?;
     entry.traffic.went_out(&records);
     if let Some(next) = rest {
         reader = open_reader(&entry, &stream, token.shard_id, Position::At(next))?;
@@ -146,7 +146,7 @@ pub(super) fn get_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     let answer = RecordsAnswer {
         records: RecordShape::all(&entry, &records)?,
         next_shard_iterator: end.is_none().then(|| next.seal(call.now)),
-        millis_behind_latest: reader.millis_behind_latest().map_err(|error| entry.fault(error))?,
+        millis_behind_latest: millis_behind_latest(&entry, &mut reader)?,
         child_shards: end.as_deref().and_then(child_shapes),
     };
     call.answer_sized(&answer, likely_bytes(&records))
@@ -158,6 +158,21 @@ fn likely_bytes(records: &[Record]) -> usize {
     let of_one =
         |record: &Record| record.data().len().div_ceil(3) * 4 + record.partition_key().len() + OF_A_RECORD;
     records.iter().map(of_one).sum::<usize>() + 1_024
+}
+
+/// As [`take_records`], passing over what retention removed since the reader was opened.
+fn take_there(
+    entry: &Entry,
+    stream: &Stream,
+    reader: &mut ShardIterator,
+    most: usize,
+) -> Result<(Vec<Record>, Option<u64>), Fault> {
+    let mut taken = take_records(reader, most);
+    if let Err(Error::Trimmed { earliest, .. }) = taken {
+        *reader = open_reader(entry, stream, reader.shard_id(), Position::At(earliest.get()))?;
+        taken = take_records(reader, most);
+    }
+    taken.map_err(|error| entry.fault(error))
 }
 
 /// At most so many records of the answer's size. The number of the one that was too much, if one was.
@@ -243,6 +258,32 @@ fn stream_of(call: &Call<'_>, token: &Token) -> Result<Arc<Entry>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::subscription::tests::Trimming;
+
+    #[test]
+    fn what_was_removed_under_a_reader_is_passed_over() {
+        let world = Trimming::new();
+        let (entry, stream) = world.stream();
+        let mut reader = open_reader(&entry, &stream, ShardId::new(0), Position::At(0)).unwrap();
+        let (first, _) = take_there(&entry, &stream, &mut reader, 1).unwrap();
+        world.trim();
+        let (rest, _) = take_there(&entry, &stream, &mut reader, 1_000).unwrap();
+        let (last, _) = take_there(&entry, &stream, &mut reader, 1_000).unwrap();
+        assert!(first.len() + rest.len() + last.len() < Trimming::RECORDS);
+        assert_eq!(last.last().unwrap().sequence_number().get(), Trimming::RECORDS as u64 - 1);
+    }
+
+    #[test]
+    fn where_everything_was_removed_there_is_still_something_behind() {
+        let world = Trimming::new();
+        let (entry, stream) = world.stream();
+        let mut reader = open_reader(&entry, &stream, ShardId::new(0), Position::At(0)).unwrap();
+        reader.next_records(1).unwrap();
+        world.trim();
+        while reader.next_records(1).is_ok() {}
+        assert!(matches!(reader.millis_behind_latest(), Err(Error::Trimmed { .. })));
+        assert_eq!(millis_behind_latest(&entry, &mut reader).unwrap(), 1);
+    }
 
     #[test]
     fn dates_are_printed_as_java_does() {

@@ -54,6 +54,7 @@ pub(super) fn subscribe_to_shard(call: &Call<'_>, mut fields: Fields<'_>) -> Res
     // Nothing fails from here on but for a reason that ends the one before too: that one goes on otherwise.
     let ticket = entry.subscribers.begin(consumer.arn_second, shard_id, call.now)?;
     target.find(call)?; // whoever deregisters the consumer from here on ends the subscription
-    let subscription = Subscription::new(Arc::clone(&entry), shard_id, reader, ticket, call);
+    let of = (Arc::clone(&entry), consumer.name);
+    let subscription = Subscription::new(of, shard_id, reader, ticket, call);
     Ok(Reply::Events(Box::new(subscription)))
 }

@@ -10,7 +10,7 @@ use super::target::StreamTarget;
 use super::{Call, Reply};
 use crate::catalog::Entry;
 use crate::distribution::{Spread, stored_key};
-use crate::errors::{Fault, FaultKind};
+use crate::errors::{Fault, FaultKind, INTERNAL};
 use crate::limits::{MAX_DATA_BYTES, MAX_KEY_CHARS, MAX_PUT_BYTES, MAX_PUT_RECORDS};
 use crate::sequence::{Sequence, second};
 use crate::validate::{HASH_KEY, SEQUENCE, Validator, listed};
@@ -126,20 +126,20 @@ pub(super) fn put_record(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Repl
     }
     let options =
         put.explicit_hash_key.map_or_else(PutOptions::new, |key| PutOptions::new().explicit_hash_key(key));
-    let receipt = while_putting(call, &stream, || stream.put_with(put.partition_key, put.data, options));
+    let receipt = while_putting(call, entry, &stream, || stream.put_with(put.partition_key, put.data, options));
     let receipt = receipt.map_err(|error| entry.fault(error))?;
     entry.traffic.came_in(record.bytes());
     call.answer(&PutRecordAnswer {
         shard_id: receipt.shard_id.to_string(),
-        sequence_number: number(entry, &receipt)?,
+        sequence_number: number(call, entry, &receipt)?,
         encryption_type: encryption_type(entry)?,
     })
 }
 
-/// A buffered put is a copy in memory, nearly always; others wait for the disk.
-fn while_putting<T>(call: &Call<'_>, stream: &Stream, put: impl FnOnce() -> T) -> T {
+/// A buffered put is a copy in memory, nearly always; others wait for the disk, or for the shard to be split.
+fn while_putting<T>(call: &Call<'_>, entry: &Entry, stream: &Stream, put: impl FnOnce() -> T) -> T {
     match stream.durability() {
-        Durability::Buffered => put(),
+        Durability::Buffered if !entry.is_resharding() => put(),
         _ => call.waiting(put),
     }
 }
@@ -206,12 +206,13 @@ pub(super) fn put_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
         return Err(dry_run());
     }
     // The stream's own durability holds where it is stronger.
-    let outcomes = while_putting(call, &stream, || stream.put_each(&puts, Durability::Buffered));
+    let outcomes = while_putting(call, entry, &stream, || stream.put_each(&puts, Durability::Buffered));
     let outcomes = outcomes.map_err(|error| entry.fault(error))?;
     for (record, _) in records.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()) {
         entry.traffic.came_in(record.bytes());
     }
-    let records = outcomes.iter().map(|outcome| put_outcome(entry, outcome)).collect::<Result<Vec<_>, _>>()?;
+    let records =
+        outcomes.iter().map(|outcome| put_outcome(call, entry, outcome)).collect::<Result<Vec<_>, _>>()?;
     let failed_record_count = records.iter().filter(|record| matches!(record, PutOutcome::Failed { .. })).count();
     call.answer(&PutRecordsAnswer { failed_record_count, records, encryption_type: encryption_type(entry)? })
 }
@@ -228,11 +229,16 @@ fn check_each<'a>(
     check.of_request();
 }
 
-fn put_outcome(entry: &Entry, outcome: &anabranch::Result<PutReceipt>) -> Result<PutOutcome, Fault> {
+fn put_outcome(
+    call: &Call<'_>,
+    entry: &Entry,
+    outcome: &anabranch::Result<PutReceipt>,
+) -> Result<PutOutcome, Fault> {
     Ok(match outcome {
-        Ok(receipt) => {
-            PutOutcome::Done { sequence_number: number(entry, receipt)?, shard_id: receipt.shard_id.to_string() }
-        }
+        Ok(receipt) => PutOutcome::Done {
+            sequence_number: number(call, entry, receipt)?,
+            shard_id: receipt.shard_id.to_string(),
+        },
         Err(Error::ThroughputExceeded { shard_id, .. }) => PutOutcome::Failed {
             error_code: FaultKind::ProvisionedThroughputExceeded.name(),
             error_message: entry.throttle(*shard_id),
@@ -241,13 +247,66 @@ fn put_outcome(entry: &Entry, outcome: &anabranch::Result<PutReceipt>) -> Result
             entry.note(error);
             PutOutcome::Failed {
                 error_code: FaultKind::InternalFailure.name(),
-                error_message: "Internal Service Failure".to_owned(),
+                error_message: INTERNAL.to_owned(),
             }
         }
     })
 }
 
-fn number(entry: &Entry, receipt: &PutReceipt) -> Result<Sequence, Fault> {
-    let numbers = entry.numbers(receipt.shard_id)?;
+/// The first put to a new shard may have to note it.
+fn number(call: &Call<'_>, entry: &Entry, receipt: &PutReceipt) -> Result<Sequence, Fault> {
+    let shard_id = receipt.shard_id;
+    let known = entry.known_numbers(shard_id)?;
+    let numbers = known.map_or_else(|| call.waiting(|| entry.numbers(shard_id)), Ok)?;
     Ok(numbers.record(receipt.sequence_number.get(), second(receipt.arrival)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use bytes::Bytes;
+    use http::Request;
+
+    use super::*;
+    use crate::{Service, ServiceOptions};
+
+    /// Puts a record among sockets, and says whether it was about to wait for anything. That is a panic here: a runtime of one thread has nobody to leave its sockets to.
+    fn waits(service: &Service) -> bool {
+        let authorization = "AWS4-HMAC-SHA256 Credential=me/20260101/us-east-1/kinesis/aws4_request, SignedHeaders=host, Signature=00";
+        let request = Request::post("/")
+            .header("content-type", "application/x-amz-json-1.1")
+            .header("x-amz-target", "Kinesis_20131202.PutRecord")
+            .header("x-amz-date", "20260101T000000Z")
+            .header("authorization", authorization)
+            .body(Bytes::from_static(br#"{"StreamName": "s", "PartitionKey": "a", "Data": ""}"#))
+            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let put = || runtime.block_on(async { service.respond_among_sockets(request).status() });
+        catch_unwind(AssertUnwindSafe(put)).map_or(true, |status| {
+            assert_eq!(status, 200);
+            false
+        })
+    }
+
+    #[test]
+    fn a_put_among_sockets_says_so_before_it_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = ServiceOptions { durability: Durability::Buffered, ..ServiceOptions::default() };
+        let service = Service::open(directory.path(), options).unwrap();
+        service.create_stream("s", 1).unwrap();
+        assert!(!waits(&service));
+        service.close().unwrap();
+        assert!(waits(&service), "for the stream to be opened");
+        let entry = service.territory().stream("s").unwrap();
+        let stream = entry.stream().unwrap();
+        assert!(!waits(&service));
+        assert!(entry.reshard(|_| Ok(waits(&service))).unwrap(), "for a change of the shards");
+        stream.split_shard(stream.open_shards()[0], None).unwrap();
+        assert!(waits(&service), "for a new shard to be noted");
+        for shard_id in stream.open_shards() {
+            entry.numbers(shard_id).unwrap();
+        }
+        assert!(!waits(&service));
+    }
 }

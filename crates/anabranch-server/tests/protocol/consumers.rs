@@ -82,6 +82,28 @@ fn consumers_are_registered_found_and_gone() {
 }
 
 #[test]
+fn an_event_takes_no_record_that_would_make_it_too_large() {
+    let world = World::with_stream(1);
+    let consumer = register(&world);
+    for of in ["1", "2", "3"] {
+        world.put("a", &of.repeat(600_000));
+        world.advance(1_000);
+    }
+    world.ok("SplitShard", json!({"StreamName": "s", "ShardToSplit": shard(0), "NewStartingHashKey": "5"}));
+    let mut body = subscribe(&world, &consumer, &json!({"Type": "TRIM_HORIZON"}));
+    for (of, behind) in [("1", 1), ("2", 1), ("3", 0)] {
+        let (_, event) = event(&mut body).unwrap();
+        assert!(data(&event) == [of.repeat(600_000)], "{of}");
+        assert!(event["MillisBehindLatest"].as_u64().unwrap() >= behind, "{of}");
+        assert_eq!(event.get("ChildShards").is_some(), of == "3", "the end comes behind the last record");
+        if of != "3" {
+            assert_eq!(event["ContinuationSequenceNumber"], event["Records"][0]["SequenceNumber"]);
+        }
+    }
+    assert_eq!(event(&mut body), None);
+}
+
+#[test]
 fn a_subscription_gives_records_heartbeats_and_the_end_of_the_shard() {
     let world = World::with_stream(1);
     let consumer = register(&world);

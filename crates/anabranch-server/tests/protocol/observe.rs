@@ -383,6 +383,11 @@ fn the_protocol_s_port_has_the_page_for_browsers_and_the_page_alone() {
             "another site's script could read it"
         );
         assert_eq!(code(&closed, path, accept, None), 403, "it is not signed");
+        for (host, expected) in [("localhost:4567", 200), ("10.0.0.7", 200), ("evil.example:4567", 403)] {
+            let request = Request::get(path).header("accept", accept).header("host", host);
+            let answer = world.service.respond(request.body(Bytes::new()).unwrap());
+            assert_eq!(answer.status(), expected, "{host}: another site's name can lead here");
+        }
     }
 }
 
@@ -483,6 +488,22 @@ fn settings_that_cannot_be_read_are_told_before_anybody_asks() {
         let (code, document) = health(&world);
         assert!(code == 503 && document["reasons"][0].as_str().unwrap().contains("settings/s.json"), "{document}");
         assert!(is_used || world.ok("ListStreams", json!({})).is_object());
+    }
+}
+
+#[test]
+fn what_is_known_of_an_account_and_cannot_be_read_is_told() {
+    let world = World::with_stream(1);
+    let commit = json!({"MinimumThroughputBillingCommitment": {"Status": "ENABLED"}});
+    world.ok("UpdateAccountSettings", commit);
+    world.service.close().unwrap();
+    let account = Path::new("/data/000000000000/us-east-1/account.json");
+    world.disk.open_file(account, Access::Write).unwrap().write_at(b"XXXXXXXX", 0).unwrap();
+    let world = restarted(world);
+    for _ in 0..2 {
+        let (code, document) = health(&world);
+        assert!(code == 503 && document["reasons"][0].as_str().unwrap().contains("account.json"), "{document}");
+        assert_eq!(world.ok("ListStreams", json!({}))["StreamNames"], json!(["s"]));
     }
 }
 

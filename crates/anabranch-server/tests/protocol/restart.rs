@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use anabranch::storage::{Access, Storage};
-use anabranch::{Crash, SimulatedDisk};
+use anabranch::storage::{Access, Operation, Storage};
+use anabranch::{Crash, DiskFault, SimulatedDisk};
 use anabranch_server::{OpenError, Service, ServiceOptions};
 use serde_json::json;
 
@@ -18,6 +18,11 @@ fn again(world: World, disk: SimulatedDisk) -> World {
     let service =
         Service::open_on("/data", ServiceOptions::default(), clock.clone(), Arc::new(disk.clone())).unwrap();
     World { clock, disk, service }
+}
+
+fn health(world: &World) -> String {
+    let answer = world.service.observe(&http::Request::get("/health").body(()).unwrap());
+    String::from_utf8(answer.body().bytes().to_vec()).unwrap()
 }
 
 fn fill(world: &World) -> (String, Vec<String>) {
@@ -74,7 +79,8 @@ fn damaged_settings_are_the_error_of_their_stream_alone() {
     let answer = world.send("DescribeStreamSummary", &json!({"StreamName": "s"}));
     assert_eq!(answer.status(), 500);
     let text = String::from_utf8_lossy(answer.body().bytes()).into_owned();
-    assert!(text.contains("damaged: /data/000000000000/us-east-1/settings/s.json"), "{text}");
+    assert!(text.contains("Internal Service Failure") && !text.contains("/data"), "{text}");
+    assert!(health(&world).contains("damaged: /data/000000000000/us-east-1/settings/s.json"));
     world.ok("DescribeStreamSummary", json!({"StreamName": "t"}));
     // Mended, it is what it was.
     file.write_at(&kept, 0).unwrap();
@@ -176,9 +182,16 @@ fn a_stream_that_lost_its_manifest_keeps_its_settings_and_its_name() {
     world.disk.rename(manifest, aside).unwrap();
     let disk = world.disk.clone();
     let world = again(world, disk);
-    assert_eq!(world.ok("ListStreams", json!({}))["StreamNames"], json!([]));
+    for _ in 0..2 {
+        let told = health(&world); // before anybody asked for it, and after
+        assert!(told.contains("streams/s/MANIFEST is missing"), "{told}");
+        assert_eq!(world.ok("ListStreams", json!({}))["StreamNames"], json!(["s"]));
+    }
     let create = json!({"StreamName": "s", "ShardCount": 1});
     assert_eq!(world.refusal("CreateStream", create).0, "ResourceInUseException");
+    for operation in ["DescribeStream", "DescribeStreamSummary", "ListShards", "DeleteStream"] {
+        assert_eq!(world.send(operation, &json!({"StreamName": "s"})).status(), 500, "{operation}");
+    }
     world.disk.rename(aside, manifest).unwrap();
     let disk = world.disk.clone();
     let world = again(world, disk);
@@ -192,7 +205,7 @@ fn a_creation_that_was_cut_short_does_not_take_its_name_away() {
     let mut operations = 0;
     loop {
         let world = World::new();
-        world.disk.fail_at(operations, anabranch::DiskFault::ErrorFromThenOn(std::io::ErrorKind::Other));
+        world.disk.fail_at(operations, DiskFault::ErrorFromThenOn(std::io::ErrorKind::Other));
         let is_over = world.send("CreateStream", &create).status() == 200;
         world.disk.clear_faults();
         let disk = world.disk.crash(Crash::ProcessKilled);
@@ -207,4 +220,63 @@ fn a_creation_that_was_cut_short_does_not_take_its_name_away() {
         operations += 1;
     }
     assert!(operations > 20, "{operations}");
+}
+
+#[test]
+fn a_creation_that_is_refused_leaves_nothing_of_its_account() {
+    let world = World::with(ServiceOptions { shard_limit: 1, ..ServiceOptions::default() });
+    let refused = world.refusal("CreateStream", json!({"StreamName": "s", "ShardCount": 2}));
+    assert_eq!(refused.0, "LimitExceededException");
+    assert!(world.disk.list(Path::new("/data/000000000000")).is_err());
+    world.ok("CreateStream", json!({"StreamName": "s", "ShardCount": 1}));
+}
+
+/// A split that happened is answered as one, whatever becomes of the settings; whoever needs what was not kept of it meets the failure, and it is told until it is mended.
+#[test]
+fn a_split_that_cannot_be_noted_has_happened() {
+    let split = json!({"StreamName": "s", "ShardToSplit": shard(0), "NewStartingHashKey": "5"});
+    let mut seen = 0;
+    for nth in 0..200 {
+        let world = World::with_stream(1);
+        world.put("a", "one");
+        world.disk.fail_at(nth, DiskFault::Error(std::io::ErrorKind::Other));
+        let status = world.send("SplitShard", &split).status();
+        world.disk.clear_faults();
+        if !health(&world).contains("settings/s.json") {
+            continue;
+        }
+        seen += 1;
+        assert_eq!((status.as_u16(), world.shards(json!({"StreamName": "s"})).len()), (200, 3), "{nth}");
+        world.put("a", "two");
+        assert_eq!(health(&world), r#"{"status":"ok"}"#, "{nth}");
+    }
+    assert!(seen > 2, "{seen}");
+}
+
+#[test]
+fn a_stream_whose_shards_cannot_be_noted_is_opened_and_says_so() {
+    let settings = "settings/s.json";
+    let mut seen = 0;
+    for nth in 0..10 {
+        let world = World::with_stream(1);
+        world.put("a", "one");
+        world.service.close().unwrap();
+        world.disk.remove_file(&Path::new("/data/000000000000/us-east-1").join(settings)).unwrap();
+        let disk = world.disk.clone();
+        let world = again(world, disk);
+        world.ok("ListStreams", json!({})); // it is given settings, which know of no shards
+        world.disk.fail_on(Operation::Rename, nth, DiskFault::ErrorFromThenOn(std::io::ErrorKind::Other));
+        let shards = json!({"StreamName": "s", "ShardId": shard(0), "ShardIteratorType": "LATEST"});
+        let status = world.send("GetShardIterator", &shards).status();
+        let told = health(&world);
+        if told.contains(settings) {
+            seen += 1;
+            world.ok("DescribeStreamSummary", json!({"StreamName": "s"})); // nobody needs them for that
+        }
+        world.disk.clear_faults();
+        assert!(status == 200 || told.contains("a planned fault"), "{nth}: {told}");
+        assert_eq!(world.all(&shard(0)), ["one"], "{nth}");
+        assert_eq!(health(&world), r#"{"status":"ok"}"#, "{nth}");
+    }
+    assert!(seen > 0, "the settings were among what failed");
 }
