@@ -109,13 +109,31 @@ impl Cursor {
         if let Some(record) = self.next_verified() {
             return Ok(Some(record));
         }
+        Ok(if self.verify_ahead()? { self.next_verified() } else { None })
+    }
+
+    /// The bytes, key and data, of the next record, if it is there now. It is verified, once.
+    pub(crate) fn next_record_bytes(&mut self) -> Result<Option<usize>, ShardError> {
+        let is_there = self.verified_bytes().is_some() || self.verify_ahead()?;
+        Ok(if is_there { self.verified_bytes() } else { None })
+    }
+
+    fn verified_bytes(&self) -> Option<usize> {
+        let (until, end) = self.verified;
+        let place = self.place.as_ref().filter(|_| self.next < until)?;
+        let frame = RawFrame::split(place.segment.published(place.position, end).ok()?)?;
+        Some(frame.partition_key().len() + frame.data().len())
+    }
+
+    /// Verifies the records that follow, if there are any now.
+    fn verify_ahead(&mut self) -> Result<bool, ShardError> {
         if self.poll()? != Progress::Records {
-            return Ok(None);
+            return Ok(false);
         }
         let run = self.check_run(self.ahead)?;
         self.verified = (self.next.plus(run.records as u64), run.end);
         self.ahead = self.ahead.saturating_mul(2);
-        Ok(self.next_verified())
+        Ok(true)
     }
 
     /// The next record, if it was verified together with one before.

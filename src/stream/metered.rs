@@ -56,6 +56,13 @@ impl MeteredCursor {
         if stream.quotas.are_on() { self.next_counted(stream) } else { self.next_uncounted(stream) }
     }
 
+    /// The bytes of the next record, if it is there now: looking at them is not counted.
+    pub(super) fn next_record_bytes(&mut self, stream: &StreamInner) -> Result<Option<usize>> {
+        self.look(stream)?;
+        let shard_id = self.cursor.shard().id();
+        self.cursor.next_record_bytes().map_err(Error::of_shard(shard_id))
+    }
+
     /// The next record, if it was verified together with one before, and costs nothing.
     #[inline]
     pub(super) fn next_verified(&mut self, stream: &StreamInner) -> Option<Record> {

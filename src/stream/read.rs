@@ -211,6 +211,30 @@ impl ShardIterator {
         Ok(records)
     }
 
+    /// The bytes, key and data, of the record that is given next, if it is there now. Looking gives nothing and is counted to no [quota](crate::Quotas): so that whoever keeps an answer
+    /// within so many bytes neither reads nor pays for a record that has to wait for the next one.
+    ///
+    /// ```
+    /// use anabranch::{ShardIteratorType, Stream};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let stream = Stream::builder().open(directory.path())?;
+    ///
+    /// let put = stream.put("key", b"data")?;
+    /// let mut reader = stream.shard_iterator(put.shard_id, ShardIteratorType::TrimHorizon)?;
+    /// assert_eq!(reader.next_record_bytes()?, Some(7));
+    /// assert_eq!(reader.next_records(1)?.len(), 1);
+    /// assert_eq!(reader.next_record_bytes()?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What reading it would meet, but for [`Error::ThroughputExceeded`].
+    pub fn next_record_bytes(&mut self) -> Result<Option<usize>> {
+        self.say_lost()?;
+        self.cursor.next_record_bytes(&self.stream)
+    }
+
     /// As [`next_batch`](Self::next_batch), but waits up to `timeout` for a first record.
     pub fn next_batch_timeout(&mut self, timeout: Duration) -> Result<RecordBatch<'_>> {
         self.wait(timeout)?;

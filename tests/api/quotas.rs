@@ -341,6 +341,33 @@ fn a_call_gives_ten_thousand_records() {
     assert_eq!(given, 10_000);
 }
 
+/// Before each record, also where several are verified at once, and through segments.
+#[test]
+fn a_look_at_the_next_record_costs_nothing() {
+    let (_disk, clock, stream) = simulated(builder().segment_bytes(4_096));
+    stream.set_quotas(Quotas { shared_read_calls: of(1), shared_read_bytes: of(1_000), ..Quotas::none() });
+    let sizes: Vec<_> = (0..50).map(|number| number * 20).collect();
+    for size in &sizes {
+        stream.put("key", vec![0; *size]).unwrap();
+    }
+    let mut reader = stream.shard_iterator(S0, HORIZON).unwrap();
+    for size in sizes {
+        for _ in 0..3 {
+            assert_eq!(reader.next_record_bytes().unwrap(), Some(3 + size));
+        }
+        clock.advance(Duration::from_secs(1)); // pays for one record
+        let record = reader.next_records(1).unwrap().pop().unwrap();
+        assert_eq!(record.data().len(), size);
+    }
+    assert_eq!(reader.next_record_bytes().unwrap(), None, "and a call ends at the tail");
+    stream.put("key", b"").unwrap();
+    assert_eq!(reader.next_records(1).unwrap().len(), 1);
+    assert_eq!(reader.next_record_bytes().unwrap(), None);
+    stream.put("key", b"").unwrap();
+    assert_eq!(refusal(reader.next_records(1)).0, Quota::ReadCalls);
+    assert_eq!(reader.next_record_bytes().unwrap(), Some(3), "whoever may not read may look");
+}
+
 #[test]
 fn dedicated_readers_have_a_quota_of_their_own() {
     let (_disk, clock, stream) = throttled(2);

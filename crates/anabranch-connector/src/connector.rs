@@ -1,6 +1,7 @@
 //! Requests of the SDK in, answers of a service out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anabranch::{ManualClock, SimulatedDisk};
 use anabranch_server::{Body, OpenError, Service, ServiceOptions, limits};
@@ -45,6 +46,8 @@ pub struct Connector {
     /// The service's, where it is one that the test moves.
     clock: Option<Arc<ManualClock>>,
     injector: Option<Arc<Injector>>,
+    /// How long its client waits for an answer, if not for ever.
+    read_timeout: Option<Duration>,
 }
 
 impl Connector {
@@ -52,7 +55,7 @@ impl Connector {
     ///
     /// One that [verifies signatures](ServiceOptions::credentials) compares their time with its own clock's: on a [`ManualClock`], clients need a `time_source` that tells that time.
     pub fn new(service: Service) -> Self {
-        Self { service, clock: None, injector: None }
+        Self { service, clock: None, injector: None, read_timeout: None }
     }
 
     /// Answers from an empty service whose disk is in memory, and whose time, 2026-01-01 at first, passes when the test says so. To crash the disk, or to have other options, make the
@@ -103,6 +106,16 @@ impl Connector {
             .build()
     }
 
+    /// The answer, if it comes in time. The call goes on to its end in any case, as one does that is on its way.
+    async fn answer_in_time(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        match self.read_timeout.filter(|_| Handle::try_current().is_ok()) {
+            Some(timeout) => tokio::time::timeout(timeout, self.answer(request))
+                .await
+                .unwrap_or_else(|late| Err(ConnectorError::timeout(late.into()))),
+            None => self.answer(request).await,
+        }
+    }
+
     async fn answer(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let request = whole(request).await?;
         match &self.injector {
@@ -124,7 +137,7 @@ impl Connector {
                 Err(ConnectorError::io("the connection broke before the answer (injected)".into()))
             }
             Some(Fault::RecordsFailed(places)) => {
-                self.respond_in_part(request, &places).await.and_then(sdk_response)
+                self.respond_in_part(injector, request, places).await.and_then(sdk_response)
             }
             Some(fault) => sdk_response(fault.refusal(operation(&request), fate.number)),
         };
@@ -134,19 +147,27 @@ impl Connector {
         answer
     }
 
-    /// The service is asked about the whole request first: what it refuses stays refused, also where it is for a record that fails.
+    /// The service is asked about the whole request first: what it refuses stays refused, also where it is for a record that fails, and none did.
     async fn respond_in_part(
         &self,
+        injector: &Injector,
         request: Request<Bytes>,
-        places: &[usize],
+        places: Vec<usize>,
     ) -> Result<Response<SdkBody>, ConnectorError> {
         let (head, body) = request.into_parts();
         let whole = self.respond(Request::from_parts(head.clone(), partial::dry(&body))).await?;
         if !partial::is_fine_but_dry(whole.body()) {
             return Ok(whole);
         }
-        let rest = self.respond(Request::from_parts(head, partial::without(&body, places))).await?;
-        Ok(rest.map(|answer| partial::woven(answer, places)))
+        let rest = Request::from_parts(head, partial::without(&body, &places));
+        let name = operation(&rest).to_owned();
+        let answer = self.respond(rest).await?;
+        if !answer.status().is_success() {
+            return Ok(answer);
+        }
+        let answer = answer.map(|answer| partial::woven(answer, &places));
+        injector.log(&name, &body, Fault::RecordsFailed(places));
+        Ok(answer)
     }
 
     /// The service's answer, from a thread that may wait if there is one.
@@ -165,14 +186,14 @@ impl Connector {
 }
 
 impl HttpClient for Connector {
-    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
+    fn http_connector(&self, settings: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(Self { read_timeout: settings.read_timeout(), ..self.clone() })
     }
 }
 
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        HttpConnectorFuture::new(self.clone().answer(request))
+        HttpConnectorFuture::new(self.clone().answer_in_time(request))
     }
 }
 

@@ -18,7 +18,8 @@ use crate::partial;
 ///
 /// What befalls a call depends on the seed, on the operation and its parameters, and on how often it was called with these. So a program that calls the same is met by the same, in every run
 /// and on every machine. For that, its time has to be a [`ManualClock`]'s: iterators and numbers of records contain the time. And a task among others meets the same faults if its requests do
-/// not depend on their order: it does not ask for what another task asks for too, nor send on numbers or iterators that came out of what others did.
+/// not depend on their order: it does not ask for what another task asks for too, nor send on what depends on what others did. With [`delayed`](Self::delayed) on a clock that they share, that is
+/// everything with the time in it, iterators and numbers of records: the delay of one task moves the time of all. Such tasks meet the same faults only where delays are left out, or pass really.
 ///
 /// ```
 /// # type Result = std::result::Result<(), Box<dyn std::error::Error>>;
@@ -163,18 +164,26 @@ impl Injector {
         std::mem::take(&mut self.log.lock())
     }
 
-    /// Decides about a call, and logs it.
+    /// Decides about a call, and logs what will happen. Whether records fail is seen later: the service may refuse all of them.
     pub(crate) fn fate(&self, operation: &str, body: &Bytes) -> Fate {
         let body = in_order(body);
         let mut draws = self.draws(operation, &body);
         let number = draws.0;
         let fate = Fate { number, delay: self.delay(&mut draws), fault: self.fault(operation, &body, &mut draws) };
-        let delay = fate.delay.map(Fault::Delayed);
-        let injected = delay.into_iter().chain(fate.fault.clone());
-        let operation = || operation.to_owned();
-        let entries = injected.map(|fault| Injection { operation: operation(), request: body.clone(), fault });
-        self.log.lock().extend(entries);
+        let fault = fate.fault.clone().filter(|fault| !matches!(fault, Fault::RecordsFailed(_)));
+        for fault in fate.delay.map(Fault::Delayed).into_iter().chain(fault) {
+            self.log_ordered(operation, body.clone(), fault);
+        }
         fate
+    }
+
+    /// Logs what happened to a call.
+    pub(crate) fn log(&self, operation: &str, body: &Bytes, fault: Fault) {
+        self.log_ordered(operation, in_order(body), fault);
+    }
+
+    fn log_ordered(&self, operation: &str, request: Bytes, fault: Fault) {
+        self.log.lock().push(Injection { operation: operation.to_owned(), request, fault });
     }
 
     /// Lets time pass.

@@ -39,7 +39,7 @@
 //!
 //! # What is different from a socket
 //!
-//! Timeouts of connections have nothing to apply to; those of operations and attempts are the SDK's own, and hold. What the service answers, and what it does otherwise than Amazon's, is the
+//! Timeouts of connections have nothing to apply to. Those of reads hold, by Tokio's timer, and so only inside of a runtime; those of operations and attempts are the SDK's own, and hold. What the service answers, and what it does otherwise than Amazon's, is the
 //! matter of [`anabranch_server`].
 
 mod connector;

@@ -111,6 +111,9 @@ pub const MAX_ON_DEMAND_SHARDS: u32 = 400;
 /// Streams on demand of an account.
 pub const ON_DEMAND_STREAMS: usize = 50;
 
+/// The warm throughput that a stream on demand can ask for, in MiB a second.
+pub const MAX_WARM_MIBPS: u32 = 10_240;
+
 /// The shortest retention, in hours; it is the default.
 pub const MIN_RETENTION_HOURS: i64 = 24;
 

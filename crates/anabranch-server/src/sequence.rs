@@ -67,7 +67,12 @@ pub(crate) enum Place {
 impl ShardNumbers {
     /// The number before all records of the shard.
     pub(crate) fn starting(self) -> Sequence {
-        self.with(0, self.created)
+        self.starting_at(self.created)
+    }
+
+    /// The same place, as it is told in this second.
+    pub(crate) fn starting_at(self, told: u64) -> Sequence {
+        self.with(0, told)
     }
 
     /// The number behind all records of a shard that was closed in this second.

@@ -235,7 +235,7 @@ impl Service {
                 is_among_sockets: false,
             };
             let mut check = Validator::default();
-            check.name("streamName", Some(name));
+            check.stream_name("streamName", Some(name));
             check.range("shardCount", Some(shards.into()), 1, crate::limits::MAX_STREAM_SHARDS.into());
             check.finish()?;
             let territory = call.own_territory()?;

@@ -295,7 +295,7 @@ impl Subscription {
             records.last().map_or_else(|| second(now).max(self.written), |record| second(record.arrival()));
         self.written = self.written.max(written);
         let last = self.next_number().checked_sub(1);
-        Ok(last.map_or_else(|| numbers.starting(), |last| numbers.record(last, written)))
+        Ok(last.map_or_else(|| numbers.starting_at(written), |last| numbers.record(last, written)))
     }
 
     fn fail(&mut self, fault: &Fault) -> Next {

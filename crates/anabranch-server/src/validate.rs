@@ -114,6 +114,14 @@ impl Validator {
         self.length(path, value, 1, 128);
     }
 
+    /// The name of a stream that is to be made, which is to have a directory of this name.
+    pub(crate) fn stream_name(&mut self, path: &str, value: Option<&str>) {
+        self.name(path, value);
+        if let Some(value @ ("." | "..")) = value {
+            self.fault(&quoted(value), path, "Member must be neither . nor ..");
+        }
+    }
+
     /// Those behind the last that is told are not kept either.
     fn fault(&mut self, print: &str, path: &str, constraint: &str) {
         if self.faults.len() == MOST_FAULTS {

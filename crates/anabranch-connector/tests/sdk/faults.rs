@@ -393,6 +393,7 @@ fn what_the_service_refuses_is_refused_before_records_fail() {
         let iterator = direct.iterator(&shard(0), None).await;
         let got = direct.kinesis.get_records().shard_iterator(iterator).send().await.unwrap();
         assert!(got.records().is_empty(), "nothing was put");
+        assert_eq!(broken.take_injections().unwrap(), [], "and no record failed");
     });
 }
 
@@ -438,4 +439,18 @@ async fn a_call_that_is_timed_out_is_done_all_the_same() {
         panic!("a delay");
     };
     assert!(begun.elapsed() >= delay && delay > Duration::from_millis(1), "it is waited for");
+}
+
+/// By the client's own setting: whoever is late is not waited for.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_not_read_in_time_is_a_timeout() {
+    let connector = Connector::new(crate::support::service(&ServiceOptions::default()).0);
+    let faults = Faults { delayed: 1.0, longest_delay: Duration::from_secs(10), ..Faults::new(5) };
+    let client = |timeout: Duration| {
+        let timeouts = TimeoutConfig::builder().read_timeout(timeout).build();
+        Client::from_conf(config(&connector.with_faults(faults.clone())).timeout_config(timeouts).build())
+    };
+    let late = client(Duration::from_millis(1)).list_streams().send().await.unwrap_err();
+    assert!(matches!(&late, SdkError::DispatchFailure(failure) if failure.is_timeout()), "{late:?}");
+    client(Duration::from_secs(11)).list_streams().send().await.unwrap();
 }

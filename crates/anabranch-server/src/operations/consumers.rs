@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use anabranch::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::describe::after_token;
 use super::tags::{add_tags, check_tags};
-use super::target::{ConsumerTarget, StreamTarget, consumer_arn};
+use super::target::{ConsumerTarget, StreamTarget, check_created, consumer_arn};
 use super::{Call, Reply};
 use crate::catalog::{AccountFile, ConsumerSettings, Entry, Mode, Settings, Status};
 use crate::errors::Fault;
@@ -144,30 +144,54 @@ struct Listed {
     next_token: Option<String>,
 }
 
+/// Where the next page starts, and of what.
+#[derive(Debug, Serialize, Deserialize)]
+struct Page {
+    stream: String,
+    created_ms: i64,
+    after: String,
+}
+
 pub(super) fn list(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
     let target = StreamTarget::read(&mut fields)?;
     let most = fields.integer("MaxResults")?;
     let next_token = fields.text("NextToken")?;
+    let created = fields.time("StreamCreationTimestamp")?;
     let mut check = Validator::default();
     check.range("maxResults", most, 1, i64::try_from(DEFAULT_PAGE).unwrap_or(i64::MAX));
     check.length("nextToken", next_token.as_deref(), 1, 1_048_576);
     target.check_arn(&mut check);
     check.finish()?;
 
+    if next_token.is_some() && created.is_some() {
+        return Err(Fault::invalid("NextToken and StreamCreationTimestamp cannot be provided together."));
+    }
     let entry = target.find(call)?;
-    let after = next_token.map(|text| after_token(call, Purpose::Consumers, &text)).transpose()?;
-    let mut consumers = entry.settings()?.consumers.clone();
+    check_created(&entry, created)?;
+    let after = next_token.map(|text| continue_page(call, &entry, &text)).transpose()?;
+    let settings = entry.settings()?;
+    let mut consumers = settings.consumers.clone();
     consumers.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     consumers.retain(|consumer| after.as_ref().is_none_or(|after| consumer.name > *after));
     let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(DEFAULT_PAGE);
     let has_more = consumers.len() > most;
     consumers.truncate(most);
     let last = consumers.last().filter(|_| has_more);
+    let next_token = last.map(|last| {
+        let (stream, after) = (entry.name.clone(), last.name.clone());
+        let page = serde_json::to_string(&Page { stream, created_ms: settings.created_ms, after });
+        page.map(|page| token::seal(Purpose::Consumers, call.now, page.as_bytes())).map_err(Fault::internal)
+    });
     let shape = |consumer: &ConsumerSettings| {
         ConsumerShape::new(&entry, consumer, entry.consumer_status(consumer, call.now))
     };
-    call.answer(&Listed {
-        next_token: last.map(|last| token::seal(Purpose::Consumers, call.now, last.name.as_bytes())),
-        consumers: consumers.iter().map(shape).collect(),
-    })
+    call.answer(&Listed { next_token: next_token.transpose()?, consumers: consumers.iter().map(shape).collect() })
+}
+
+/// The name that a page of this stream's consumers ended with.
+fn continue_page(call: &Call<'_>, entry: &Entry, text: &str) -> Result<String, Fault> {
+    let page = serde_json::from_str::<Page>(&after_token(call, Purpose::Consumers, text)?).ok();
+    let created_ms = entry.settings()?.created_ms;
+    let page = page.filter(|page| page.stream == entry.name && page.created_ms == created_ms);
+    page.map(|page| page.after).ok_or_else(|| Fault::invalid("Invalid NextToken."))
 }

@@ -139,9 +139,9 @@ struct Summary {
     consumer_count: usize,
     #[serde(rename = "MaxRecordSizeInKiB")]
     max_record_size: u32,
+    /// Both are told of streams on demand only.
     #[serde(skip_serializing_if = "Option::is_none")]
     warm_throughput: Option<WarmThroughputShape>,
-    /// Told of streams on demand only.
     #[serde(skip_serializing_if = "Option::is_none")]
     record_distribution_strategy: Option<Distribution>,
 }
@@ -154,8 +154,8 @@ pub(super) fn describe_stream_summary(call: &Call<'_>, mut fields: Fields<'_>) -
 
     let entry = target.find(call)?;
     let settings = entry.settings()?;
-    let warm_throughput =
-        settings.warm_throughput_mibps.map(|value| WarmThroughputShape { target: value, current: value });
+    let is_on_demand = settings.mode == Mode::OnDemand;
+    let warm = settings.warm_throughput_mibps.filter(|_| is_on_demand);
     call.answer(&Summarized {
         stream_description_summary: Summary {
             stream: StreamShape::new(&entry, &settings, call.now)?,
@@ -165,8 +165,8 @@ pub(super) fn describe_stream_summary(call: &Call<'_>, mut fields: Fields<'_>) -
                 .count(),
             consumer_count: settings.consumers.len(),
             max_record_size: settings.max_record_kib,
-            warm_throughput,
-            record_distribution_strategy: (settings.mode == Mode::OnDemand).then_some(settings.distribution),
+            warm_throughput: warm.map(|value| WarmThroughputShape { target: value, current: value }),
+            record_distribution_strategy: is_on_demand.then_some(settings.distribution),
         },
     })
 }

@@ -1,5 +1,6 @@
 //! `CreateStream` and `DeleteStream`. A stream is there, or gone, when they answer.
 
+use super::settings::warm_throughput;
 use super::tags::{add_tags, check_tags};
 use super::target::StreamTarget;
 use super::{Call, Reply};
@@ -24,7 +25,7 @@ pub(super) fn create_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<R
     let mut check = Validator::default();
     check.range("shardCount", shards, 1, 100_000);
     check.required("streamName", name.as_ref());
-    check.name("streamName", name.as_deref());
+    check.stream_name("streamName", name.as_deref());
     if let Some(mode) = &mode {
         check.required("streamModeDetails.streamMode", mode.as_ref());
         check.one_of("streamModeDetails.streamMode", mode.as_deref(), &MODES);
@@ -39,8 +40,8 @@ pub(super) fn create_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<R
     let shards = shard_count(mode, shards, call.options.on_demand.min_shards)?;
     let mut settings = Settings::new(call.now, mode);
     settings.max_record_kib = record_kib.and_then(|kib| u32::try_from(kib).ok()).unwrap_or(DEFAULT_RECORD_KIB);
-    settings.warm_throughput_mibps = warm.and_then(|warm| u32::try_from(warm).ok());
     let name = name.as_deref().unwrap_or_default();
+    settings.warm_throughput_mibps = warm_throughput(call, warm, mode, name)?;
     settings.distribution = distribution.as_deref().map_or_else(Distribution::default, Distribution::named);
     check_distribution(&settings, name, &call.account)?;
     add_tags(&mut settings.tags, tags, &format!("stream {name} under account {}", call.account))?;

@@ -1,10 +1,11 @@
 //! `ListShards`: filters and pages.
 
-use anabranch::{ShardId, ShardSummary, Stream, Timestamp};
+use anabranch::{ShardId, ShardSummary, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::shapes::{ShardShape, horizon, listed_shards};
-use super::target::StreamTarget;
+use super::lineage::open_before;
+use super::shapes::{ShardShape, horizon, shards_since};
+use super::target::{StreamTarget, check_created};
 use super::{Call, Reply};
 use crate::catalog::{Entry, Status};
 use crate::errors::{Fault, FaultKind};
@@ -20,10 +21,11 @@ const FILTERS: [&str; 6] =
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Filter {
     All,
-    Open,
-    /// That were open at this millisecond.
+    /// That were open when the newest shard had this number.
+    Latest(u32),
+    /// That were open at this millisecond: a shard lives from when it was opened until its children were.
     At(i64),
-    /// That were open at this millisecond or later.
+    /// These, and those that were closed at this millisecond or later.
     From(i64),
 }
 
@@ -32,6 +34,8 @@ enum Filter {
 struct Page {
     stream: String,
     created_ms: i64,
+    /// What was closed before had expired when the listing began.
+    horizon_ms: i64,
     filter: Filter,
     after: Option<u32>,
 }
@@ -89,15 +93,6 @@ pub(super) fn list_shards(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     answer(call, &entry, page, most.min(DEFAULT_LIST_SHARDS))
 }
 
-/// A listing of an earlier stream of the name finds nothing.
-fn check_created(entry: &Entry, created: Option<Timestamp>) -> Result<(), Fault> {
-    let own = entry.settings()?.created_ms;
-    match created {
-        Some(created) if created.as_millis().div_euclid(1_000) != own.div_euclid(1_000) => Err(entry.not_found()),
-        _ => Ok(()),
-    }
-}
-
 /// The filter as it was asked for.
 struct Asked<'a> {
     kind: Option<std::borrow::Cow<'a, str>>,
@@ -108,19 +103,15 @@ struct Asked<'a> {
 impl Asked<'_> {
     fn page(&self, call: &Call<'_>, entry: &Entry, after: Option<&str>) -> Result<Page, Fault> {
         let stream = entry.stream()?;
-        let created = entry.settings()?.created();
-        // Before its horizon a stream looks as it did there, and before its first shards as it did with them: they were opened a little after it was asked for.
-        let shards = stream.shards();
-        let first = shards.iter().filter(|shard| shard.parents.is_empty()).map(|shard| shard.opened).max();
-        let earliest = horizon(&stream, call.now).max(first.unwrap_or(created));
+        let horizon = horizon(&stream, call.now);
         let time = || {
             let missing = || Fault::invalid("Timestamp must be specified for a ShardFilter that is by time.");
-            self.time.map(|time| time.max(earliest).as_millis()).ok_or_else(missing)
+            self.time.map(|time| time.max(horizon).as_millis()).ok_or_else(missing)
         };
         let mut after = after.map(|after| entry.shard(after)).transpose()?.map(ShardId::get);
         let filter = match self.kind.as_deref().unwrap_or("FROM_TRIM_HORIZON") {
-            "AT_LATEST" => Filter::Open,
-            "AT_TRIM_HORIZON" => Filter::At(earliest.as_millis()),
+            "AT_LATEST" => Filter::Latest(stream.shards().last().map_or(0, |newest| newest.shard_id.get())),
+            "AT_TRIM_HORIZON" => Filter::At(horizon.as_millis()),
             "AT_TIMESTAMP" => Filter::At(time()?),
             "FROM_TIMESTAMP" => Filter::From(time()?),
             "AFTER_SHARD_ID" => {
@@ -132,7 +123,8 @@ impl Asked<'_> {
             }
             _ => Filter::All,
         };
-        Ok(Page { stream: entry.name.clone(), created_ms: created.as_millis(), filter, after })
+        let (created_ms, horizon_ms) = (entry.settings()?.created_ms, horizon.as_millis());
+        Ok(Page { stream: entry.name.clone(), created_ms, horizon_ms, filter, after })
     }
 }
 
@@ -152,7 +144,7 @@ fn continue_page(call: &Call<'_>, text: &str) -> Result<(std::sync::Arc<Entry>, 
 
 fn answer(call: &Call<'_>, entry: &Entry, mut page: Page, most: usize) -> Result<Reply, Fault> {
     let stream = entry.stream()?;
-    let mut shards = filtered(&stream, call.now, page.filter);
+    let mut shards = page.filter.of(shards_since(&stream, Timestamp::from_millis(page.horizon_ms)));
     shards.retain(|shard| page.after.is_none_or(|after| shard.shard_id.get() > after));
     let has_more = shards.len() > most;
     shards.truncate(most);
@@ -167,20 +159,116 @@ fn answer(call: &Call<'_>, entry: &Entry, mut page: Page, most: usize) -> Result
     call.answer(&ShardsAnswer { shards, next_token })
 }
 
-/// A shard lives from when it was opened until its children were: half-open, so that at each moment the living ones tile the space.
-fn filtered(stream: &Stream, now: Timestamp, filter: Filter) -> Vec<ShardSummary> {
-    let shards = listed_shards(stream, now);
-    let all = stream.shards();
-    let closed = |shard: &ShardSummary| {
-        let closed = shard.closed?;
-        let children = all.iter().filter(|child| child.parents.contains(&shard.shard_id));
-        Some(children.map(|child| child.opened).min().unwrap_or(closed).as_millis())
-    };
-    let is_in = |shard: &ShardSummary| match filter {
-        Filter::All => true,
-        Filter::Open => shard.closed.is_none(),
-        Filter::At(at) => shard.opened.as_millis() <= at && closed(shard).is_none_or(|closed| at < closed),
-        Filter::From(from) => closed(shard).is_none_or(|closed| from < closed),
-    };
-    shards.iter().filter(|shard| is_in(shard)).cloned().collect()
+impl Filter {
+    /// Of the listed shards, by id.
+    fn of(self, mut shards: Vec<ShardSummary>) -> Vec<ShardSummary> {
+        let open = match self {
+            Self::All => return shards,
+            Self::Latest(newest) => open_before(&shards, |shard| shard.shard_id.get() > newest),
+            Self::At(time) | Self::From(time) => open_before(&shards, |shard| shard.opened.as_millis() > time),
+        };
+        let is_later = |shard: &ShardSummary| match self {
+            Self::From(from) => shard.closed.is_none_or(|closed| closed.as_millis() >= from),
+            _ => false,
+        };
+        shards.retain(|shard| open.contains(&shard.shard_id) || is_later(shard));
+        shards
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use anabranch::{Clock, ManualClock, RetentionPeriod, SimulatedDisk, Stream};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOUR: i64 = 3_600_000;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Split(usize),
+        Merge(usize),
+        Retention(u64),
+        Pass(u64),
+        SetClock(i64),
+        Expire,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            3 => (0..8_usize).prop_map(Step::Split),
+            3 => (0..8_usize).prop_map(Step::Merge),
+            1 => (1..6_u64).prop_map(|days| Step::Retention(days * 24)),
+            3 => (0..30_u64).prop_map(Step::Pass),
+            2 => (-40..40_i64).prop_map(Step::SetClock),
+            2 => Just(Step::Expire),
+        ];
+        vec(step, 0..60)
+    }
+
+    fn take(stream: &Stream, clock: &ManualClock, step: Step) -> anabranch::Result<()> {
+        let open = stream.open_shards();
+        match step {
+            Step::Split(at) => stream.split_shard(open[at % open.len()], None).map(drop),
+            Step::Merge(at) if at + 1 < open.len() => stream.merge_shards(open[at], open[at + 1]).map(drop),
+            Step::Merge(_) => Ok(()),
+            Step::Retention(hours) if RetentionPeriod::hours(hours) > stream.retention() => {
+                stream.increase_retention(RetentionPeriod::hours(hours))
+            }
+            Step::Retention(hours) => stream.decrease_retention(RetentionPeriod::hours(hours)),
+            Step::Pass(hours) => {
+                clock.advance(Duration::from_secs(hours * 3_600 + 1));
+                Ok(())
+            }
+            Step::SetClock(hours) => {
+                clock.set(Timestamp::from_millis(clock.now().as_millis() + hours * HOUR));
+                Ok(())
+            }
+            Step::Expire => stream.enforce_retention().map(drop),
+        }
+    }
+
+    fn tile(shards: &[ShardSummary]) -> bool {
+        let mut ranges: Vec<_> =
+            shards.iter().map(|s| (s.hash_key_range.start().get(), s.hash_key_range.end().get())).collect();
+        ranges.sort_unstable();
+        let ends = (ranges.first().map(|first| first.0), ranges.last().map(|last| last.1));
+        ends == (Some(0), Some(u128::MAX))
+            && ranges.windows(2).all(|pair| pair[0].1.checked_add(1) == Some(pair[1].0))
+    }
+
+    proptest! {
+        /// Whatever was split and merged, however long it is kept, and where the clock went.
+        #[test]
+        fn what_was_open_tiles_the_space(steps in steps(), hours in vec(-300..100_i64, 8)) {
+            let (clock, disk) = (Arc::new(ManualClock::default()), Arc::new(SimulatedDisk::new()));
+            let options = Stream::builder().shards(2).background(false).clock(clock.clone()).storage(disk);
+            let stream = options.create("/stream").unwrap();
+            let listed = |filter: Filter| filter.of(shards_since(&stream, horizon(&stream, clock.now())));
+            for step in steps {
+                take(&stream, &clock, step).unwrap();
+                let now = clock.now().as_millis();
+                let times = hours.iter().map(|hours| now + hours * HOUR);
+                let times = times.chain(stream.shards().into_iter().map(|shard| shard.opened.as_millis()));
+                for time in times.chain([horizon(&stream, clock.now()).as_millis()]) {
+                    let (at, from) = (listed(Filter::At(time)), listed(Filter::From(time)));
+                    prop_assert!(tile(&at), "{time}: {at:?} of {:?}", stream.shards());
+                    prop_assert!(at.iter().all(|shard| from.contains(shard)));
+                }
+            }
+            let newest = stream.shards().last().unwrap().shard_id.get();
+            let ids = |shards: Vec<ShardSummary>| -> Vec<_> { shards.iter().map(|s| s.shard_id).collect() };
+            let latest = ids(listed(Filter::Latest(newest)));
+            for at in [0, 3, 1] {
+                take(&stream, &clock, Step::Split(at)).unwrap();
+                take(&stream, &clock, Step::SetClock(-1)).unwrap();
+                prop_assert_eq!(&ids(listed(Filter::Latest(newest))), &latest, "though shards are split meanwhile");
+            }
+        }
+    }
 }

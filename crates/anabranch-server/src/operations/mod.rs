@@ -5,6 +5,7 @@ mod call;
 mod consumers;
 mod describe;
 mod lifecycle;
+mod lineage;
 mod list_shards;
 mod policies;
 mod position;

@@ -61,16 +61,58 @@ fn resource(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Resource, Fault> 
 
 fn set(resource: &Resource, policy: Option<String>) -> Result<Reply, Fault> {
     resource.entry.change(|settings| {
-        match &resource.consumer {
+        match resource.consumer_in(settings)? {
+            Some(consumer) => consumer.policy = policy,
             None => settings.policy = policy,
-            Some(consumer) => {
-                let found = settings.consumers.iter_mut().find(|other| other.arn_second == consumer.arn_second);
-                if let Some(consumer) = found {
-                    consumer.policy = policy;
-                }
-            }
         }
         Ok(())
     })?;
     Ok(Reply::Empty)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use anabranch::{CapacityPolicy, Durability, ManualClock, SimulatedDisk, Timestamp};
+
+    use super::*;
+    use crate::catalog::{Catalog, Changes, Common, ConsumerSettings, Mode, Settings, Status};
+    use crate::errors::FaultKind;
+
+    #[test]
+    fn a_policy_for_a_consumer_that_is_gone_meanwhile_is_refused() {
+        let common = Common {
+            clock: Arc::new(ManualClock::default()),
+            storage: Arc::new(SimulatedDisk::new()),
+            durability: Durability::Synced,
+            enforce_limits: false,
+            shard_limit: 100,
+            on_demand: CapacityPolicy::default(),
+            transition_delay: Duration::ZERO,
+            changes: Changes::default(),
+        };
+        let catalog = Catalog::open("/data".into(), common).unwrap();
+        let territory = catalog.make_territory("000000000000", "us-east-1").unwrap();
+        let settings = Settings::new(Timestamp::from_millis(0), Mode::Provisioned);
+        territory.create("s", settings, 1, Status::Active).unwrap();
+        let consumer = ConsumerSettings {
+            name: "c".to_owned(),
+            arn_second: 1,
+            created_ms: 0,
+            tags: std::collections::BTreeMap::new(),
+            policy: None,
+        };
+        let resource = Resource { entry: territory.stream("s").unwrap(), consumer: Some(consumer.clone()) };
+        let put = || set(&resource, Some("{}".to_owned())).map(drop);
+        assert_eq!(put().unwrap_err().kind, FaultKind::ResourceNotFound);
+        let register = |settings: &mut Settings| {
+            settings.consumers.push(consumer);
+            Ok(())
+        };
+        resource.entry.change(register).unwrap();
+        put().unwrap();
+        assert_eq!(resource.entry.settings().unwrap().consumers[0].policy.as_deref(), Some("{}"));
+    }
 }

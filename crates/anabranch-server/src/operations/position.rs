@@ -2,6 +2,7 @@
 
 use anabranch::{Error, SequenceNumber, ShardId, ShardIterator, ShardIteratorType, Stream, Timestamp};
 
+use super::shapes::listed_shards;
 use crate::catalog::Entry;
 use crate::errors::Fault;
 use crate::sequence::{Place, Sequence, second};
@@ -47,6 +48,7 @@ impl Start<'_> {
         now: Timestamp,
     ) -> Result<Position, Fault> {
         let numbers = entry.numbers(shard_id)?; // says if there is no such shard
+        check_listed(entry, stream, shard_id, now)?;
         self.check_arguments()?;
         let number = match self.kind {
             "LATEST" => {
@@ -59,6 +61,9 @@ impl Start<'_> {
             "TRIM_HORIZON" => 0,
             kind => {
                 let number = self.number(entry, shard_id, numbers.created)?;
+                if is_of_the_future(number, now) && !was_given(entry, stream, number) {
+                    return Err(self.invalid(entry, shard_id, "."));
+                }
                 match (number.place(), kind) {
                     (Place::Start, _) => 0,
                     (Place::End, _) => u64::MAX,
@@ -68,11 +73,7 @@ impl Start<'_> {
             }
         };
         let reader = open_reader(entry, stream, shard_id, Position::At(number))?;
-        let position = reader.next_sequence_number().get();
-        if number > position && number != u64::MAX && self.is_of_the_future(now) {
-            return Err(self.invalid(entry, shard_id, "."));
-        }
-        Ok(Position::At(position))
+        Ok(Position::At(reader.next_sequence_number().get()))
     }
 
     fn check_arguments(&self) -> Result<(), Fault> {
@@ -123,12 +124,6 @@ impl Start<'_> {
         Ok(number)
     }
 
-    /// A number that no record has yet and that says it was given later than now.
-    fn is_of_the_future(&self, now: Timestamp) -> bool {
-        let number = self.sequence_number.and_then(Sequence::parse);
-        number.is_some_and(|number| number.written() > second(now).max(number.created()))
-    }
-
     fn invalid(&self, entry: &Entry, shard_id: ShardId, why: &str) -> Fault {
         Fault::invalid(format!(
             "StartingSequenceNumber {} used in {} on shard {shard_id} in stream {} under account {} is invalid{why}",
@@ -138,6 +133,41 @@ impl Start<'_> {
             entry.account
         ))
     }
+}
+
+/// Whether a number says that it was given later than now.
+pub(super) fn is_of_the_future(number: Sequence, now: Timestamp) -> bool {
+    number.written() > second(now).max(number.created())
+}
+
+/// Whether it was given all the same: that of a record, or of the end of a shard, says when that came, and the clock can have gone back since.
+pub(super) fn was_given(entry: &Entry, stream: &Stream, number: Sequence) -> bool {
+    let shard_id = ShardId::new(number.shard());
+    let Ok(numbers) = entry.numbers(shard_id) else { return false };
+    let is_known = match number.place() {
+        Place::Start => number == numbers.starting(),
+        Place::At(dense) => {
+            let tail = stream.shard_iterator(shard_id, ShardIteratorType::Latest);
+            tail.is_ok_and(|tail| dense < tail.next_sequence_number().get())
+        }
+        Place::End => {
+            let closed = stream.shards().into_iter().find(|shard| shard.shard_id == shard_id);
+            let closed = closed.and_then(|shard| shard.closed);
+            closed.is_some_and(|closed| number == numbers.ending(second(closed)))
+        }
+    };
+    is_known && number.created() == numbers.created
+}
+
+/// A closed shard is gone once all in it has expired, though its files may still be there.
+fn check_listed(entry: &Entry, stream: &Stream, shard_id: ShardId, now: Timestamp) -> Result<(), Fault> {
+    let oldest = stream.shard_iterator(shard_id, ShardIteratorType::TrimHorizon);
+    // Whoever has a record, or can have one, need not be looked for among all shards.
+    let is_empty = oldest.map_err(|error| entry.fault(error))?.end_of_shard().is_some();
+    if is_empty && !listed_shards(stream, now).iter().any(|shard| shard.shard_id == shard_id) {
+        return Err(entry.no_shard(shard_id));
+    }
+    Ok(())
 }
 
 /// A reader at a place. The service passes silently over what retention removed, and so does this; a place behind the tail (a power cut can take a

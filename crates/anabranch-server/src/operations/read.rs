@@ -136,11 +136,8 @@ pub(super) fn get_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     let stream = entry.stream()?;
     let mut reader = open_reader(&entry, &stream, token.shard_id, token.position)?;
     reader.begin_call().map_err(|error| entry.fault(error))?;
-    let (records, rest) = take_there(&entry, &stream, &mut reader, most)?;
+    let records = take_there(&entry, &stream, &mut reader, most)?;
     entry.traffic.went_out(&records);
-    if let Some(next) = rest {
-        reader = open_reader(&entry, &stream, token.shard_id, Position::At(next))?;
-    }
     let end = reader.end_of_shard();
     let next = Token { position: next_position(&reader, &token, &records), ..token };
     let answer = RecordsAnswer {
@@ -166,7 +163,7 @@ fn take_there(
     stream: &Stream,
     reader: &mut ShardIterator,
     most: usize,
-) -> Result<(Vec<Record>, Option<u64>), Fault> {
+) -> Result<Vec<Record>, Fault> {
     let mut taken = take_records(reader, most);
     if let Err(Error::Trimmed { earliest, .. }) = taken {
         *reader = open_reader(entry, stream, reader.shard_id(), Position::At(earliest.get()))?;
@@ -175,26 +172,29 @@ fn take_there(
     taken.map_err(|error| entry.fault(error))
 }
 
-/// At most so many records of the answer's size. The number of the one that was too much, if one was.
-fn take_records(reader: &mut ShardIterator, most: usize) -> anabranch::Result<(Vec<Record>, Option<u64>)> {
+/// At most so many records of the answer's size.
+fn take_records(reader: &mut ShardIterator, most: usize) -> anabranch::Result<Vec<Record>> {
     let (mut records, mut bytes) = (Vec::new(), 0);
-    let mut available = reader.available();
     while records.len() < most {
-        match available.next() {
-            Some(Ok(record)) => {
+        match next_that_fits(reader, bytes) {
+            Ok(Some(record)) => {
                 bytes += record.data().len() + record.partition_key().len();
-                if bytes > MAX_GET_BYTES && !records.is_empty() {
-                    let number = record.sequence_number().get();
-                    return Ok((records, Some(number)));
-                }
                 records.push(record);
             }
-            Some(Err(Error::Lost { .. })) => {} // said once; it goes on behind them
-            Some(Err(error)) if records.is_empty() => return Err(error),
-            Some(Err(_)) | None => break, // an error is met again where it stands
+            Err(Error::Lost { .. }) => {} // said once; it goes on behind them
+            Err(error) if records.is_empty() => return Err(error),
+            Err(_) | Ok(None) => break, // an error is met again where it stands
         }
     }
-    Ok((records, None))
+    Ok(records)
+}
+
+/// The next record, unless it is too much behind so many bytes: it is not read then, since what is read is paid for.
+fn next_that_fits(reader: &mut ShardIterator, behind: usize) -> anabranch::Result<Option<Record>> {
+    match reader.next_record_bytes()? {
+        Some(bytes) if behind == 0 || behind + bytes <= MAX_GET_BYTES => reader.available().next().transpose(),
+        _ => Ok(None),
+    }
 }
 
 /// A place by time stays one until a record was found: later ones may come with earlier clocks.

@@ -11,6 +11,7 @@ use super::{Call, Reply};
 use crate::catalog::{Entry, Mode, Settings, Territory};
 use crate::distribution::{Distribution, STRATEGIES};
 use crate::errors::{Fault, FaultKind};
+use crate::limits::MAX_WARM_MIBPS;
 use crate::validate::{Validator, listed};
 use crate::wire::{Fields, List};
 
@@ -52,17 +53,21 @@ fn monitoring(
     let metrics = fields.list("ShardLevelMetrics")?.map(List::texts).transpose()?;
     let mut check = Validator::default();
     check.required("shardLevelMetrics", metrics.as_ref());
-    let metrics = metrics.unwrap_or_default();
-    if metrics.len() > METRICS.len() {
-        check.size("shardLevelMetrics", &listed(&metrics), metrics.len(), 1, 7);
+    if let Some(metrics) = metrics.as_ref().filter(|metrics| !(1..METRICS.len()).contains(&metrics.len())) {
+        let print = listed(metrics.iter().flatten());
+        check.size("shardLevelMetrics", &print, metrics.len(), 1, METRICS.len() - 1);
     }
+    let metrics = metrics.unwrap_or_default();
     for (index, metric) in metrics.iter().enumerate() {
-        check.one_of(&format!("shardLevelMetrics.{}.member", index + 1), Some(metric), &METRICS);
+        let path = format!("shardLevelMetrics.{}.member", index + 1);
+        check.required(&path, metric.as_ref());
+        check.one_of(&path, metric.as_deref(), &METRICS);
     }
     target.check(&mut check);
     check.finish()?;
 
     let entry = target.find(call)?;
+    let metrics: Vec<_> = metrics.into_iter().flatten().collect();
     let has_all = metrics.iter().any(|metric| metric == "ALL");
     let is_named = |metric: &&&str| has_all || metrics.iter().any(|named| named == **metric);
     let named =
@@ -135,12 +140,13 @@ pub(super) fn update_mode(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
 
     let entry = target.find_active(call)?;
     let mode = mode_of(mode.flatten().as_deref());
+    let warm = warm_throughput(call, warm, mode, &entry.name)?;
     let territory = call.own_territory()?;
     let change = |settings: &mut Settings| {
         settings.mode = mode;
         check_distribution(settings, &entry.name, &entry.account)?;
-        settings.warm_throughput_mibps =
-            warm.and_then(|warm| u32::try_from(warm).ok()).or(settings.warm_throughput_mibps);
+        let kept = settings.warm_throughput_mibps.filter(|_| mode == Mode::OnDemand);
+        settings.warm_throughput_mibps = warm.or(kept);
         Ok(())
     };
     entry.update(|| {
@@ -229,21 +235,43 @@ pub(super) fn update_warm_throughput(call: &Call<'_>, mut fields: Fields<'_>) ->
     check.finish()?;
 
     let entry = target.find_active(call)?;
-    let wanted = warm.and_then(|warm| u32::try_from(warm).ok()).unwrap_or(0);
     let change = |settings: &mut Settings| {
-        if settings.mode != Mode::OnDemand {
-            let message = format!(
-                "Request is invalid. Stream {} under account {} is not in On-Demand mode.",
-                entry.name, entry.account
-            );
-            return Err(Fault::new(FaultKind::Validation, message));
-        }
-        Ok(settings.warm_throughput_mibps.replace(wanted).unwrap_or(0))
+        let wanted = warm_throughput(call, warm, settings.mode, &entry.name)?;
+        Ok((wanted.unwrap_or(0), std::mem::replace(&mut settings.warm_throughput_mibps, wanted).unwrap_or(0)))
     };
-    let before = entry.update(|| entry.change(change))?;
+    let (wanted, before) = entry.update(|| entry.change(change))?;
     call.answer(&WarmAnswer {
         stream_name: entry.name.clone(),
         stream_arn: entry.arn.clone(),
         warm_throughput: WarmThroughputShape { target: wanted, current: before },
+    })
+}
+
+/// The warm throughput that a stream in this mode may have, if it was asked for: on demand, in an account that committed itself to throughput, and no more than there is.
+pub(super) fn warm_throughput(
+    call: &Call<'_>,
+    asked: Option<i64>,
+    mode: Mode,
+    name: &str,
+) -> Result<Option<u32>, Fault> {
+    let Some(asked) = asked else { return Ok(None) };
+    let invalid = |message: String| Fault::new(FaultKind::Validation, message);
+    let account = &call.account;
+    if mode != Mode::OnDemand {
+        return Err(invalid(format!(
+            "Request is invalid. Stream {name} under account {account} is not in On-Demand mode."
+        )));
+    }
+    let agreed = call.territory()?.map(|territory| territory.account_file.read()).transpose()?;
+    if !agreed.is_some_and(|agreed| agreed.commitment.is_on(call.now)) {
+        return Err(invalid(format!(
+            "Request is invalid. Account {account} has no minimum throughput billing commitment."
+        )));
+    }
+    let fits = u32::try_from(asked).ok().filter(|asked| *asked <= MAX_WARM_MIBPS);
+    fits.map(Some).ok_or_else(|| {
+        Fault::limit(format!(
+            "Stream {name} under account {account} can have a warm throughput of {MAX_WARM_MIBPS} MiBps; {asked} were requested."
+        ))
     })
 }

@@ -61,7 +61,11 @@ impl ShardShape {
 
 /// The shards of a stream within retention, by id: a closed one is listed until everything in it has expired.
 pub(super) fn listed_shards(stream: &Stream, now: Timestamp) -> Vec<ShardSummary> {
-    let horizon = horizon(stream, now);
+    shards_since(stream, horizon(stream, now))
+}
+
+/// Those that were not closed before this horizon.
+pub(super) fn shards_since(stream: &Stream, horizon: Timestamp) -> Vec<ShardSummary> {
     let is_listed = |shard: &ShardSummary| shard.closed.is_none_or(|closed| closed >= horizon);
     stream.shards().into_iter().filter(is_listed).collect()
 }

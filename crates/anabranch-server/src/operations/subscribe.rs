@@ -50,7 +50,8 @@ pub(super) fn subscribe_to_shard(call: &Call<'_>, mut fields: Fields<'_>) -> Res
         return Err(dry_run());
     }
     let reader = open_reader(&entry, &stream, shard_id, position)?;
-    let reader = reader.dedicated(&consumer.name).map_err(|error| entry.fault(error))?;
+    // By what no other registration has, be it of the same name; and any is a name there.
+    let reader = reader.dedicated(&consumer.arn_second.to_string()).map_err(|error| entry.fault(error))?;
     // Nothing fails from here on but for a reason that ends the one before too: that one goes on otherwise.
     let ticket = entry.subscribers.begin(consumer.arn_second, shard_id, call.now)?;
     target.find(call)?; // whoever deregisters the consumer from here on ends the subscription

@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::target::{Resource, ResourceTarget, StreamTarget};
 use super::{Call, Reply};
-use crate::catalog::Settings;
 use crate::errors::{Fault, printed};
 use crate::limits::MAX_TAGS;
 use crate::validate::{Validator, listed};
@@ -34,14 +33,18 @@ pub(super) fn check_tags(check: &mut Validator, tags: &Given) {
     }
 }
 
-fn check_keys(check: &mut Validator, keys: Option<&Vec<Cow<'_, str>>>) {
+type Keys<'a> = Vec<Option<Cow<'a, str>>>;
+
+fn check_keys(check: &mut Validator, keys: Option<&Keys<'_>>) {
     check.required("tagKeys", keys);
     let Some(keys) = keys else { return };
     if !(1..=MAX_TAGS).contains(&keys.len()) {
-        check.size("tagKeys", &listed(keys), keys.len(), 1, MAX_TAGS);
+        check.size("tagKeys", &listed(keys.iter().flatten()), keys.len(), 1, MAX_TAGS);
     }
     for (index, key) in keys.iter().enumerate() {
-        check.length(&format!("tagKeys.{}.member", index + 1), Some(key), 1, 128);
+        let path = format!("tagKeys.{}.member", index + 1);
+        check.required(&path, key.as_ref());
+        check.length(&path, key.as_deref(), 1, 128);
     }
 }
 
@@ -65,20 +68,11 @@ pub(super) fn add_tags(present: &mut Tags, given: Given, whose: &str) -> Result<
     Ok(())
 }
 
-/// The tags of what an ARN leads to; nothing if its consumer is gone meanwhile.
-fn tags_of<'s>(settings: &'s mut Settings, resource: &Resource) -> Option<&'s mut Tags> {
-    match &resource.consumer {
-        None => Some(&mut settings.tags),
-        Some(consumer) => {
-            let is_it = |other: &&mut crate::catalog::ConsumerSettings| other.arn_second == consumer.arn_second;
-            settings.consumers.iter_mut().find(is_it).map(|consumer| &mut consumer.tags)
-        }
-    }
-}
-
 fn change(resource: &Resource, change: impl FnOnce(&mut Tags) -> Result<(), Fault>) -> Result<Reply, Fault> {
-    let gone = || Fault::not_found(format!("A consumer of stream {} was not found.", resource.entry.name));
-    resource.entry.change(|settings| change(tags_of(settings, resource).ok_or_else(gone)?))?;
+    resource.entry.change(|settings| match resource.consumer_in(settings)? {
+        Some(consumer) => change(&mut consumer.tags),
+        None => change(&mut settings.tags),
+    })?;
     Ok(Reply::Empty)
 }
 
@@ -141,9 +135,9 @@ pub(super) fn untag_resource(call: &Call<'_>, mut fields: Fields<'_>) -> Result<
 }
 
 /// Keys that are not there are fine.
-fn remove(resource: &Resource, keys: &[Cow<'_, str>]) -> Result<Reply, Fault> {
+fn remove(resource: &Resource, keys: &Keys<'_>) -> Result<Reply, Fault> {
     change(resource, |present| {
-        present.retain(|key, _| !keys.iter().any(|gone| gone == key));
+        present.retain(|key, _| !keys.iter().flatten().any(|gone| gone == key));
         Ok(())
     })
 }

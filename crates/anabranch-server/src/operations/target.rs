@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use anabranch::Timestamp;
+
 use super::Call;
 use crate::arn::Arn;
-use crate::catalog::{ConsumerSettings, Entry};
+use crate::catalog::{ConsumerSettings, Entry, Settings};
 use crate::errors::{Fault, printed};
 use crate::validate::{CONSUMER_ARN, RESOURCE_ARN, STREAM_ARN, Validator};
 use crate::wire::Fields;
@@ -69,10 +71,30 @@ impl<'a> StreamTarget<'a> {
     }
 }
 
-/// An ARN of another account or region names nothing here, whatever its last part is.
+/// A listing of an earlier stream of the name finds nothing.
+pub(super) fn check_created(entry: &Entry, created: Option<Timestamp>) -> Result<(), Fault> {
+    let own = entry.settings()?.created_ms;
+    match created {
+        Some(created) if created.as_millis().div_euclid(1_000) != own.div_euclid(1_000) => Err(entry.not_found()),
+        _ => Ok(()),
+    }
+}
+
+/// The stream of this ARN. That of a consumer is none: what was meant for the one is not done to the other.
 fn stream_of(call: &Call<'_>, text: &str) -> Result<Arc<Entry>, Fault> {
-    let arn =
-        Arn::parse(text).ok_or_else(|| Fault::invalid(format!("{} is no ARN of a stream.", printed(text))))?;
+    match Arn::parse(text) {
+        Some(Arn { consumer: Some(_), .. }) => Err(no_stream_arn(text)),
+        _ => owner_of(call, text),
+    }
+}
+
+fn no_stream_arn(text: &str) -> Fault {
+    Fault::invalid(format!("{} is no ARN of a stream.", printed(text)))
+}
+
+/// The stream that an ARN is of, or whose consumer it is of. One of another account or region names nothing here, whatever its last part is.
+fn owner_of(call: &Call<'_>, text: &str) -> Result<Arc<Entry>, Fault> {
+    let arn = Arn::parse(text).ok_or_else(|| no_stream_arn(text))?;
     if arn.account != call.account || arn.region != call.region {
         return Err(Fault::stream_not_found(arn.stream, arn.account));
     }
@@ -114,7 +136,7 @@ impl<'a> ConsumerTarget<'a> {
             (Some(text), _, _) => {
                 let arn = Arn::parse(text).and_then(|arn| arn.consumer);
                 let (name, second) = arn.ok_or_else(|| no_consumer_arn(text))?;
-                (stream_of(call, text)?, name, Some(second))
+                (owner_of(call, text)?, name, Some(second))
             }
             (None, Some(stream), Some(name)) => (stream_of(call, stream)?, name, None),
             _ => {
@@ -162,6 +184,18 @@ pub(super) struct Resource {
     pub(super) consumer: Option<ConsumerSettings>,
 }
 
+impl Resource {
+    /// What the settings of the stream say of the consumer, if it is one. It can be gone since it was found.
+    pub(super) fn consumer_in<'s>(
+        &self,
+        settings: &'s mut Settings,
+    ) -> Result<Option<&'s mut ConsumerSettings>, Fault> {
+        let Some(consumer) = &self.consumer else { return Ok(None) };
+        let found = settings.consumers.iter_mut().find(|other| other.arn_second == consumer.arn_second);
+        found.map(Some).ok_or_else(|| self.entry.no_consumer(&consumer.name))
+    }
+}
+
 impl<'a> ResourceTarget<'a> {
     pub(super) fn read(fields: &mut Fields<'a>) -> Result<Self, Fault> {
         Ok(Self(fields.text("ResourceARN")?))
@@ -175,7 +209,7 @@ impl<'a> ResourceTarget<'a> {
 
     pub(super) fn find(&self, call: &Call<'_>) -> Result<Resource, Fault> {
         let text = self.0.as_deref().unwrap_or_default();
-        let entry = stream_of(call, text)?;
+        let entry = owner_of(call, text)?;
         let consumer = match Arn::parse(text).and_then(|arn| arn.consumer) {
             Some((name, second)) => Some(find_consumer(&entry, name, Some(second))?),
             None => None,

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use anabranch::{Durability, Error, HashKey, PutEntry, PutOptions, PutReceipt, Stream};
 use serde::Serialize;
 
+use super::position::{is_of_the_future, was_given};
 use super::shapes::encryption_type;
 use super::target::StreamTarget;
 use super::{Call, Reply};
@@ -119,7 +120,7 @@ pub(super) fn put_record(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Repl
     check.finish()?;
     let put = record.entry(spread)?;
     if let Some(ordering) = ordering {
-        check_ordering(call, entry, &ordering)?;
+        check_ordering(call, entry, &stream, &ordering)?;
     }
     if is_dry {
         return Err(dry_run());
@@ -145,9 +146,9 @@ fn while_putting<T>(call: &Call<'_>, entry: &Entry, stream: &Stream, put: impl F
 }
 
 /// Every number that the server gave is below the next one, so that nothing has to be done for the order itself.
-fn check_ordering(call: &Call<'_>, entry: &Entry, text: &str) -> Result<(), Fault> {
-    let is_past = |number: &Sequence| number.written() <= second(call.now).max(number.created());
-    if Sequence::parse(text).as_ref().is_some_and(is_past) {
+fn check_ordering(call: &Call<'_>, entry: &Entry, stream: &Stream, text: &str) -> Result<(), Fault> {
+    let is_fine = |number| !is_of_the_future(number, call.now) || was_given(entry, stream, number);
+    if Sequence::parse(text).is_some_and(is_fine) {
         return Ok(());
     }
     Err(Fault::invalid(format!(

@@ -113,13 +113,17 @@ impl<'a> Fields<'a> {
 }
 
 impl<'a> List<'a> {
-    pub(crate) fn texts(self) -> Result<Vec<Cow<'a, str>>, Fault> {
-        self.elements.into_iter().map(as_text).collect()
+    /// What is `null` is absent here too.
+    pub(crate) fn texts(self) -> Result<Vec<Option<Cow<'a, str>>>, Fault> {
+        let text = |value| if value == Value::Null { Ok(None) } else { as_text(value).map(Some) };
+        self.elements.into_iter().map(text).collect()
     }
 
+    /// One that is `null` is one without members.
     pub(crate) fn structures(self) -> Result<Vec<Fields<'a>>, Fault> {
         let format = self.format;
-        self.elements.into_iter().map(|value| as_structure(format, value)).collect()
+        let members = |value| if value == Value::Null { Value::Map(Vec::new()) } else { value };
+        self.elements.into_iter().map(|value| as_structure(format, members(value))).collect()
     }
 }
 

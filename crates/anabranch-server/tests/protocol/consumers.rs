@@ -1,9 +1,9 @@
 //! Consumers and their subscriptions.
 
-use anabranch_server::Body;
+use anabranch_server::{Body, ServiceOptions};
 use serde_json::{Value, json};
 
-use crate::support::{ACCOUNT, World, arn, data, shard};
+use crate::support::{ACCOUNT, World, arn, base64, data, shard};
 
 fn register(world: &World) -> String {
     let answer = world.ok("RegisterStreamConsumer", json!({"StreamARN": arn("s"), "ConsumerName": "c"}));
@@ -210,4 +210,58 @@ fn subscriptions_end_with_their_consumer_and_with_their_stream() {
     world.ok("DeleteStream", json!({"StreamName": "s", "EnforceConsumerDeletion": true}));
     let text = format!("Stream s under account {ACCOUNT} not found.");
     assert_eq!(farewell(&mut body), (not_found, text));
+}
+
+#[test]
+fn whatever_a_consumer_is_called_it_can_subscribe() {
+    let world = World::with_stream(1);
+    world.put("a", "one");
+    for name in [".", "..", "c"] {
+        let registered = world.ok("RegisterStreamConsumer", json!({"StreamARN": arn("s"), "ConsumerName": name}));
+        let consumer = registered["Consumer"]["ConsumerARN"].as_str().unwrap();
+        let mut body = subscribe(&world, consumer, &json!({"Type": "TRIM_HORIZON"}));
+        assert_eq!(data(&event(&mut body).unwrap().1), ["one"], "{name}");
+    }
+}
+
+#[test]
+fn a_consumer_that_is_registered_again_has_a_throughput_of_its_own() {
+    let world = World::with(ServiceOptions { enforce_limits: true, ..ServiceOptions::default() });
+    world.ok("CreateStream", json!({"StreamName": "s", "ShardCount": 1}));
+    let large = base64(vec![b'x'; 1_000_000]);
+    for _ in 0..4 {
+        world.ok("PutRecord", json!({"StreamName": "s", "PartitionKey": "a", "Data": large}));
+        world.advance(1_000);
+    }
+    let read = || {
+        let consumer = register(&world);
+        let mut body = subscribe(&world, &consumer, &json!({"Type": "TRIM_HORIZON"}));
+        let events = std::iter::from_fn(|| event(&mut body)).map(|(_, event)| data(&event).len()).sum::<usize>();
+        world.ok("DeregisterStreamConsumer", json!({"ConsumerARN": consumer}));
+        events
+    };
+    let first = read();
+    assert!((1..4).contains(&first), "two MiB in a moment: {first}");
+    assert_eq!(read(), first);
+}
+
+#[test]
+fn the_time_goes_on_in_the_numbers_of_a_shard_without_records() {
+    let world = World::with_stream(1);
+    let consumer = register(&world);
+    let mut body = subscribe(&world, &consumer, &json!({"Type": "TRIM_HORIZON"}));
+    let mut numbers = Vec::new();
+    for _ in 0..3 {
+        let number = event(&mut body).unwrap().1["ContinuationSequenceNumber"].clone();
+        numbers.push(number.as_str().unwrap().to_owned());
+        world.advance(4_000);
+    }
+    assert!(numbers[0] < numbers[1] && numbers[1] < numbers[2], "{numbers:?}");
+    let first = world.put("a", "one")["SequenceNumber"].as_str().unwrap().to_owned();
+    assert!(numbers[2] < first);
+    for number in numbers {
+        world.advance(5_000);
+        let after = json!({"Type": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": number});
+        assert_eq!(data(&event(&mut subscribe(&world, &consumer, &after)).unwrap().1), ["one"]);
+    }
 }

@@ -8,7 +8,7 @@ use anabranch::{Clock, SimulatedDisk, Timestamp};
 use anabranch_server::{Service, ServiceOptions};
 use serde_json::{Value, json};
 
-use crate::support::{ACCOUNT, World, data, ids, request, shard};
+use crate::support::{ACCOUNT, World, arn, data, ids, request, shard};
 
 const HALF: &str = "170141183460469231731687303715884105728";
 
@@ -241,7 +241,8 @@ fn at_each_moment_the_living_shards_tile_the_space() {
         assert!(tiles(&answer), "{millis}");
     }
     assert_eq!(ids(&at("FROM_TIMESTAMP", 0)), ["0", "1", "2", "3", "4"]);
-    assert_eq!(ids(&at("FROM_TIMESTAMP", 1_500)), ["1", "2", "3", "4"]);
+    assert_eq!(ids(&at("FROM_TIMESTAMP", 1_000)), ["0", "1", "2", "3", "4"], "closed just then");
+    assert_eq!(ids(&at("FROM_TIMESTAMP", 1_001)), ["1", "2", "3", "4"]);
     let filter = |kind: &str| world.ok("ListShards", json!({"StreamName": "s", "ShardFilter": {"Type": kind}}));
     assert_eq!(ids(&filter("AT_TRIM_HORIZON")), ["0", "1"]);
     assert_eq!(ids(&filter("AT_LATEST")), ["2", "4"]);
@@ -250,4 +251,49 @@ fn at_each_moment_the_living_shards_tile_the_space() {
     world.advance(24 * 3_600_000);
     assert_eq!(ids(&filter("FROM_TRIM_HORIZON")), ["2", "4"]);
     assert!(tiles(&filter("AT_TRIM_HORIZON")));
+}
+
+#[test]
+fn the_pages_of_a_listing_are_of_one_moment() {
+    let world = World::with_stream(2);
+    world.advance(2_000);
+    world.put("a", "in 0, and there when it has expired");
+    world.put("user-123", "in 1");
+    world.clock.set(Timestamp::from_millis(1_767_225_601_000));
+    let first = |kind: &str| {
+        let body = json!({"StreamName": "s", "MaxResults": 1, "ShardFilter": {"Type": kind}});
+        world.ok("ListShards", body)
+    };
+    let pages = ["AT_LATEST", "AT_TRIM_HORIZON"].map(first);
+    split(&world, 0, "5");
+    split(&world, 1, "255211775190703847597530955573826158592");
+    for page in pages {
+        let rest = world.ok("ListShards", json!({"NextToken": page["NextToken"]}));
+        assert_eq!((ids(&page), ids(&rest)), (vec!["0".to_owned()], vec!["1".to_owned()]));
+    }
+    // What expires between two pages is listed to the end.
+    world.advance(24 * 3_600_000);
+    let page = first("FROM_TRIM_HORIZON");
+    world.advance(1);
+    let rest = world.ok("ListShards", json!({"NextToken": page["NextToken"]}));
+    assert_eq!((ids(&page).len(), ids(&rest)), (1, ["1", "2", "3", "4", "5"].map(str::to_owned).to_vec()));
+}
+
+#[test]
+fn a_shard_that_has_expired_is_gone_before_its_files_are() {
+    let world = World::with_stream(1);
+    world.put("a", "one");
+    split(&world, 0, HALF);
+    let consumer = world.ok("RegisterStreamConsumer", json!({"StreamARN": arn("s"), "ConsumerName": "c"}));
+    let iterator = json!({"StreamName": "s", "ShardId": shard(0), "ShardIteratorType": "TRIM_HORIZON"});
+    let subscription = json!({
+        "ConsumerARN": consumer["Consumer"]["ConsumerARN"], "ShardId": shard(0), "StartingPosition": {"Type": "TRIM_HORIZON"},
+    });
+    world.advance(24 * 3_600_000);
+    world.ok("GetShardIterator", iterator.clone());
+    world.advance(1);
+    assert_eq!(world.shards(json!({"StreamName": "s"})), ["1", "2"]);
+    let gone = format!("Shard {} in stream s under account {ACCOUNT} does not exist", shard(0));
+    world.refused("GetShardIterator", iterator, "ResourceNotFoundException", &gone);
+    world.refused("SubscribeToShard", subscription, "ResourceNotFoundException", &gone);
 }

@@ -184,3 +184,72 @@ fn streams_on_demand_have_four_shards_and_refuse_to_be_resharded() {
         "Requested ShardCount can not be specified for a stream in ON_DEMAND mode.",
     );
 }
+
+/// Directories have them already.
+#[test]
+fn names_of_directories_are_none_of_streams() {
+    let world = World::new();
+    for name in [".", ".."] {
+        let text = format!(
+            "1 validation error detected: Value '{name}' at 'streamName' failed to satisfy constraint: Member must be neither . nor .."
+        );
+        world.refused("CreateStream", json!({"StreamName": name, "ShardCount": 1}), "ValidationException", &text);
+        assert_eq!(world.service.create_stream(name, 1).unwrap_err().to_string(), text);
+    }
+    assert_eq!(world.ok("ListStreams", json!({}))["StreamNames"], json!([]));
+    let health = world.service.observe(&http::Request::get("/health").body(()).unwrap());
+    assert_eq!(health.status(), 200);
+    world.ok("CreateStream", json!({"StreamName": "...", "ShardCount": 1}));
+}
+
+/// What was meant for a consumer is not done to its stream.
+#[test]
+fn the_arn_of_a_consumer_is_none_of_a_stream() {
+    let world = World::with_stream(1);
+    let register = json!({"StreamARN": arn("s"), "ConsumerName": "c"});
+    let consumer = world.ok("RegisterStreamConsumer", register)["Consumer"]["ConsumerARN"].clone();
+    let consumer = consumer.as_str().unwrap();
+    let text = format!("{consumer} is no ARN of a stream.");
+    for (operation, body) in [
+        ("DeleteStream", json!({"StreamARN": consumer, "EnforceConsumerDeletion": true})),
+        ("DescribeStreamSummary", json!({"StreamName": "s", "StreamARN": consumer})),
+        ("DescribeStreamConsumer", json!({"StreamARN": consumer, "ConsumerName": "c"})),
+        ("ListStreamConsumers", json!({"StreamARN": consumer})),
+    ] {
+        world.refused(operation, body, "InvalidArgumentException", &text);
+    }
+    world.ok("DescribeStreamConsumer", json!({"ConsumerARN": consumer}));
+    world.ok("ListTagsForResource", json!({"ResourceARN": consumer}));
+}
+
+#[test]
+fn consumers_are_listed_of_the_stream_that_was_asked_for() {
+    let world = World::with_stream(1);
+    let register = |stream: &str, name: &str| {
+        world.ok("RegisterStreamConsumer", json!({"StreamARN": arn(stream), "ConsumerName": name}))
+    };
+    world.ok("CreateStream", json!({"StreamName": "t", "ShardCount": 1}));
+    for (stream, name) in [("s", "a"), ("s", "b"), ("t", "a"), ("t", "b")] {
+        register(stream, name);
+    }
+    let token =
+        world.ok("ListStreamConsumers", json!({"StreamARN": arn("s"), "MaxResults": 1}))["NextToken"].clone();
+    let (invalid, text) = ("InvalidArgumentException", "Invalid NextToken.");
+    let go_on = |stream: &str| json!({"StreamARN": arn(stream), "NextToken": token});
+    assert_eq!(world.ok("ListStreamConsumers", go_on("s"))["Consumers"][0]["ConsumerName"], "b");
+    world.refused("ListStreamConsumers", go_on("t"), invalid, text);
+
+    let created =
+        |seconds: u32| json!({"StreamARN": arn("s"), "StreamCreationTimestamp": 1_767_225_600 + seconds});
+    assert_eq!(world.ok("ListStreamConsumers", created(0))["Consumers"].as_array().unwrap().len(), 2);
+    let gone = format!("Stream s under account {ACCOUNT} not found.");
+    world.refused("ListStreamConsumers", created(1), "ResourceNotFoundException", &gone);
+    let mut both = created(0);
+    both["NextToken"] = token.clone();
+    let text_of_both = "NextToken and StreamCreationTimestamp cannot be provided together.";
+    world.refused("ListStreamConsumers", both, invalid, text_of_both);
+
+    world.ok("DeleteStream", json!({"StreamName": "s", "EnforceConsumerDeletion": true}));
+    world.ok("CreateStream", json!({"StreamName": "s", "ShardCount": 1}));
+    world.refused("ListStreamConsumers", go_on("s"), invalid, text);
+}

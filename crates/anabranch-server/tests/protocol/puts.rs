@@ -32,6 +32,30 @@ fn a_record_comes_back_as_it_was_put() {
     assert_eq!(world.all(&shard(0)), ["hello", ""]);
 }
 
+/// Arrivals do not.
+#[test]
+fn puts_follow_one_another_while_the_clock_goes_back() {
+    let world = World::with_stream(1);
+    world.advance(10_000);
+    let mut last = world.put("a", "0")["SequenceNumber"].clone();
+    world.clock.set(anabranch::Timestamp::from_millis(1_767_225_600_000));
+    for number in 1..4 {
+        let put = json!({"Data": base64(number.to_string()), "SequenceNumberForOrdering": last});
+        let next = world.ok("PutRecord", body(&put))["SequenceNumber"].clone();
+        assert!(next.as_str() > last.as_str());
+        last = next;
+    }
+    assert_eq!(world.all(&shard(0)), ["0", "1", "2", "3"]);
+    // One that no record has is refused while it says a second that is still to come.
+    let ahead = World::with_stream(1);
+    ahead.advance(10_000);
+    for number in 0..5 {
+        last = ahead.put("a", &number.to_string())["SequenceNumber"].clone();
+    }
+    let ordering = body(&json!({"SequenceNumberForOrdering": last}));
+    assert_eq!(world.refusal("PutRecord", ordering).0, "InvalidArgumentException");
+}
+
 #[test]
 fn keys_are_routed_by_md5_and_explicit_hash_keys_before_them() {
     let world = World::with_stream(2);
@@ -180,10 +204,18 @@ fn a_batch_with_one_wrong_record_is_refused_whole() {
     wrong["Records"][1]["PartitionKey"] = json!("");
     world.refused(
         "PutRecords",
-        wrong,
+        wrong.clone(),
         "ValidationException",
         "1 validation error detected: Value '' at 'records.2.member.partitionKey' failed to satisfy constraint: Member must have length greater \
          than or equal to 1",
+    );
+    wrong["Records"][1] = Value::Null;
+    world.refused(
+        "PutRecords",
+        wrong,
+        "ValidationException",
+        "2 validation errors detected: Value null at 'records.2.member.data' failed to satisfy constraint: Member must not be null; \
+         Value null at 'records.2.member.partitionKey' failed to satisfy constraint: Member must not be null",
     );
     let (kind, message) = world.refusal("PutRecords", batch(&[]));
     assert_eq!(
@@ -267,4 +299,17 @@ fn shards_are_not_chosen_for_provisioned_streams() {
     assert_eq!(summary["StreamDescriptionSummary"]["StreamModeDetails"]["StreamMode"], "ON_DEMAND");
     let other = json!({"StreamARN": arn("s"), "RecordDistributionStrategy": "X"});
     assert_eq!(world.refusal("UpdateStreamRecordDistributionStrategy", other).0, "ValidationException");
+}
+
+/// Also the one that stands for none in the log.
+#[test]
+fn a_key_comes_back_whatever_it_is() {
+    let world = World::with_stream(1);
+    let none = "\u{FFFF}";
+    for hash_key in [json!(null), json!("0"), json!("7"), json!(u128::MAX.to_string())] {
+        world.ok("PutRecord", body(&json!({"PartitionKey": none, "ExplicitHashKey": hash_key})));
+    }
+    let read = world.read(&world.iterator(&shard(0), "TRIM_HORIZON"));
+    let keys: Vec<_> = read["Records"].as_array().unwrap().iter().map(|record| &record["PartitionKey"]).collect();
+    assert_eq!(keys, [none; 4]);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anabranch_server::ServiceOptions;
 use serde_json::{Value, json};
 
-use crate::support::{ACCOUNT, World, data, shard};
+use crate::support::{ACCOUNT, World, base64, data, shard};
 
 fn iterator(world: &World, more: &Value) -> Value {
     let mut body = json!({"StreamName": "s", "ShardId": shard(0)});
@@ -218,4 +218,49 @@ fn what_retention_hides_is_passed_over() {
         from(&world, &json!({"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": number})),
         ["new"]
     );
+}
+
+/// It is no record's, and yet reading could start there.
+#[test]
+fn the_ends_of_a_shard_are_not_given_in_the_future() {
+    let world = World::with_stream(2);
+    let split = |number: u32, key: &str| {
+        world
+            .ok("SplitShard", json!({"StreamName": "s", "ShardToSplit": shard(number), "NewStartingHashKey": key}))
+    };
+    let later = World::with_stream(2);
+    later.advance(10_000);
+    later.ok("SplitShard", json!({"StreamName": "s", "ShardToSplit": shard(0), "NewStartingHashKey": "5"}));
+    let ending = later.ok("ListShards", json!({"StreamName": "s"}))["Shards"][0]["SequenceNumberRange"]["EndingSequenceNumber"].clone();
+    let from = |number: &Value| json!({"StreamName": "s", "ShardId": shard(0), "ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": number});
+    let text = format!(
+        "StartingSequenceNumber {} used in GetShardIterator on shard {} in stream s under account {ACCOUNT} is invalid.",
+        ending.as_str().unwrap(),
+        shard(0)
+    );
+    world.refused("GetShardIterator", from(&ending), "InvalidArgumentException", &text);
+    world.advance(10_000);
+    world.ok("GetShardIterator", from(&ending));
+    split(0, "5");
+    world.clock.set(anabranch::Timestamp::from_millis(1_767_225_600_000));
+    world.ok("GetShardIterator", from(&ending));
+}
+
+/// A record that does not fit into an answer is read with the next one, and not before.
+#[test]
+fn what_an_answer_leaves_is_not_paid_for() {
+    let world = World::with(ServiceOptions { enforce_limits: true, ..ServiceOptions::default() });
+    world.ok("CreateStream", json!({"StreamName": "s", "ShardCount": 1, "MaxRecordSizeInKiB": 10_240}));
+    for mib in [6, 6] {
+        let large = base64(vec![0; mib << 20]);
+        world.ok("PutRecord", json!({"StreamName": "s", "PartitionKey": "a", "Data": large}));
+        world.advance(60_000);
+    }
+    let first = world.read(&world.iterator(&shard(0), "TRIM_HORIZON"));
+    assert_eq!(first["Records"].as_array().unwrap().len(), 1);
+    let next = json!({"ShardIterator": first["NextShardIterator"]});
+    world.advance(3_000);
+    assert_eq!(world.refusal("GetRecords", next.clone()).0, "ProvisionedThroughputExceededException");
+    world.advance(1); // six MiB and a key, at two a second
+    assert_eq!(world.ok("GetRecords", next)["Records"].as_array().unwrap().len(), 1);
 }

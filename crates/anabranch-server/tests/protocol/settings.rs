@@ -63,6 +63,9 @@ fn tags_of_both_kinds_are_the_same_tags() {
     assert_eq!(page, json!({"Tags": [tag("b", "2")], "HasMoreTags": true}));
     world.ok("RemoveTagsFromStream", json!({"StreamName": "s", "TagKeys": ["a", "none"]}));
     world.ok("UntagResource", json!({"ResourceARN": arn("s"), "TagKeys": ["b"]}));
+    let missing = "1 validation error detected: Value null at 'tagKeys.1.member' failed to satisfy constraint: Member must not be null";
+    let null = json!({"ResourceARN": arn("s"), "TagKeys": [null]});
+    world.refused("UntagResource", null, "ValidationException", missing);
     assert_eq!(world.ok("ListTagsForResource", json!({"ResourceARN": arn("s")})), json!({"Tags": [tag("c", "")]}));
     let many: Value =
         (0..50).map(|number| (format!("k{number}"), json!("v"))).collect::<serde_json::Map<_, _>>().into();
@@ -112,6 +115,23 @@ fn monitoring_is_told_before_and_after() {
     let answer = world.ok("DisableEnhancedMonitoring", metrics(json!(["IncomingBytes"])));
     assert_eq!(answer["DesiredShardLevelMetrics"].as_array().unwrap().len(), 6);
     assert_eq!(world.refusal("EnableEnhancedMonitoring", metrics(json!(["X"]))).0, "ValidationException");
+    for (names, constraint) in [
+        (
+            json!([]),
+            "at 'shardLevelMetrics' failed to satisfy constraint: Member must have length greater than or equal to 1",
+        ),
+        (
+            json!(vec!["ALL"; 8]),
+            "at 'shardLevelMetrics' failed to satisfy constraint: Member must have length less than or equal to 7",
+        ),
+        (
+            json!(["ALL", null]),
+            "Value null at 'shardLevelMetrics.2.member' failed to satisfy constraint: Member must not be null",
+        ),
+    ] {
+        let (kind, text) = world.refusal("EnableEnhancedMonitoring", metrics(names));
+        assert_eq!((kind.as_str(), text.ends_with(constraint)), ("ValidationException", true), "{text}");
+    }
 }
 
 #[test]
@@ -129,7 +149,7 @@ fn encryption_is_reported_everywhere() {
 }
 
 #[test]
-fn policies_and_throughput_are_kept() {
+fn policies_are_kept() {
     let world = World::with_stream(1);
     let of = json!({"ResourceARN": arn("s")});
     assert_eq!(world.ok("GetResourcePolicy", of.clone()), json!({"Policy": "{}"}));
@@ -150,12 +170,51 @@ fn policies_and_throughput_are_kept() {
     world.ok("PutResourcePolicy", long(20_480));
     world.ok("DeleteResourcePolicy", of.clone());
     assert_eq!(world.ok("GetResourcePolicy", of)["Policy"], "{}");
-    let warm = json!({"StreamName": "s", "WarmThroughputMiBps": 100});
-    let text = format!("Request is invalid. Stream s under account {ACCOUNT} is not in On-Demand mode.");
-    world.refused("UpdateStreamWarmThroughput", warm.clone(), "ValidationException", &text);
-    world.ok("UpdateStreamMode", json!({"StreamARN": arn("s"), "StreamModeDetails": {"StreamMode": "ON_DEMAND"}}));
-    let throughput = json!({"TargetMiBps": 100, "CurrentMiBps": 0});
-    assert_eq!(world.ok("UpdateStreamWarmThroughput", warm)["WarmThroughput"], throughput);
+}
+
+#[test]
+fn throughput_is_kept_warm_on_demand_where_it_is_committed() {
+    let world = World::new();
+    let create = |name: &str, mode: &str, warm: u32| {
+        let count = if mode == "PROVISIONED" { json!(1) } else { Value::Null };
+        json!({"StreamName": name, "ShardCount": count, "StreamModeDetails": {"StreamMode": mode}, "WarmThroughputMiBps": warm})
+    };
+    let update = |warm: u32| json!({"StreamName": "s", "WarmThroughputMiBps": warm});
+    let set_mode = |mode: &str, warm: Value| json!({"StreamARN": arn("s"), "StreamModeDetails": {"StreamMode": mode}, "WarmThroughputMiBps": warm});
+    let told = || {
+        world.ok("DescribeStreamSummary", json!({"StreamName": "s"}))["StreamDescriptionSummary"]["WarmThroughput"]
+            .clone()
+    };
+    let (invalid, over) = ("ValidationException", "LimitExceededException");
+    let uncommitted =
+        format!("Request is invalid. Account {ACCOUNT} has no minimum throughput billing commitment.");
+    let provisioned = |name: &str| {
+        format!("Request is invalid. Stream {name} under account {ACCOUNT} is not in On-Demand mode.")
+    };
+
+    world.refused("CreateStream", create("s", "ON_DEMAND", 100), invalid, &uncommitted);
+    world.ok("CreateStream", json!({"StreamName": "s", "StreamModeDetails": {"StreamMode": "ON_DEMAND"}}));
+    world.refused("UpdateStreamWarmThroughput", update(100), invalid, &uncommitted);
+    world.refused("UpdateStreamMode", set_mode("ON_DEMAND", json!(100)), invalid, &uncommitted);
+    world.ok("UpdateAccountSettings", json!({"MinimumThroughputBillingCommitment": {"Status": "ENABLED"}}));
+
+    world.refused("CreateStream", create("t", "PROVISIONED", 100), invalid, &provisioned("t"));
+    assert_eq!(world.refusal("CreateStream", create("t", "ON_DEMAND", 10_241)).0, over);
+    world.ok("CreateStream", create("t", "ON_DEMAND", 10_240));
+    assert_eq!(world.refusal("UpdateStreamWarmThroughput", update(10_241)).0, over);
+    let before_and_after = json!({"TargetMiBps": 100, "CurrentMiBps": 0});
+    assert_eq!(world.ok("UpdateStreamWarmThroughput", update(100))["WarmThroughput"], before_and_after);
+
+    world.refused("UpdateStreamMode", set_mode("PROVISIONED", json!(100)), invalid, &provisioned("s"));
+    world.ok("UpdateStreamMode", set_mode("ON_DEMAND", Value::Null));
+    assert_eq!(told(), json!({"TargetMiBps": 100, "CurrentMiBps": 100}), "kept by who is on demand");
+    world.ok("UpdateStreamMode", set_mode("PROVISIONED", Value::Null));
+    world.refused("UpdateStreamWarmThroughput", update(100), invalid, &provisioned("s"));
+    world.ok("UpdateStreamMode", set_mode("ON_DEMAND", Value::Null));
+    assert_eq!(told(), Value::Null, "and lost by who was not");
+    assert_eq!(world.refusal("UpdateStreamMode", set_mode("ON_DEMAND", json!(10_241))).0, over);
+    world.ok("UpdateStreamMode", set_mode("ON_DEMAND", json!(10_240)));
+    assert_eq!(told()["TargetMiBps"], 10_240);
 }
 
 #[test]

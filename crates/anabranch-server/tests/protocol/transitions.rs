@@ -97,6 +97,7 @@ fn changes_wait_for_each_other_and_records_for_none() {
         ("UpdateStreamWarmThroughput", json!({"StreamName": "s", "WarmThroughputMiBps": 10})),
     ];
     let world = active();
+    world.ok("UpdateAccountSettings", json!({"MinimumThroughputBillingCommitment": {"Status": "ENABLED"}}));
     for (operation, body) in changes.clone() {
         world.ok(operation, body);
         assert_eq!(status(&world), "UPDATING", "{operation}");
