@@ -324,7 +324,16 @@ impl Entry {
     }
 
     pub(crate) fn failure(&self) -> Option<String> {
+        self.ask_for_failures();
         self.failure.lock().clone()
+    }
+
+    /// A flush in the background tells nobody that it failed, but the next one does, at once. Where no record waits for one, none failed.
+    fn ask_for_failures(&self) {
+        let waiting = self.opened_stream().filter(|stream| stream.metrics().unsynced_records > 0);
+        if let Some(Err(error)) = waiting.map(|stream| stream.sync()) {
+            self.note(&error);
+        }
     }
 
     /// Counts a refusal for the rate of a shard, and says it.
