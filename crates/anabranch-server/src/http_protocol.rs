@@ -14,11 +14,12 @@ use crate::arn::is_account;
 use crate::body::Body;
 use crate::errors::{Fault, FaultKind};
 use crate::observe;
-use crate::operations::{self, Call, Reply};
+use crate::operations::{self, Call, Operation, Reply};
 use crate::service::Core;
 use crate::signature::Signature;
 use crate::wire::Format;
 
+const TARGET: &str = "x-amz-target";
 const TARGET_PREFIX: &str = "Kinesis_20131202.";
 const EXPOSED: &str = "x-amzn-RequestId,x-amzn-ErrorType,x-amz-request-id,x-amz-id-2,x-amzn-ErrorMessage,Date";
 const DENIED: &str = "<AccessDeniedException>\n  <Message>Unable to determine service/operation name to be authorized</Message>\n</AccessDeniedException>\n";
@@ -66,9 +67,8 @@ fn answer(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> R
     if parts.method != Method::POST {
         return plain(StatusCode::FORBIDDEN, DENIED);
     }
-    let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let (target, content_type) = (text("x-amz-target"), text(CONTENT_TYPE.as_str()));
-    let operation = target.strip_prefix(TARGET_PREFIX).and_then(operations::named);
+    let (target, content_type) = (text(parts, TARGET), text(parts, CONTENT_TYPE.as_str()));
+    let operation = operation(parts);
     let begun = core.clock.monotonic();
     let count = |fault: Option<FaultKind>| {
         let took = core.clock.monotonic().saturating_sub(begun);
@@ -108,6 +108,16 @@ fn answer(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> R
         }
         Err(fault) => refuse(format, &fault),
     }
+}
+
+/// The operation that a request is for.
+pub(crate) fn operation(parts: &Parts) -> Option<Operation> {
+    text(parts, TARGET).strip_prefix(TARGET_PREFIX).and_then(operations::named)
+}
+
+/// A header; empty where it is missing.
+fn text<'p>(parts: &'p Parts, name: &str) -> &'p str {
+    parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// Content types that are not of this protocol.

@@ -70,9 +70,9 @@ impl Room {
         Ok((bytes.freeze(), room))
     }
 
-    /// Room for an answer that nobody knows yet: for the greatest that there are, but for one to a put.
-    pub(crate) async fn for_answer(&self, is_put: bool) -> Result<OwnedSemaphorePermit, StatusCode> {
-        self.take(&self.answers, if is_put { REQUEST_BYTES } else { MAX_ANSWER_BYTES }).await
+    /// Room for an answer that nobody knows yet: for the greatest that there are, unless it is known to be small.
+    pub(crate) async fn for_answer(&self, is_small: bool) -> Result<OwnedSemaphorePermit, StatusCode> {
+        self.take(&self.answers, if is_small { REQUEST_BYTES } else { MAX_ANSWER_BYTES }).await
     }
 
     #[cfg(test)]

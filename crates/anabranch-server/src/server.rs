@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -26,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::body::Body;
+use crate::http_protocol;
 use crate::limits::{MAX_CONNECTION_REQUESTS, MAX_CONNECTIONS, MAX_HEALTH_CONNECTIONS};
 use crate::observe::Counted;
 use crate::room::{Room, Untaken};
@@ -309,9 +309,9 @@ async fn answer_or_refuse(
     let (parts, body) = request.into_parts();
     let read = tokio::time::timeout(port.read_timeout, port.room.read(body)).await;
     let (body, room) = read.map_err(|_| StatusCode::REQUEST_TIMEOUT)??;
-    let is_put = is_put(&parts);
-    let room_for_answer = port.room.for_answer(is_put).await?;
-    let is_quick = is_put && body.len() <= QUICK_BYTES && port.service.has_quick_puts();
+    let is_inline = http_protocol::operation(&parts).is_some_and(|operation| operation.is_inline());
+    let room_for_answer = port.room.for_answer(is_inline).await?;
+    let is_quick = is_inline && body.len() <= QUICK_BYTES && port.service.has_quick_puts();
     let request = Request::from_parts(parts, body);
     let answer = if is_quick {
         let _room = room; // until the request is dropped
@@ -338,11 +338,6 @@ fn has_foreign_host(request: &Request<Bytes>) -> bool {
     };
     let is_foreign_header = header.is_some_and(|host| host.as_ref().map_or(true, is_foreign));
     is_foreign_header || request.uri().authority().is_some_and(is_foreign)
-}
-
-fn is_put(parts: &Parts) -> bool {
-    let target = parts.headers.get("x-amz-target").map(HeaderValue::as_bytes);
-    target.is_some_and(|target| target.ends_with(b".PutRecord") || target.ends_with(b".PutRecords"))
 }
 
 fn refusal(status: StatusCode) -> Response<Body> {
@@ -528,10 +523,7 @@ mod tests {
     fn seven_megabytes(address: SocketAddr) -> String {
         let data = base64_simd::STANDARD.encode_to_string(vec![7; 1_000_000]);
         let ask = |operation: &str, body: &str| {
-            let mut socket = connect_to(address);
-            socket.write_all(request(operation, body).as_bytes()).unwrap();
-            let mut answer = String::new();
-            socket.read_to_string(&mut answer).unwrap();
+            let answer = ask(address, operation, body);
             assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
             answer
         };
@@ -542,6 +534,15 @@ mod tests {
         let shard = r#"{"StreamName": "s", "ShardId": "0", "ShardIteratorType": "TRIM_HORIZON"}"#;
         let answer = ask("GetShardIterator", shard);
         answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    /// The answer, with its head.
+    fn ask(address: SocketAddr, operation: &str, body: &str) -> String {
+        let mut socket = connect_to(address);
+        socket.write_all(request(operation, body).as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     fn request(operation: &str, body: &str) -> String {
@@ -560,6 +561,49 @@ mod tests {
             ("x-amz-date", "20260101T000000Z".to_owned()),
             ("authorization", authorization.to_owned()),
         ]
+    }
+
+    #[test]
+    fn a_put_needs_little_room_for_its_answer() {
+        let served = serve_as(|_, port| Port {
+            room: Room::new(MAX_BODY_BYTES, REQUEST_BYTES, Duration::from_millis(50)),
+            ..port
+        });
+        served.port.service.create_stream("s", 1).unwrap();
+        let put = r#"{"StreamName": "s", "PartitionKey": "a", "Data": ""}"#;
+        assert!(ask(served.address, "PutRecord", put).starts_with("HTTP/1.1 200"));
+        assert!(ask(served.address, "ListStreams", "{}").starts_with("HTTP/1.1 503"));
+    }
+
+    #[test]
+    fn a_subscription_that_cannot_start_gives_its_room_back() {
+        let served = serve_as(|_, port| Port {
+            room: Room::new(MAX_BODY_BYTES, MAX_ANSWER_BYTES, Duration::from_millis(250)), // one answer at a time
+            ..port
+        });
+        ask(served.address, "CreateStream", r#"{"StreamName": "s", "ShardCount": 1}"#);
+        let stream = "arn:aws:kinesis:us-east-1:000000000000:stream/s";
+        let registered = format!(r#"{{"StreamARN": "{stream}", "ConsumerName": "c"}}"#);
+        let answer = ask(served.address, "RegisterStreamConsumer", &registered);
+        let (_, rest) = answer.split_once(r#""ConsumerARN":""#).unwrap();
+        let (consumer, _) = rest.split_once('"').unwrap();
+        let subscribe = |kind: &str| {
+            format!(r#"{{"ConsumerARN": "{consumer}", "ShardId": "0", "StartingPosition": {{"Type": "{kind}"}}}}"#)
+        };
+        for _ in 0..10 {
+            let answer = ask(served.address, "SubscribeToShard", &subscribe("AT_SEQUENCE_NUMBER"));
+            assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        }
+        let mut socket = connect_to(served.address);
+        socket.write_all(request("SubscribeToShard", &subscribe("LATEST")).as_bytes()).unwrap();
+        let (mut answer, mut bytes) = (Vec::new(), [0; 4_096]);
+        while !String::from_utf8_lossy(&answer).contains("SubscribeToShardEvent") {
+            let read = socket.read(&mut bytes).unwrap();
+            assert_ne!(read, 0, "{}", String::from_utf8_lossy(&answer));
+            answer.extend_from_slice(&bytes[..read]);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200"));
+        until(|| served.port.room.left_for_answers() == MAX_ANSWER_BYTES);
     }
 
     fn impatient() -> Served {

@@ -32,10 +32,14 @@ pub(crate) struct Operation {
     pub(crate) run: fn(&Call<'_>, Fields<'_>) -> Result<Reply, Fault>,
 }
 
-/// All there are. One that is not in the list is answered as an unknown one.
-const OPERATIONS: [Operation; 40] = [
+/// Those whose answers are small, and which say where they wait for the disk: they can be answered where sockets are read.
+const INLINE: [Operation; 2] = [
     Operation { name: "PutRecord", run: write::put_record },
     Operation { name: "PutRecords", run: write::put_records },
+];
+
+/// All others. One that is in neither list is answered as an unknown one.
+const OPERATIONS: [Operation; 38] = [
     Operation { name: "GetRecords", run: read::get_records },
     Operation { name: "GetShardIterator", run: read::get_shard_iterator },
     Operation { name: "SubscribeToShard", run: subscribe::subscribe_to_shard },
@@ -76,12 +80,24 @@ const OPERATIONS: [Operation; 40] = [
     Operation { name: "UpdateAccountSettings", run: account::update_account_settings },
 ];
 
+/// All there are.
+fn all() -> impl Iterator<Item = &'static Operation> {
+    INLINE.iter().chain(&OPERATIONS)
+}
+
 /// The names of all.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    OPERATIONS.iter().map(|operation| operation.name)
+    all().map(|operation| operation.name)
 }
 
 /// The operation of this name.
 pub(crate) fn named(name: &str) -> Option<Operation> {
-    OPERATIONS.into_iter().find(|operation| operation.name == name)
+    all().find(|operation| operation.name == name).copied()
+}
+
+impl Operation {
+    /// Whether it is one that can be answered where sockets are read.
+    pub(crate) fn is_inline(&self) -> bool {
+        INLINE.iter().any(|inline| inline.name == self.name)
+    }
 }
