@@ -14,11 +14,12 @@ use crate::arn::is_account;
 use crate::body::Body;
 use crate::errors::{Fault, FaultKind};
 use crate::observe;
-use crate::operations::{self, Call, Reply};
+use crate::operations::{self, Call, Operation, Reply};
 use crate::service::Core;
 use crate::signature::Signature;
 use crate::wire::Format;
 
+const TARGET: &str = "x-amz-target";
 const TARGET_PREFIX: &str = "Kinesis_20131202.";
 const EXPOSED: &str = "x-amzn-RequestId,x-amzn-ErrorType,x-amz-request-id,x-amz-id-2,x-amzn-ErrorMessage,Date";
 const DENIED: &str = "<AccessDeniedException>\n  <Message>Unable to determine service/operation name to be authorized</Message>\n</AccessDeniedException>\n";
@@ -66,9 +67,9 @@ fn answer(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> R
     if parts.method != Method::POST {
         return plain(StatusCode::FORBIDDEN, DENIED);
     }
-    let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let (target, content_type) = (text("x-amz-target"), text(CONTENT_TYPE.as_str()));
-    let operation = target.strip_prefix(TARGET_PREFIX).and_then(operations::named);
+    let (target, content_type) = (text(parts, TARGET), text(parts, CONTENT_TYPE.as_str()));
+    let profile = core.options.profile;
+    let operation = operation(parts).filter(|operation| profile.has(operation.name));
     let begun = core.clock.monotonic();
     let count = |fault: Option<FaultKind>| {
         let took = core.clock.monotonic().saturating_sub(begun);
@@ -88,26 +89,41 @@ fn answer(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> R
     let Some(format) = format else {
         return foreign(is_plain, target, body);
     };
-    let Some(fields) = format.read(body) else {
+    let Some(mut fields) = format.read(body) else {
         return refuse(format, &Fault::bare(FaultKind::Serialization));
     };
     let Some(operation) = operation else {
         return refuse(format, &Fault::bare(FaultKind::UnknownOperation));
     };
-    let outcome = call(core, parts, body, format).and_then(|call| {
+    let outcome = call(core, operation.name, parts, body, format).and_then(|call| {
         let call = Call { is_among_sockets, ..call };
         if core.options.enforce_limits {
             core.rates.admit(operation.name, (&call.account, &call.region), core.clock.monotonic())?;
         }
+        profile.asked(operation.name, &mut fields);
         (operation.run)(&call, fields)
     });
     match outcome {
         Ok(reply) => {
             count(None);
+            let reply = match reply {
+                Reply::Document(bytes) => Reply::Document(profile.answered(operation.name, format, bytes)),
+                other => other,
+            };
             success(core, format, reply)
         }
         Err(fault) => refuse(format, &fault),
     }
+}
+
+/// The operation that a request is for.
+pub(crate) fn operation(parts: &Parts) -> Option<Operation> {
+    text(parts, TARGET).strip_prefix(TARGET_PREFIX).and_then(operations::named)
+}
+
+/// A header; empty where it is missing.
+fn text<'p>(parts: &'p Parts, name: &str) -> &'p str {
+    parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// Content types that are not of this protocol.
@@ -130,7 +146,13 @@ fn foreign(is_plain_json: bool, target: &str, body: &[u8]) -> Response<Body> {
 }
 
 /// Who asks for what: the account is the access key, where that has twelve digits, the region is the signature's.
-fn call<'c>(core: &'c Core, parts: &Parts, body: &[u8], format: Format) -> Result<Call<'c>, Fault> {
+fn call<'c>(
+    core: &'c Core,
+    operation: &'static str,
+    parts: &Parts,
+    body: &[u8],
+    format: Format,
+) -> Result<Call<'c>, Fault> {
     let now = core.clock.now();
     let signature = Signature::read(parts)?;
     if !core.options.credentials.is_empty() {
@@ -140,6 +162,7 @@ fn call<'c>(core: &'c Core, parts: &Parts, body: &[u8], format: Format) -> Resul
     let account = if is_account(key) { key } else { &core.options.account };
     let region = if is_region(region) { region } else { &core.options.region };
     Ok(Call {
+        operation,
         catalog: &core.catalog,
         options: &core.options,
         account: account.to_owned(),

@@ -19,7 +19,10 @@
 //! otherwise for a while; new shards are seen at once then too. Streams on demand are split and merged by [the library's rule](anabranch::docs::capacity), which cuts where keys balance and gives a hot key
 //! a shard of its own; the service splits evenly. A stream that is made in the second in which one was deleted is said to be made in a later one, so that no sequence number comes back; `AT_TIMESTAMP`
 //! of that second is refused until it has come. With the record distribution `AUTO` the service's choice is by turns.
-//! Throughput is not limited unless [`ServiceOptions::enforce_limits`] asks for it, nor are rates of control operations; of these, those are then that are counted by account.
+//! Throughput is not limited unless [`ServiceOptions::enforce_limits`] asks for it, nor are control operations: by account and by stream, by the second and by the day. What was done in a day is not
+//! kept: a restart begins a new one.
+//!
+//! [`Profile::Y2020`] is the service as it was then, for those who compare whole answers. It still asks for `StreamName` with a text of now where that is missing.
 //!
 //! # Accounts and regions
 //!
@@ -42,6 +45,7 @@ mod http_protocol;
 pub mod limits;
 mod observe;
 mod operations;
+mod profile;
 mod rates;
 mod room;
 mod sequence;
@@ -58,6 +62,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use body::Body;
+pub use profile::Profile;
 pub use server::{Server, ServerOptions};
 pub use service::{Service, ServiceOptions};
 pub use signature::Credentials;

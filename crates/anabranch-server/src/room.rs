@@ -29,21 +29,12 @@ use crate::limits::{
     IDLE_REQUEST_BYTES, MAX_ANSWER_BYTES, MAX_ANSWERS_BYTES, MAX_BODIES_BYTES, MAX_BODY_BYTES, MAX_EVENTS_BYTES,
     MAX_PUT_ANSWERS_BYTES, MAX_SHORT_ANSWERS_BYTES, REQUEST_BYTES, SHORT_ANSWER_BYTES,
 };
+use crate::operations::Answer;
 
 /// How long a request may wait for room.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a body gets at first that says how long it will be: it may not be true.
 const FIRST_BYTES: usize = 64 << 10;
-
-/// What an answer is to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
-    Put,
-    /// A call that gives little, though it may take long.
-    Short,
-    /// One that reads or lists.
-    Long,
-}
 
 /// The room of a port.
 #[derive(Debug, Clone)]

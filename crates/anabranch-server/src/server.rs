@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -24,9 +24,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::body::Body;
+use crate::http_protocol;
 use crate::limits::{MAX_CONNECTION_REQUESTS, MAX_CONNECTIONS, MAX_HEALTH_CONNECTIONS, MAX_THREADS};
 use crate::observe::{Counted, has_foreign_host};
-use crate::room::{Answer, Room, Untaken};
+use crate::operations::Answer;
+use crate::room::{Room, Untaken};
 use crate::service::Service;
 use crate::tls::TlsIdentity;
 
@@ -157,7 +159,7 @@ impl Listening {
 }
 
 /// Who comes to a port.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Desk {
     /// Clients of the protocol.
     Clients,
@@ -195,13 +197,12 @@ impl Port {
         matches!(self.desk, Desk::Clients).then(|| self.service.counters().connections.one_more())
     }
 
-    /// Nobody puts where operators look.
+    /// A browser that looks gets a long one, and nobody puts where operators look.
     fn kind_of_answer(&self, parts: &Parts) -> Answer {
-        match self.desk {
-            Desk::Clients if is_put(parts) => Answer::Put,
-            Desk::Clients if !is_long(parts) => Answer::Short,
-            Desk::Clients | Desk::Operators => Answer::Long,
+        if self.desk == Desk::Operators || parts.method == Method::GET {
+            return Answer::Long;
         }
+        http_protocol::operation(parts).map_or(Answer::Short, |operation| operation.answer)
     }
 
     fn respond(&self, request: Request<Bytes>) -> Response<Body> {
@@ -335,19 +336,6 @@ async fn answer_or_refuse(
     };
     let (parts, body) = answer.into_parts();
     Ok(Response::from_parts(parts, body.held(&untaken, room_for_answer)?))
-}
-
-fn is_put(parts: &Parts) -> bool {
-    let target = parts.headers.get("x-amz-target").map(HeaderValue::as_bytes);
-    target.is_some_and(|target| target.ends_with(b".PutRecord") || target.ends_with(b".PutRecords"))
-}
-
-/// Whether it reads or lists records, shards, streams or consumers; a browser that looks, too.
-fn is_long(parts: &Parts) -> bool {
-    const NAMES: [&str; 5] = ["GetRecords", "ListShards", "ListStreams", "ListStreamConsumers", "DescribeStream"];
-    let target = parts.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
-    let operation = target.and_then(|target| target.split('.').nth(1));
-    parts.method == Method::GET || operation.is_some_and(|operation| NAMES.contains(&operation))
 }
 
 fn refusal(status: StatusCode) -> Response<Body> {
@@ -641,6 +629,49 @@ mod tests {
             ("x-amz-date", "20260101T000000Z".to_owned()),
             ("authorization", authorization.to_owned()),
         ]
+    }
+
+    #[test]
+    fn a_put_needs_little_room_for_its_answer() {
+        let served = serve_as(|_, port| Port {
+            room: Room::new(MAX_BODY_BYTES, REQUEST_BYTES, Duration::from_millis(50)),
+            ..port
+        });
+        served.port.service.create_stream("s", 1).unwrap();
+        let put = r#"{"StreamName": "s", "PartitionKey": "a", "Data": ""}"#;
+        assert!(ask(served.address, "PutRecord", put).starts_with("HTTP/1.1 200"));
+        assert!(ask(served.address, "ListStreams", "{}").starts_with("HTTP/1.1 503"));
+    }
+
+    #[test]
+    fn a_subscription_that_cannot_start_gives_its_room_back() {
+        let served = serve_as(|_, port| Port {
+            room: Room::new(MAX_BODY_BYTES, MAX_ANSWER_BYTES, Duration::from_millis(250)), // one answer at a time
+            ..port
+        });
+        ask(served.address, "CreateStream", r#"{"StreamName": "s", "ShardCount": 1}"#);
+        let stream = "arn:aws:kinesis:us-east-1:000000000000:stream/s";
+        let registered = format!(r#"{{"StreamARN": "{stream}", "ConsumerName": "c"}}"#);
+        let answer = ask(served.address, "RegisterStreamConsumer", &registered);
+        let (_, rest) = answer.split_once(r#""ConsumerARN":""#).unwrap();
+        let (consumer, _) = rest.split_once('"').unwrap();
+        let subscribe = |kind: &str| {
+            format!(r#"{{"ConsumerARN": "{consumer}", "ShardId": "0", "StartingPosition": {{"Type": "{kind}"}}}}"#)
+        };
+        for _ in 0..10 {
+            let answer = ask(served.address, "SubscribeToShard", &subscribe("AT_SEQUENCE_NUMBER"));
+            assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        }
+        let mut socket = connect_to(served.address);
+        socket.write_all(request("SubscribeToShard", &subscribe("LATEST")).as_bytes()).unwrap();
+        let (mut answer, mut bytes) = (Vec::new(), [0; 4_096]);
+        while !String::from_utf8_lossy(&answer).contains("SubscribeToShardEvent") {
+            let read = socket.read(&mut bytes).unwrap();
+            assert_ne!(read, 0, "{}", String::from_utf8_lossy(&answer));
+            answer.extend_from_slice(&bytes[..read]);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200"));
+        until(|| served.port.room.left_for_answers() == MAX_ANSWER_BYTES);
     }
 
     fn impatient() -> Served {

@@ -22,7 +22,7 @@ use crate::rates::Rates;
 use crate::signature::Credentials;
 use crate::validate::Validator;
 use crate::wire::Format;
-use crate::{CreateError, OpenError};
+use crate::{CreateError, OpenError, Profile};
 
 /// How a [`Service`] behaves.
 ///
@@ -43,7 +43,8 @@ pub struct ServiceOptions {
     pub region: String,
     /// Open shards of the provisioned streams of an account in a region; [`DEFAULT_SHARD_LIMIT`] by default.
     pub shard_limit: u32,
-    /// Whether shards have the service's [quotas](anabranch::Quotas::kinesis), and accounts its rates of control operations, so that clients are throttled as by it; off by default.
+    /// Whether shards have the service's [quotas](anabranch::Quotas::kinesis), accounts and streams its [rates](crate::limits::CALLS_PER_SECOND) of control operations, and streams its
+    /// [changes a day](crate::limits::CALLS_PER_DAY_OF_STREAM), so that clients are throttled as by it; off by default. What was done is not kept: a restart begins a new day.
     pub enforce_limits: bool,
     /// When the shards of streams on demand are split and merged, and how many such a stream starts with: as the service does, unless told otherwise. A stream that takes
     /// little shows it with lower targets.
@@ -53,6 +54,8 @@ pub struct ServiceOptions {
     pub transition_delay: Duration,
     /// How long a shard iterator is good for; 300 seconds by default.
     pub iterator_lifetime: Duration,
+    /// Of which year the service is, where clients see it; as it is now by default.
+    pub profile: Profile,
     /// Who may ask. Where there are none, everybody may: signatures are read then and not verified.
     pub credentials: Vec<Credentials>,
 }
@@ -68,6 +71,7 @@ impl Default for ServiceOptions {
             on_demand: CapacityPolicy::default().min_shards(ON_DEMAND_SHARDS).max_shards(MAX_ON_DEMAND_SHARDS),
             transition_delay: Duration::ZERO,
             iterator_lifetime: ITERATOR_LIFETIME,
+            profile: Profile::Current,
             credentials: Vec::new(),
         }
     }
@@ -226,6 +230,7 @@ impl Service {
         let Core { options, clock, catalog, .. } = &*self.core;
         let create = || -> Result<(), Fault> {
             let call = Call {
+                operation: "CreateStream",
                 catalog,
                 options,
                 account: options.account.clone(),

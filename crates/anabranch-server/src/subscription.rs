@@ -10,6 +10,7 @@ use anabranch::{ChildShard, Error, Record, SequenceNumber, ShardId, ShardIterato
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::Profile;
 use crate::catalog::Entry;
 use crate::errors::{Fault, FaultKind};
 use crate::event_stream::message;
@@ -118,6 +119,7 @@ pub(crate) struct Subscription {
     kept: Option<Record>,
     ticket: Ticket,
     format: Format,
+    profile: Profile,
     state: State,
     /// When the last event was sent; heartbeats count from it.
     told: Timestamp,
@@ -157,6 +159,7 @@ impl Subscription {
             kept: None,
             ticket,
             format,
+            profile: call.options.profile,
             state: State::Beginning,
             told,
             written: 0,
@@ -241,7 +244,7 @@ impl Subscription {
             millis_behind_latest: self.millis_behind_latest()?,
             child_shards: end.as_deref().and_then(child_shapes),
         };
-        let payload = self.format.write(&event)?;
+        let payload = self.profile.answered("SubscribeToShard", self.format, self.format.write(&event)?);
         Ok(Next::Event(message(&self.headers("event", (":event-type", "SubscribeToShardEvent")), &payload)))
     }
 

@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anabranch::storage::Disk;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
@@ -16,6 +17,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{self, ServerConfig};
 
+use crate::catalog::sync_names;
 use crate::limits::MAX_PEM_BYTES;
 
 /// What the server speaks inside TLS, the best first.
@@ -99,15 +101,7 @@ impl TlsIdentity {
         let directory = directory.as_ref();
         let (certificate, key) = (directory.join(CERTIFICATE), directory.join(KEY));
         if !certificate.exists() || !key.exists() {
-            fs::create_dir_all(directory).map_err(failed(directory))?;
-            let names = LOCAL_NAMES.into_iter().chain([name]).map(str::to_owned).collect::<Vec<_>>();
-            let made = rcgen::generate_simple_self_signed(names).map_err(|error| TlsError::Pem {
-                path: certificate.clone(),
-                reason: format!("{name}: {error}"),
-            })?;
-            remove_durably(&certificate).map_err(failed(&certificate))?; // it is not that of the next key
-            write(&key, &made.signing_key.serialize_pem())?;
-            write(&certificate, &made.cert.pem())?; // last: where it is, the key is, after a power cut too
+            make(directory, &certificate, &key, name)?;
         }
         Self::from_pem_files(certificate, key)
     }
@@ -121,6 +115,21 @@ impl fmt::Debug for TlsIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsIdentity").field("certificate", &self.certificate).finish_non_exhaustive() // not the key
     }
+}
+
+/// Makes an identity. From when this returns on a power cut takes nothing of it; one before leaves both of its files, or no certificate, and it is made again.
+///
+/// That holds by the order alone, each step being durable before the next one: the directories, the end of a certificate whose key is gone (beside a new key it would be taken for that one's), the key, the
+/// certificate.
+fn make(directory: &Path, certificate: &Path, key: &Path, name: &str) -> Result<(), TlsError> {
+    let names = LOCAL_NAMES.into_iter().chain([name]).map(str::to_owned).collect::<Vec<_>>();
+    let made = rcgen::generate_simple_self_signed(names)
+        .map_err(|error| TlsError::Pem { path: certificate.to_owned(), reason: format!("{name}: {error}") })?;
+    fs::create_dir_all(directory).map_err(failed(directory))?;
+    remove(certificate).map_err(failed(certificate))?;
+    sync_names(&Disk, certificate).map_err(failed(directory))?;
+    write(key, &made.signing_key.serialize_pem())?;
+    write(certificate, &made.cert.pem())
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -159,28 +168,19 @@ fn write(path: &Path, text: &str) -> Result<(), TlsError> {
 /// The leftover of a write that was cut short may have other permissions, and be open elsewhere: the file is a new one.
 fn write_durably(path: &Path, text: &str) -> io::Result<()> {
     let temporary = path.with_extension("new");
-    remove_if_there(&temporary)?;
+    remove(&temporary)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
-    sync_name(path) // before that of the next file
+    File::open(path.parent().unwrap_or(path))?.sync_all() // the name, before that of the next file
 }
 
-fn remove_durably(path: &Path) -> io::Result<()> {
-    remove_if_there(path)?;
-    sync_name(path)
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
+fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
-}
-
-fn sync_name(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(path))?.sync_all()
 }
 
 fn no_pem(path: &Path, what: &str, error: &pem::Error) -> TlsError {
@@ -208,17 +208,19 @@ mod tests {
         }
     }
 
+    /// As a power cut between the two would.
     #[test]
-    fn a_certificate_whose_key_is_lost_is_not_left_beside_another_key() {
+    fn a_certificate_whose_key_was_lost_is_not_left_beside_a_new_one() {
         let directory = tempfile::tempdir().unwrap();
-        let make = || TlsIdentity::self_signed(directory.path(), "localhost");
-        make().unwrap();
+        let made = || TlsIdentity::self_signed(directory.path(), "localhost");
+        made().unwrap();
         fs::remove_file(directory.path().join(KEY)).unwrap();
-        let in_the_way = directory.path().join(CERTIFICATE).with_extension("new");
-        fs::create_dir(&in_the_way).unwrap();
-        make().unwrap_err(); // behind the key, as a power cut there
-        fs::remove_dir(&in_the_way).unwrap();
-        make().unwrap();
+        let obstacle = directory.path().join(CERTIFICATE).with_extension("new");
+        fs::create_dir(&obstacle).unwrap();
+        made().unwrap_err();
+        assert!(directory.path().join(KEY).exists(), "it came so far");
+        fs::remove_dir(&obstacle).unwrap();
+        made().unwrap();
     }
 
     #[test]

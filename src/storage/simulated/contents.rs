@@ -32,6 +32,8 @@ pub(super) struct Contents {
     sizes: History<usize>,
     /// Blocks that were given back and not written since.
     holes: BTreeSet<usize>,
+    /// Blocks that ever had data: all others are zero in every state. Of a file with allocated room that is nearly all.
+    written: BTreeSet<usize>,
     /// A sync has covered what was written up to here.
     synced_end: usize,
     /// Counts changes.
@@ -61,6 +63,7 @@ impl Contents {
             unsynced: BTreeMap::new(),
             sizes: History::durable(bytes.len()),
             holes: BTreeSet::new(),
+            written: touched_blocks(&(0..bytes.len())).collect(),
             synced_end: bytes.len(),
             stamp: 0,
             syncs_under_way: 0,
@@ -145,7 +148,12 @@ impl Contents {
         if range.is_empty() {
             return Ok(());
         }
-        self.change(range.clone(), |buffer| buffer.zero(range.clone()))?;
+        let written: Vec<_> = self.written.range(touched_blocks(&range)).copied().collect();
+        for block in written {
+            let inside = (block * BLOCK_BYTES).max(range.start)..((block + 1) * BLOCK_BYTES).min(range.end);
+            self.change(inside.clone(), |buffer| buffer.zero(inside))?;
+        }
+        self.stamp += 1;
         self.holes.extend(whole_blocks(&range));
         self.grow_to(range.end);
         Ok(())
@@ -205,6 +213,7 @@ impl Contents {
             unsynced: self.unsynced.clone(),
             sizes: self.sizes.clone(),
             holes: self.holes.clone(),
+            written: self.written.clone(),
             synced_end: self.synced_end,
             stamp: self.stamp,
             syncs_under_way: 0,
@@ -232,6 +241,7 @@ impl Contents {
             unsynced: BTreeMap::new(),
             sizes: History::durable(size),
             holes: BTreeSet::new(),
+            written: self.written.clone(),
             synced_end: 0,
             stamp: 0,
             syncs_under_way: 0,
@@ -269,6 +279,7 @@ impl Contents {
         self.change(position..end, |buffer| buffer.write(bytes, position))?;
         for block in touched_blocks(&(position..end)) {
             self.holes.remove(&block);
+            self.written.insert(block);
         }
         self.data_end = self.data_end.max(end);
         self.grow_to(end);
@@ -414,6 +425,19 @@ mod tests {
         assert_eq!(map.bytes(44..51), Some(&[1, 1, 1, 1, 1, 1, 2][..]));
         drop(map);
         file.write(&[2; 10], 45, u64::MAX).unwrap();
+    }
+
+    #[test]
+    fn releasing_what_was_never_written_notes_no_versions() {
+        let mut file = Contents::durable(&[1; 100]);
+        file.allocate(1 << 20, u64::MAX).unwrap();
+        file.write(&[2; 100], (1 << 20) - 100, u64::MAX).unwrap();
+        file.release(50..(1 << 20) - 50).unwrap();
+        let unsynced: Vec<_> = file.unsynced.keys().copied().collect();
+        assert_eq!(unsynced, [0, (1 << 20) / SECTOR_BYTES - 1], "the two sectors with data");
+        assert_eq!(file.bytes(0..100), [[1; 50], [0; 50]].concat());
+        assert_eq!(file.bytes((1 << 20) - 100..1 << 20), [[0; 50], [2; 50]].concat());
+        assert_eq!(file.used_bytes(), 2 * BLOCK_BYTES);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::{AccountFile, Changes, Common};
 use crate::distribution::{Distribution, Spread};
 use crate::errors::{Fault, FaultKind};
 use crate::observe::Traffic;
+use crate::rates::StreamRates;
 use crate::sequence::{LAST_SECOND, ShardNumbers, second};
 use crate::subscription::Subscribers;
 use crate::{OpenError, arn};
@@ -34,6 +35,7 @@ pub(crate) struct Entry {
     pub(crate) traffic: Traffic,
     changes: Changes,
     enforce_limits: bool,
+    rates: StreamRates,
     on_demand: CapacityPolicy,
     clock: Arc<dyn Clock>,
     transition: Transition,
@@ -75,6 +77,7 @@ impl Entry {
             traffic: Traffic::default(),
             changes: common.changes.clone(),
             enforce_limits: common.enforce_limits,
+            rates: StreamRates::default(),
             on_demand: common.on_demand,
             clock: Arc::clone(&common.clock),
             transition: Transition::new(common.transition_delay),
@@ -253,6 +256,42 @@ impl Entry {
         Ok(outcome)
     }
 
+    /// Counts a call of an operation that is limited by stream, or refuses it.
+    pub(crate) fn admit(&self, operation: &'static str) -> Result<(), Fault> {
+        if !self.enforce_limits || self.rates.take_call(operation, self.clock.monotonic()) {
+            return Ok(());
+        }
+        Err(self.asked_too_often())
+    }
+
+    /// Counts an iterator of a shard, or refuses it.
+    pub(crate) fn admit_iterator(&self, shard_id: ShardId) -> Result<(), Fault> {
+        if !self.enforce_limits || self.rates.take_iterator(shard_id, self.clock.monotonic()) {
+            return Ok(());
+        }
+        Err(Fault::new(FaultKind::ProvisionedThroughputExceeded, self.throttle(shard_id)))
+    }
+
+    /// Does what an operation may do to a stream so often in a day. What fails does not count.
+    pub(crate) fn of_the_day<T>(
+        &self,
+        operation: &'static str,
+        change: impl FnOnce() -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let now = self.clock.monotonic();
+        if !self.enforce_limits {
+            return change();
+        }
+        if !self.rates.take_change(operation, now) {
+            return Err(self.asked_too_often());
+        }
+        change().inspect_err(|_| self.rates.give_change_back(operation, now))
+    }
+
+    fn asked_too_often(&self) -> Fault {
+        Fault::limit(format!("Rate exceeded for stream {} under account {}.", self.name, self.account))
+    }
+
     /// A stream that is being made, or deleted, has no records for anybody.
     pub(crate) fn check_serves(&self, now: Timestamp) -> Result<(), Fault> {
         if self.status(now).serves() { Ok(()) } else { Err(self.not_found()) }
@@ -366,8 +405,17 @@ impl Entry {
     }
 
     pub(crate) fn failure(&self) -> Option<String> {
+        self.ask_for_failures();
         let failure = self.failure.lock().clone();
         failure.or_else(|| self.unwritten.lock().clone())
+    }
+
+    /// A flush in the background tells nobody that it failed, but the next one does, at once. Where no record waits for one, none failed.
+    fn ask_for_failures(&self) {
+        let waiting = self.opened_stream().filter(|stream| stream.metrics().unsynced_records > 0);
+        if let Some(Err(error)) = waiting.map(|stream| stream.sync()) {
+            self.note(&error);
+        }
     }
 
     /// Counts a refusal for the rate of a shard, and says it.

@@ -274,13 +274,13 @@ fn account_file(path: &Path, common: &Common) -> AccountFile {
 }
 
 /// Makes the names durable that lead to a directory: what is kept in it would be lost with one of them. A directory that may not be read was not made by the server.
-fn sync_names(storage: &dyn Storage, path: &Path) -> Result<(), OpenError> {
+pub(crate) fn sync_names(storage: &dyn Storage, path: &Path) -> io::Result<()> {
     for directory in path.ancestors().skip(1) {
         let is_here = directory.as_os_str().is_empty();
         let directory = if is_here { Path::new(".") } else { directory };
         match storage.sync_dir(directory) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
-            other => other.map_err(OpenError::io(directory))?,
+            other => other?,
         }
     }
     Ok(())
@@ -299,7 +299,7 @@ impl Territory {
             streams: RwLock::default(),
             changes: Mutex::default(),
         };
-        sync_names(common.storage.as_ref(), path)?;
+        sync_names(common.storage.as_ref(), path).map_err(OpenError::io(path))?;
         territory.load()?;
         Ok(territory)
     }

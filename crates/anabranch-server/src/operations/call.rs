@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::catalog::{Catalog, Entry, Territory};
 use crate::errors::Fault;
+use crate::profile::Bounds;
 use crate::service::ServiceOptions;
 use crate::subscription::Subscription;
 use crate::wire::Format;
@@ -14,6 +15,8 @@ use crate::wire::Format;
 /// A call of an operation.
 #[derive(Debug)]
 pub(crate) struct Call<'c> {
+    /// The name of the operation.
+    pub(crate) operation: &'static str,
     pub(crate) catalog: &'c Catalog,
     pub(crate) options: &'c ServiceOptions,
     pub(crate) account: String,
@@ -34,6 +37,11 @@ pub(crate) enum Reply {
 }
 
 impl Call<'_> {
+    /// Those that were not the same in all years.
+    pub(crate) fn bounds(&self) -> &'static Bounds {
+        self.options.profile.bounds()
+    }
+
     /// Does what may wait for the disk.
     pub(crate) fn waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
         if self.is_among_sockets { tokio::task::block_in_place(wait) } else { wait() }
@@ -51,9 +59,12 @@ impl Call<'_> {
         entry.opened_stream().map_or_else(|| self.waiting(|| entry.stream()), Ok)
     }
 
+    /// The stream of a name, if it may be asked now.
     pub(crate) fn stream(&self, name: &str) -> Result<Arc<Entry>, Fault> {
         let found = self.territory()?.and_then(|territory| territory.stream(name));
-        found.ok_or_else(|| Fault::stream_not_found(name, &self.account))
+        let entry = found.ok_or_else(|| Fault::stream_not_found(name, &self.account))?;
+        entry.admit(self.operation)?;
+        Ok(entry)
     }
 
     /// The territory of a stream that was found.

@@ -30,51 +30,67 @@ use crate::wire::Fields;
 #[derive(Clone, Copy)]
 pub(crate) struct Operation {
     pub(crate) name: &'static str,
+    pub(crate) answer: Answer,
     pub(crate) run: fn(&Call<'_>, Fields<'_>) -> Result<Reply, Fault>,
 }
 
-/// All there are. One that is not in the list is answered as an unknown one.
+/// What is to be expected of an answer, before the operation is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// A put's: it is small, and the operation says where it waits for the disk, so that it can be answered where sockets are read.
+    Put,
+    /// One of a call that gives little, though it may take long.
+    Short,
+    /// One of a call that reads or lists.
+    Long,
+}
+
+/// All there are. Another one is answered as an unknown one.
 const OPERATIONS: [Operation; 40] = [
-    Operation { name: "PutRecord", run: write::put_record },
-    Operation { name: "PutRecords", run: write::put_records },
-    Operation { name: "GetRecords", run: read::get_records },
-    Operation { name: "GetShardIterator", run: read::get_shard_iterator },
-    Operation { name: "SubscribeToShard", run: subscribe::subscribe_to_shard },
-    Operation { name: "ListShards", run: list_shards::list_shards },
-    Operation { name: "DescribeStream", run: describe::describe_stream },
-    Operation { name: "DescribeStreamSummary", run: describe::describe_stream_summary },
-    Operation { name: "DescribeLimits", run: describe::describe_limits },
-    Operation { name: "ListStreams", run: describe::list_streams },
-    Operation { name: "CreateStream", run: lifecycle::create_stream },
-    Operation { name: "DeleteStream", run: lifecycle::delete_stream },
-    Operation { name: "SplitShard", run: reshard::split_shard },
-    Operation { name: "MergeShards", run: reshard::merge_shards },
-    Operation { name: "UpdateShardCount", run: reshard::update_shard_count },
-    Operation { name: "IncreaseStreamRetentionPeriod", run: retention::increase },
-    Operation { name: "DecreaseStreamRetentionPeriod", run: retention::decrease },
-    Operation { name: "AddTagsToStream", run: tags::add_tags_to_stream },
-    Operation { name: "RemoveTagsFromStream", run: tags::remove_tags_from_stream },
-    Operation { name: "ListTagsForStream", run: tags::list_tags_for_stream },
-    Operation { name: "TagResource", run: tags::tag_resource },
-    Operation { name: "UntagResource", run: tags::untag_resource },
-    Operation { name: "ListTagsForResource", run: tags::list_tags_for_resource },
-    Operation { name: "RegisterStreamConsumer", run: consumers::register },
-    Operation { name: "DeregisterStreamConsumer", run: consumers::deregister },
-    Operation { name: "DescribeStreamConsumer", run: consumers::describe },
-    Operation { name: "ListStreamConsumers", run: consumers::list },
-    Operation { name: "EnableEnhancedMonitoring", run: settings::enable_monitoring },
-    Operation { name: "DisableEnhancedMonitoring", run: settings::disable_monitoring },
-    Operation { name: "StartStreamEncryption", run: settings::start_encryption },
-    Operation { name: "StopStreamEncryption", run: settings::stop_encryption },
-    Operation { name: "UpdateStreamMode", run: settings::update_mode },
-    Operation { name: "UpdateMaxRecordSize", run: settings::update_max_record_size },
-    Operation { name: "UpdateStreamWarmThroughput", run: settings::update_warm_throughput },
-    Operation { name: "PutResourcePolicy", run: policies::put },
-    Operation { name: "GetResourcePolicy", run: policies::get },
-    Operation { name: "DeleteResourcePolicy", run: policies::delete },
-    Operation { name: "UpdateStreamRecordDistributionStrategy", run: settings::update_record_distribution },
-    Operation { name: "DescribeAccountSettings", run: account::describe_account_settings },
-    Operation { name: "UpdateAccountSettings", run: account::update_account_settings },
+    Operation { name: "PutRecord", answer: Answer::Put, run: write::put_record },
+    Operation { name: "PutRecords", answer: Answer::Put, run: write::put_records },
+    Operation { name: "GetRecords", answer: Answer::Long, run: read::get_records },
+    Operation { name: "GetShardIterator", answer: Answer::Short, run: read::get_shard_iterator },
+    Operation { name: "SubscribeToShard", answer: Answer::Short, run: subscribe::subscribe_to_shard },
+    Operation { name: "ListShards", answer: Answer::Long, run: list_shards::list_shards },
+    Operation { name: "DescribeStream", answer: Answer::Long, run: describe::describe_stream },
+    Operation { name: "DescribeStreamSummary", answer: Answer::Short, run: describe::describe_stream_summary },
+    Operation { name: "DescribeLimits", answer: Answer::Short, run: describe::describe_limits },
+    Operation { name: "ListStreams", answer: Answer::Long, run: describe::list_streams },
+    Operation { name: "CreateStream", answer: Answer::Short, run: lifecycle::create_stream },
+    Operation { name: "DeleteStream", answer: Answer::Short, run: lifecycle::delete_stream },
+    Operation { name: "SplitShard", answer: Answer::Short, run: reshard::split_shard },
+    Operation { name: "MergeShards", answer: Answer::Short, run: reshard::merge_shards },
+    Operation { name: "UpdateShardCount", answer: Answer::Short, run: reshard::update_shard_count },
+    Operation { name: "IncreaseStreamRetentionPeriod", answer: Answer::Short, run: retention::increase },
+    Operation { name: "DecreaseStreamRetentionPeriod", answer: Answer::Short, run: retention::decrease },
+    Operation { name: "AddTagsToStream", answer: Answer::Short, run: tags::add_tags_to_stream },
+    Operation { name: "RemoveTagsFromStream", answer: Answer::Short, run: tags::remove_tags_from_stream },
+    Operation { name: "ListTagsForStream", answer: Answer::Short, run: tags::list_tags_for_stream },
+    Operation { name: "TagResource", answer: Answer::Short, run: tags::tag_resource },
+    Operation { name: "UntagResource", answer: Answer::Short, run: tags::untag_resource },
+    Operation { name: "ListTagsForResource", answer: Answer::Short, run: tags::list_tags_for_resource },
+    Operation { name: "RegisterStreamConsumer", answer: Answer::Short, run: consumers::register },
+    Operation { name: "DeregisterStreamConsumer", answer: Answer::Short, run: consumers::deregister },
+    Operation { name: "DescribeStreamConsumer", answer: Answer::Short, run: consumers::describe },
+    Operation { name: "ListStreamConsumers", answer: Answer::Long, run: consumers::list },
+    Operation { name: "EnableEnhancedMonitoring", answer: Answer::Short, run: settings::enable_monitoring },
+    Operation { name: "DisableEnhancedMonitoring", answer: Answer::Short, run: settings::disable_monitoring },
+    Operation { name: "StartStreamEncryption", answer: Answer::Short, run: settings::start_encryption },
+    Operation { name: "StopStreamEncryption", answer: Answer::Short, run: settings::stop_encryption },
+    Operation { name: "UpdateStreamMode", answer: Answer::Short, run: settings::update_mode },
+    Operation { name: "UpdateMaxRecordSize", answer: Answer::Short, run: settings::update_max_record_size },
+    Operation { name: "UpdateStreamWarmThroughput", answer: Answer::Short, run: settings::update_warm_throughput },
+    Operation { name: "PutResourcePolicy", answer: Answer::Short, run: policies::put },
+    Operation { name: "GetResourcePolicy", answer: Answer::Short, run: policies::get },
+    Operation { name: "DeleteResourcePolicy", answer: Answer::Short, run: policies::delete },
+    Operation {
+        name: "UpdateStreamRecordDistributionStrategy",
+        answer: Answer::Short,
+        run: settings::update_record_distribution,
+    },
+    Operation { name: "DescribeAccountSettings", answer: Answer::Short, run: account::describe_account_settings },
+    Operation { name: "UpdateAccountSettings", answer: Answer::Short, run: account::update_account_settings },
 ];
 
 /// The names of all.
@@ -84,5 +100,5 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
 
 /// The operation of this name.
 pub(crate) fn named(name: &str) -> Option<Operation> {
-    OPERATIONS.into_iter().find(|operation| operation.name == name)
+    OPERATIONS.iter().find(|operation| operation.name == name).copied()
 }

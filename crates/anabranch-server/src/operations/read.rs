@@ -92,6 +92,7 @@ pub(super) fn get_shard_iterator(call: &Call<'_>, mut fields: Fields<'_>) -> Res
     let stream = entry.stream()?;
     let shard_id = entry.shard(shard.as_deref().unwrap_or_default())?;
     let position = start.resolve(&entry, &stream, shard_id, call.now)?;
+    entry.admit_iterator(shard_id)?;
     if is_dry {
         return Err(dry_run());
     }
@@ -265,10 +266,10 @@ mod tests {
         let world = Trimming::new();
         let (entry, stream) = world.stream();
         let mut reader = open_reader(&entry, &stream, ShardId::new(0), Position::At(0)).unwrap();
-        let (first, _) = take_there(&entry, &stream, &mut reader, 1).unwrap();
+        let first = take_there(&entry, &stream, &mut reader, 1).unwrap();
         world.trim();
-        let (rest, _) = take_there(&entry, &stream, &mut reader, 1_000).unwrap();
-        let (last, _) = take_there(&entry, &stream, &mut reader, 1_000).unwrap();
+        let rest = take_there(&entry, &stream, &mut reader, 1_000).unwrap();
+        let last = take_there(&entry, &stream, &mut reader, 1_000).unwrap();
         assert!(first.len() + rest.len() + last.len() < Trimming::RECORDS);
         assert_eq!(last.last().unwrap().sequence_number().get(), Trimming::RECORDS as u64 - 1);
     }

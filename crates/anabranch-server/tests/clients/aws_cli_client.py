@@ -1,34 +1,41 @@
-"""Drives a server with the AWS CLI (1, which takes data as it is) of the Python that runs this. Its argument is the server's address."""
+"""Drives a server with the AWS CLI (1, which takes data as it is) of the Python that runs this. Its argument is the server's address.
+
+Each command goes through the CLI's own driver, as its `aws` calls it, with a session of its own; but in this process: to start a Python takes longer than all commands.
+"""
 
 import base64
+import contextlib
+import io
 import json
 import os
-import subprocess
 import sys
 
-ENVIRONMENT = {
-    **os.environ,
-    "AWS_ACCESS_KEY_ID": "me",
-    "AWS_SECRET_ACCESS_KEY": "secret",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_CONFIG_FILE": os.devnull,
-    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    "AWS_PAGER": "",
-}
+from awscli.clidriver import create_clidriver
+
+os.environ.update(
+    AWS_ACCESS_KEY_ID="me",
+    AWS_SECRET_ACCESS_KEY="secret",
+    AWS_DEFAULT_REGION="us-east-1",
+    AWS_CONFIG_FILE=os.devnull,
+    AWS_SHARED_CREDENTIALS_FILE=os.devnull,
+    AWS_PAGER="",
+)
 HALF = str(2**127)
 FIRST = "shardId-000000000000"
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "awscli", "--endpoint-url", sys.argv[1], "--output", "json", "kinesis", *arguments]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    """The code that `aws` would end with, and what it would print."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = create_clidriver().main(["--endpoint-url", sys.argv[1], "--output", "json", "kinesis", *arguments])
+    return code, out.getvalue(), err.getvalue()
 
 
 def aws(*arguments):
     """What the command printed; it has to succeed."""
-    done = run(*arguments)
-    assert done.returncode == 0, (arguments, done.stderr)
-    return json.loads(done.stdout) if done.stdout.strip() else None
+    code, printed, complaint = run(*arguments)
+    assert code == 0, (arguments, complaint)
+    return json.loads(printed) if printed.strip() else None
 
 
 def drain(shard_id):
@@ -52,7 +59,7 @@ assert sorted(drain("shardId-000000000001")[0] + drain("shardId-000000000002")[0
 shards = aws("list-shards", "--stream-name", "cli", "--shard-filter", "Type=AT_LATEST")["Shards"]
 assert [shard["ShardId"][-1] for shard in shards] == ["1", "2"], shards
 assert "cli" in aws("list-streams")["StreamNames"]
-refused = run("put-record", "--stream-name", "none", "--partition-key", "a", "--data", "")
-assert "ResourceNotFoundException" in refused.stderr and "Stream none under account" in refused.stderr, refused.stderr
+code, _, complaint = run("put-record", "--stream-name", "none", "--partition-key", "a", "--data", "")
+assert code != 0 and "ResourceNotFoundException" in complaint and "Stream none under account" in complaint, complaint
 aws("delete-stream", "--stream-name", "cli")
 print("fine")

@@ -46,6 +46,37 @@ fn event(body: &mut Body) -> Option<(String, Value)> {
     Some((kind, serde_json::from_slice(&bytes[payload..bytes.len() - 4]).unwrap()))
 }
 
+/// Its place is free, whatever came before, and who has it keeps it.
+#[test]
+fn a_subscription_that_cannot_start_takes_no_place() {
+    let world = World::with_stream(1);
+    let consumer = register(&world);
+    let latest = json!({"Type": "LATEST"});
+    let fail = || {
+        let of_another_shard = "49680480295140701666000208137266954160295174489195413522";
+        for position in [
+            json!({"Type": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": of_another_shard}),
+            json!({"Type": "AT_SEQUENCE_NUMBER"}),
+            json!({"Type": "AT_TIMESTAMP", "Timestamp": 4_000_000_000_u32}),
+        ] {
+            let (kind, text) = world.refusal("SubscribeToShard", subscription(&consumer, &position));
+            assert_eq!(kind, "InvalidArgumentException", "{text}");
+        }
+        let mut dry = subscription(&consumer, &latest);
+        dry["DryRun"] = true.into();
+        assert_eq!(world.refusal("SubscribeToShard", dry).0, "DryRunOperationException");
+        let mut unknown = subscription(&consumer, &latest);
+        unknown["ShardId"] = shard(7).into();
+        assert_eq!(world.refusal("SubscribeToShard", unknown).0, "ResourceNotFoundException");
+    };
+    (0..10).for_each(|_| fail());
+    let mut body = subscribe(&world, &consumer, &latest);
+    world.advance(5_000);
+    (0..10).for_each(|_| fail());
+    world.put("a", "one");
+    assert_eq!(data(&event(&mut body).unwrap().1), ["one"], "it goes on");
+}
+
 #[test]
 fn consumers_are_registered_found_and_gone() {
     let world = World::with_stream(1);

@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 
-use anabranch::DiskFault;
 use anabranch::storage::{Access, Operation, Storage};
+use anabranch::{DiskFault, Durability};
 use anabranch_server::{Body, Credentials, Server, ServerOptions, Service, ServiceOptions};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -285,6 +285,37 @@ fn a_service_that_refuses_records_is_not_well() {
     let world = restarted(world);
     world.put("a", "two");
     assert_eq!(health(&world).0, 200);
+}
+
+/// Nobody puts or reads after a record that was acknowledged before the disk failed.
+#[test]
+fn a_failed_flush_is_told_before_anybody_is_refused() {
+    let world = World::with(ServiceOptions { durability: Durability::Buffered, ..ServiceOptions::default() });
+    world.ok("CreateStream", json!({"StreamName": "s", "ShardCount": 1}));
+    let fail = || {
+        world.disk.clear_faults();
+        world.put("a", "one");
+        assert_eq!(health(&world).0, 200);
+        world.put("a", "two");
+        world.disk.fail_on(Operation::Sync, 0, DiskFault::Error(std::io::ErrorKind::Other)); // once
+        health(&world)
+    };
+    // Now and then the flush in the background comes before the fault, and there is nothing to fail.
+    let told = (0..100).map(|_| fail()).find(|(code, _)| *code == 503);
+    let reason = told.unwrap().1["reasons"][0].as_str().unwrap().to_owned();
+    assert!(reason.contains("takes no more records"), "{reason}");
+    assert_eq!(health(&world).0, 503, "it stays so");
+}
+
+/// Looking at a stream that is well leaves it so.
+#[test]
+fn what_is_not_flushed_yet_is_no_failure() {
+    let world = World::with(ServiceOptions { durability: Durability::Buffered, ..ServiceOptions::default() });
+    world.ok("CreateStream", json!({"StreamName": "s", "ShardCount": 1}));
+    for _ in 0..3 {
+        world.put("a", "one");
+        assert_eq!(health(&world), (200, json!({"status": "ok"})));
+    }
 }
 
 /// The same disk under a service that knows of nothing yet.

@@ -130,14 +130,29 @@ fn a_mode_that_it_has_already_does_not_begin_anew() {
     assert_eq!(open_shards(&world), 8, "the load has lasted all the same");
 }
 
+/// Nobody puts after the merges, nor asks: who started the server again would be told of shards that are long merged.
+#[test]
+fn shards_are_counted_when_the_load_has_changed_them() {
+    let world = on_demand();
+    minutes(&world, 15, 6);
+    assert_eq!(open_shards(&world), 8);
+    minutes(&world, 60, 0);
+    let World { service, clock, disk } = world;
+    drop(service); // as a process that was killed
+    let service = Service::open_on("/data", options(), clock, std::sync::Arc::new(disk)).unwrap();
+    assert_eq!(seen(&service), 4);
+}
+
+/// How many open shards those see who only look.
+fn seen(service: &Service) -> Value {
+    let answer = service.observe(&http::Request::get("/status").body(()).unwrap());
+    serde_json::from_slice::<Value>(answer.body().bytes()).unwrap()["streams"][0]["openShards"].clone()
+}
+
 #[test]
 fn those_who_look_see_what_the_load_made() {
     let world = on_demand();
     minutes(&world, 15, 6);
-    let seen = |service: &Service| {
-        let answer = service.observe(&http::Request::get("/status").body(()).unwrap());
-        serde_json::from_slice::<Value>(answer.body().bytes()).unwrap()["streams"][0]["openShards"].clone()
-    };
     assert_eq!(seen(&world.service), 8);
     let World { service, clock, disk } = world;
     service.close().unwrap();
