@@ -43,7 +43,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sync::{Condvar, Mistake, Mutex, RwLock, planted};
+use crate::sync::{Condvar, Mistake, Mutex, OnceLock, RwLock, planted};
 
 use crate::clock::Clock;
 use crate::format::{SealKind, ShardEntry, StreamOptions};
@@ -84,6 +84,8 @@ pub(crate) struct ShardContext {
     pub(crate) retention: AtomicU64,
     pub(crate) watermarks: Watermarks,
     pub(crate) counters: Counters,
+    /// The first shard that failed, and how.
+    pub(crate) failure: OnceLock<(ShardId, Arc<io::Error>)>,
     /// Rung when any shard of the stream has news for its readers.
     pub(crate) tail: Signal,
     /// Rung when a shard has gathered enough unsynced bytes to want a sync.
@@ -610,6 +612,7 @@ impl Shard {
         if !planted(Mistake::ForgetFailure) {
             state.failure = Some(Arc::clone(&failure));
         }
+        self.context.failure.get_or_init(|| (self.id, Arc::clone(&failure)));
         self.tell(state);
         ShardError::Failed(failure)
     }

@@ -1,6 +1,7 @@
 //! What a stream says of itself.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Member, Stream, StreamInner};
@@ -177,6 +178,15 @@ impl Stream {
     pub fn open_shards(&self) -> Vec<ShardId> {
         let _ = self.inner.refresh();
         self.inner.topology().routes.shards().collect()
+    }
+
+    /// Why a shard takes no more records, if one does: the first write or sync that failed since the stream was opened, in the background too, as the
+    /// [`Error::ShardFailed`] that those who append to that shard are told. It stays until the stream is opened again; other shards go on.
+    ///
+    /// Waits for nothing: it is for those who watch a stream, and put nothing.
+    pub fn failure(&self) -> Option<Error> {
+        let (shard_id, source) = self.inner.context.failure.get()?;
+        Some(Error::ShardFailed { shard_id: *shard_id, source: Arc::clone(source) })
     }
 
     /// What was counted since the stream was opened. Each figure is exact, but they are not taken at one moment.

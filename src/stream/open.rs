@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::sync::Mutex;
+use crate::sync::{Mutex, OnceLock};
 
 use super::builder::StreamBuilder;
 use super::capacity::Scaling;
@@ -350,6 +350,7 @@ impl Opening {
             retention: AtomicU64::new(state.options.retention.as_millis().unwrap_or(u64::MAX)),
             watermarks,
             counters: Counters::default(),
+            failure: OnceLock::new(),
             tail: Signal::default(),
             recent: RecentSegments::default(),
             flush: background.map_or_else(|| Arc::new(FlushRequest::default()), Background::wake),

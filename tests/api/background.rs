@@ -4,7 +4,8 @@ use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anabranch::{Capacity, CapacityPolicy, Durability, ManualClock, SimulatedDisk, Store, Stream};
+use anabranch::storage::{DiskFault, Operation};
+use anabranch::{Capacity, CapacityPolicy, Durability, Error, ManualClock, SimulatedDisk, Store, Stream};
 
 use crate::support::{S0, eventually, fill_large, place, put_to};
 
@@ -83,7 +84,7 @@ fn a_stream_has_one_thread_and_takes_it_along() {
     Stream::builder().background(false).open(&path).unwrap();
     expect_threads(0);
     let error = buffered().create(&path).expect_err("exists");
-    assert!(matches!(error, anabranch::Error::StreamExists(_)), "{error:?}");
+    assert!(matches!(error, Error::StreamExists(_)), "{error:?}");
     expect_threads(0); // a failed opening leaves none
 }
 
@@ -154,4 +155,26 @@ fn a_hot_shard_is_split_by_the_thread() {
         stream.open_shards().len() > 1
     });
     assert_eq!(stream.metrics().records_in, put);
+}
+
+/// A flush that nobody waits for fails where nobody is told: who watches the stream sees it all the same, and before the next put is refused.
+#[test]
+fn a_failed_flush_is_seen_by_who_puts_nothing() {
+    let _turn = turn();
+    let disk = SimulatedDisk::new();
+    let stream = buffered().shards(2).storage(Arc::new(disk.clone())).create("stream").unwrap();
+    let [_, second] = [0, 1].map(|index| stream.shards()[index].shard_id);
+    put_to(&stream, second, "key", b"data"); // makes the file, which would fail otherwise
+    eventually("it is flushed", || stream.metrics().unsynced_records == 0);
+    assert!(stream.failure().is_none());
+    disk.fail_on(Operation::Sync, 0, DiskFault::Error(std::io::ErrorKind::Other));
+    put_to(&stream, second, "key", b"data");
+    eventually("it is told", || stream.failure().is_some());
+    let Some(Error::ShardFailed { shard_id, source }) = stream.failure() else { panic!("of another kind") };
+    assert_eq!(shard_id, second);
+    assert!(source.to_string().contains("sync"), "{source}");
+    put_to(&stream, S0, "key", b"data"); // others go on
+    drop(stream);
+    let stream = buffered().storage(Arc::new(disk)).open_existing("stream").unwrap();
+    assert!(stream.failure().is_none(), "it ends with the opening");
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use anabranch::{ChildShard, Error, Record, SequenceNumber, ShardId, ShardIterator, Timestamp};
+use anabranch::{Error, Record, SequenceNumber, ShardId, ShardIterator, Timestamp};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ use crate::event_stream::message;
 use crate::limits::{HEARTBEAT_MS, MAX_EVENT_BYTES, MAX_GET_RECORDS, SUBSCRIPTION_GUARD_MS, SUBSCRIPTION_MS};
 use crate::observe::Counted;
 use crate::operations::{
-    Call, ChildShardShape, Position, RecordShape, child_shapes, millis_behind_latest, open_reader,
+    Call, ChildShardShape, Position, RecordShape, child_shapes, millis_behind_latest, next_that_fits, open_reader,
 };
 use crate::sequence::{Sequence, second};
 use crate::wire::Format;
@@ -115,8 +115,6 @@ pub(crate) struct Subscription {
     consumer: String,
     shard_id: ShardId,
     reader: ShardIterator,
-    /// The record that would have made the last event too large: the first of the next one.
-    kept: Option<Record>,
     ticket: Ticket,
     format: Format,
     profile: Profile,
@@ -156,7 +154,6 @@ impl Subscription {
             consumer,
             shard_id,
             reader,
-            kept: None,
             ticket,
             format,
             profile: call.options.profile,
@@ -172,19 +169,8 @@ impl Subscription {
             && !self.is_due(now)
             && !self.is_expired(now)
             && self.why_over().is_none()
-            && self.kept.is_none()
             && self.reader.records_behind() == 0
             && self.reader.end_of_shard().is_none()
-    }
-
-    /// The library's number of the record that comes next.
-    fn next_number(&self) -> u64 {
-        self.kept.as_ref().map_or_else(|| self.reader.next_sequence_number(), Record::sequence_number).get()
-    }
-
-    /// The children of a shard that was given to its end.
-    fn end_of_shard(&self) -> Option<Vec<ChildShard>> {
-        if self.kept.is_some() { None } else { self.reader.end_of_shard() }
     }
 
     /// Why there will be no more events, if somebody ended it.
@@ -225,8 +211,8 @@ impl Subscription {
         }
         let records = self.records()?;
         self.entry.traffic.went_out(&records);
-        self.ticket.reached.store(self.next_number(), Ordering::Relaxed);
-        let end = self.end_of_shard();
+        self.ticket.reached.store(self.reader.next_sequence_number().get(), Ordering::Relaxed);
+        let end = self.reader.end_of_shard();
         if records.is_empty() && end.is_none() && !self.is_due(now) {
             return Ok(Next::Later);
         }
@@ -241,30 +227,21 @@ impl Subscription {
             } else {
                 Some(self.continuation(&records, now)?)
             },
-            millis_behind_latest: self.millis_behind_latest()?,
+            millis_behind_latest: millis_behind_latest(&self.entry, &mut self.reader)?,
             child_shards: end.as_deref().and_then(child_shapes),
         };
         let payload = self.profile.answered("SubscribeToShard", self.format, self.format.write(&event)?);
         Ok(Next::Event(message(&self.headers("event", (":event-type", "SubscribeToShardEvent")), &payload)))
     }
 
-    fn millis_behind_latest(&mut self) -> Result<u64, Fault> {
-        let behind = millis_behind_latest(&self.entry, &mut self.reader)?;
-        Ok(if self.kept.is_some() { behind.max(1) } else { behind })
-    }
-
     /// What an event holds; the consumer's quota may say that there is nothing to have yet.
     fn records(&mut self) -> Result<Vec<Record>, Fault> {
         let (mut records, mut bytes) = (Vec::new(), 0);
         while records.len() < MAX_GET_RECORDS {
-            match self.next_record() {
+            match next_that_fits(&mut self.reader, bytes, MAX_EVENT_BYTES) {
                 Ok(None) | Err(Error::ThroughputExceeded { .. }) => break,
                 Ok(Some(record)) => {
                     bytes += record.data().len() + record.partition_key().len();
-                    if bytes > MAX_EVENT_BYTES && !records.is_empty() {
-                        self.kept = Some(record);
-                        break;
-                    }
                     records.push(record);
                 }
                 Err(Error::Lost { .. }) => {} // said once; it goes on behind them
@@ -274,13 +251,6 @@ impl Subscription {
             }
         }
         Ok(records)
-    }
-
-    fn next_record(&mut self) -> anabranch::Result<Option<Record>> {
-        match self.kept.take() {
-            Some(record) => Ok(Some(record)),
-            None => self.reader.next_records(1).map(|records| records.into_iter().next()),
-        }
     }
 
     fn go_on_at(&mut self, number: SequenceNumber) -> Result<(), Fault> {
@@ -297,7 +267,7 @@ impl Subscription {
         let written =
             records.last().map_or_else(|| second(now).max(self.written), |record| second(record.arrival()));
         self.written = self.written.max(written);
-        let last = self.next_number().checked_sub(1);
+        let last = self.reader.next_sequence_number().get().checked_sub(1);
         Ok(last.map_or_else(|| numbers.starting_at(written), |last| numbers.record(last, written)))
     }
 

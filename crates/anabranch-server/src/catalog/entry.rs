@@ -405,17 +405,12 @@ impl Entry {
     }
 
     pub(crate) fn failure(&self) -> Option<String> {
-        self.ask_for_failures();
-        let failure = self.failure.lock().clone();
-        failure.or_else(|| self.unwritten.lock().clone())
-    }
-
-    /// A flush in the background tells nobody that it failed, but the next one does, at once. Where no record waits for one, none failed.
-    fn ask_for_failures(&self) {
-        let waiting = self.opened_stream().filter(|stream| stream.metrics().unsynced_records > 0);
-        if let Some(Err(error)) = waiting.map(|stream| stream.sync()) {
+        // A flush in the background that failed was told to nobody.
+        if let Some(error) = self.opened_stream().and_then(|stream| stream.failure()) {
             self.note(&error);
         }
+        let failure = self.failure.lock().clone();
+        failure.or_else(|| self.unwritten.lock().clone())
     }
 
     /// Counts a refusal for the rate of a shard, and says it.

@@ -20,7 +20,7 @@ mod target;
 mod write;
 
 pub(crate) use call::{Call, Reply};
-pub(crate) use position::{Position, millis_behind_latest, open_reader};
+pub(crate) use position::{Position, millis_behind_latest, next_that_fits, open_reader};
 pub(crate) use shapes::{ChildShardShape, RecordShape, child_shapes};
 
 use crate::errors::Fault;

@@ -1,6 +1,6 @@
 //! Where reading starts: the five types of iterators, and readers at what became of them.
 
-use anabranch::{Error, SequenceNumber, ShardId, ShardIterator, ShardIteratorType, Stream, Timestamp};
+use anabranch::{Error, Record, SequenceNumber, ShardId, ShardIterator, ShardIteratorType, Stream, Timestamp};
 
 use super::shapes::listed_shards;
 use crate::catalog::Entry;
@@ -198,5 +198,17 @@ pub(crate) fn millis_behind_latest(entry: &Entry, reader: &mut ShardIterator) ->
     match reader.millis_behind_latest() {
         Err(Error::Trimmed { .. }) => Ok(1),
         other => other.map_err(|error| entry.fault(error)),
+    }
+}
+
+/// The next record, unless it is too much behind so many bytes of an answer that holds `most`: it is not read then, since what is read is paid for.
+pub(crate) fn next_that_fits(
+    reader: &mut ShardIterator,
+    behind: usize,
+    most: usize,
+) -> anabranch::Result<Option<Record>> {
+    match reader.next_record_bytes()? {
+        Some(bytes) if behind == 0 || behind + bytes <= most => reader.available().next().transpose(),
+        _ => Ok(None),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anabranch::{Error, Record, ShardId, ShardIterator, Stream, Timestamp};
 use serde::Serialize;
 
-use super::position::{Position, Start, millis_behind_latest, open_reader};
+use super::position::{Position, Start, millis_behind_latest, next_that_fits, open_reader};
 use super::shapes::{ChildShardShape, RecordShape, child_shapes};
 use super::target::StreamTarget;
 use super::write::dry_run;
@@ -177,7 +177,7 @@ fn take_there(
 fn take_records(reader: &mut ShardIterator, most: usize) -> anabranch::Result<Vec<Record>> {
     let (mut records, mut bytes) = (Vec::new(), 0);
     while records.len() < most {
-        match next_that_fits(reader, bytes) {
+        match next_that_fits(reader, bytes, MAX_GET_BYTES) {
             Ok(Some(record)) => {
                 bytes += record.data().len() + record.partition_key().len();
                 records.push(record);
@@ -188,14 +188,6 @@ fn take_records(reader: &mut ShardIterator, most: usize) -> anabranch::Result<Ve
         }
     }
     Ok(records)
-}
-
-/// The next record, unless it is too much behind so many bytes: it is not read then, since what is read is paid for.
-fn next_that_fits(reader: &mut ShardIterator, behind: usize) -> anabranch::Result<Option<Record>> {
-    match reader.next_record_bytes()? {
-        Some(bytes) if behind == 0 || behind + bytes <= MAX_GET_BYTES => reader.available().next().transpose(),
-        _ => Ok(None),
-    }
 }
 
 /// A place by time stays one until a record was found: later ones may come with earlier clocks.
