@@ -94,7 +94,7 @@ fn answer(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> R
     let Some(operation) = operation else {
         return refuse(format, &Fault::bare(FaultKind::UnknownOperation));
     };
-    let outcome = call(core, parts, body, format).and_then(|call| {
+    let outcome = call(core, operation.name, parts, body, format).and_then(|call| {
         let call = Call { is_among_sockets, ..call };
         if core.options.enforce_limits {
             core.rates.admit(operation.name, (&call.account, &call.region), core.clock.monotonic())?;
@@ -140,7 +140,13 @@ fn foreign(is_plain_json: bool, target: &str, body: &[u8]) -> Response<Body> {
 }
 
 /// Who asks for what: the account is the access key, where that has twelve digits, the region is the signature's.
-fn call<'c>(core: &'c Core, parts: &Parts, body: &[u8], format: Format) -> Result<Call<'c>, Fault> {
+fn call<'c>(
+    core: &'c Core,
+    operation: &'static str,
+    parts: &Parts,
+    body: &[u8],
+    format: Format,
+) -> Result<Call<'c>, Fault> {
     let now = core.clock.now();
     let signature = Signature::read(parts)?;
     if !core.options.credentials.is_empty() {
@@ -150,6 +156,7 @@ fn call<'c>(core: &'c Core, parts: &Parts, body: &[u8], format: Format) -> Resul
     let account = if is_account(key) { key } else { &core.options.account };
     let region = if is_region(region) { region } else { &core.options.region };
     Ok(Call {
+        operation,
         catalog: &core.catalog,
         options: &core.options,
         account: account.to_owned(),

@@ -163,6 +163,29 @@ pub const CALLS_PER_SECOND: [(&str, u32); 19] = [
     ("DescribeLimits", 1),
 ];
 
+/// Calls a second of the operations that the service counts by stream.
+pub const CALLS_PER_SECOND_OF_STREAM: [(&str, u32); 8] = [
+    ("ListShards", 1_000),
+    ("DescribeStreamConsumer", 20),
+    ("DeregisterStreamConsumer", 5),
+    ("ListStreamConsumers", 5),
+    ("IncreaseStreamRetentionPeriod", 5),
+    ("DecreaseStreamRetentionPeriod", 5),
+    ("EnableEnhancedMonitoring", 5),
+    ("DisableEnhancedMonitoring", 5),
+];
+
+/// How often an operation can change a stream in 24 hours.
+pub const CALLS_PER_DAY_OF_STREAM: [(&str, u32); 4] = [
+    ("UpdateShardCount", 10),
+    ("UpdateStreamMode", 2),
+    ("StartStreamEncryption", 25),
+    ("StopStreamEncryption", 25),
+];
+
+/// Calls a second of `GetShardIterator`, of each shard.
+pub const ITERATORS_PER_SECOND: u32 = 5;
+
 /// How far the time of a signature may be from the server's, in milliseconds.
 pub const SIGNATURE_TOLERANCE_MS: i64 = 300_000;
 

@@ -43,7 +43,8 @@ pub struct ServiceOptions {
     pub region: String,
     /// Open shards of the provisioned streams of an account in a region; [`DEFAULT_SHARD_LIMIT`] by default.
     pub shard_limit: u32,
-    /// Whether shards have the service's [quotas](anabranch::Quotas::kinesis), and accounts its rates of control operations, so that clients are throttled as by it; off by default.
+    /// Whether shards have the service's [quotas](anabranch::Quotas::kinesis), accounts and streams its [rates](crate::limits::CALLS_PER_SECOND) of control operations, and streams its
+    /// [changes a day](crate::limits::CALLS_PER_DAY_OF_STREAM), so that clients are throttled as by it; off by default. What was done is not kept: a restart begins a new day.
     pub enforce_limits: bool,
     /// When the shards of streams on demand are split and merged, and how many such a stream starts with: as the service does, unless told otherwise. A stream that takes
     /// little shows it with lower targets.
@@ -219,6 +220,7 @@ impl Service {
         let Core { options, clock, catalog, .. } = &*self.core;
         let create = || -> Result<(), Fault> {
             let call = Call {
+                operation: "CreateStream",
                 catalog,
                 options,
                 account: options.account.clone(),

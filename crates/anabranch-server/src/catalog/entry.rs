@@ -16,6 +16,7 @@ use crate::arn;
 use crate::distribution::{Distribution, Spread};
 use crate::errors::{Fault, FaultKind};
 use crate::observe::Traffic;
+use crate::rates::StreamRates;
 use crate::sequence::{ShardNumbers, second};
 use crate::subscription::Subscribers;
 
@@ -31,6 +32,7 @@ pub(crate) struct Entry {
     pub(crate) traffic: Traffic,
     changes: Changes,
     enforce_limits: bool,
+    rates: StreamRates,
     on_demand: CapacityPolicy,
     clock: Arc<dyn Clock>,
     transition: Transition,
@@ -68,6 +70,7 @@ impl Entry {
             traffic: Traffic::default(),
             changes: common.changes.clone(),
             enforce_limits: common.enforce_limits,
+            rates: StreamRates::default(),
             on_demand: common.on_demand,
             clock: Arc::clone(&common.clock),
             transition: Transition::new(common.transition_delay),
@@ -225,6 +228,42 @@ impl Entry {
         let outcome = work()?;
         updating.done(self.clock.now());
         Ok(outcome)
+    }
+
+    /// Counts a call of an operation that is limited by stream, or refuses it.
+    pub(crate) fn admit(&self, operation: &'static str) -> Result<(), Fault> {
+        if !self.enforce_limits || self.rates.take_call(operation, self.clock.monotonic()) {
+            return Ok(());
+        }
+        Err(self.asked_too_often())
+    }
+
+    /// Counts an iterator of a shard, or refuses it.
+    pub(crate) fn admit_iterator(&self, shard_id: ShardId) -> Result<(), Fault> {
+        if !self.enforce_limits || self.rates.take_iterator(shard_id, self.clock.monotonic()) {
+            return Ok(());
+        }
+        Err(Fault::new(FaultKind::ProvisionedThroughputExceeded, self.throttle(shard_id)))
+    }
+
+    /// Does what an operation may do to a stream so often in a day. What fails does not count.
+    pub(crate) fn of_the_day<T>(
+        &self,
+        operation: &'static str,
+        change: impl FnOnce() -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let now = self.clock.monotonic();
+        if !self.enforce_limits {
+            return change();
+        }
+        if !self.rates.take_change(operation, now) {
+            return Err(self.asked_too_often());
+        }
+        change().inspect_err(|_| self.rates.give_change_back(operation, now))
+    }
+
+    fn asked_too_often(&self) -> Fault {
+        Fault::limit(format!("Rate exceeded for stream {} under account {}.", self.name, self.account))
     }
 
     /// A stream that is being made, or deleted, has no records for anybody.

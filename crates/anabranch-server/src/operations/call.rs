@@ -14,6 +14,8 @@ use crate::wire::Format;
 /// A call of an operation.
 #[derive(Debug)]
 pub(crate) struct Call<'c> {
+    /// The name of the operation.
+    pub(crate) operation: &'static str,
     pub(crate) catalog: &'c Catalog,
     pub(crate) options: &'c ServiceOptions,
     pub(crate) account: String,
@@ -51,9 +53,12 @@ impl Call<'_> {
         entry.opened_stream().map_or_else(|| self.waiting(|| entry.stream()), Ok)
     }
 
+    /// The stream of a name, if it may be asked now.
     pub(crate) fn stream(&self, name: &str) -> Result<Arc<Entry>, Fault> {
         let found = self.territory()?.and_then(|territory| territory.stream(name));
-        found.ok_or_else(|| Fault::stream_not_found(name, &self.account))
+        let entry = found.ok_or_else(|| Fault::stream_not_found(name, &self.account))?;
+        entry.admit(self.operation)?;
+        Ok(entry)
     }
 
     /// The territory of a stream that was found.

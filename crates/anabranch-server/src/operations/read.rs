@@ -92,6 +92,7 @@ pub(super) fn get_shard_iterator(call: &Call<'_>, mut fields: Fields<'_>) -> Res
     let stream = entry.stream()?;
     let shard_id = entry.shard(shard.as_deref().unwrap_or_default())?;
     let position = start.resolve(&entry, &stream, shard_id, call.now)?;
+    entry.admit_iterator(shard_id)?;
     if is_dry {
         return Err(dry_run());
     }

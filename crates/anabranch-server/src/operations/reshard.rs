@@ -142,7 +142,8 @@ pub(super) fn update_shard_count(call: &Call<'_>, mut fields: Fields<'_>) -> Res
         scale(stream, wanted).map_err(|error| refusal(&entry, error))?;
         Ok(current)
     };
-    let current = entry.update(|| territory.while_counting(|| entry.reshard(rescale)))?;
+    let rescale = || entry.update(|| territory.while_counting(|| entry.reshard(rescale)));
+    let current = entry.of_the_day(call.operation, rescale)?;
     call.answer(&CountAnswer {
         stream_name: entry.name.clone(),
         stream_arn: entry.arn.clone(),

@@ -114,7 +114,7 @@ fn encryption(
         change(&mut settings.key_id, key);
         Ok(())
     };
-    entry.update(|| entry.change(change))?;
+    entry.of_the_day(call.operation, || entry.update(|| entry.change(change)))?;
     Ok(Reply::Empty)
 }
 
@@ -148,7 +148,7 @@ pub(super) fn update_mode(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
             if entry.settings()?.mode == mode {
                 return entry.change(change); // who changes the shards goes on
             }
-            change_mode(&territory, &entry, mode, change)
+            entry.of_the_day(call.operation, || change_mode(&territory, &entry, mode, change))
         })
     })?;
     Ok(Reply::Empty)

@@ -13,6 +13,7 @@ mod listing;
 mod observe;
 mod on_demand;
 mod puts;
+mod rates;
 mod reads;
 mod restart;
 mod settings;
