@@ -7,9 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use anabranch_server::{
-    Credentials, OpenError, Server, ServerOptions, Service, ServiceOptions, TlsError, TlsIdentity, limits,
+    Credentials, OpenError, Profile, Server, ServerOptions, Service, ServiceOptions, TlsError, TlsIdentity, limits,
 };
-use clap::{Args, ValueHint};
+use clap::{Args, ValueEnum, ValueHint};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -48,7 +48,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, default_value_t = limits::DEFAULT_SHARD_LIMIT)]
     shard_limit: u32,
 
-    /// Throttle as the service does: shards, and control operations
+    /// Throttle as the service does: shards, and control operations by the second and by the day
     #[arg(long)]
     enforce_limits: bool,
 
@@ -59,6 +59,10 @@ pub(crate) struct ServeArgs {
     /// How many seconds a shard iterator is good for
     #[arg(long, value_name = "SECONDS", default_value_t = limits::ITERATOR_LIFETIME.as_secs())]
     iterator_lifetime: u64,
+
+    /// Of which year the service is: what came later is not there
+    #[arg(long, value_enum, default_value = "current")]
+    profile: ProfileArg,
 
     /// Who may ask, by access key and secret; can be given again, and in the environment with commas between. Without any, everybody may
     #[arg(
@@ -81,6 +85,23 @@ pub(crate) struct ServeArgs {
     /// Tell here how the server is, in plain HTTP: /health, /metrics for Prometheus, and a page for a browser
     #[arg(long, value_name = "ADDRESS:PORT")]
     health: Option<SocketAddr>,
+}
+
+/// Of which year the service is.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ProfileArg {
+    Current,
+    #[value(name = "2020")]
+    Y2020,
+}
+
+impl From<ProfileArg> for Profile {
+    fn from(arg: ProfileArg) -> Self {
+        match arg {
+            ProfileArg::Current => Self::Current,
+            ProfileArg::Y2020 => Self::Y2020,
+        }
+    }
 }
 
 /// What is not to be shown.
@@ -150,6 +171,7 @@ pub(crate) fn run(args: &ServeArgs, out: &mut Output) -> Result<Exit, Failure> {
         enforce_limits: args.enforce_limits,
         transition_delay: Duration::from_millis(args.transition_delay),
         iterator_lifetime: Duration::from_secs(args.iterator_lifetime),
+        profile: args.profile.into(),
         credentials: args
             .credentials
             .iter()
@@ -213,5 +235,30 @@ fn failure(error: OpenError) -> Failure {
         OpenError::Io { path, source } => Failure::Input { input: path.display().to_string(), error: source },
         OpenError::Option(_) => Failure::Usage(error.to_string()),
         other => Failure::Mismatch(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+
+    #[test]
+    fn a_secret_is_in_no_debug_text() {
+        let line = Line::parse_from(["serve", "--data", "x", "--credentials", "me:hidden"]);
+        let credentials = line.args.credentials.iter().map(|SecretArg(text)| parse_credentials(text));
+        let credentials = credentials.collect::<Result<Vec<_>, _>>().unwrap();
+        assert_eq!(credentials[0].secret_access_key, "hidden");
+        let failure = parse_credentials("hidden").unwrap_err();
+        for text in [format!("{line:?}"), format!("{credentials:?}"), format!("{failure:?} {failure}")] {
+            assert!(!text.contains("hidden"), "{text}");
+        }
     }
 }

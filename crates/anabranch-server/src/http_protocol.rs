@@ -68,7 +68,8 @@ fn answer(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> R
         return plain(StatusCode::FORBIDDEN, DENIED);
     }
     let (target, content_type) = (text(parts, TARGET), text(parts, CONTENT_TYPE.as_str()));
-    let operation = operation(parts);
+    let profile = core.options.profile;
+    let operation = operation(parts).filter(|operation| profile.has(operation.name));
     let begun = core.clock.monotonic();
     let count = |fault: Option<FaultKind>| {
         let took = core.clock.monotonic().saturating_sub(begun);
@@ -88,7 +89,7 @@ fn answer(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> R
     let Some(format) = format else {
         return foreign(is_plain, target, body);
     };
-    let Some(fields) = format.read(body) else {
+    let Some(mut fields) = format.read(body) else {
         return refuse(format, &Fault::bare(FaultKind::Serialization));
     };
     let Some(operation) = operation else {
@@ -99,11 +100,16 @@ fn answer(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> R
         if core.options.enforce_limits {
             core.rates.admit(operation.name, (&call.account, &call.region), core.clock.monotonic())?;
         }
+        profile.asked(operation.name, &mut fields);
         (operation.run)(&call, fields)
     });
     match outcome {
         Ok(reply) => {
             count(None);
+            let reply = match reply {
+                Reply::Document(bytes) => Reply::Document(profile.answered(operation.name, format, bytes)),
+                other => other,
+            };
             success(core, format, reply)
         }
         Err(fault) => refuse(format, &fault),

@@ -18,7 +18,10 @@
 //! Everything takes effect before it is answered: a stream is `ACTIVE` when `CreateStream` answers, and a reshard is done, unless [`ServiceOptions::transition_delay`] lets them look
 //! otherwise for a while; new shards are seen at once then too. Streams on demand are split and merged by [the library's rule](anabranch::docs::capacity), which cuts where keys balance and gives a hot key
 //! a shard of its own; the service splits evenly. With the record distribution `AUTO` the service's choice is by turns.
-//! Throughput is not limited unless [`ServiceOptions::enforce_limits`] asks for it, nor are rates of control operations; of these, those are then that are counted by account.
+//! Throughput is not limited unless [`ServiceOptions::enforce_limits`] asks for it, nor are control operations: by account and by stream, by the second and by the day. What was done in a day is not
+//! kept: a restart begins a new one.
+//!
+//! [`Profile::Y2020`] is the service as it was then, for those who compare whole answers. It still asks for `StreamName` with a text of now where that is missing.
 //!
 //! # Accounts and regions
 //!
@@ -41,6 +44,7 @@ mod http_protocol;
 pub mod limits;
 mod observe;
 mod operations;
+mod profile;
 mod rates;
 mod room;
 mod sequence;
@@ -57,6 +61,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use body::Body;
+pub use profile::Profile;
 pub use server::{Server, ServerOptions};
 pub use service::{Service, ServiceOptions};
 pub use signature::Credentials;

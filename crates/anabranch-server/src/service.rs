@@ -22,7 +22,7 @@ use crate::rates::Rates;
 use crate::signature::Credentials;
 use crate::validate::Validator;
 use crate::wire::Format;
-use crate::{CreateError, OpenError};
+use crate::{CreateError, OpenError, Profile};
 
 /// How a [`Service`] behaves.
 ///
@@ -54,6 +54,8 @@ pub struct ServiceOptions {
     pub transition_delay: Duration,
     /// How long a shard iterator is good for; 300 seconds by default.
     pub iterator_lifetime: Duration,
+    /// Of which year the service is, where clients see it; as it is now by default.
+    pub profile: Profile,
     /// Who may ask. Where there are none, everybody may: signatures are read then and not verified.
     pub credentials: Vec<Credentials>,
 }
@@ -69,6 +71,7 @@ impl Default for ServiceOptions {
             on_demand: CapacityPolicy::default().min_shards(ON_DEMAND_SHARDS).max_shards(MAX_ON_DEMAND_SHARDS),
             transition_delay: Duration::ZERO,
             iterator_lifetime: ITERATOR_LIFETIME,
+            profile: Profile::Current,
             credentials: Vec::new(),
         }
     }

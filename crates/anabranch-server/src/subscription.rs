@@ -10,6 +10,7 @@ use anabranch::{Error, Record, ShardId, ShardIterator, Timestamp};
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::Profile;
 use crate::catalog::Entry;
 use crate::errors::{Fault, FaultKind};
 use crate::event_stream::message;
@@ -112,6 +113,7 @@ pub(crate) struct Subscription {
     reader: ShardIterator,
     ticket: Ticket,
     format: Format,
+    profile: Profile,
     state: State,
     /// When the last event was sent; heartbeats count from it.
     told: Timestamp,
@@ -149,6 +151,7 @@ impl Subscription {
             reader,
             ticket,
             format,
+            profile: call.options.profile,
             state: State::Beginning,
             told,
             written: 0,
@@ -222,7 +225,7 @@ impl Subscription {
             millis_behind_latest: self.reader.millis_behind_latest().map_err(|error| self.entry.fault(error))?,
             child_shards: end.as_deref().and_then(child_shapes),
         };
-        let payload = self.format.write(&event)?;
+        let payload = self.profile.answered("SubscribeToShard", self.format, self.format.write(&event)?);
         Ok(Next::Event(message(&self.headers("event", (":event-type", "SubscribeToShardEvent")), &payload)))
     }
 

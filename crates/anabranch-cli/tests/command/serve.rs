@@ -86,6 +86,21 @@ fn a_second_server_of_a_directory_is_refused() {
 }
 
 #[test]
+fn the_year_of_the_service_is_an_option() {
+    let home = Home::new();
+    for (options, has_modes) in [(&[][..], true), (&["--profile", "2020"], false)] {
+        let (child, address) = start_with(&home, options, &[]);
+        let answer = call(&address, "DescribeStream", r#"{"StreamName": "s"}"#);
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.contains("StreamModeDetails") == has_modes,
+            "{answer}"
+        );
+        interrupt(&child);
+        assert!(finish(child).is_code(0));
+    }
+}
+
+#[test]
 fn who_may_ask_is_told_by_options_or_by_the_environment() {
     let home = Home::new();
     let others = "AKIDEXAMPLE:secret,AKIDOTHER:secret";

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::catalog::{Catalog, Entry, Territory};
 use crate::errors::Fault;
+use crate::profile::Bounds;
 use crate::service::ServiceOptions;
 use crate::subscription::Subscription;
 use crate::wire::Format;
@@ -36,6 +37,11 @@ pub(crate) enum Reply {
 }
 
 impl Call<'_> {
+    /// Those that were not the same in all years.
+    pub(crate) fn bounds(&self) -> &'static Bounds {
+        self.options.profile.bounds()
+    }
+
     /// Does what may wait for the disk.
     pub(crate) fn waiting<T>(&self, wait: impl FnOnce() -> T) -> T {
         if self.is_among_sockets { tokio::task::block_in_place(wait) } else { wait() }

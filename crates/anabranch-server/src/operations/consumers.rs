@@ -54,7 +54,7 @@ pub(super) fn register(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply,
     target.check_arn(&mut check);
     check.required("consumerName", name.as_ref());
     check.name("consumerName", name.as_deref());
-    check_tags(&mut check, &tags);
+    check_tags(&mut check, call.bounds(), &tags);
     check.finish()?;
 
     let entry = target.find(call)?;

@@ -31,7 +31,7 @@ pub(super) fn create_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<R
     }
     check_record_size(&mut check, record_kib);
     check.range("warmThroughputMiBps", warm, 0, i64::from(u32::MAX));
-    check_tags(&mut check, &tags);
+    check_tags(&mut check, call.bounds(), &tags);
     check.one_of("recordDistributionStrategy", distribution.as_deref(), &STRATEGIES);
     check.finish()?;
 

@@ -6,7 +6,7 @@ use super::target::StreamTarget;
 use super::{Call, Reply};
 use crate::catalog::Entry;
 use crate::errors::Fault;
-use crate::limits::{MAX_RETENTION_HOURS, MIN_RETENTION_HOURS};
+use crate::limits::MIN_RETENTION_HOURS;
 use crate::validate::Validator;
 use crate::wire::Fields;
 
@@ -61,9 +61,10 @@ fn change(
             "Minimum allowed retention period is {MIN_RETENTION_HOURS} hours. Requested retention period ({hours} hours) is too short."
         )));
     }
-    if hours > MAX_RETENTION_HOURS {
+    let most = call.bounds().retention_hours;
+    if hours > most {
         return Err(Fault::invalid(format!(
-            "Maximum allowed retention period is {MAX_RETENTION_HOURS} hours. Requested retention period ({hours} hours) is too long."
+            "Maximum allowed retention period is {most} hours. Requested retention period ({hours} hours) is too long."
         )));
     }
     let entry = target.find_active(call)?;

@@ -10,6 +10,7 @@ use super::{Call, Reply};
 use crate::catalog::Settings;
 use crate::errors::{Fault, printed};
 use crate::limits::MAX_TAGS;
+use crate::profile::Bounds;
 use crate::validate::{Validator, listed};
 use crate::wire::{Fields, List, TextMap};
 
@@ -24,9 +25,9 @@ struct TagShape {
 }
 
 /// Lengths of keys and values, and how many there may be in one request.
-pub(super) fn check_tags(check: &mut Validator, tags: &Given) {
-    if tags.len() > 200 {
-        check.size("tags", "'{...}'", tags.len(), 0, 200);
+pub(super) fn check_tags(check: &mut Validator, bounds: &Bounds, tags: &Given) {
+    if tags.len() > bounds.tags_added {
+        check.size("tags", "'{...}'", tags.len(), 0, bounds.tags_added);
     }
     for (key, value) in tags {
         check.length("tags.key", Some(key), 1, 128);
@@ -34,11 +35,11 @@ pub(super) fn check_tags(check: &mut Validator, tags: &Given) {
     }
 }
 
-fn check_keys(check: &mut Validator, keys: Option<&Vec<Cow<'_, str>>>) {
+fn check_keys(check: &mut Validator, bounds: &Bounds, keys: Option<&Vec<Cow<'_, str>>>) {
     check.required("tagKeys", keys);
     let Some(keys) = keys else { return };
-    if !(1..=MAX_TAGS).contains(&keys.len()) {
-        check.size("tagKeys", &listed(keys), keys.len(), 1, MAX_TAGS);
+    if !(1..=bounds.tags_named).contains(&keys.len()) {
+        check.size("tagKeys", &listed(keys), keys.len(), 1, bounds.tags_named);
     }
     for (index, key) in keys.iter().enumerate() {
         check.length(&format!("tagKeys.{}.member", index + 1), Some(key), 1, 128);
@@ -90,7 +91,7 @@ pub(super) fn add_tags_to_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Res
     let target = StreamTarget::read(&mut fields)?;
     let tags = fields.text_map("Tags")?;
     let mut check = Validator::default();
-    check_given(&mut check, tags.as_ref());
+    check_given(&mut check, call.bounds(), tags.as_ref());
     target.check(&mut check);
     check.finish()?;
 
@@ -98,13 +99,13 @@ pub(super) fn add_tags_to_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Res
     change(&resource, |present| add_tags(present, tags.unwrap_or_default(), &whose(&resource)))
 }
 
-fn check_given(check: &mut Validator, tags: Option<&Given>) {
+fn check_given(check: &mut Validator, bounds: &Bounds, tags: Option<&Given>) {
     check.required("tags", tags);
     if let Some(tags) = tags {
         if tags.is_empty() {
-            check.size("tags", "'{}'", 0, 1, 200);
+            check.size("tags", "'{}'", 0, 1, bounds.tags_added);
         }
-        check_tags(check, tags);
+        check_tags(check, bounds, tags);
     }
 }
 
@@ -112,7 +113,7 @@ pub(super) fn tag_resource(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Re
     let target = ResourceTarget::read(&mut fields)?;
     let tags = fields.text_map("Tags")?;
     let mut check = Validator::default();
-    check_given(&mut check, tags.as_ref());
+    check_given(&mut check, call.bounds(), tags.as_ref());
     target.check(&mut check);
     check.finish()?;
 
@@ -124,7 +125,7 @@ pub(super) fn remove_tags_from_stream(call: &Call<'_>, mut fields: Fields<'_>) -
     let target = StreamTarget::read(&mut fields)?;
     let keys = fields.list("TagKeys")?.map(List::texts).transpose()?;
     let mut check = Validator::default();
-    check_keys(&mut check, keys.as_ref());
+    check_keys(&mut check, call.bounds(), keys.as_ref());
     target.check(&mut check);
     check.finish()?;
     remove(&Resource { entry: target.find(call)?, consumer: None }, &keys.unwrap_or_default())
@@ -134,7 +135,7 @@ pub(super) fn untag_resource(call: &Call<'_>, mut fields: Fields<'_>) -> Result<
     let target = ResourceTarget::read(&mut fields)?;
     let keys = fields.list("TagKeys")?.map(List::texts).transpose()?;
     let mut check = Validator::default();
-    check_keys(&mut check, keys.as_ref());
+    check_keys(&mut check, call.bounds(), keys.as_ref());
     target.check(&mut check);
     check.finish()?;
     remove(&target.find(call)?, &keys.unwrap_or_default())
@@ -160,7 +161,8 @@ pub(super) fn list_tags_for_stream(call: &Call<'_>, mut fields: Fields<'_>) -> R
     let after = fields.text("ExclusiveStartTagKey")?;
     let limit = fields.integer("Limit")?;
     let mut check = Validator::default();
-    check.range("limit", limit, 1, 50);
+    let most = call.bounds().tags_named;
+    check.range("limit", limit, 1, i64::try_from(most).unwrap_or(i64::MAX));
     check.length("exclusiveStartTagKey", after.as_deref(), 1, 128);
     target.check(&mut check);
     check.finish()?;
@@ -168,7 +170,7 @@ pub(super) fn list_tags_for_stream(call: &Call<'_>, mut fields: Fields<'_>) -> R
     let settings = target.find(call)?.settings()?;
     let mut tags = shapes(&settings.tags);
     tags.retain(|tag| after.as_deref().is_none_or(|after| tag.key.as_str() > after));
-    let most = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(MAX_TAGS);
+    let most = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(most);
     let has_more_tags = tags.len() > most;
     tags.truncate(most);
     call.answer(&StreamTagsAnswer { tags, has_more_tags })

@@ -11,7 +11,8 @@ use super::{Call, Reply};
 use crate::catalog::Entry;
 use crate::distribution::{Spread, stored_key};
 use crate::errors::{Fault, FaultKind};
-use crate::limits::{MAX_DATA_BYTES, MAX_KEY_CHARS, MAX_PUT_BYTES, MAX_PUT_RECORDS};
+use crate::limits::{MAX_KEY_CHARS, MAX_PUT_RECORDS};
+use crate::profile::Bounds;
 use crate::sequence::{Sequence, second};
 use crate::validate::{HASH_KEY, SEQUENCE, Validator, listed};
 use crate::wire::{Fields, List};
@@ -34,9 +35,9 @@ impl<'a> Entering<'a> {
     }
 
     /// A stream that spreads its records asks for no key.
-    fn check(&self, check: &mut Validator, spread: Option<&Spread>) {
+    fn check(&self, check: &mut Validator, bounds: &Bounds, spread: Option<&Spread>) {
         check.required("data", self.data.as_ref());
-        check_size(check, self.data(), MAX_DATA_BYTES);
+        check_size(check, self.data(), bounds.data_bytes);
         if spread.is_none() {
             check.required("partitionKey", self.partition_key.as_ref());
         }
@@ -108,7 +109,7 @@ pub(super) fn put_record(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Repl
 
     let mut check = Validator::default();
     target.check(&mut check);
-    record.check(&mut check, spread);
+    record.check(&mut check, call.bounds(), spread);
     check.pattern("sequenceNumberForOrdering", ordering.as_deref(), SEQUENCE);
     check.finish()?;
 
@@ -188,11 +189,12 @@ pub(super) fn put_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
         check.size("records", &listed(print), records.len(), 1, MAX_PUT_RECORDS);
     }
     let records = records.unwrap_or_default();
-    check_each(&mut check, &records, |record, check| record.check(check, spread));
+    check_each(&mut check, &records, |record, check| record.check(check, call.bounds(), spread));
     target.check(&mut check);
     check.finish()?;
-    if records.iter().map(Entering::bytes).sum::<usize>() > MAX_PUT_BYTES {
-        return Err(Fault::invalid(format!("Records size exceeds {} MB limit", MAX_PUT_BYTES >> 20)));
+    let most = call.bounds().put_bytes;
+    if records.iter().map(Entering::bytes).sum::<usize>() > most {
+        return Err(Fault::invalid(format!("Records size exceeds {} MB limit", most >> 20)));
     }
 
     let entry = found.as_deref().map_err(Fault::clone)?;

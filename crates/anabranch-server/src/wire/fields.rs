@@ -104,6 +104,11 @@ impl<'a> Fields<'a> {
         self.take(name).map(|value| as_structure(self.format, value)).transpose()
     }
 
+    /// Takes out members that nobody is to ask for.
+    pub(crate) fn forget(&mut self, names: &[&str]) {
+        self.members.retain(|(name, _)| !names.contains(&name.as_ref()));
+    }
+
     /// Of members with the same name, the last counts.
     fn take(&mut self, name: &str) -> Option<Value<'a>> {
         let at = self.members.iter().rposition(|(found, _)| found == name)?;

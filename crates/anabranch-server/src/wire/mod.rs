@@ -11,6 +11,7 @@ pub(crate) use fields::{Fields, List, TextMap};
 pub(crate) use output::{Blob, Time};
 
 use crate::errors::Fault;
+use value::Value;
 
 /// How a body is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +39,23 @@ impl Format {
 
     /// Reads a body, which has to be one object; text and bytes are borrowed from it where they can be.
     pub(crate) fn read(self, body: &[u8]) -> Option<Fields<'_>> {
-        let value = match self {
-            Self::Json => value::from_json(body)?,
-            Self::Cbor => cbor::decode(body)?,
-        };
-        Fields::of_body(self, value)
+        Fields::of_body(self, self.value(body)?)
+    }
+
+    fn value(self, body: &[u8]) -> Option<Value<'_>> {
+        match self {
+            Self::Json => value::from_json(body),
+            Self::Cbor => cbor::decode(body),
+        }
+    }
+
+    /// A document of ours without the members of these names.
+    pub(crate) fn without(self, names: &[&str], document: Vec<u8>) -> Vec<u8> {
+        let shorter = self.value(&document).and_then(|mut value| {
+            value.forget(names);
+            self.write_sized(&value, document.len()).ok()
+        });
+        shorter.unwrap_or(document)
     }
 
     /// Writes a document.

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Serialize, Serializer};
 
 use crate::limits::MAX_BODY_VALUES;
 
@@ -22,6 +23,42 @@ pub(crate) enum Value<'a> {
     Bytes(Cow<'a, [u8]>),
     List(Vec<Value<'a>>),
     Map(Vec<(Cow<'a, str>, Value<'a>)>),
+}
+
+impl Value<'_> {
+    /// Takes out the members of these names, of whatever structure.
+    pub(crate) fn forget(&mut self, names: &[&str]) {
+        match self {
+            Self::List(values) => {
+                for value in values {
+                    value.forget(names);
+                }
+            }
+            Self::Map(members) => {
+                members.retain(|(name, _)| !names.contains(&name.as_ref()));
+                for (_, value) in members {
+                    value.forget(names);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// As it was read: bytes are of CBOR, where they are written as such.
+impl Serialize for Value<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Integer(value) => serializer.serialize_i64(*value),
+            Self::Float(value) => serializer.serialize_f64(*value),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Bytes(bytes) => serializer.serialize_bytes(bytes),
+            Self::List(values) => serializer.collect_seq(values),
+            Self::Map(members) => serializer.collect_map(members.iter().map(|(name, value)| (name, value))),
+        }
+    }
 }
 
 /// Reads JSON; nothing if it is none, or too much. The parser bounds the depth itself.

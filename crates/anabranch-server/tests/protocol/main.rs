@@ -12,6 +12,7 @@ mod lineage;
 mod listing;
 mod observe;
 mod on_demand;
+mod profile;
 mod puts;
 mod rates;
 mod reads;
