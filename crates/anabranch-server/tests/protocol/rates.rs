@@ -7,6 +7,9 @@ use crate::support::{ACCOUNT, World, arn, shard};
 
 const HOUR_MS: u64 = 3_600_000;
 
+/// What to ask of the stream of a name.
+type Body<'a> = &'a dyn Fn(&str) -> Value;
+
 fn limited() -> World {
     with_stream(World::with(ServiceOptions { enforce_limits: true, ..ServiceOptions::default() }))
 }
@@ -43,7 +46,6 @@ fn a_stream_answers_an_operation_so_often_in_a_second() {
     let by_name = |more: Value| move |name: &str| of(name, more.clone());
     let by_arn = |name: &str| json!({"StreamARN": arn(name)});
     let consumer = |name: &str| json!({"StreamARN": arn(name), "ConsumerName": "c"});
-    type Body<'a> = &'a dyn Fn(&str) -> Value;
     let operations: [(&str, usize, Body<'_>); 7] = [
         ("ListShards", 1_000, &by_name(json!({}))),
         ("ListStreamConsumers", 5, &by_arn),
