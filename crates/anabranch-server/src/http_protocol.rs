@@ -3,6 +3,8 @@
 //! The order is the service's, since clients and their tests see which fault comes first: CORS, method, content type, body, target, signature, and only then the operation.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ORIGIN};
@@ -14,9 +16,10 @@ use crate::arn::is_account;
 use crate::body::Body;
 use crate::errors::{Fault, FaultKind};
 use crate::observe;
-use crate::operations::{self, Call, Reply};
+use crate::operations::{self, Call, Operation, Reply};
 use crate::service::Core;
 use crate::signature::Signature;
+use crate::waiting::Waiting;
 use crate::wire::Format;
 
 const TARGET_PREFIX: &str = "Kinesis_20131202.";
@@ -24,16 +27,59 @@ const EXPOSED: &str = "x-amzn-RequestId,x-amzn-ErrorType,x-amz-request-id,x-amz-
 const DENIED: &str = "<AccessDeniedException>\n  <Message>Unable to determine service/operation name to be authorized</Message>\n</AccessDeniedException>\n";
 const PLAIN_JSON: &str = "application/json";
 
+/// An answer, or a call that has none yet.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Now(Response<Body>),
+    Later(Box<Waiting>),
+}
+
+/// What is known of a request when its answer is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    operation: Option<Operation>,
+    format: Format,
+    /// By the monotonic clock.
+    pub(crate) begun: Duration,
+    is_foreign: bool,
+}
+
 /// Answers a request; `is_among_sockets` is the call's.
-pub(crate) fn respond(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> Response<Body> {
+pub(crate) fn respond(core: &Arc<Core>, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> Answer {
     let is_foreign = parts.headers.contains_key(ORIGIN);
-    let mut response = if parts.method == Method::OPTIONS && is_foreign {
-        preflight(&parts.headers)
-    } else {
-        let mut response = answer(core, parts, body, is_among_sockets);
-        put_header(response.headers_mut(), "x-amz-id-2", &base64_simd::STANDARD.encode_to_string(random::<72>()));
-        response
-    };
+    if parts.method == Method::OPTIONS && is_foreign {
+        return Answer::Now(labelled(preflight(&parts.headers), is_foreign));
+    }
+    if let Some(answer) = observe::respond_beside_protocol(core, parts) {
+        return Answer::Now(identified(answer, is_foreign));
+    }
+    match answer(core, parts, body, is_among_sockets) {
+        Ok((asked, Ok(Reply::Waiting(receive)))) => Waiting::begin(core, receive, asked),
+        Ok((asked, outcome)) => Answer::Now(asked.answer(core, outcome)),
+        Err(answer) => Answer::Now(identified(answer, is_foreign)),
+    }
+}
+
+impl Asked {
+    /// Counts the request, and makes its answer.
+    pub(crate) fn answer(self, core: &Core, outcome: Result<Reply, Fault>) -> Response<Body> {
+        let took = core.clock.monotonic().saturating_sub(self.begun);
+        let fault = outcome.as_ref().err().map(|fault| fault.kind);
+        core.counters.count(self.operation.map(|operation| operation.name), fault, took);
+        let answer = match outcome {
+            Ok(reply) => success(core, self.format, reply),
+            Err(fault) => refusal(self.format, &fault),
+        };
+        identified(answer, self.is_foreign)
+    }
+}
+
+fn identified(mut response: Response<Body>, is_foreign: bool) -> Response<Body> {
+    put_header(response.headers_mut(), "x-amz-id-2", &base64_simd::STANDARD.encode_to_string(random::<72>()));
+    labelled(response, is_foreign)
+}
+
+fn labelled(mut response: Response<Body>, is_foreign: bool) -> Response<Body> {
     let headers = response.headers_mut();
     put_header(headers, "x-amzn-requestid", &request_id());
     if is_foreign {
@@ -59,40 +105,34 @@ fn preflight(asked: &HeaderMap) -> Response<Body> {
     response
 }
 
-fn answer(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> Response<Body> {
-    if let Some(answer) = observe::respond_beside_protocol(core, parts) {
-        return answer;
-    }
+/// What came of a request; or what is answered to one that is not of this protocol.
+type Outcome = Result<(Asked, Result<Reply, Fault>), Response<Body>>;
+
+fn answer(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> Outcome {
     if parts.method != Method::POST {
-        return plain(StatusCode::FORBIDDEN, DENIED);
+        return Err(plain(StatusCode::FORBIDDEN, DENIED));
     }
     let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (target, content_type) = (text("x-amz-target"), text(CONTENT_TYPE.as_str()));
     let operation = target.strip_prefix(TARGET_PREFIX).and_then(operations::named);
-    let begun = core.clock.monotonic();
-    let count = |fault: Option<FaultKind>| {
-        let took = core.clock.monotonic().saturating_sub(begun);
-        core.counters.count(operation.map(|operation| operation.name), fault, took);
-    };
-    let refuse = |format: Format, fault: &Fault| {
-        count(Some(fault.kind));
-        refusal(format, fault)
-    };
+    let (begun, is_foreign) = (core.clock.monotonic(), parts.headers.contains_key(ORIGIN));
+    let asked = |format: Format| Asked { operation, format, begun, is_foreign };
+    let refuse = |format: Format, kind: FaultKind| Ok((asked(format), Err(Fault::bare(kind))));
     let unknown = if operation.is_some() { FaultKind::Serialization } else { FaultKind::UnknownOperation };
     let format = Format::of_content_type(content_type);
     let is_plain = content_type.split(';').next().is_some_and(|name| name.trim() == PLAIN_JSON);
     if body.is_empty() {
         let format = if is_plain { Format::Json } else { format.unwrap_or(Format::Cbor) };
-        return refuse(format, &Fault::bare(unknown));
+        return refuse(format, unknown);
     }
     let Some(format) = format else {
-        return foreign(is_plain, target, body);
+        return Err(foreign(is_plain, target, body));
     };
     let Some(fields) = format.read(body) else {
-        return refuse(format, &Fault::bare(FaultKind::Serialization));
+        return refuse(format, FaultKind::Serialization);
     };
     let Some(operation) = operation else {
-        return refuse(format, &Fault::bare(FaultKind::UnknownOperation));
+        return refuse(format, FaultKind::UnknownOperation);
     };
     let outcome = call(core, parts, body, format).and_then(|call| {
         let call = Call { is_among_sockets, ..call };
@@ -101,13 +141,7 @@ fn answer(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> R
         }
         (operation.run)(&call, fields)
     });
-    match outcome {
-        Ok(reply) => {
-            count(None);
-            success(core, format, reply)
-        }
-        Err(fault) => refuse(format, &fault),
-    }
+    Ok((asked(format), outcome))
 }
 
 /// Content types that are not of this protocol.
@@ -161,8 +195,9 @@ fn success(core: &Core, format: Format, reply: Reply) -> Response<Body> {
         Reply::Empty => (format.content_type(), Body::empty()),
         Reply::Document(bytes) => (format.content_type(), Body::whole(bytes)),
         Reply::Events(events) => {
-            ("application/vnd.amazon.eventstream", Body::events(events, std::sync::Arc::clone(&core.clock)))
+            ("application/vnd.amazon.eventstream", Body::events(events, Arc::clone(&core.clock)))
         }
+        Reply::Waiting(receive) => return success(core, format, Reply::Document(receive.nothing())),
     };
     let mut response = Response::new(body);
     put_header(response.headers_mut(), CONTENT_TYPE.as_str(), content_type);

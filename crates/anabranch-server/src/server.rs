@@ -26,11 +26,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::body::Body;
-use crate::limits::{MAX_CONNECTION_REQUESTS, MAX_CONNECTIONS, MAX_HEALTH_CONNECTIONS};
+use crate::http_protocol::Answer;
+use crate::limits::{MAX_CONNECTION_REQUESTS, MAX_CONNECTIONS, MAX_HEALTH_CONNECTIONS, RECEIVE_LOOK_MS};
 use crate::observe::Counted;
 use crate::room::{Room, Untaken};
 use crate::service::Service;
 use crate::tls::TlsIdentity;
+use crate::waiting::Waiting;
 
 /// How long a handshake of TLS, a request's head, and then its body, may take to come; and how long a client of HTTP/2 may take to say that it is still there.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -197,11 +199,11 @@ impl Port {
         matches!(self.desk, Desk::Clients).then(|| self.service.counters().connections.one_more())
     }
 
-    fn respond(&self, request: Request<Bytes>) -> Response<Body> {
+    fn respond(&self, request: Request<Bytes>) -> Answer {
         match self.desk {
-            Desk::Clients => self.service.respond(request),
-            Desk::Operators if has_foreign_host(&request) => refusal(StatusCode::MISDIRECTED_REQUEST),
-            Desk::Operators => self.service.observe(&request),
+            Desk::Clients => self.service.begin(request),
+            Desk::Operators if has_foreign_host(&request) => Answer::Now(refusal(StatusCode::MISDIRECTED_REQUEST)),
+            Desk::Operators => Answer::Now(self.service.observe(&request)),
         }
     }
 }
@@ -315,17 +317,44 @@ async fn answer_or_refuse(
     let request = Request::from_parts(parts, body);
     let answer = if is_quick {
         let _room = room; // until the request is dropped
-        port.service.respond_among_sockets(request)
+        Answer::Now(port.service.respond_among_sockets(request))
     } else {
         // Any other call may wait for the disk, and gets a thread to wait on: those who read sockets are few.
+        let port = port.clone();
         let answer = tokio::task::spawn_blocking(move || {
             let _room = room;
             port.respond(request)
         });
         answer.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?
     };
+    let (answer, room_for_answer) = match answer {
+        Answer::Now(answer) => (answer, room_for_answer),
+        Answer::Later(waiting) => {
+            drop(room_for_answer);
+            until_answered(waiting, &port.room).await?
+        }
+    };
     let (parts, body) = answer.into_parts();
     Ok(Response::from_parts(parts, body.held(&untaken, room_for_answer)?))
+}
+
+/// Waits for what a call waits for: room and a thread are taken when there is something to look for, and given back if somebody else was faster.
+async fn until_answered(
+    mut waiting: Box<Waiting>,
+    room: &Room,
+) -> Result<(Response<Body>, OwnedSemaphorePermit), StatusCode> {
+    loop {
+        tokio::time::sleep(Duration::from_millis(RECEIVE_LOOK_MS)).await;
+        if waiting.is_silent() {
+            continue;
+        }
+        let room_for_answer = room.for_answer(false).await?;
+        let look = tokio::task::spawn_blocking(move || waiting.look()).await;
+        waiting = match look.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)? {
+            Answer::Now(answer) => return Ok((answer, room_for_answer)),
+            Answer::Later(waiting) => waiting,
+        };
+    }
 }
 
 /// Whether a request is for a name other than `localhost`. A page elsewhere can let a name of its own lead here (DNS rebinding), and its scripts would read what

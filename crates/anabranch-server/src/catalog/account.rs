@@ -19,7 +19,7 @@ pub(crate) struct AccountSettings {
     version: u32,
     /// The last second that became the creation second of a stream, and so part of its sequence numbers: none is used twice.
     last_stream_second: u64,
-    /// The same of consumers, whose ARNs have it.
+    /// The same of consumers and queues, whose ARNs have it.
     last_consumer_second: u64,
     pub(crate) commitment: Commitment,
 }
@@ -135,7 +135,7 @@ impl AccountFile {
         self.change(|settings| next(&mut settings.last_stream_second, now))
     }
 
-    /// The same of a consumer.
+    /// The same of a consumer, or a queue.
     pub(crate) fn next_consumer_second(&self, now: Timestamp) -> Result<u64, Fault> {
         self.change(|settings| next(&mut settings.last_consumer_second, now))
     }

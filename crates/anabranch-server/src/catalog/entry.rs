@@ -9,6 +9,7 @@ use anabranch::{
 };
 use parking_lot::{Mutex, RwLock};
 
+use super::queues::Queues;
 use super::settings::{ConsumerSettings, Mode, Settings, SettingsDirectory};
 use super::status::{Status, Transition};
 use super::{Changes, Common};
@@ -27,12 +28,13 @@ pub(crate) struct Entry {
     pub(crate) region: String,
     pub(crate) arn: String,
     pub(crate) subscribers: Subscribers,
+    pub(super) queues: Queues,
     spread: Spread,
     pub(crate) traffic: Traffic,
     changes: Changes,
     enforce_limits: bool,
     on_demand: CapacityPolicy,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     transition: Transition,
     store: Store,
     directory: Arc<SettingsDirectory>,
@@ -64,6 +66,7 @@ impl Entry {
             region: region.to_owned(),
             arn: arn::of_stream(region, account, name),
             subscribers: Subscribers::default(),
+            queues: Queues::new(common.transition_delay),
             spread: Spread::default(),
             traffic: Traffic::default(),
             changes: common.changes.clone(),
@@ -138,6 +141,7 @@ impl Entry {
     }
 
     pub(crate) fn close(&self) -> anabranch::Result<()> {
+        self.queues.let_go();
         self.stream.write().take().map_or(Ok(()), Stream::close)
     }
 
@@ -150,7 +154,7 @@ impl Entry {
         self.settings().is_ok_and(|settings| settings.distribution == Distribution::Auto).then_some(&self.spread)
     }
 
-    /// Deletes the stream and its settings. A stream with consumers is deleted only if they may go with it.
+    /// Deletes the stream and its settings. A stream with consumers is deleted only if they may go with it, and one with queues not at all.
     ///
     /// After a failure it is there, and can be deleted again; what is gone of it already is no fault then.
     pub(super) fn delete(&self, takes_consumers: bool) -> Result<(), Fault> {
@@ -159,11 +163,13 @@ impl Entry {
         }
         let outcome = {
             let _changing = self.changing.lock(); // nobody registers a consumer, or writes settings, from here on
+            self.check_no_queues()?;
             self.check_consumers(takes_consumers)?;
             self.delete_locked()
         };
         if outcome.is_err() && !self.is_gone() {
             // It may be closed: whoever comes next opens it again, and those who read it subscribe again.
+            self.queues.let_go();
             drop(self.stream.write().take());
             self.subscribers.end_all(&Fault::new(FaultKind::InternalFailure, "The stream could not be deleted."));
         }

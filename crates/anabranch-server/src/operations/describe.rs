@@ -137,6 +137,7 @@ struct Summary {
     stream: StreamShape,
     open_shard_count: usize,
     consumer_count: usize,
+    queue_count: usize,
     #[serde(rename = "MaxRecordSizeInKiB")]
     max_record_size: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,6 +165,7 @@ pub(super) fn describe_stream_summary(call: &Call<'_>, mut fields: Fields<'_>) -
                 .filter(|shard| shard.closed.is_none())
                 .count(),
             consumer_count: settings.consumers.len(),
+            queue_count: entry.queue_count(call.now),
             max_record_size: settings.max_record_kib,
             warm_throughput,
             record_distribution_strategy: (settings.mode == Mode::OnDemand).then_some(settings.distribution),

@@ -8,7 +8,10 @@ mod lifecycle;
 mod list_shards;
 mod policies;
 mod position;
+mod queue_records;
+mod queues;
 mod read;
+mod receive;
 mod reshard;
 mod retention;
 mod settings;
@@ -20,20 +23,21 @@ mod write;
 
 pub(crate) use call::{Call, Reply};
 pub(crate) use position::{Position, open_reader};
+pub(crate) use receive::Receive;
 pub(crate) use shapes::{ChildShardShape, RecordShape, child_shapes};
 
 use crate::errors::Fault;
 use crate::wire::Fields;
 
 /// An operation by its name on the wire.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Operation {
     pub(crate) name: &'static str,
     pub(crate) run: fn(&Call<'_>, Fields<'_>) -> Result<Reply, Fault>,
 }
 
 /// All there are. One that is not in the list is answered as an unknown one.
-const OPERATIONS: [Operation; 40] = [
+const OPERATIONS: [Operation; 52] = [
     Operation { name: "PutRecord", run: write::put_record },
     Operation { name: "PutRecords", run: write::put_records },
     Operation { name: "GetRecords", run: read::get_records },
@@ -74,6 +78,21 @@ const OPERATIONS: [Operation; 40] = [
     Operation { name: "UpdateStreamRecordDistributionStrategy", run: settings::update_record_distribution },
     Operation { name: "DescribeAccountSettings", run: account::describe_account_settings },
     Operation { name: "UpdateAccountSettings", run: account::update_account_settings },
+    Operation { name: "CreateQueue", run: queues::create },
+    Operation { name: "DescribeQueue", run: queues::describe },
+    Operation { name: "UpdateQueue", run: queues::update },
+    Operation { name: "DeleteQueue", run: queues::delete },
+    Operation { name: "ListQueues", run: queues::list },
+    Operation { name: "ReceiveQueueRecords", run: receive::receive_records },
+    Operation { name: "AcknowledgeQueueRecords", run: queue_records::acknowledge },
+    Operation { name: "UpdateQueueRecordsVisibility", run: queue_records::update_visibility },
+    Operation { name: "ReceiveDeadLetterQueueRecords", run: receive::receive_dead_letters },
+    Operation { name: "AcknowledgeDeadLetterQueueRecords", run: queue_records::acknowledge_dead_letters },
+    Operation { name: "RestoreDeadLetterQueueRecords", run: queue_records::restore_dead_letters },
+    Operation {
+        name: "UpdateDeadLetterQueueRecordsVisibility",
+        run: queue_records::update_dead_letter_visibility,
+    },
 ];
 
 /// The names of all.

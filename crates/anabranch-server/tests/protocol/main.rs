@@ -13,6 +13,8 @@ mod listing;
 mod observe;
 mod on_demand;
 mod puts;
+mod queues;
+mod queues_waiting;
 mod reads;
 mod restart;
 mod settings;
