@@ -807,6 +807,8 @@ fn news_are_told_without_a_wait() {
     let second = receive(&queue, 1);
     put_to(&stream, left, "key", b"three");
     assert!(!queue.has_news(), "there are as many in flight as may be");
+    stream.split_shard(left, None).unwrap();
+    assert!(!queue.has_news(), "nor are new shards any news then");
     queue.acknowledge(&second[0]).unwrap();
     assert_eq!(counts(&queue), [(2, 1)]);
     clock.advance(VISIBILITY);

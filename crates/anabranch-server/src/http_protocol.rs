@@ -53,10 +53,10 @@ pub(crate) fn respond(core: &Arc<Core>, parts: &Parts, body: &Bytes, is_among_so
     if let Some(answer) = observe::respond_beside_protocol(core, parts) {
         return Answer::Now(identified(answer, is_foreign));
     }
-    match answer(core, parts, body, is_among_sockets) {
-        Ok((asked, Ok(Reply::Waiting(receive)))) => Waiting::begin(core, receive, asked),
-        Ok((asked, outcome)) => Answer::Now(asked.answer(core, outcome)),
-        Err(answer) => Answer::Now(identified(answer, is_foreign)),
+    match hear(core, parts, body, is_among_sockets) {
+        Heard::Call(asked, Ok(Reply::Waiting(receive))) => Waiting::begin(core, receive, asked),
+        Heard::Call(asked, outcome) => Answer::Now(asked.answer(core, outcome)),
+        Heard::Other(answer) => Answer::Now(identified(answer, is_foreign)),
     }
 }
 
@@ -105,19 +105,24 @@ fn preflight(asked: &HeaderMap) -> Response<Body> {
     response
 }
 
-/// What came of a request; or what is answered to one that is not of this protocol.
-type Outcome = Result<(Asked, Result<Reply, Fault>), Response<Body>>;
+/// What a request was.
+enum Heard {
+    /// A call, and what came of it.
+    Call(Asked, Result<Reply, Fault>),
+    /// Nothing of this protocol, and what is answered to it.
+    Other(Response<Body>),
+}
 
-fn answer(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> Outcome {
+fn hear(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> Heard {
     if parts.method != Method::POST {
-        return Err(plain(StatusCode::FORBIDDEN, DENIED));
+        return Heard::Other(plain(StatusCode::FORBIDDEN, DENIED));
     }
     let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (target, content_type) = (text("x-amz-target"), text(CONTENT_TYPE.as_str()));
     let operation = target.strip_prefix(TARGET_PREFIX).and_then(operations::named);
     let (begun, is_foreign) = (core.clock.monotonic(), parts.headers.contains_key(ORIGIN));
     let asked = |format: Format| Asked { operation, format, begun, is_foreign };
-    let refuse = |format: Format, kind: FaultKind| Ok((asked(format), Err(Fault::bare(kind))));
+    let refuse = |format: Format, kind: FaultKind| Heard::Call(asked(format), Err(Fault::bare(kind)));
     let unknown = if operation.is_some() { FaultKind::Serialization } else { FaultKind::UnknownOperation };
     let format = Format::of_content_type(content_type);
     let is_plain = content_type.split(';').next().is_some_and(|name| name.trim() == PLAIN_JSON);
@@ -126,7 +131,7 @@ fn answer(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> O
         return refuse(format, unknown);
     }
     let Some(format) = format else {
-        return Err(foreign(is_plain, target, body));
+        return Heard::Other(foreign(is_plain, target, body));
     };
     let Some(fields) = format.read(body) else {
         return refuse(format, FaultKind::Serialization);
@@ -141,7 +146,7 @@ fn answer(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> O
         }
         (operation.run)(&call, fields)
     });
-    Ok((asked(format), outcome))
+    Heard::Call(asked(format), outcome)
 }
 
 /// Content types that are not of this protocol.

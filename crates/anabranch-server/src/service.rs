@@ -48,7 +48,7 @@ pub struct ServiceOptions {
     /// When the shards of streams on demand are split and merged, and how many such a stream starts with: as the service does, unless told otherwise. A stream that takes
     /// little shows it with lower targets.
     pub on_demand: CapacityPolicy,
-    /// For how long, on the service's clock, a stream is said to be `CREATING`, `UPDATING` or `DELETING` after a change, and refuses what it refuses then: not at all by
+    /// For how long, on the service's clock, a stream or a queue is said to be `CREATING`, `UPDATING` or `DELETING` after a change, and refuses what it refuses then: not at all by
     /// default. What was asked for is done all the same when it is answered, and a restart ends the wait.
     pub transition_delay: Duration,
     /// How long a shard iterator is good for; 300 seconds by default.

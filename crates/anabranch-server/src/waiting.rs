@@ -58,3 +58,48 @@ impl Waiting {
         waited >= self.receive.wait || self.core.stopping.load(Ordering::SeqCst)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use anabranch::{ManualClock, SimulatedDisk};
+    use http::Request;
+
+    use super::*;
+    use crate::{Service, ServiceOptions};
+
+    fn request(operation: &str, body: String) -> Request<bytes::Bytes> {
+        let authorization = "AWS4-HMAC-SHA256 Credential=me/20260101/us-east-1/kinesis/aws4_request, SignedHeaders=host, Signature=00";
+        let request = Request::post("/")
+            .header("content-type", "application/x-amz-json-1.1")
+            .header("x-amz-target", format!("Kinesis_20131202.{operation}"))
+            .header("x-amz-date", "20260101T000000Z")
+            .header("authorization", authorization);
+        request.body(body.into()).unwrap()
+    }
+
+    #[test]
+    fn so_many_wait_and_others_are_answered_at_once() {
+        let clock = Arc::new(ManualClock::default());
+        let disk = Arc::new(SimulatedDisk::new());
+        let service = Service::open_on("/data", ServiceOptions::default(), clock, disk).unwrap();
+        let stream = r#""StreamName": "s", "StreamModeDetails": {"StreamMode": "ON_DEMAND"}"#;
+        service.respond(request("CreateStream", format!("{{{stream}}}")));
+        let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/s";
+        let queue = format!(r#"{{"QueueName": "q", "StreamConfigurationList": [{{"StreamARN": "{arn}"}}]}}"#);
+        let made = service.respond(request("CreateQueue", queue));
+        let made: serde_json::Value = serde_json::from_slice(made.body().bytes()).unwrap();
+        let receive = format!(r#"{{"QueueARN": {}}}"#, made["QueueDescription"]["QueueARN"]);
+        let begin = || match service.begin(request("ReceiveQueueRecords", receive.clone())) {
+            Answer::Later(waiting) => Ok(waiting),
+            Answer::Now(answer) => Err(answer),
+        };
+        let mut waiting: Vec<_> = (0..MAX_WAITING_RECEIVES).map(|_| begin().unwrap()).collect();
+        for _ in 0..3 {
+            assert_eq!(begin().unwrap_err().body().bytes(), br#"{"QueueRecords":[]}"#);
+        }
+        waiting.pop();
+        begin().unwrap();
+    }
+}

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anabranch::{Error, Queue, QueueOptions, RecordsStart, Stream, Timestamp};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::entry::Entry;
 use super::settings::{QueueSettings, Settings};
@@ -27,10 +27,34 @@ pub(crate) struct Queues {
 #[derive(Debug)]
 struct Live {
     transition: Transition,
+    /// Held while it is opened, which can wait for the disk, and while it is deleted.
+    opening: Mutex<()>,
     /// Opened when it is first asked for, and again when a record may be received more often or less.
-    opened: Mutex<Option<(Option<u32>, Queue)>>,
+    opened: RwLock<Option<Opened>>,
     /// What it was, once it was deleted.
     gone: OnceLock<QueueSettings>,
+}
+
+/// The library's queue.
+#[derive(Debug, Clone)]
+struct Opened {
+    max_receives: Option<u32>,
+    queue: Queue,
+}
+
+impl Live {
+    fn new(delay: Duration) -> Self {
+        Self {
+            transition: Transition::new(delay),
+            opening: Mutex::default(),
+            opened: RwLock::default(),
+            gone: OnceLock::new(),
+        }
+    }
+
+    fn opened(&self) -> Option<Opened> {
+        self.opened.read().clone()
+    }
 }
 
 impl Queues {
@@ -41,14 +65,12 @@ impl Queues {
     /// Closes them all: they hold the stream.
     pub(super) fn let_go(&self) {
         for live in self.live.lock().values() {
-            drop(live.opened.lock().take());
+            drop(live.opened.write().take());
         }
     }
 
     fn live(&self, id: i64) -> Arc<Live> {
-        let new =
-            || Live { transition: Transition::new(self.delay), opened: Mutex::default(), gone: OnceLock::new() };
-        Arc::clone(self.live.lock().entry(id).or_insert_with(|| Arc::new(new())))
+        Arc::clone(self.live.lock().entry(id).or_insert_with(|| Arc::new(Live::new(self.delay))))
     }
 
     fn status(&self, id: i64, now: Timestamp) -> Status {
@@ -133,15 +155,16 @@ impl Entry {
 
     /// Deletes a queue; what waits for its records finds it gone.
     pub(crate) fn delete_queue(&self, id: i64) -> Result<(), Fault> {
-        let stream = self.stream()?;
         let gone = self.change(|settings| {
             let at = settings.queues.iter().position(|queue| queue.id == id);
             Ok(settings.queues.remove(at.ok_or_else(|| self.no_queue(id))?))
         })?;
         let live = self.queues.live(id);
-        let _ = live.gone.set(gone);
         live.transition.begin(Status::Deleting, self.clock.now());
-        drop(live.opened.lock().take());
+        let _ = live.gone.set(gone);
+        let _opening = live.opening.lock();
+        drop(live.opened.write().take());
+        let Ok(stream) = self.stream() else { return Ok(()) }; // so that a stream that cannot be opened can be deleted
         match stream.delete_queue(&id.to_string()) {
             Ok(()) | Err(Error::QueueNotFound(_)) => Ok(()),
             Err(error) => Err(self.fault(error)),
@@ -152,21 +175,25 @@ impl Entry {
     pub(crate) fn open_queue(&self, queue: &QueueSettings) -> Result<Queue, Fault> {
         let stream = self.stream()?;
         let live = self.queues.live(queue.id);
-        let mut opened = live.opened.lock();
-        match &*opened {
-            Some((max_receives, opened)) if *max_receives == queue.max_receives => return Ok(opened.clone()),
-            _ => {}
+        let found = || live.opened().filter(|opened| opened.max_receives == queue.max_receives);
+        if let Some(Opened { queue, .. }) = found() {
+            return Ok(queue);
+        }
+        let _opening = live.opening.lock();
+        if let Some(Opened { queue, .. }) = found() {
+            return Ok(queue); // somebody was faster
         }
         // Who deletes it changes the settings first, and then closes what was opened here.
         self.settings()?.queue(queue.id).ok_or_else(|| self.no_queue(queue.id))?;
-        let found = open(&stream, queue, self.clock.now()).map_err(|error| self.fault(error))?;
-        *opened = Some((queue.max_receives, found.clone()));
-        Ok(found)
+        let opened = open(&stream, queue, self.clock.now()).map_err(|error| self.fault(error))?;
+        *live.opened.write() = Some(Opened { max_receives: queue.max_receives, queue: opened.clone() });
+        Ok(opened)
     }
 
-    /// The same, if it is open.
+    /// The same, if it is open: told at once.
     pub(crate) fn opened_queue(&self, id: i64) -> Option<Queue> {
-        self.queues.live.lock().get(&id)?.opened.lock().as_ref().map(|(_, queue)| queue.clone())
+        let live = self.queues.live.lock().get(&id).cloned()?;
+        live.opened().map(|opened| opened.queue)
     }
 
     /// Queues are deleted one by one, before their stream is, or is on demand no more.
