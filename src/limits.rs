@@ -178,6 +178,9 @@ pub const MAX_QUEUE_SET_ASIDE: usize = 100_000;
 /// Most records that a queue keeps something of. What is restored adds to those that are not acknowledged, and takes its place with it.
 pub const MAX_QUEUE_RECORDS: usize = MAX_QUEUE_UNACKNOWLEDGED + MAX_QUEUE_SET_ASIDE;
 
+/// Most bytes (keys and data) that one receive of a queue gives, but for a single record that has more, unless the queue says otherwise: 10 MiB, as `GetRecords`.
+pub const DEFAULT_QUEUE_RECEIVE_BYTES: usize = 10 << 20;
+
 /// After how many changes a queue writes down where it stands, unless it says otherwise.
 pub const DEFAULT_QUEUE_SYNC_CHANGES: u64 = 10_000;
 

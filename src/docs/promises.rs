@@ -228,13 +228,15 @@
 //! A record of a stream that a [`Queue`](crate::Queue) was told to start before is received until it is acknowledged, discarded or set aside, or retention takes
 //! it: no crash makes a queue skip one. While its visibility lasts nobody else receives it; a receipt is refused once somebody else did
 //! ([`Error::ReceiptExpired`](crate::Error::ReceiptExpired)), and nothing is changed. What was acknowledged, and was synced after that, never comes again; what
-//! was acknowledged and not synced may come again after a crash. What was set aside and synced is so after a crash. Only durable records are given,
-//! at both levels. What a queue keeps, in memory and in its file, is bounded.
+//! was acknowledged and not synced may come again after a crash. What was set aside and synced is so after a crash; while somebody has it who
+//! received it from there, nobody else does. Only durable records are given, at both levels. What a queue keeps, in memory and in its file, is bounded.
 //!
 //! Tests: `crash/queue.rs::queues_of_synced_streams_survive_a_cut_at_every_operation`, `crash/queue.rs::queues_of_buffered_streams_survive_a_cut_at_every_operation`,
 //! `crash/queue.rs::queues_survive_every_failing_operation`, `crash/queue.rs::records_that_take_the_place_of_lost_ones_are_given`,
 //! `api/queue.rs::threads_that_share_a_queue_acknowledge_each_record_once`, `api/queue.rs::random_use_agrees_with_a_plain_account`,
 //! `api/queue.rs::a_receipt_is_over_once_somebody_else_has_the_record`, `api/queue.rs::bounds_hold_back_what_is_new_and_what_is_set_aside`,
+//! `api/queue.rs::what_is_set_aside_is_received_by_one_at_a_time_too_and_done_held_or_put_back`,
+//! `api/queue.rs::only_who_received_what_is_set_aside_puts_it_back`,
 //! `api/queue.rs::damage_is_told_and_a_repair_sets_the_file_aside`, `api/queue.rs::a_queue_that_stands_behind_the_tail_goes_on_at_the_tail`,
 //! `process/queue.rs::nothing_is_lost_or_comes_back_after_kills_synced`, `process/queue.rs::nothing_is_lost_or_comes_back_after_kills_buffered`.
 //!

@@ -18,7 +18,8 @@ pub(super) struct Ledger {
     visible: BTreeSet<Place>,
     /// Those that somebody has, by the time until which.
     in_flight: BTreeSet<(Duration, Place)>,
-    set_aside: usize,
+    /// Those that were received too often, by the time until which somebody has them.
+    set_aside: BTreeSet<(Duration, Place)>,
     /// How often something changed that is kept.
     changes: u64,
 }
@@ -45,7 +46,13 @@ enum Status {
     Visible,
     /// Until this time by the monotonic clock.
     InFlight(Duration),
-    SetAside,
+    /// The same, once somebody received it from those that are set aside.
+    SetAside(Option<Duration>),
+}
+
+/// A record that is set aside can be received from then on.
+fn aside_until(until: Option<Duration>) -> Duration {
+    until.unwrap_or(Duration::ZERO)
 }
 
 /// What decides whether a record is set aside.
@@ -79,10 +86,11 @@ impl Ledger {
         let mut ledger = Self::default();
         for QueueShard { shard_id, next, records } in kept {
             for record in &records {
+                let place = (shard_id, record.sequence_number);
                 if record.set_aside {
-                    ledger.set_aside += 1;
+                    ledger.set_aside.insert((aside_until(None), place));
                 } else {
-                    ledger.visible.insert((shard_id, record.sequence_number));
+                    ledger.visible.insert(place);
                 }
             }
             let records = records.into_iter().map(|record| (record.sequence_number, Entry::of(record))).collect();
@@ -173,7 +181,13 @@ impl Ledger {
         self.in_flight.first().map(|(until, _)| *until)
     }
 
-    /// The record was received, for the first time or again.
+    /// The first records that are set aside and that nobody has.
+    pub(super) fn visible_aside(&self, now: Duration, most: usize) -> Vec<Place> {
+        let visible = self.set_aside.iter().take_while(|(until, _)| *until <= now);
+        visible.take(most).map(|(_, place)| *place).collect()
+    }
+
+    /// The record was received, for the first time or again. One that is set aside stays so.
     pub(super) fn receive(&mut self, place: Place, receive: Receive) -> Entry {
         let Receive { at, until, receipt } = receive;
         let mut entry = match self.take_out(place) {
@@ -183,7 +197,7 @@ impl Ledger {
         entry.receives = entry.receives.saturating_add(1);
         entry.receipt = receipt;
         self.pass_to(place.0, place.1.next());
-        self.put_in(place, Entry { status: Status::InFlight(until), ..entry });
+        self.put_in(place, entry.held(until));
         entry
     }
 
@@ -194,10 +208,10 @@ impl Ledger {
 
     /// The record is invisible until this time instead. False for a receipt that is not in force.
     pub(super) fn hold(&mut self, place: Place, receipt: u64, until: Duration) -> bool {
-        let holds = self.is_in_force(place, receipt)
-            && self.entry(place).is_some_and(|entry| entry.status != Status::SetAside);
+        let is_held = |entry: &Entry| entry.status != Status::SetAside(None);
+        let holds = self.is_in_force(place, receipt) && self.entry(place).is_some_and(is_held);
         if let Some(entry) = holds.then(|| self.take_out(place)).flatten() {
-            self.put_in(place, Entry { status: Status::InFlight(until), ..entry });
+            self.put_in(place, entry.held(until));
         }
         holds
     }
@@ -219,7 +233,7 @@ impl Ledger {
     /// Every record that is set aside.
     pub(super) fn set_aside(&self) -> impl Iterator<Item = (Place, Entry)> {
         let of_shard = |(shard_id, shard): (&ShardId, &Shard)| {
-            let aside = shard.records.iter().filter(|(_, entry)| entry.status == Status::SetAside);
+            let aside = shard.records.iter().filter(|(_, entry)| entry.is_aside());
             let shard_id = *shard_id;
             aside.map(|(number, entry)| ((shard_id, *number), *entry)).collect::<Vec<_>>()
         };
@@ -233,6 +247,12 @@ impl Ledger {
             self.put_in(place, Entry { receives: 0, receipt: 0, status: Status::Visible, ..entry });
         }
         entry.is_some()
+    }
+
+    /// The same of one that was received from those that are set aside. False for a receipt that is not in force.
+    pub(super) fn restore_held(&mut self, place: Place, receipt: u64) -> bool {
+        let is_held = |entry: &Entry| matches!(entry.status, Status::SetAside(Some(_)));
+        self.is_in_force(place, receipt) && self.entry(place).is_some_and(is_held) && self.restore(place)
     }
 
     /// A record that is set aside is done. False where there is none.
@@ -251,7 +271,7 @@ impl Ledger {
             match entry.status {
                 Status::Visible => counts.visible += 1,
                 Status::InFlight(_) => counts.in_flight += 1,
-                Status::SetAside => counts.set_aside += 1,
+                Status::SetAside(_) => counts.set_aside += 1,
             }
         }
         counts
@@ -260,15 +280,15 @@ impl Ledger {
     /// Everything below it is done, or set aside.
     pub(super) fn floor(&self, shard_id: ShardId) -> SequenceNumber {
         let Some(shard) = self.shards.get(&shard_id) else { return SequenceNumber::ZERO };
-        let open = shard.records.iter().find(|(_, entry)| entry.status != Status::SetAside);
+        let open = shard.records.iter().find(|(_, entry)| !entry.is_aside());
         open.map_or(shard.next, |(number, _)| *number)
     }
 
     fn let_go(&mut self, place: Place, policy: Policy) {
         let Some(entry) = self.take_out(place) else { return };
         let is_spent = policy.max_receives.is_some_and(|most| entry.receives >= most);
-        let set_aside = is_spent && self.set_aside < policy.max_set_aside;
-        let status = if set_aside { Status::SetAside } else { Status::Visible };
+        let set_aside = is_spent && self.set_aside.len() < policy.max_set_aside;
+        let status = if set_aside { Status::SetAside(None) } else { Status::Visible };
         self.put_in(place, Entry { status, ..entry });
     }
 
@@ -281,7 +301,7 @@ impl Ledger {
     }
 
     fn take_set_aside(&mut self, place: Place) -> Option<Entry> {
-        let is_aside = self.entry(place).is_some_and(|entry| entry.status == Status::SetAside);
+        let is_aside = self.entry(place).is_some_and(Entry::is_aside);
         is_aside.then(|| self.take_out(place)).flatten()
     }
 
@@ -290,7 +310,7 @@ impl Ledger {
         match entry.status {
             Status::Visible => drop(self.visible.remove(&place)),
             Status::InFlight(until) => drop(self.in_flight.remove(&(until, place))),
-            Status::SetAside => self.set_aside -= 1,
+            Status::SetAside(until) => drop(self.set_aside.remove(&(aside_until(until), place))),
         }
         self.changes += 1;
         Some(entry)
@@ -301,7 +321,7 @@ impl Ledger {
         match entry.status {
             Status::Visible => drop(self.visible.insert(place)),
             Status::InFlight(until) => drop(self.in_flight.insert((until, place))),
-            Status::SetAside => self.set_aside += 1,
+            Status::SetAside(until) => drop(self.set_aside.insert((aside_until(until), place))),
         }
         shard.records.insert(place.1, entry);
     }
@@ -320,12 +340,22 @@ impl Ledger {
 impl Entry {
     fn of(record: QueueRecord) -> Self {
         let QueueRecord { first_received, receives, set_aside, .. } = record;
-        let status = if set_aside { Status::SetAside } else { Status::Visible };
+        let status = if set_aside { Status::SetAside(None) } else { Status::Visible };
         Self { first_received, receives, receipt: 0, status }
     }
 
     fn kept(&self, sequence_number: SequenceNumber) -> QueueRecord {
         let Self { first_received, receives, .. } = *self;
-        QueueRecord { sequence_number, first_received, receives, set_aside: self.status == Status::SetAside }
+        QueueRecord { sequence_number, first_received, receives, set_aside: self.is_aside() }
+    }
+
+    fn is_aside(&self) -> bool {
+        matches!(self.status, Status::SetAside(_))
+    }
+
+    /// Somebody has it until then.
+    fn held(self, until: Duration) -> Self {
+        let status = if self.is_aside() { Status::SetAside(Some(until)) } else { Status::InFlight(until) };
+        Self { status, ..self }
     }
 }

@@ -38,8 +38,8 @@ use shared::{Call, Core, State};
 
 use crate::error::{Error, Result};
 use crate::limits::{
-    DEFAULT_MAX_RECEIVES, DEFAULT_QUEUE_SYNC_CHANGES, DEFAULT_VISIBILITY_MS, MAX_QUEUE_RECEIVE,
-    MAX_QUEUE_SET_ASIDE, MAX_QUEUE_UNACKNOWLEDGED, MAX_VISIBILITY_MS,
+    DEFAULT_MAX_RECEIVES, DEFAULT_QUEUE_RECEIVE_BYTES, DEFAULT_QUEUE_SYNC_CHANGES, DEFAULT_VISIBILITY_MS,
+    MAX_QUEUE_RECEIVE, MAX_QUEUE_SET_ASIDE, MAX_QUEUE_UNACKNOWLEDGED, MAX_VISIBILITY_MS,
 };
 use crate::stream::{RecordsStart, Stream};
 use crate::sync::MutexGuard;
@@ -63,6 +63,8 @@ pub struct QueueOptions {
     pub max_unacknowledged: usize,
     /// How many records may be set aside; while there are so many, others are given again instead: up to [`MAX_QUEUE_SET_ASIDE`], the default.
     pub max_set_aside: usize,
+    /// How many bytes (keys and data) one receive gives, but for a single record that has more: [`DEFAULT_QUEUE_RECEIVE_BYTES`], 10 MiB, by default.
+    pub max_receive_bytes: usize,
     /// After how many changes (receives, acknowledgements and the like) where the queue stands is made durable by the call that makes the last of
     /// them: at least 1; [`DEFAULT_QUEUE_SYNC_CHANGES`] by default. With 1, what was acknowledged stays so, and what was received is counted, whatever
     /// happens after the call.
@@ -77,6 +79,7 @@ impl Default for QueueOptions {
             max_receives: Some(DEFAULT_MAX_RECEIVES),
             max_unacknowledged: MAX_QUEUE_UNACKNOWLEDGED,
             max_set_aside: MAX_QUEUE_SET_ASIDE,
+            max_receive_bytes: DEFAULT_QUEUE_RECEIVE_BYTES,
             sync_changes: DEFAULT_QUEUE_SYNC_CHANGES,
         }
     }
@@ -120,6 +123,13 @@ impl QueueOptions {
     #[must_use]
     pub fn max_set_aside(mut self, records: usize) -> Self {
         self.max_set_aside = records;
+        self
+    }
+
+    /// Sets [`max_receive_bytes`](Self::max_receive_bytes).
+    #[must_use]
+    pub fn max_receive_bytes(mut self, bytes: usize) -> Self {
+        self.max_receive_bytes = bytes;
         self
     }
 
@@ -306,13 +316,39 @@ impl Queue {
         check_visibility(visibility)?;
         let deadline = Instant::now().checked_add(wait);
         loop {
-            let received = self.look(max, visibility)?;
+            let received = self.look(max, visibility, Core::receive)?;
             let left = deadline.map_or(wait, |deadline| deadline.saturating_duration_since(Instant::now()));
             if !received.is_empty() || left.is_zero() {
                 return Ok(received);
             }
             self.sleep(left);
         }
+    }
+
+    /// Whether a [`receive`](Self::receive) may find something now, an error included: told from memory, at once. Who asks for it again and again waits for
+    /// records without a thread that is kept.
+    pub fn has_news(&self) -> bool {
+        let max_unacknowledged = self.options.max_unacknowledged;
+        self.may_have(|state| {
+            state.has_news(max_unacknowledged)
+                || (state.ledger.unacknowledged() < max_unacknowledged && state.has_new_shards(&self.stream))
+        })
+    }
+
+    /// The same of [`receive_set_aside`](Self::receive_set_aside).
+    pub fn has_set_aside(&self) -> bool {
+        let now = self.stream.clock().monotonic();
+        self.may_have(|state| !state.ledger.visible_aside(now, 1).is_empty())
+    }
+
+    /// Whether there is something, or something is over, or somebody is at it.
+    fn may_have(&self, has: impl Fn(&State) -> bool) -> bool {
+        let now = self.stream.clock().monotonic();
+        let is_over = |state: &State| state.ledger.next_deadline().is_some_and(|until| until <= now);
+        let look = |state: MutexGuard<'_, State>| {
+            state.expect_usable(self.name()).is_err() || is_over(&state) || has(&state)
+        };
+        self.stream.expect_open().is_err() || self.core.state.try_lock().is_none_or(look)
     }
 
     /// The record is done, and does not come again. Accepted as long as nobody else received it, even after its time.
@@ -341,7 +377,7 @@ impl Queue {
     }
 
     /// The record is invisible for this long from now on (0 to 12 h), in place of what is left. Accepted as long as nobody else received it and it was not set
-    /// aside.
+    /// aside since.
     ///
     /// # Errors
     ///
@@ -385,6 +421,59 @@ impl Queue {
             first_received: entry.first_received,
         });
         Ok(set_aside.collect())
+    }
+
+    /// Up to `max` records (1 to [`MAX_QUEUE_RECEIVE`]) that are set aside and that nobody has: those first that were waiting for longest since they were
+    /// received here last. They stay set aside, and are invisible to others who ask here for `visibility` (0 to 12 h). What was received is acknowledged,
+    /// put back by [`restore_received`](Self::restore_received), or held on to by [`change_visibility`](Self::change_visibility).
+    ///
+    /// ```
+    /// # fn main() -> anabranch::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path().join("clicks");
+    /// use anabranch::{QueueOptions, Stream};
+    /// use std::time::Duration;
+    ///
+    /// let stream = Stream::builder().create(&path)?;
+    /// stream.put("user-42", b"nonsense")?;
+    /// let mails = stream.queue("mails", QueueOptions::new().max_receives(1))?;
+    /// for received in mails.receive(10, Duration::ZERO)? {
+    ///     mails.give_back(&received)?; // once too often
+    /// }
+    /// for received in mails.receive_set_aside(10, Duration::from_secs(60))? {
+    ///     assert_eq!(received.record.data(), b"nonsense");
+    ///     mails.acknowledge(&received)?; // nothing can be done about it
+    /// }
+    /// assert!(mails.set_aside()?.is_empty());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`receive`](Self::receive).
+    pub fn receive_set_aside(&self, max: usize, visibility: Duration) -> Result<Vec<Received>> {
+        check_count("max", max, 1, MAX_QUEUE_RECEIVE)?;
+        check_visibility(visibility)?;
+        self.look(max, visibility, Core::receive_set_aside)
+    }
+
+    /// Puts a record back that was received by [`receive_set_aside`](Self::receive_set_aside): it is received again as often as any other.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReceiptExpired`] for any other receipt, and if the record was received there again, acknowledged or restored; else those of
+    /// [`acknowledge`](Self::acknowledge).
+    pub fn restore_received(&self, receipt: impl Into<Receipt>) -> Result<()> {
+        let receipt = receipt.into();
+        let is_restored = {
+            let mut state = self.usable()?;
+            self.is_of_this_life(receipt) && state.ledger.restore_held(place(receipt), receipt.number)
+        };
+        if !is_restored {
+            return Err(expired(receipt));
+        }
+        self.stream.wake_queues();
+        self.keep_if_due()
     }
 
     /// Puts a record that is set aside back: it is received again as often as any other. Whether there was one.
@@ -455,15 +544,17 @@ impl Queue {
     }
 
     /// One look for records. What was received is not given if it cannot be made durable where that is asked for: it can be received again.
-    fn look(&self, max: usize, visibility: Duration) -> Result<Vec<Received>> {
+    fn look(&self, max: usize, visibility: Duration, receive: Receive) -> Result<Vec<Received>> {
         self.stream.expect_open()?;
-        let received = self.core.receive(&Call {
+        let call = Call {
             stream: &self.stream,
             policy: self.options.policy(),
             max_unacknowledged: self.options.max_unacknowledged,
             most: max,
+            most_bytes: self.options.max_receive_bytes,
             visibility,
-        })?;
+        };
+        let received = receive(&self.core, &call)?;
         if let Err(error) = self.keep_if_due() {
             let mut state = self.core.state.lock();
             for Receipt { shard_id, sequence_number, number, .. } in received.iter().map(Receipt::from) {
@@ -506,6 +597,9 @@ impl Queue {
         receipt.incarnation == self.stream.incarnation()
     }
 }
+
+/// From which records a look takes some.
+type Receive = fn(&Core, &Call<'_>) -> Result<Vec<Received>>;
 
 fn place(receipt: Receipt) -> Place {
     (receipt.shard_id, receipt.sequence_number)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::ledger::{Ledger, Policy, Receive};
+use super::ledger::{Ledger, Place, Policy, Receive};
 use super::receipt::{Receipt, Received};
 use crate::error::{Error, Result};
 use crate::format::QueueSnapshot;
@@ -56,7 +56,18 @@ pub(super) struct Call<'a> {
     pub(super) max_unacknowledged: usize,
     /// How many are wanted.
     pub(super) most: usize,
+    /// How many bytes they may have, but for a single record.
+    pub(super) most_bytes: usize,
     pub(super) visibility: std::time::Duration,
+}
+
+/// What a look found.
+#[derive(Default)]
+struct Found {
+    records: Vec<Received>,
+    bytes: usize,
+    /// There was one that has too many bytes beside the others.
+    is_full: bool,
 }
 
 /// So often a reader that retention overtook is put at the trim horizon, which may move meanwhile.
@@ -125,17 +136,26 @@ impl Core {
         }
         state.ledger.expire(call.stream.clock().monotonic(), call.policy);
         state.follow_shards(call.stream)?;
-        let mut found = Vec::new();
+        let mut found = Found::default();
         state.receive_again(call, &mut found);
         state.receive_new(call, &mut found);
-        match state.fault.take() {
-            Some(fault) if found.is_empty() => Err(fault),
-            fault => {
-                // Of damage the reader tells again; what is lost is said once.
-                state.fault = fault.filter(|fault| matches!(fault, Error::Lost { .. }));
-                Ok(found)
-            }
+        state.give(found)
+    }
+
+    /// Looks for records that are set aside.
+    pub(super) fn receive_set_aside(&self, call: &Call<'_>) -> Result<Vec<Received>> {
+        let mut state = self.state.lock();
+        state.expect_usable(&self.name)?;
+        if let Some(fault) = state.fault.take() {
+            return Err(fault);
         }
+        let now = call.stream.clock().monotonic();
+        state.ledger.expire(now, call.policy);
+        state.trim(call.stream)?;
+        let mut found = Found::default();
+        let places = state.ledger.visible_aside(now, call.most);
+        state.receive_places(call, places, &mut found);
+        state.give(found)
     }
 
     fn snapshot(&self, state: &State) -> QueueSnapshot {
@@ -200,6 +220,23 @@ impl State {
         self.end.is_some() || self.ledger.has_visible() || (!is_full && self.readers.values().any(has_new))
     }
 
+    /// Whether there are shards that no reader has looked at, or whose end is not known yet.
+    pub(super) fn has_new_shards(&self, stream: &Stream) -> bool {
+        !stream.listed_shards().is_ok_and(|listed| self.readers.keys().eq(listed.iter()))
+    }
+
+    /// What was found, or why nothing was.
+    fn give(&mut self, found: Found) -> Result<Vec<Received>> {
+        match self.fault.take() {
+            Some(fault) if found.records.is_empty() => Err(fault),
+            fault => {
+                // Of damage the reader tells again; what is lost is said once.
+                self.fault = fault.filter(|fault| matches!(fault, Error::Lost { .. }));
+                Ok(found.records)
+            }
+        }
+    }
+
     /// Takes in the shards that are new, from their start, and lets go of those that expired.
     pub(super) fn follow_shards(&mut self, stream: &Stream) -> Result<()> {
         let listed = stream.listed_shards()?;
@@ -236,46 +273,52 @@ impl State {
         Ok(())
     }
 
-    fn receive_again(&mut self, call: &Call<'_>, found: &mut Vec<Received>) {
-        while found.len() < call.most {
-            let places = self.ledger.visible(call.most - found.len());
+    fn receive_again(&mut self, call: &Call<'_>, found: &mut Found) {
+        while found.records.len() < call.most && !found.is_full {
+            let places = self.ledger.visible(call.most - found.records.len());
             if places.is_empty() {
                 return;
             }
-            for place in places {
-                match call.stream.get(place.0, place.1) {
-                    Ok(record) => found.push(self.hand_over(call, record)),
-                    Err(Error::Trimmed { .. } | Error::ShardNotFound(_)) => self.ledger.forget(place),
-                    Err(error) => {
-                        if matches!(error, Error::Lost { .. }) {
-                            self.ledger.forget(place);
-                        } else {
-                            // As if it had been received: the others come first, and it is set aside in the end.
-                            self.ledger.receive(place, call.receive());
-                        }
-                        self.fault.get_or_insert(error);
+            self.receive_places(call, places, found);
+        }
+    }
+
+    /// Receives these records again, or those of them that there are and that have room.
+    fn receive_places(&mut self, call: &Call<'_>, places: Vec<Place>, found: &mut Found) {
+        for place in places {
+            match call.stream.get(place.0, place.1) {
+                Ok(record) if !found.has_room_for(&record, call) => return,
+                Ok(record) => found.push(self.hand_over(call, record)),
+                Err(Error::Trimmed { .. } | Error::ShardNotFound(_)) => self.ledger.forget(place),
+                Err(error) => {
+                    if matches!(error, Error::Lost { .. }) {
+                        self.ledger.forget(place);
+                    } else {
+                        // As if it had been received: the others come first, and it is set aside in the end.
+                        self.ledger.receive(place, call.receive());
                     }
+                    self.fault.get_or_insert(error);
                 }
             }
         }
     }
 
     /// The shards take turns.
-    fn receive_new(&mut self, call: &Call<'_>, found: &mut Vec<Received>) {
+    fn receive_new(&mut self, call: &Call<'_>, found: &mut Found) {
         let (before, after): (Vec<_>, Vec<_>) = self.ledger.shard_ids().partition(|id| *id <= self.last);
         for shard_id in after.into_iter().chain(before) {
-            let had = found.len();
+            let had = found.records.len();
             match self.read_shard(shard_id, call, found) {
                 Ok(()) | Err(Error::ShardNotFound(_)) => {} // expired since
                 Err(error) => drop(self.fault.get_or_insert(error)),
             }
-            if found.len() > had {
+            if found.records.len() > had {
                 self.last = shard_id;
             }
         }
     }
 
-    fn read_shard(&mut self, shard_id: ShardId, call: &Call<'_>, found: &mut Vec<Received>) -> Result<()> {
+    fn read_shard(&mut self, shard_id: ShardId, call: &Call<'_>, found: &mut Found) -> Result<()> {
         for _ in 0..ATTEMPTS {
             if !self.wants_more(call, found) {
                 return Ok(());
@@ -296,6 +339,7 @@ impl State {
                 },
             };
             match self.read(&mut iterator, call, found) {
+                Ok(()) if found.is_full => return Ok(()), // it is past a record that was not given: the next look has another
                 Ok(()) => {
                     let ended = iterator.end_of_shard().is_some();
                     let reader = if ended { Reader::Ended } else { Reader::At(iterator) };
@@ -314,16 +358,19 @@ impl State {
         Ok(())
     }
 
-    fn read(&mut self, iterator: &mut ShardIterator, call: &Call<'_>, found: &mut Vec<Received>) -> Result<()> {
+    fn read(&mut self, iterator: &mut ShardIterator, call: &Call<'_>, found: &mut Found) -> Result<()> {
         while self.wants_more(call, found) && iterator.has_news() {
             let Some(record) = iterator.available().next() else { break };
-            found.push(self.hand_over(call, record?));
+            let record = record?;
+            if found.has_room_for(&record, call) {
+                found.push(self.hand_over(call, record));
+            }
         }
         Ok(())
     }
 
-    fn wants_more(&self, call: &Call<'_>, found: &[Received]) -> bool {
-        found.len() < call.most && self.ledger.unacknowledged() < call.max_unacknowledged
+    fn wants_more(&self, call: &Call<'_>, found: &Found) -> bool {
+        !found.is_full && found.records.len() < call.most && self.ledger.unacknowledged() < call.max_unacknowledged
     }
 
     fn hand_over(&mut self, call: &Call<'_>, record: Record) -> Received {
@@ -338,6 +385,24 @@ impl State {
         };
         Received { record, receipt, receive_count: entry.receives, first_received: entry.first_received }
     }
+}
+
+impl Found {
+    /// Whether the record can be given beside the others; if not, none is from here on.
+    fn has_room_for(&mut self, record: &Record, call: &Call<'_>) -> bool {
+        self.is_full = !self.records.is_empty() && self.bytes.saturating_add(size(record)) > call.most_bytes;
+        !self.is_full
+    }
+
+    fn push(&mut self, received: Received) {
+        self.bytes = self.bytes.saturating_add(size(&received.record));
+        self.records.push(received);
+    }
+}
+
+/// What a record counts for.
+fn size(record: &Record) -> usize {
+    record.partition_key().len() + record.data().len()
 }
 
 impl Call<'_> {

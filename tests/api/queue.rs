@@ -698,3 +698,127 @@ fn goes_on_at_the_tail(acknowledged: usize) {
         assert!(found.starts_with(&[5, 6, 7]), "{found:?}");
     }
 }
+
+/// With the records that it holds set aside.
+fn set_aside(count: u64) -> (SimulatedDisk, Arc<ManualClock>, Queue) {
+    let (disk, clock, queue) = queue(count, options().max_receives(1));
+    for received in receive(&queue, 100) {
+        queue.give_back(&received).unwrap();
+    }
+    (disk, clock, queue)
+}
+
+/// The numbers of up to 100 records that are set aside, and how often each was received.
+fn counts_aside(queue: &Queue) -> Vec<(u64, u32)> {
+    let place = |received: &Received| (received.record.sequence_number().get(), received.receive_count);
+    queue.receive_set_aside(100, VISIBILITY).unwrap().iter().map(place).collect()
+}
+
+#[test]
+fn what_is_set_aside_is_received_by_one_at_a_time_too_and_done_held_or_put_back() {
+    let (_disk, clock, queue) = set_aside(4);
+    let first_received = clock.now();
+    clock.advance(SECOND);
+    let received = queue.receive_set_aside(3, VISIBILITY).unwrap();
+    assert_eq!(received.iter().map(|one| one.record.data()).collect::<Vec<_>>(), [b"0", b"1", b"2"]);
+    assert_eq!((received[0].receive_count, received[0].first_received), (2, first_received));
+    assert_eq!(counts_aside(&queue), [(3, 2)], "the others are somebody's");
+    assert_eq!(counts(&queue), [], "and set aside");
+    assert_eq!(numbers_set_aside(&queue), [0, 1, 2, 3]);
+    queue.acknowledge(&received[0]).unwrap();
+    queue.restore_received(&received[1]).unwrap();
+    assert!(is_over(&queue.restore_received(&received[1]), 1), "it is not set aside any more");
+    queue.change_visibility(&received[2], VISIBILITY * 2).unwrap();
+    assert_eq!(numbers_set_aside(&queue), [2, 3]);
+    assert_eq!(counts(&queue), [(1, 1)], "counted anew");
+    clock.advance(VISIBILITY);
+    assert_eq!(counts_aside(&queue), [(1, 2), (3, 3)], "set aside again, and visible again");
+    queue.give_back(&received[2]).unwrap();
+    assert_eq!(counts_aside(&queue), [(2, 3)]);
+    assert!(is_over(&queue.acknowledge(&received[2]), 2), "somebody else has it");
+    assert!(is_over(&queue.change_visibility(&received[2], SECOND), 2));
+    assert!(is_over(&queue.restore_received(&received[2]), 2));
+    assert_eq!(queue.receive_set_aside(0, NOW).unwrap_err().kind(), ErrorKind::InvalidInput);
+    let too_long = Duration::from_hours(12) + SECOND;
+    assert_eq!(queue.receive_set_aside(1, too_long).unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn only_who_received_what_is_set_aside_puts_it_back() {
+    let (_disk, clock, queue) = queue(2, options().max_receives(1));
+    let received = receive(&queue, 2);
+    assert!(is_over(&queue.restore_received(&received[0]), 0), "it is in flight");
+    clock.advance(VISIBILITY);
+    assert!(is_over(&queue.restore_received(&received[0]), 0), "it was set aside since");
+    assert!(is_over(&queue.change_visibility(&received[0], SECOND), 0));
+    let aside = queue.receive_set_aside(1, VISIBILITY).unwrap();
+    clock.advance(VISIBILITY * 2);
+    queue.restore_received(&aside[0]).unwrap(); // its time is over, but nobody else has it
+    assert_eq!(counts(&queue), [(0, 1)]);
+}
+
+#[test]
+fn what_is_set_aside_is_nobodys_after_the_stream_was_opened_again() {
+    let (disk, clock, queue) = set_aside(2);
+    let received = queue.receive_set_aside(2, VISIBILITY).unwrap();
+    queue.acknowledge(&received[0]).unwrap();
+    let stream = queue.stream().clone();
+    drop(queue);
+    stream.close().unwrap();
+    let queue = open_again(&disk, &clock).queue("orders", options()).unwrap();
+    assert!(is_over(&queue.restore_received(&received[1]), 1));
+    assert_eq!(counts_aside(&queue), [(1, 3)]);
+}
+
+#[test]
+fn a_receive_gives_so_many_bytes_or_one_record() {
+    let (_disk, clock, stream) = simulated(builder());
+    for bytes in [10, 20, 100, 5, 5] {
+        put_to(&stream, S0, "k", &vec![0; bytes]);
+    }
+    let queue = stream.queue("orders", options().max_receive_bytes(32).max_receives(2)).unwrap();
+    let lengths = |received: &[Received]| received.iter().map(|one| one.record.data().len()).collect::<Vec<_>>();
+    let of_new = || lengths(&receive(&queue, 100));
+    assert_eq!([of_new(), of_new(), of_new(), of_new()], [vec![10, 20], vec![100], vec![5, 5], vec![]]);
+    clock.advance(VISIBILITY);
+    assert_eq!([of_new(), of_new(), of_new(), of_new()], [vec![10, 20], vec![100], vec![5, 5], vec![]], "again");
+    clock.advance(VISIBILITY);
+    let aside = || lengths(&queue.receive_set_aside(100, VISIBILITY).unwrap());
+    assert_eq!([aside(), aside(), aside(), aside()], [vec![10, 20], vec![100], vec![5, 5], vec![]], "set aside");
+    assert_eq!(queue.set_aside().unwrap().iter().map(|one| one.receive_count).collect::<Vec<_>>(), [3; 5]);
+}
+
+#[test]
+fn news_are_told_without_a_wait() {
+    let (_disk, clock, stream) = simulated(builder());
+    let queue = stream.queue("orders", options().max_receives(1).max_unacknowledged(2)).unwrap();
+    assert!(queue.has_news(), "nobody has looked yet");
+    let is_silent = || counts(&queue).is_empty() && !queue.has_news() && !queue.has_set_aside();
+    assert!(is_silent());
+    put_to(&stream, S0, "key", b"one");
+    assert!(queue.has_news());
+    let first = receive(&queue, 1);
+    assert!(is_silent());
+    let (left, _) = stream.split_shard(S0, None).unwrap();
+    assert!(queue.has_news(), "new shards");
+    assert!(is_silent());
+    put_to(&stream, left, "key", b"two");
+    assert!(queue.has_news());
+    let second = receive(&queue, 1);
+    put_to(&stream, left, "key", b"three");
+    assert!(!queue.has_news(), "there are as many in flight as may be");
+    stream.split_shard(left, None).unwrap();
+    assert!(!queue.has_news(), "nor are new shards any news then");
+    queue.acknowledge(&second[0]).unwrap();
+    assert_eq!(counts(&queue), [(2, 1)]);
+    clock.advance(VISIBILITY);
+    assert!(queue.has_news() && queue.has_set_aside(), "their time is over, whatever comes of it");
+    assert!(counts(&queue).is_empty() && !queue.has_news() && queue.has_set_aside());
+    assert_eq!(counts_aside(&queue), [(0, 2), (2, 2)]);
+    assert!(is_silent());
+    queue.restore_received(&first[0]).unwrap_err();
+    clock.advance(VISIBILITY);
+    assert!(!queue.has_news() && queue.has_set_aside());
+    stream.delete_queue("orders").unwrap();
+    assert!(queue.has_news() && queue.has_set_aside(), "its end is news");
+}

@@ -139,6 +139,11 @@ impl Fault {
         let name = printed(name);
         Self::not_found(format!("Stream {name} under account {account} not found."))
     }
+
+    pub(crate) fn queue_not_found(arn: &str, account: &str) -> Self {
+        let arn = printed(arn);
+        Self::not_found(format!("Queue {arn} under account {account} not found."))
+    }
 }
 
 impl From<OpenError> for Fault {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::Request;
 use serde_json::{Value, json};
 
-use crate::arn::Arn;
+use crate::arn::{Arn, QueueArn};
 use crate::limits::MAX_BODY_VALUES;
 use crate::operations;
 use crate::sequence::Sequence;
@@ -41,7 +41,7 @@ pub fn decode(input: &[u8]) {
         1 => ask_for_members(Format::Cbor, bytes),
         2 => decode_sequence(&text),
         3 => decode_token(bytes, &text),
-        4 => drop(Arn::parse(&text)),
+        4 => drop((Arn::parse(&text), QueueArn::parse(&text))),
         _ => read_signature(&text),
     }
 }

@@ -3,6 +3,8 @@
 //! The order is the service's, since clients and their tests see which fault comes first: CORS, method, content type, body, target, signature, and only then the operation.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ORIGIN};
@@ -17,6 +19,7 @@ use crate::observe;
 use crate::operations::{self, Call, Operation, Reply};
 use crate::service::Core;
 use crate::signature::Signature;
+use crate::waiting::Waiting;
 use crate::wire::Format;
 
 const TARGET: &str = "x-amz-target";
@@ -25,16 +28,64 @@ const EXPOSED: &str = "x-amzn-RequestId,x-amzn-ErrorType,x-amz-request-id,x-amz-
 const DENIED: &str = "<AccessDeniedException>\n  <Message>Unable to determine service/operation name to be authorized</Message>\n</AccessDeniedException>\n";
 const PLAIN_JSON: &str = "application/json";
 
+/// An answer, or a call that has none yet.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Now(Response<Body>),
+    Later(Box<Waiting>),
+}
+
+/// What is known of a request when its answer is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    operation: Option<Operation>,
+    format: Format,
+    /// By the monotonic clock.
+    pub(crate) begun: Duration,
+    is_foreign: bool,
+}
+
 /// Answers a request; `is_among_sockets` is the call's.
-pub(crate) fn respond(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> Response<Body> {
+pub(crate) fn respond(core: &Arc<Core>, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> Answer {
     let is_foreign = parts.headers.contains_key(ORIGIN);
-    let mut response = if parts.method == Method::OPTIONS && is_foreign {
-        preflight(&parts.headers)
-    } else {
-        let mut response = answer(core, parts, body, is_among_sockets);
-        put_header(response.headers_mut(), "x-amz-id-2", &base64_simd::STANDARD.encode_to_string(random::<72>()));
-        response
-    };
+    if parts.method == Method::OPTIONS && is_foreign {
+        return Answer::Now(labelled(preflight(&parts.headers), is_foreign));
+    }
+    if let Some(answer) = observe::respond_beside_protocol(core, parts) {
+        return Answer::Now(identified(answer, is_foreign));
+    }
+    match hear(core, parts, body, is_among_sockets) {
+        Heard::Call(asked, Ok(Reply::Waiting(receive))) => Waiting::begin(core, receive, asked),
+        Heard::Call(asked, outcome) => Answer::Now(asked.answer(core, outcome)),
+        Heard::Other(answer) => Answer::Now(identified(answer, is_foreign)),
+    }
+}
+
+impl Asked {
+    /// Counts the request, and makes its answer.
+    pub(crate) fn answer(self, core: &Core, outcome: Result<Reply, Fault>) -> Response<Body> {
+        let took = core.clock.monotonic().saturating_sub(self.begun);
+        let fault = outcome.as_ref().err().map(|fault| fault.kind);
+        core.counters.count(self.operation.map(|operation| operation.name), fault, took);
+        let answer = match outcome {
+            Ok(Reply::Document(bytes)) => {
+                let name = self.operation.map_or("", |operation| operation.name);
+                let bytes = core.options.profile.answered(name, self.format, bytes);
+                success(core, self.format, Reply::Document(bytes))
+            }
+            Ok(reply) => success(core, self.format, reply),
+            Err(fault) => refusal(self.format, &fault),
+        };
+        identified(answer, self.is_foreign)
+    }
+}
+
+fn identified(mut response: Response<Body>, is_foreign: bool) -> Response<Body> {
+    put_header(response.headers_mut(), "x-amz-id-2", &base64_simd::STANDARD.encode_to_string(random::<72>()));
+    labelled(response, is_foreign)
+}
+
+fn labelled(mut response: Response<Body>, is_foreign: bool) -> Response<Body> {
     let headers = response.headers_mut();
     put_header(headers, "x-amzn-requestid", &request_id());
     if is_foreign {
@@ -60,40 +111,39 @@ fn preflight(asked: &HeaderMap) -> Response<Body> {
     response
 }
 
-fn answer(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> Response<Body> {
-    if let Some(answer) = observe::respond_beside_protocol(core, parts) {
-        return answer;
-    }
+/// What a request was.
+enum Heard {
+    /// A call, and what came of it.
+    Call(Asked, Result<Reply, Fault>),
+    /// Nothing of this protocol, and what is answered to it.
+    Other(Response<Body>),
+}
+
+fn hear(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> Heard {
     if parts.method != Method::POST {
-        return plain(StatusCode::FORBIDDEN, DENIED);
+        return Heard::Other(plain(StatusCode::FORBIDDEN, DENIED));
     }
     let (target, content_type) = (text(parts, TARGET), text(parts, CONTENT_TYPE.as_str()));
     let profile = core.options.profile;
     let operation = operation(parts).filter(|operation| profile.has(operation.name));
-    let begun = core.clock.monotonic();
-    let count = |fault: Option<FaultKind>| {
-        let took = core.clock.monotonic().saturating_sub(begun);
-        core.counters.count(operation.map(|operation| operation.name), fault, took);
-    };
-    let refuse = |format: Format, fault: &Fault| {
-        count(Some(fault.kind));
-        refusal(format, fault)
-    };
+    let (begun, is_foreign) = (core.clock.monotonic(), parts.headers.contains_key(ORIGIN));
+    let asked = |format: Format| Asked { operation, format, begun, is_foreign };
+    let refuse = |format: Format, kind: FaultKind| Heard::Call(asked(format), Err(Fault::bare(kind)));
     let unknown = if operation.is_some() { FaultKind::Serialization } else { FaultKind::UnknownOperation };
     let format = Format::of_content_type(content_type);
     let is_plain = content_type.split(';').next().is_some_and(|name| name.trim() == PLAIN_JSON);
     if body.is_empty() {
         let format = if is_plain { Format::Json } else { format.unwrap_or(Format::Cbor) };
-        return refuse(format, &Fault::bare(unknown));
+        return refuse(format, unknown);
     }
     let Some(format) = format else {
-        return foreign(is_plain, target, body);
+        return Heard::Other(foreign(is_plain, target, body));
     };
     let Some(mut fields) = format.read(body) else {
-        return refuse(format, &Fault::bare(FaultKind::Serialization));
+        return refuse(format, FaultKind::Serialization);
     };
     let Some(operation) = operation else {
-        return refuse(format, &Fault::bare(FaultKind::UnknownOperation));
+        return refuse(format, FaultKind::UnknownOperation);
     };
     let outcome = call(core, operation.name, parts, body, format).and_then(|call| {
         let call = Call { is_among_sockets, ..call };
@@ -103,17 +153,7 @@ fn answer(core: &Core, parts: &Parts, body: &Bytes, is_among_sockets: bool) -> R
         profile.asked(operation.name, &mut fields);
         (operation.run)(&call, fields)
     });
-    match outcome {
-        Ok(reply) => {
-            count(None);
-            let reply = match reply {
-                Reply::Document(bytes) => Reply::Document(profile.answered(operation.name, format, bytes)),
-                other => other,
-            };
-            success(core, format, reply)
-        }
-        Err(fault) => refuse(format, &fault),
-    }
+    Heard::Call(asked(format), outcome)
 }
 
 /// The operation that a request is for.
@@ -184,8 +224,9 @@ fn success(core: &Core, format: Format, reply: Reply) -> Response<Body> {
         Reply::Empty => (format.content_type(), Body::empty()),
         Reply::Document(bytes) => (format.content_type(), Body::whole(bytes)),
         Reply::Events(events) => {
-            ("application/vnd.amazon.eventstream", Body::events(events, std::sync::Arc::clone(&core.clock)))
+            ("application/vnd.amazon.eventstream", Body::events(events, Arc::clone(&core.clock)))
         }
+        Reply::Waiting(receive) => return success(core, format, Reply::Document(receive.nothing())),
     };
     let mut response = Response::new(body);
     put_header(response.headers_mut(), CONTENT_TYPE.as_str(), content_type);

@@ -5,9 +5,13 @@
 //!
 //! # What there is
 //!
-//! All 40 operations of streams, in JSON 1.1 and CBOR 1.1: writing, reading, enhanced fan-out as an event stream, listing and describing, splits and merges, retention, tags, consumers, monitoring,
+//! All 40 operations of streams, and the 12 of queues, in JSON 1.1 and CBOR 1.1: writing, reading, enhanced fan-out as an event stream, listing and describing, splits and merges, retention, tags, consumers, monitoring,
 //! encryption (kept and reported; nothing is encrypted), modes, policies (kept; nobody is refused), record sizes, record distribution, account settings (of each region). An operation that is not there is
-//! answered as the service answers an unknown one: those of queues and channels.
+//! answered as the service answers an unknown one: the 5 of channels, since nothing is delivered from here to anywhere.
+//!
+//! Queues are [the library's](anabranch::Queue): each record to one at a time, until it is acknowledged, with dead letters and calls that wait. What was acknowledged or restored is as durable as the
+//! stream's records: with [`Durability::Synced`](anabranch::Durability::Synced) when it is answered, else in the background. Receipt handles are good until the stream is opened again; one that is
+//! over fails its entry with `ResourceNotFoundException`, one that this queue never gave for such an operation with `InvalidArgumentException`.
 //!
 //! Sequence numbers have the service's 56 digits, shards its hash ranges (MD5), iterators its five types and 300 seconds (or [what they are told](ServiceOptions::iterator_lifetime)), and parents stay readable after a split or a merge, as records were put.
 //!
@@ -19,6 +23,7 @@
 //! otherwise for a while; new shards are seen at once then too. Streams on demand are split and merged by [the library's rule](anabranch::docs::capacity), which cuts where keys balance and gives a hot key
 //! a shard of its own; the service splits evenly. A stream that is made in the second in which one was deleted is said to be made in a later one, so that no sequence number comes back; `AT_TIMESTAMP`
 //! of that second is refused until it has come. With the record distribution `AUTO` the service's choice is by turns.
+//! What queues give is not counted against any rate.
 //! Throughput is not limited unless [`ServiceOptions::enforce_limits`] asks for it, nor are control operations: by account and by stream, by the second and by the day. What was done in a day is not
 //! kept: a restart begins a new one.
 //!
@@ -56,6 +61,7 @@ mod subscription;
 mod tls;
 mod token;
 mod validate;
+mod waiting;
 mod wire;
 
 use std::io;

@@ -120,10 +120,10 @@ pub const MIN_RETENTION_HOURS: i64 = 24;
 /// The longest retention, in hours.
 pub const MAX_RETENTION_HOURS: i64 = 8_760;
 
-/// Consumers of a stream.
+/// Consumers and queues of a stream, together.
 pub const MAX_CONSUMERS: usize = 20;
 
-/// Consumers of a stream on demand in an account that committed itself to throughput.
+/// The same of a stream on demand in an account that committed itself to throughput.
 pub const MAX_ADVANTAGE_CONSUMERS: usize = 50;
 
 /// How long a minimum throughput billing commitment lasts at least, in milliseconds.
@@ -138,10 +138,10 @@ pub const MAX_CREATING_CONSUMERS: usize = 5;
 /// Bytes of a resource policy.
 pub const MAX_POLICY_BYTES: usize = 20 << 10;
 
-/// Tags of a stream or a consumer.
+/// Tags of a stream, a consumer or a queue.
 pub const MAX_TAGS: usize = 50;
 
-/// Bytes of a stream's settings in its file: consumers, tags, policies, and a line for each shard.
+/// Bytes of a stream's settings in its file: consumers, queues, tags, policies, and a line for each shard.
 pub const MAX_SETTINGS_BYTES: u64 = 64 << 20;
 
 /// How long a subscription to a shard lasts, in milliseconds.
@@ -158,6 +158,36 @@ pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// How often a subscription at the tail looks for records, in milliseconds.
 pub const SUBSCRIPTION_LOOK_MS: u64 = 20;
+
+/// Records of one call of a queue's.
+pub const MAX_QUEUE_RECORDS: usize = 10;
+
+/// How long a call waits for records of a queue unless it says otherwise, in seconds.
+pub const DEFAULT_WAIT_SECONDS: u32 = 9;
+
+/// The longest that it can wait, in seconds.
+pub const MAX_WAIT_SECONDS: u32 = 20;
+
+/// How long a record that was received is not visible to others, unless its queue says otherwise, in seconds.
+pub const DEFAULT_VISIBILITY_SECONDS: u32 = 30;
+
+/// The longest of this, in seconds.
+pub const MAX_VISIBILITY_SECONDS: u32 = 43_200;
+
+/// How often a record can be received before it is a dead letter, unless its queue says otherwise.
+pub const DEFAULT_RECEIVE_COUNT: u32 = 6;
+
+/// The most of this that a queue can say.
+pub const MAX_RECEIVE_COUNT: u32 = 1_000;
+
+/// Characters of the handle of a record that a queue gave.
+pub const MAX_RECEIPT_CHARS: usize = 1_024;
+
+/// Calls that wait for records of queues at a time, in all accounts and regions: others are answered at once.
+pub const MAX_WAITING_RECEIVES: u64 = 4_096;
+
+/// How often a call that waits for records of a queue looks for them, in milliseconds.
+pub const RECEIVE_LOOK_MS: u64 = 20;
 
 /// Calls a second of the operations that the service counts by account and region.
 pub const CALLS_PER_SECOND: [(&str, u32); 19] = [

@@ -29,7 +29,7 @@ use crate::limits::{
     IDLE_REQUEST_BYTES, MAX_ANSWER_BYTES, MAX_ANSWERS_BYTES, MAX_BODIES_BYTES, MAX_BODY_BYTES, MAX_EVENTS_BYTES,
     MAX_PUT_ANSWERS_BYTES, MAX_SHORT_ANSWERS_BYTES, REQUEST_BYTES, SHORT_ANSWER_BYTES,
 };
-use crate::operations::Answer;
+use crate::operations::AnswerKind;
 
 /// How long a request may wait for room.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
@@ -95,11 +95,11 @@ impl Room {
     }
 
     /// Room for an answer that nobody knows yet: for the greatest of its kind.
-    pub(crate) async fn for_answer(&self, kind: Answer) -> Result<OwnedSemaphorePermit, StatusCode> {
+    pub(crate) async fn for_answer(&self, kind: AnswerKind) -> Result<OwnedSemaphorePermit, StatusCode> {
         let (of, bytes) = match kind {
-            Answer::Put => (&self.puts, SHORT_ANSWER_BYTES),
-            Answer::Short => (&self.short, SHORT_ANSWER_BYTES),
-            Answer::Long => (&self.long, MAX_ANSWER_BYTES),
+            AnswerKind::Put => (&self.puts, SHORT_ANSWER_BYTES),
+            AnswerKind::Short => (&self.short, SHORT_ANSWER_BYTES),
+            AnswerKind::Long => (&self.long, MAX_ANSWER_BYTES),
         };
         self.take(of, bytes).await
     }
@@ -229,11 +229,11 @@ mod tests {
         let room = room(MAX_ANSWER_BYTES + 1);
         let untaken = Untaken::new(room.clone());
         let large = Bytes::from(vec![0; MAX_ANSWER_BYTES + 1]);
-        let held = untaken.hold(large.clone(), room.for_answer(Answer::Long).await.unwrap()).unwrap();
+        let held = untaken.hold(large.clone(), room.for_answer(AnswerKind::Long).await.unwrap()).unwrap();
         assert_eq!(room.left_for_answers(), 0);
         drop(held);
         let of_another = Arc::clone(&room.long).acquire_owned().await.unwrap();
-        let refused = untaken.hold(large, room.for_answer(Answer::Long).await.unwrap());
+        let refused = untaken.hold(large, room.for_answer(AnswerKind::Long).await.unwrap());
         assert_eq!(refused.unwrap_err(), StatusCode::SERVICE_UNAVAILABLE);
         drop(of_another);
         assert_eq!(room.left_for_answers(), MAX_ANSWER_BYTES + 1, "its own room is given back");
@@ -243,7 +243,7 @@ mod tests {
     async fn no_kind_of_answer_keeps_another_one_waiting() {
         let room = room(MAX_ANSWER_BYTES);
         let mut taken = Vec::new();
-        for kind in [Answer::Long, Answer::Short, Answer::Put] {
+        for kind in [AnswerKind::Long, AnswerKind::Short, AnswerKind::Put] {
             let before = taken.len();
             while let Ok(one) = room.for_answer(kind).await {
                 taken.push(one);
@@ -262,7 +262,7 @@ mod tests {
         let event = untaken.hold_event(Bytes::from_static(b"event"), room.for_event().unwrap(), over);
         assert_eq!(untaken.oldest(), Some(over));
         assert_eq!(room.left_for_events(), MAX_EVENTS_BYTES - 5);
-        let long = room.for_answer(Answer::Long).await.unwrap();
+        let long = room.for_answer(AnswerKind::Long).await.unwrap();
         let answer = untaken.hold(Bytes::from_static(b"answer"), long).unwrap();
         assert!(untaken.oldest().unwrap() < over);
         drop((event, answer));

@@ -24,13 +24,16 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::body::Body;
-use crate::http_protocol;
-use crate::limits::{MAX_CONNECTION_REQUESTS, MAX_CONNECTIONS, MAX_HEALTH_CONNECTIONS, MAX_THREADS};
+use crate::http_protocol::{self, Answer};
+use crate::limits::{
+    MAX_CONNECTION_REQUESTS, MAX_CONNECTIONS, MAX_HEALTH_CONNECTIONS, MAX_THREADS, RECEIVE_LOOK_MS,
+};
 use crate::observe::{Counted, has_foreign_host};
-use crate::operations::Answer;
+use crate::operations::AnswerKind;
 use crate::room::{Room, Untaken};
 use crate::service::Service;
 use crate::tls::TlsIdentity;
+use crate::waiting::Waiting;
 
 /// How long a handshake of TLS, a request's head, and then its body, may take to come; and how long a client of HTTP/2 may take to say that it is still there.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -198,20 +201,20 @@ impl Port {
     }
 
     /// A browser that looks gets a long one, and nobody puts where operators look.
-    fn kind_of_answer(&self, parts: &Parts) -> Answer {
+    fn kind_of_answer(&self, parts: &Parts) -> AnswerKind {
         if self.desk == Desk::Operators || parts.method == Method::GET {
-            return Answer::Long;
+            return AnswerKind::Long;
         }
-        http_protocol::operation(parts).map_or(Answer::Short, |operation| operation.answer)
+        http_protocol::operation(parts).map_or(AnswerKind::Short, |operation| operation.answer)
     }
 
-    fn respond(&self, request: Request<Bytes>) -> Response<Body> {
+    fn respond(&self, request: Request<Bytes>) -> Answer {
         match self.desk {
-            Desk::Clients => self.service.respond(request),
+            Desk::Clients => self.service.begin(request),
             Desk::Operators if has_foreign_host(request.headers(), request.uri()) => {
-                refusal(StatusCode::MISDIRECTED_REQUEST)
+                Answer::Now(refusal(StatusCode::MISDIRECTED_REQUEST))
             }
-            Desk::Operators => self.service.observe(&request),
+            Desk::Operators => Answer::Now(self.service.observe(&request)),
         }
     }
 }
@@ -321,21 +324,49 @@ async fn answer_or_refuse(
     let (body, room) = read.map_err(|_| StatusCode::REQUEST_TIMEOUT)??;
     let kind = port.kind_of_answer(&parts);
     let room_for_answer = port.room.for_answer(kind).await?;
-    let is_quick = kind == Answer::Put && body.len() <= QUICK_BYTES && port.service.has_quick_puts();
+    let is_quick = kind == AnswerKind::Put && body.len() <= QUICK_BYTES && port.service.has_quick_puts();
     let request = Request::from_parts(parts, body);
     let (answer, room_for_answer) = if is_quick {
         let _room = room; // until the request is dropped
-        (port.service.respond_among_sockets(request), room_for_answer)
+        (Answer::Now(port.service.respond_among_sockets(request)), room_for_answer)
     } else {
         // Any other call may wait for the disk, and gets a thread to wait on: those who read sockets are few. It goes on if its client goes away, and keeps its room until it is done.
+        let port = port.clone();
         let answer = tokio::task::spawn_blocking(move || {
             let _room = room;
             (port.respond(request), room_for_answer)
         });
         answer.await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?
     };
+    let (answer, room_for_answer) = match answer {
+        Answer::Now(answer) => (answer, room_for_answer),
+        Answer::Later(waiting) => {
+            drop(room_for_answer);
+            until_answered(waiting, &port.room).await?
+        }
+    };
     let (parts, body) = answer.into_parts();
     Ok(Response::from_parts(parts, body.held(&untaken, room_for_answer)?))
+}
+
+/// Waits for what a call waits for: room and a thread are taken when there is something to look for, and given back if somebody else was faster.
+async fn until_answered(
+    mut waiting: Box<Waiting>,
+    room: &Room,
+) -> Result<(Response<Body>, OwnedSemaphorePermit), StatusCode> {
+    loop {
+        tokio::time::sleep(Duration::from_millis(RECEIVE_LOOK_MS)).await;
+        if waiting.is_silent() {
+            continue;
+        }
+        let room_for_answer = room.for_answer(AnswerKind::Long).await?;
+        let look = tokio::task::spawn_blocking(move || (waiting.look(), room_for_answer)).await;
+        let (answer, room_for_answer) = look.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+        waiting = match answer {
+            Answer::Now(answer) => return Ok((answer, room_for_answer)),
+            Answer::Later(waiting) => waiting,
+        };
+    }
 }
 
 fn refusal(status: StatusCode) -> Response<Body> {
@@ -542,7 +573,7 @@ mod tests {
             ..port
         });
         let room = &served.port.room;
-        let _long = served.runtime.block_on(room.for_answer(Answer::Long)).unwrap(); // all there is
+        let _long = served.runtime.block_on(room.for_answer(AnswerKind::Long)).unwrap(); // all there is
         assert!(ask(served.address, "ListStreams", "{}").starts_with("HTTP/1.1 503"));
         ask_well(served.address, "CreateStream", CREATE);
         ask_well(served.address, "PutRecord", PUT);

@@ -14,7 +14,7 @@ use crate::arn::is_account;
 use crate::body::Body;
 use crate::catalog::{Catalog, Changes, Common, Mode, Settings, Status};
 use crate::errors::Fault;
-use crate::http_protocol;
+use crate::http_protocol::{self, Answer};
 use crate::limits::{DEFAULT_SHARD_LIMIT, ITERATOR_LIFETIME, MAX_ON_DEMAND_SHARDS, ON_DEMAND_SHARDS};
 use crate::observe::{self, Counters};
 use crate::operations::Call;
@@ -49,7 +49,7 @@ pub struct ServiceOptions {
     /// When the shards of streams on demand are split and merged, and how many such a stream starts with: as the service does, unless told otherwise. A stream that takes
     /// little shows it with lower targets.
     pub on_demand: CapacityPolicy,
-    /// For how long, on the service's clock, a stream is said to be `CREATING`, `UPDATING` or `DELETING` after a change, and refuses what it refuses then: not at all by
+    /// For how long, on the service's clock, a stream or a queue is said to be `CREATING`, `UPDATING` or `DELETING` after a change, and refuses what it refuses then: not at all by
     /// default. What was asked for is done all the same when it is answered, and a restart ends the wait.
     pub transition_delay: Duration,
     /// How long a shard iterator is good for; 300 seconds by default.
@@ -168,7 +168,14 @@ impl Service {
 
     /// Answers a request. It may wait for the disk, or for a reshard, whatever the operation: a stream is opened, and recovered, by the first call that asks for it, has the
     /// durability that it was made with, and changes its shards while others put. So it belongs where nobody else is kept waiting, as on a thread for calls that block.
+    ///
+    /// It does not wait for records: what receives some from a queue is answered with those that there are, as if its `WaitTimeSeconds` were over. A [`Server`](crate::Server) waits.
     pub fn respond(&self, request: Request<Bytes>) -> Response<Body> {
+        at_once(self.begin(request))
+    }
+
+    /// The same, with calls left open that wait for records.
+    pub(crate) fn begin(&self, request: Request<Bytes>) -> Answer {
         let (parts, body) = request.into_parts();
         http_protocol::respond(&self.core, &parts, &body, false)
     }
@@ -177,7 +184,7 @@ impl Service {
     /// and back takes longer than a buffered put.
     pub(crate) fn respond_among_sockets(&self, request: Request<Bytes>) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        http_protocol::respond(&self.core, &parts, &body, true)
+        at_once(http_protocol::respond(&self.core, &parts, &body, true))
     }
 
     /// Whether puts rarely wait.
@@ -269,5 +276,13 @@ impl Service {
     /// The first failure of a stream; all are tried.
     pub fn close(&self) -> anabranch::Result<()> {
         self.core.catalog.close()
+    }
+}
+
+/// Nobody waits.
+fn at_once(answer: Answer) -> Response<Body> {
+    match answer {
+        Answer::Now(answer) => answer,
+        Answer::Later(waiting) => waiting.give_up(),
     }
 }

@@ -1,4 +1,4 @@
-//! Opaque tokens: shard iterators and the tokens of next pages.
+//! Opaque tokens: shard iterators, the tokens of next pages, and the handles of records that queues gave.
 //!
 //! Nothing of them is kept by the server, so that one can be used again and again until it is too old, after a restart too. They
 //! have the outside of the service's: base64 of the number 1 in eight bytes and of a body that is padded to a multiple of 16. The checksum is
@@ -24,6 +24,11 @@ pub(crate) enum Purpose {
     Shards,
     Streams,
     Consumers,
+    Queues,
+    /// The handle of a record that a queue gave.
+    Receipt,
+    /// The same of a dead letter.
+    DeadLetter,
 }
 
 /// A token that was opened.

@@ -18,7 +18,7 @@ impl Pattern {
     }
 }
 
-/// Names of streams, consumers and shards.
+/// Names of streams, consumers, queues and shards.
 pub(crate) const NAME: Pattern = Pattern {
     text: "[a-zA-Z0-9_.-]+",
     holds: |text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)),
@@ -31,8 +31,10 @@ pub(crate) const CONSUMER_ARN: Pattern = Pattern {
     text: "^(arn):aws.*:kinesis:.*:\\d{12}:.*stream\\/[a-zA-Z0-9_.-]+\\/consumer\\/[a-zA-Z0-9_.-]+:[0-9]+",
     holds: crate::arn::is_consumer,
 };
+pub(crate) const QUEUE_ARN: Pattern =
+    Pattern { text: "arn:aws.*:kinesis:.*:\\d{12}:queue/\\S+", holds: crate::arn::is_queue };
 pub(crate) const RESOURCE_ARN: Pattern =
-    Pattern { text: "arn:aws.*:kinesis:.*:\\d{12}:.*stream/\\S+", holds: crate::arn::is_stream };
+    Pattern { text: "arn:aws.*:kinesis:.*:\\d{12}:.*(stream|channel|queue)/\\S+", holds: crate::arn::is_resource };
 
 fn is_number(text: &str, digits: usize) -> bool {
     let is_plain = text.len() <= digits && text.bytes().all(|b| b.is_ascii_digit());

@@ -19,7 +19,7 @@ pub(crate) struct AccountSettings {
     version: u32,
     /// The greatest second in which a shard was made of a stream that was deleted. It is part of sequence numbers: streams that are made later have greater ones, whatever their names.
     last_stream_second: u64,
-    /// The last second that became part of a consumer's ARN: none is used twice.
+    /// The last second that became part of the ARN of a consumer or a queue: none is used twice.
     last_consumer_second: u64,
     pub(crate) commitment: Commitment,
 }
@@ -148,7 +148,7 @@ impl AccountFile {
         self.change(|settings| settings.last_stream_second = settings.last_stream_second.max(second))
     }
 
-    /// A second for the ARN of a consumer that is registered now: later than that of any before.
+    /// A second for the ARN of a consumer, or a queue, that is made now: later than that of any before.
     pub(crate) fn next_consumer_second(&self, now: Timestamp) -> Result<u64, Fault> {
         self.change(|settings| {
             settings.last_consumer_second = next(settings.last_consumer_second, now);

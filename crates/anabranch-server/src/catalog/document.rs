@@ -17,7 +17,9 @@ use crate::limits::MAX_SETTINGS_BYTES;
 pub(super) const VERSION: u32 = 1;
 /// Streams have a record distribution.
 pub(super) const VERSION_OF_DISTRIBUTIONS: u32 = 2;
-const LATEST_VERSION: u32 = VERSION_OF_DISTRIBUTIONS;
+/// Streams have queues.
+pub(super) const VERSION_OF_QUEUES: u32 = 3;
+const LATEST_VERSION: u32 = VERSION_OF_QUEUES;
 /// Under this name a document is written before it gets its own. Those who write in a directory take turns.
 const TEMPORARY: &str = "~new";
 

@@ -12,6 +12,7 @@ use anabranch::{
 };
 use parking_lot::{Mutex, RwLock};
 
+use super::queues::Queues;
 use super::settings::{ConsumerSettings, Mode, Settings, SettingsDirectory};
 use super::status::{Status, Transition};
 use super::{AccountFile, Changes, Common};
@@ -31,13 +32,14 @@ pub(crate) struct Entry {
     pub(crate) region: String,
     pub(crate) arn: String,
     pub(crate) subscribers: Subscribers,
+    pub(super) queues: Queues,
     spread: Spread,
     pub(crate) traffic: Traffic,
     changes: Changes,
     enforce_limits: bool,
     rates: StreamRates,
     on_demand: CapacityPolicy,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     transition: Transition,
     store: Store,
     directory: Arc<SettingsDirectory>,
@@ -73,6 +75,7 @@ impl Entry {
             region: region.to_owned(),
             arn: arn::of_stream(region, account, name),
             subscribers: Subscribers::default(),
+            queues: Queues::new(common.transition_delay),
             spread: Spread::default(),
             traffic: Traffic::default(),
             changes: common.changes.clone(),
@@ -162,6 +165,7 @@ impl Entry {
     /// Makes the stream durable and ends all writing. It is opened anew by whoever asks for it next.
     pub(crate) fn close(&self) -> anabranch::Result<()> {
         let _opening = self.opening.lock(); // one that is being opened is closed too
+        self.queues.let_go();
         let stream = self.stream.write().take();
         stream.map_or(Ok(()), Stream::close)
     }
@@ -175,7 +179,7 @@ impl Entry {
         self.settings().is_ok_and(|settings| settings.distribution == Distribution::Auto).then_some(&self.spread)
     }
 
-    /// Deletes the stream and its settings. A stream with consumers is deleted only if they may go with it.
+    /// Deletes the stream and its settings. A stream with consumers is deleted only if they may go with it, and one with queues not at all.
     ///
     /// After a failure it is there, and can be deleted again; what is gone of it already is no fault then.
     pub(super) fn delete(&self, account: &AccountFile, takes_consumers: bool) -> Result<(), Fault> {
@@ -184,6 +188,7 @@ impl Entry {
         }
         let outcome = {
             let _changing = self.changing.lock(); // nobody registers a consumer, or writes settings, from here on
+            self.check_no_queues()?;
             self.check_consumers(takes_consumers)?;
             let last = self.settings().map_or_else(|_| second(self.clock.now()), |settings| settings.last_birth());
             account.retire_second(last)?;
@@ -191,6 +196,7 @@ impl Entry {
         };
         if outcome.is_err() && !self.is_gone() {
             // It may be closed: whoever comes next opens it again, and those who read it subscribe again.
+            self.queues.let_go();
             drop(self.stream.write().take());
             self.subscribers.end_all(&Fault::new(FaultKind::InternalFailure, "The stream could not be deleted."));
         }

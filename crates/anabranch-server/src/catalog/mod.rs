@@ -18,6 +18,7 @@ mod account;
 mod changes;
 mod document;
 mod entry;
+mod queues;
 mod resting;
 mod settings;
 mod status;
@@ -36,7 +37,7 @@ pub(crate) use account::{AccountFile, Commitment, CommitmentStatus};
 pub(crate) use changes::Changes;
 pub(crate) use entry::Entry;
 pub(crate) use resting::Resting;
-pub(crate) use settings::{ConsumerSettings, Mode, Settings};
+pub(crate) use settings::{ConsumerSettings, Mode, Part, QueueSettings, QueueStart, Settings};
 pub(crate) use status::Status;
 
 use crate::OpenError;
@@ -346,6 +347,12 @@ impl Territory {
 
     pub(crate) fn stream(&self, name: &str) -> Option<Arc<Entry>> {
         self.streams.read().get(name).filter(|entry| self.is_shown(entry)).cloned()
+    }
+
+    /// The stream of a queue.
+    pub(crate) fn stream_of_queue(&self, id: i64) -> Option<Arc<Entry>> {
+        let now = self.common.clock.now();
+        self.entries().into_iter().find(|entry| entry.queue(id, now).is_some())
     }
 
     /// All streams, by name.

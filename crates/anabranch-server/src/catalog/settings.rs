@@ -11,7 +11,7 @@ use anabranch::storage::Storage;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::document::{self, VERSION, VERSION_OF_DISTRIBUTIONS, Versioned};
+use super::document::{self, VERSION, VERSION_OF_DISTRIBUTIONS, VERSION_OF_QUEUES, Versioned};
 use crate::OpenError;
 use crate::distribution::Distribution;
 use crate::limits::{DEFAULT_RECORD_KIB, MAX_RECORD_KIB};
@@ -48,6 +48,8 @@ pub(crate) struct Settings {
     #[serde(default)]
     pub(crate) distribution: Distribution,
     pub(crate) consumers: Vec<ConsumerSettings>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) queues: Vec<QueueSettings>,
 }
 
 /// A consumer with a throughput of its own.
@@ -60,6 +62,45 @@ pub(crate) struct ConsumerSettings {
     pub(crate) created_ms: i64,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) policy: Option<String>,
+}
+
+/// A queue over the stream. Where it stands is kept by the library, under its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct QueueSettings {
+    pub(crate) name: String,
+    /// All that its ARN tells of it: a second that no other queue, and no consumer, has.
+    pub(crate) id: i64,
+    /// Milliseconds since 1970, as the other times.
+    pub(crate) created_ms: i64,
+    pub(crate) start: QueueStart,
+    /// With [`QueueStart::AtTimestamp`].
+    pub(crate) asked_start_ms: Option<i64>,
+    /// What became of it: no record that came earlier is given, more or less.
+    pub(crate) start_ms: i64,
+    pub(crate) visibility_seconds: u32,
+    /// After how many receives a record is a dead letter; none for never.
+    pub(crate) max_receives: Option<u32>,
+    pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) policy: Option<String>,
+}
+
+/// Where a queue starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum QueueStart {
+    TrimHorizon,
+    Latest,
+    AtTimestamp,
+}
+
+/// What of a stream has tags and a policy of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Stream,
+    /// By the second of its ARN.
+    Consumer(i64),
+    /// By its id.
+    Queue(i64),
 }
 
 impl Settings {
@@ -78,6 +119,7 @@ impl Settings {
             policy: None,
             distribution: Distribution::default(),
             consumers: Vec::new(),
+            queues: Vec::new(),
         }
     }
 
@@ -87,7 +129,51 @@ impl Settings {
 
     /// The first version that knows all of this.
     fn least_version(&self) -> u32 {
-        if self.distribution == Distribution::default() { VERSION } else { VERSION_OF_DISTRIBUTIONS }
+        if !self.queues.is_empty() {
+            VERSION_OF_QUEUES
+        } else if self.distribution != Distribution::default() {
+            VERSION_OF_DISTRIBUTIONS
+        } else {
+            VERSION
+        }
+    }
+
+    pub(crate) fn queue(&self, id: i64) -> Option<&QueueSettings> {
+        self.queues.iter().find(|queue| queue.id == id)
+    }
+
+    /// The tags and the policy of a part; nothing if it is gone.
+    pub(crate) fn labels(&self, part: Part) -> Option<(&BTreeMap<String, String>, Option<&String>)> {
+        let (tags, policy) = match part {
+            Part::Stream => (&self.tags, &self.policy),
+            Part::Consumer(second) => {
+                let consumer = self.consumers.iter().find(|consumer| consumer.arn_second == second)?;
+                (&consumer.tags, &consumer.policy)
+            }
+            Part::Queue(id) => {
+                let queue = self.queue(id)?;
+                (&queue.tags, &queue.policy)
+            }
+        };
+        Some((tags, policy.as_ref()))
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn labels_mut(
+        &mut self,
+        part: Part,
+    ) -> Option<(&mut BTreeMap<String, String>, &mut Option<String>)> {
+        Some(match part {
+            Part::Stream => (&mut self.tags, &mut self.policy),
+            Part::Consumer(second) => {
+                let consumer = self.consumers.iter_mut().find(|consumer| consumer.arn_second == second)?;
+                (&mut consumer.tags, &mut consumer.policy)
+            }
+            Part::Queue(id) => {
+                let queue = self.queues.iter_mut().find(|queue| queue.id == id)?;
+                (&mut queue.tags, &mut queue.policy)
+            }
+        })
     }
 
     /// Makes the creation time no earlier than this second.
@@ -198,7 +284,7 @@ mod tests {
 
     /// A release that does not know of it would leave it out at the next change.
     #[test]
-    fn a_distribution_is_of_a_version_of_its_own() {
+    fn what_came_later_is_of_a_version_of_its_own() {
         let disk = SimulatedDisk::new();
         let directory = SettingsDirectory::open(Arc::new(disk.clone()), "/settings".into()).unwrap();
         let mut settings = Settings::new(Timestamp::from_millis(0), Mode::OnDemand);
@@ -212,6 +298,23 @@ mod tests {
             assert_eq!(written["version"], version);
             assert_eq!(directory.read("s").unwrap().unwrap().distribution, distribution);
         }
+        let queue = QueueSettings {
+            name: "q".to_owned(),
+            id: 7,
+            created_ms: 0,
+            start: QueueStart::Latest,
+            asked_start_ms: None,
+            start_ms: 0,
+            visibility_seconds: 30,
+            max_receives: Some(6),
+            tags: BTreeMap::new(),
+            policy: None,
+        };
+        settings.queues.push(queue);
+        directory.write("s", &settings).unwrap();
+        let written = disk.read_file(Path::new("/settings/s.json")).unwrap();
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&written).unwrap()["version"], VERSION_OF_QUEUES);
+        assert_eq!(directory.read("s").unwrap().unwrap().queues, settings.queues);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use anabranch::Timestamp;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-/// The status of a stream or a consumer.
+/// The status of a stream, a consumer or a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub(crate) enum Status {
@@ -34,7 +34,7 @@ impl Status {
     }
 }
 
-/// The last transition of a stream.
+/// The last transition of a stream, or of a queue.
 #[derive(Debug)]
 pub(super) struct Transition {
     delay_ms: i64,

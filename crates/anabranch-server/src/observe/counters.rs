@@ -1,5 +1,6 @@
 //! What is counted: each with a few relaxed additions where it happens, and no lock.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +23,8 @@ pub(crate) struct Counters {
     operations: BTreeMap<&'static str, OperationCounts>,
     /// Connections that are open.
     pub(crate) connections: Gauge,
+    /// Calls that wait for records of queues.
+    pub(crate) waiting: Gauge,
 }
 
 /// The counts of an operation.
@@ -40,6 +43,7 @@ impl Default for Counters {
         Self {
             operations: names.map(|name| (name, OperationCounts::default())).collect(),
             connections: Gauge::default(),
+            waiting: Gauge::default(),
         }
     }
 }
@@ -110,10 +114,15 @@ impl Traffic {
         add(&self.bytes_in, bytes as u64);
     }
 
-    pub(crate) fn went_out(&self, records: &[Record]) {
-        let bytes = records.iter().map(|record| record.partition_key().len() + record.data().len());
-        add(&self.bytes_out, bytes.sum::<usize>() as u64);
-        add(&self.records_out, records.len() as u64);
+    pub(crate) fn went_out(&self, records: impl IntoIterator<Item: Borrow<Record>>) {
+        let (mut count, mut bytes) = (0, 0);
+        for record in records {
+            let record = record.borrow();
+            count += 1;
+            bytes += record.partition_key().len() + record.data().len();
+        }
+        add(&self.bytes_out, bytes as u64);
+        add(&self.records_out, count);
     }
 
     /// Counts a call, or a record of a batch, that a quota refused.

@@ -17,6 +17,8 @@ pub(super) fn write(core: &Core, look: &Look) -> String {
     text.streams(look);
     text.family("anabranch_connections", "gauge", "Connections of clients that are open.");
     text.sample("anabranch_connections", &[], core.counters.connections.get());
+    text.family("anabranch_waiting_receives", "gauge", "Calls that wait for records of queues.");
+    text.sample("anabranch_waiting_receives", &[], core.counters.waiting.get());
     text.family("anabranch_stopping", "gauge", "Whether the server is stopping.");
     text.sample("anabranch_stopping", &[], u8::from(core.stopping.load(Ordering::SeqCst)));
     text.0

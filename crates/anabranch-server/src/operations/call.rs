@@ -12,6 +12,8 @@ use crate::service::ServiceOptions;
 use crate::subscription::Subscription;
 use crate::wire::Format;
 
+use super::Receive;
+
 /// A call of an operation.
 #[derive(Debug)]
 pub(crate) struct Call<'c> {
@@ -34,6 +36,8 @@ pub(crate) enum Reply {
     Empty,
     Document(Vec<u8>),
     Events(Box<Subscription>),
+    /// There are no records yet.
+    Waiting(Box<Receive>),
 }
 
 impl Call<'_> {

@@ -70,7 +70,7 @@ pub(super) fn register(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply,
                 entry.name, entry.account
             )));
         }
-        check_room(&entry, settings, account, call.now)?;
+        check_new_consumer(&entry, settings, account, call.now)?;
         let consumer = ConsumerSettings {
             name: name.to_owned(),
             arn_second: i64::try_from(account.next_consumer_second(call.now)?).unwrap_or(i64::MAX),
@@ -86,7 +86,12 @@ pub(super) fn register(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply,
 }
 
 /// Whether the stream can have another consumer now.
-fn check_room(entry: &Entry, settings: &Settings, account: &AccountFile, now: Timestamp) -> Result<(), Fault> {
+fn check_new_consumer(
+    entry: &Entry,
+    settings: &Settings,
+    account: &AccountFile,
+    now: Timestamp,
+) -> Result<(), Fault> {
     let Entry { name, account: owner, .. } = entry;
     let is_creating = |consumer: &&ConsumerSettings| entry.consumer_status(consumer, now) == Status::Creating;
     if settings.consumers.iter().filter(is_creating).count() >= MAX_CREATING_CONSUMERS {
@@ -94,10 +99,23 @@ fn check_room(entry: &Entry, settings: &Settings, account: &AccountFile, now: Ti
             "Stream {name} under account {owner} has {MAX_CREATING_CONSUMERS} consumers in state CREATING."
         )));
     }
+    check_room(entry, settings, account, now)
+}
+
+/// Whether the stream can have another consumer or queue: they share a limit.
+pub(super) fn check_room(
+    entry: &Entry,
+    settings: &Settings,
+    account: &AccountFile,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let Entry { name, account: owner, .. } = entry;
     let is_advantage = settings.mode == Mode::OnDemand && account.read()?.commitment.is_on(now);
     let most = if is_advantage { MAX_ADVANTAGE_CONSUMERS } else { MAX_CONSUMERS };
-    if settings.consumers.len() >= most {
-        return Err(Fault::limit(format!("Stream {name} under account {owner} has {most} consumers already.")));
+    if settings.consumers.len() + settings.queues.len() >= most {
+        return Err(Fault::limit(format!(
+            "Stream {name} under account {owner} has {most} consumers and queues already."
+        )));
     }
     Ok(())
 }

@@ -137,6 +137,7 @@ struct Summary {
     stream: StreamShape,
     open_shard_count: usize,
     consumer_count: usize,
+    queue_count: usize,
     #[serde(rename = "MaxRecordSizeInKiB")]
     max_record_size: u32,
     /// Both are told of streams on demand only.
@@ -164,6 +165,7 @@ pub(super) fn describe_stream_summary(call: &Call<'_>, mut fields: Fields<'_>) -
                 .filter(|shard| shard.closed.is_none())
                 .count(),
             consumer_count: settings.consumers.len(),
+            queue_count: entry.queue_count(call.now),
             max_record_size: settings.max_record_kib,
             warm_throughput: warm.map(|value| WarmThroughputShape { target: value, current: value }),
             record_distribution_strategy: is_on_demand.then_some(settings.distribution),

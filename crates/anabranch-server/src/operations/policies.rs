@@ -1,4 +1,4 @@
-//! Resource policies of streams and consumers. They are kept and given back; nobody is refused by them.
+//! Resource policies of streams, consumers and queues. They are kept and given back; nobody is refused by them.
 
 use serde::Serialize;
 
@@ -20,11 +20,9 @@ struct PolicyAnswer {
 
 pub(super) fn get(call: &Call<'_>, fields: Fields<'_>) -> Result<Reply, Fault> {
     let resource = resource(call, fields)?;
-    let policy = match &resource.consumer {
-        None => resource.entry.settings()?.policy.clone(),
-        Some(consumer) => consumer.policy.clone(),
-    };
-    call.answer(&PolicyAnswer { policy: policy.unwrap_or_else(|| NONE.to_owned()) })
+    let settings = resource.entry.settings()?;
+    let (_, policy) = settings.labels(resource.part).ok_or_else(|| resource.gone())?;
+    call.answer(&PolicyAnswer { policy: policy.cloned().unwrap_or_else(|| NONE.to_owned()) })
 }
 
 pub(super) fn put(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
@@ -61,10 +59,8 @@ fn resource(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Resource, Fault> 
 
 fn set(resource: &Resource, policy: Option<String>) -> Result<Reply, Fault> {
     resource.entry.change(|settings| {
-        match resource.consumer_in(settings)? {
-            Some(consumer) => consumer.policy = policy,
-            None => settings.policy = policy,
-        }
+        let (_, present) = settings.labels_mut(resource.part).ok_or_else(|| resource.gone())?;
+        *present = policy;
         Ok(())
     })?;
     Ok(Reply::Empty)
@@ -78,7 +74,7 @@ mod tests {
     use anabranch::{CapacityPolicy, Durability, ManualClock, SimulatedDisk, Timestamp};
 
     use super::*;
-    use crate::catalog::{Catalog, Changes, Common, ConsumerSettings, Mode, Settings, Status};
+    use crate::catalog::{Catalog, Changes, Common, ConsumerSettings, Mode, Part, Settings, Status};
     use crate::errors::FaultKind;
 
     #[test]
@@ -104,7 +100,7 @@ mod tests {
             tags: std::collections::BTreeMap::new(),
             policy: None,
         };
-        let resource = Resource { entry: territory.stream("s").unwrap(), consumer: Some(consumer.clone()) };
+        let resource = Resource { entry: territory.stream("s").unwrap(), part: Part::Consumer(consumer.arn_second) };
         let put = || set(&resource, Some("{}".to_owned())).map(drop);
         assert_eq!(put().unwrap_err().kind, FaultKind::ResourceNotFound);
         let register = |settings: &mut Settings| {

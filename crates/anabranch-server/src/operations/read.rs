@@ -1,5 +1,6 @@
 //! `GetShardIterator` and `GetRecords`.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use anabranch::{Error, Record, ShardId, ShardIterator, Stream, Timestamp};
@@ -151,11 +152,11 @@ pub(super) fn get_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
 }
 
 /// Of an answer with these records.
-fn likely_bytes(records: &[Record]) -> usize {
+pub(super) fn likely_bytes(records: impl IntoIterator<Item: Borrow<Record>>) -> usize {
     const OF_A_RECORD: usize = 256; // its names, number and time
     let of_one =
         |record: &Record| record.data().len().div_ceil(3) * 4 + record.partition_key().len() + OF_A_RECORD;
-    records.iter().map(of_one).sum::<usize>() + 1_024
+    records.into_iter().map(|record| of_one(record.borrow())).sum::<usize>() + 1_024
 }
 
 /// As [`take_records`], passing over what retention removed since the reader was opened.

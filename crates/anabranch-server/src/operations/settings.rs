@@ -171,7 +171,10 @@ fn change_mode(
     let outcome = entry.reshard(|_| Ok(())).and_then(|()| {
         match mode {
             // Its shards are counted from now on.
-            Mode::Provisioned => territory.check_shards(entry.settings()?.open_shards)?,
+            Mode::Provisioned => {
+                entry.check_no_queues()?;
+                territory.check_shards(entry.settings()?.open_shards)?;
+            }
             Mode::OnDemand => territory.check_on_demand()?,
         }
         entry.change(change)

@@ -1,4 +1,4 @@
-//! Tags, in both their forms: of streams by name, and of resources (streams and consumers) by ARN.
+//! Tags, in both their forms: of streams by name, and of resources (streams, consumers and queues) by ARN.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::target::{Resource, ResourceTarget, StreamTarget};
 use super::{Call, Reply};
+use crate::catalog::Part;
 use crate::errors::{Fault, printed};
 use crate::limits::MAX_TAGS;
 use crate::profile::Bounds;
@@ -70,9 +71,9 @@ pub(super) fn add_tags(present: &mut Tags, given: Given, whose: &str) -> Result<
 }
 
 fn change(resource: &Resource, change: impl FnOnce(&mut Tags) -> Result<(), Fault>) -> Result<Reply, Fault> {
-    resource.entry.change(|settings| match resource.consumer_in(settings)? {
-        Some(consumer) => change(&mut consumer.tags),
-        None => change(&mut settings.tags),
+    resource.entry.change(|settings| {
+        let (tags, _) = settings.labels_mut(resource.part).ok_or_else(|| resource.gone())?;
+        change(tags)
     })?;
     Ok(Reply::Empty)
 }
@@ -89,7 +90,7 @@ pub(super) fn add_tags_to_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Res
     target.check(&mut check);
     check.finish()?;
 
-    let resource = Resource { entry: target.find(call)?, consumer: None };
+    let resource = Resource { entry: target.find(call)?, part: Part::Stream };
     change(&resource, |present| add_tags(present, tags.unwrap_or_default(), &whose(&resource)))
 }
 
@@ -122,7 +123,7 @@ pub(super) fn remove_tags_from_stream(call: &Call<'_>, mut fields: Fields<'_>) -
     check_keys(&mut check, call.bounds(), keys.as_ref());
     target.check(&mut check);
     check.finish()?;
-    remove(&Resource { entry: target.find(call)?, consumer: None }, &keys.unwrap_or_default())
+    remove(&Resource { entry: target.find(call)?, part: Part::Stream }, &keys.unwrap_or_default())
 }
 
 pub(super) fn untag_resource(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, Fault> {
@@ -188,6 +189,6 @@ pub(super) fn list_tags_for_resource(call: &Call<'_>, mut fields: Fields<'_>) ->
 
     let resource = target.find(call)?;
     let settings = resource.entry.settings()?;
-    let tags = resource.consumer.as_ref().map_or(&settings.tags, |consumer| &consumer.tags);
+    let (tags, _) = settings.labels(resource.part).ok_or_else(|| resource.gone())?;
     call.answer(&TagsAnswer { tags: shapes(tags) })
 }

@@ -1,4 +1,4 @@
-//! Which stream, or which consumer, a call is about: by name, by ARN, or by both.
+//! Which stream, consumer or queue a call is about: by name, by ARN, or by both.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use anabranch::Timestamp;
 
 use super::Call;
-use crate::arn::Arn;
-use crate::catalog::{ConsumerSettings, Entry, Settings};
+use crate::arn::{Arn, QueueArn};
+use crate::catalog::{ConsumerSettings, Entry, Part, QueueSettings};
 use crate::errors::{Fault, printed};
-use crate::validate::{CONSUMER_ARN, RESOURCE_ARN, STREAM_ARN, Validator};
+use crate::validate::{CONSUMER_ARN, QUEUE_ARN, RESOURCE_ARN, STREAM_ARN, Validator};
 use crate::wire::Fields;
 
 /// `StreamName` and `StreamARN`.
@@ -81,7 +81,7 @@ pub(super) fn check_created(entry: &Entry, created: Option<Timestamp>) -> Result
 }
 
 /// The stream of this ARN. That of a consumer is none: what was meant for the one is not done to the other.
-fn stream_of(call: &Call<'_>, text: &str) -> Result<Arc<Entry>, Fault> {
+pub(super) fn stream_of(call: &Call<'_>, text: &str) -> Result<Arc<Entry>, Fault> {
     match Arn::parse(text) {
         Some(Arn { consumer: Some(_), .. }) => Err(no_stream_arn(text)),
         _ => owner_of(call, text),
@@ -173,7 +173,49 @@ pub(super) fn consumer_arn(entry: &Entry, consumer: &ConsumerSettings) -> String
     format!("{}/consumer/{}:{}", entry.arn, consumer.name, consumer.arn_second)
 }
 
-/// `ResourceARN`: a stream, or one of its consumers.
+/// `QueueARN`.
+#[derive(Debug)]
+pub(super) struct QueueTarget<'a>(Option<Cow<'a, str>>);
+
+impl<'a> QueueTarget<'a> {
+    pub(super) fn read(fields: &mut Fields<'a>) -> Result<Self, Fault> {
+        Ok(Self(fields.text("QueueARN")?))
+    }
+
+    pub(super) fn check(&self, check: &mut Validator) {
+        check.required("queueARN", self.0.as_ref());
+        check.pattern("queueARN", self.0.as_deref(), QUEUE_ARN);
+        check.length("queueARN", self.0.as_deref(), 1, 2_048);
+    }
+
+    /// The queue, and its stream.
+    pub(super) fn find(&self, call: &Call<'_>) -> Result<(Arc<Entry>, QueueSettings), Fault> {
+        find_queue(call, self.0.as_deref().unwrap_or_default())
+    }
+
+    /// A queue that gives records.
+    pub(super) fn find_serving(&self, call: &Call<'_>) -> Result<(Arc<Entry>, QueueSettings), Fault> {
+        let (entry, queue) = self.find(call)?;
+        if entry.queue_status(queue.id, call.now).serves() {
+            Ok((entry, queue))
+        } else {
+            Err(entry.no_queue(queue.id))
+        }
+    }
+}
+
+fn find_queue(call: &Call<'_>, text: &str) -> Result<(Arc<Entry>, QueueSettings), Fault> {
+    let own = QueueArn::parse(text).filter(|arn| arn.account == call.account && arn.region == call.region);
+    let not_found = || Fault::queue_not_found(text, &call.account);
+    // One text for each: no signs and no zeros in front.
+    let id = own.and_then(|arn| arn.id.parse().ok().filter(|id: &i64| id.to_string() == arn.id));
+    let id = id.ok_or_else(not_found)?;
+    let entry = call.territory()?.and_then(|territory| territory.stream_of_queue(id)).ok_or_else(not_found)?;
+    let queue = entry.queue(id, call.now).ok_or_else(not_found)?;
+    Ok((entry, queue))
+}
+
+/// `ResourceARN`: a stream, or one of its consumers or queues.
 #[derive(Debug)]
 pub(super) struct ResourceTarget<'a>(Option<Cow<'a, str>>);
 
@@ -181,18 +223,19 @@ pub(super) struct ResourceTarget<'a>(Option<Cow<'a, str>>);
 #[derive(Debug)]
 pub(super) struct Resource {
     pub(super) entry: Arc<Entry>,
-    pub(super) consumer: Option<ConsumerSettings>,
+    pub(super) part: Part,
 }
 
 impl Resource {
-    /// What the settings of the stream say of the consumer, if it is one. It can be gone since it was found.
-    pub(super) fn consumer_in<'s>(
-        &self,
-        settings: &'s mut Settings,
-    ) -> Result<Option<&'s mut ConsumerSettings>, Fault> {
-        let Some(consumer) = &self.consumer else { return Ok(None) };
-        let found = settings.consumers.iter_mut().find(|other| other.arn_second == consumer.arn_second);
-        found.map(Some).ok_or_else(|| self.entry.no_consumer(&consumer.name))
+    /// It was there, and is not any more.
+    pub(super) fn gone(&self) -> Fault {
+        match self.part {
+            Part::Stream => self.entry.not_found(),
+            Part::Consumer(_) => {
+                Fault::not_found(format!("A consumer of stream {} was not found.", self.entry.name))
+            }
+            Part::Queue(id) => self.entry.no_queue(id),
+        }
     }
 }
 
@@ -209,11 +252,15 @@ impl<'a> ResourceTarget<'a> {
 
     pub(super) fn find(&self, call: &Call<'_>) -> Result<Resource, Fault> {
         let text = self.0.as_deref().unwrap_or_default();
+        if QueueArn::parse(text).is_some() {
+            let (entry, queue) = find_queue(call, text)?;
+            return Ok(Resource { entry, part: Part::Queue(queue.id) });
+        }
         let entry = owner_of(call, text)?;
-        let consumer = match Arn::parse(text).and_then(|arn| arn.consumer) {
-            Some((name, second)) => Some(find_consumer(&entry, name, Some(second))?),
-            None => None,
+        let part = match Arn::parse(text).and_then(|arn| arn.consumer) {
+            Some((name, second)) => Part::Consumer(find_consumer(&entry, name, Some(second))?.arn_second),
+            None => Part::Stream,
         };
-        Ok(Resource { entry, consumer })
+        Ok(Resource { entry, part })
     }
 }

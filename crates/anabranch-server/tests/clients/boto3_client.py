@@ -1,6 +1,7 @@
 """Drives a server with boto3: create, put, read through a split and a merge, subscribe. Its argument is the server's address."""
 
 import sys
+import threading
 
 import boto3
 from botocore.config import Config
@@ -61,6 +62,27 @@ def walk():
     return seen
 
 
+def share_a_queue():
+    """Two do: one waits, gets a record and fails at it, the other one does it."""
+    kinesis.create_stream(StreamName="demand", StreamModeDetails={"StreamMode": "ON_DEMAND"})
+    stream = kinesis.describe_stream_summary(StreamName="demand")["StreamDescriptionSummary"]["StreamARN"]
+    queue = kinesis.create_queue(QueueName="mails", StreamConfigurationList=[{"StreamARN": stream}])["QueueDescription"]["QueueARN"]
+    threading.Timer(0.5, kinesis.put_record, kwargs={"StreamName": "demand", "Data": b"one", "PartitionKey": "a"}).start()
+    (first,) = kinesis.receive_queue_records(QueueARN=queue, WaitTimeSeconds=20)["QueueRecords"]
+    kinesis.update_queue_records_visibility(
+        QueueARN=queue, Entries=[{"ReceiptHandle": first["ReceiptHandle"], "VisibilityTimeoutSeconds": 0}]
+    )
+    (second,) = kinesis.receive_queue_records(QueueARN=queue)["QueueRecords"]
+    assert (second["Data"], second["RecordId"], second["ReceiveCount"]) == (b"one", first["RecordId"], 2), second
+    outcomes = kinesis.acknowledge_queue_records(
+        QueueARN=queue, Entries=[{"ReceiptHandle": record["ReceiptHandle"]} for record in (first, second)]
+    )
+    assert [entry["ReceiptHandle"] for entry in outcomes["Successful"]] == [second["ReceiptHandle"]], outcomes
+    assert [entry["ErrorCode"] for entry in outcomes["Failed"]] == ["ResourceNotFoundException"], outcomes
+    kinesis.delete_queue(QueueARN=queue)
+    kinesis.delete_stream(StreamName="demand")
+
+
 kinesis.create_stream(StreamName="boto", ShardCount=1)
 kinesis.get_waiter("stream_exists").wait(StreamName="boto")
 put(0, 20)
@@ -95,6 +117,9 @@ try:
     raise AssertionError("the stream is there already")
 except kinesis.exceptions.ResourceInUseException:
     pass
+
+if hasattr(kinesis, "create_queue"):  # an older boto3 has none
+    share_a_queue()
 kinesis.delete_stream(StreamName="boto", EnforceConsumerDeletion=True)
 kinesis.get_waiter("stream_not_exists").wait(StreamName="boto")
 print("fine")

@@ -240,6 +240,70 @@ for event in subscription._event_generator:  # what botocore makes its events of
 assert checked > 0
 kinesis.deregister_stream_consumer(ConsumerARN=consumer)
 
+# Queues: of the stream that is on demand.
+other = kinesis.describe_stream_summary(StreamName="demand")["StreamDescriptionSummary"]["StreamARN"]
+dead_letters = {"TargetType": "BUILT_IN", "MaxReceiveCount": 1}
+queue = kinesis.create_queue(
+    QueueName="mails",
+    StreamConfigurationList=[{"StreamARN": other, "StartingPosition": {"Type": "AT_TIMESTAMP", "Timestamp": before}}],
+    QueueAttributes={"VisibilityTimeoutSeconds": 60, "DeadLetterConfiguration": dead_letters},
+    Tags={"a": "b"},
+)["QueueDescription"]["QueueARN"]
+kinesis.create_queue(QueueName="latest", StreamConfigurationList=[{"StreamARN": other}])
+kinesis.describe_queue(QueueARN=queue)
+kinesis.describe_stream_summary(StreamName="demand")
+assert "NextToken" in kinesis.list_queues(MaxResults=1)
+(listed,) = kinesis.list_queues(StreamFilter=[{"StreamARN": other}], MaxResults=1)["QueueSummaries"]
+created = listed["Streams"][0]["StreamCreationTimestamp"]
+assert len(kinesis.list_queues(StreamFilter=[{"StreamARN": other, "StreamCreationTimestamp": created}])["QueueSummaries"]) == 2
+kinesis.tag_resource(ResourceARN=queue, Tags={"x": ""})
+kinesis.list_tags_for_resource(ResourceARN=queue)
+kinesis.put_resource_policy(ResourceARN=queue, Policy='{"Version": "2012-10-17", "Statement": []}')
+kinesis.get_resource_policy(ResourceARN=queue)
+kinesis.put_records(StreamName="demand", Records=[{"Data": f"{n}".encode(), "PartitionKey": str(n)} for n in range(5)])
+
+
+def all_of(receive, count):
+    records = []
+    while len(records) < count:
+        records += receive(QueueARN=queue, Limit=2, WaitTimeSeconds=20)["QueueRecords"]
+    return records
+
+
+def entries(records, **more):
+    return {"QueueARN": queue, "Entries": [{"ReceiptHandle": record["ReceiptHandle"], **more} for record in records]}
+
+
+def all_done(answer, count):
+    assert (len(answer["Successful"]), answer["Failed"]) == (count, []), answer
+
+
+received = all_of(kinesis.receive_queue_records, 5)
+assert sorted(record["Data"] for record in received) == [b"0", b"1", b"2", b"3", b"4"]
+assert all(record["PartitionKey"].encode() == record["Data"] and record["ReceiveCount"] == 1 for record in received)
+all_done(kinesis.acknowledge_queue_records(**entries(received[:1])), 1)
+failed = kinesis.acknowledge_queue_records(QueueARN=queue, Entries=[{"ReceiptHandle": "nonsense"}])["Failed"]
+assert [entry["ErrorCode"] for entry in failed] == ["InvalidArgumentException"], failed
+failed = kinesis.acknowledge_queue_records(**entries(received[:1]))["Failed"]
+assert [entry["ErrorCode"] for entry in failed] == ["ResourceNotFoundException"], failed
+all_done(kinesis.update_queue_records_visibility(**entries(received[1:], VisibilityTimeoutSeconds=0)), 4)
+dead = all_of(kinesis.receive_dead_letter_queue_records, 4)
+all_done(kinesis.acknowledge_dead_letter_queue_records(**entries(dead[:2])), 2)
+all_done(kinesis.restore_dead_letter_queue_records(**entries(dead[2:3])), 1)
+all_done(kinesis.update_dead_letter_queue_records_visibility(**entries(dead[3:], VisibilityTimeoutSeconds=0)), 1)
+assert [record["Data"] for record in all_of(kinesis.receive_queue_records, 1)] == [dead[2]["Data"]]
+assert [record["RecordId"] for record in all_of(kinesis.receive_dead_letter_queue_records, 1)] == [dead[3]["RecordId"]]
+kinesis.update_queue(QueueARN=queue, QueueAttributes={"DeadLetterConfiguration": {"TargetType": "NONE"}})
+kinesis.describe_queue(QueueARN=queue)
+assert kinesis.receive_queue_records(QueueARN=queue, WaitTimeSeconds=1)["QueueRecords"] == []
+refused("ResourceInUseException", kinesis.delete_stream, StreamName="demand")
+refused("ResourceInUseException", kinesis.create_queue, QueueName="mails", StreamConfigurationList=[{"StreamARN": other}])
+for page in kinesis.get_paginator("list_queues").paginate(PaginationConfig={"PageSize": 1}):
+    for summary in page["QueueSummaries"]:
+        kinesis.delete_queue(QueueARN=summary["QueueARN"])
+refused("ResourceNotFoundException", kinesis.receive_queue_records, QueueARN=queue)
+refused("ResourceNotFoundException", kinesis.describe_queue, QueueARN=queue)
+
 # Refusals.
 refused("ResourceNotFoundException", kinesis.put_record, StreamName="none", Data=b"", PartitionKey="a")
 refused("ResourceInUseException", kinesis.create_stream, **name, ShardCount=1)

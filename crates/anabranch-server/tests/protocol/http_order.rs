@@ -54,7 +54,7 @@ fn faults_come_in_the_service_s_order() {
         (
             post()
                 .header("content-type", json)
-                .header("x-amz-target", "Kinesis_20131202.CreateQueue")
+                .header("x-amz-target", "Kinesis_20131202.CreateChannel")
                 .header("authorization", AUTHORIZATION)
                 .body("{}"),
             400,

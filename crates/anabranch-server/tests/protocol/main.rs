@@ -14,6 +14,8 @@ mod observe;
 mod on_demand;
 mod profile;
 mod puts;
+mod queues;
+mod queues_waiting;
 mod rates;
 mod reads;
 mod restart;
