@@ -189,7 +189,7 @@ mod tests {
 
     const HOUR: i64 = 3_600_000;
 
-    #[derive(Debug, Clone)]
+    #[derive(Debug, Clone, Copy)]
     enum Step {
         Split(usize),
         Merge(usize),
