@@ -265,8 +265,11 @@ impl Catalog {
     fn for_each(&self, work: fn(&Entry) -> anabranch::Result<()>) -> anabranch::Result<()> {
         let territories: Vec<_> =
             self.places.lock().values().filter_map(|place| place.territory.get().cloned()).collect();
-        let entries = territories.iter().flat_map(|territory| territory.entries());
-        entries.fold(Ok(()), |outcome, entry| outcome.and(work(&entry)))
+        let mut outcome = Ok(());
+        for entry in territories.iter().flat_map(|territory| territory.entries()) {
+            outcome = outcome.and(work(&entry)); // all are tried
+        }
+        outcome
     }
 }
 
@@ -506,6 +509,8 @@ fn check_shards((account, region): (&str, &str), open: u32, more: u32, limit: u3
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
     use anabranch::{DiskFault, ManualClock, ShardId, SimulatedDisk};
 
     use super::*;
@@ -513,8 +518,8 @@ mod tests {
     use crate::limits::MAX_CHANGES;
     use crate::sequence::second;
 
-    fn catalog(disk: &SimulatedDisk) -> Catalog {
-        let common = Common {
+    fn common(disk: &SimulatedDisk) -> Common {
+        Common {
             clock: Arc::new(ManualClock::default()),
             storage: Arc::new(disk.clone()),
             durability: Durability::Synced,
@@ -523,8 +528,11 @@ mod tests {
             on_demand: CapacityPolicy::default(),
             transition_delay: Duration::ZERO,
             changes: Changes::default(),
-        };
-        Catalog::open("/data".into(), common).unwrap()
+        }
+    }
+
+    fn catalog(disk: &SimulatedDisk) -> Catalog {
+        Catalog::open("/data".into(), common(disk)).unwrap()
     }
 
     fn own(catalog: &Catalog) -> Result<Arc<Territory>, Fault> {
@@ -584,6 +592,29 @@ mod tests {
         let refused = entry.update(|| territory.while_counting(|| entry.reshard(split)));
         assert_eq!(refused.unwrap_err().kind, FaultKind::LimitExceeded);
         drop((others, last));
+    }
+
+    /// A second goes by at every look.
+    #[derive(Debug, Default)]
+    struct Hasty(AtomicI64);
+
+    impl Clock for Hasty {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(self.0.fetch_add(1_000, Ordering::Relaxed))
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    #[test]
+    fn a_stream_looks_as_if_it_were_being_made_from_when_it_was_made() {
+        let (clock, delay) = (Arc::new(Hasty::default()), Duration::from_millis(1_500));
+        let common = Common { clock: clock.clone(), transition_delay: delay, ..common(&SimulatedDisk::new()) };
+        let entry = create(&own(&Catalog::open("/data".into(), common).unwrap()).unwrap()).unwrap();
+        assert_eq!(entry.status(clock.now()), Status::Creating);
+        assert_eq!(entry.status(clock.now()), Status::Active);
     }
 
     #[test]

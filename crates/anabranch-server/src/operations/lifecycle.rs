@@ -45,12 +45,11 @@ pub(super) fn create_stream(call: &Call<'_>, mut fields: Fields<'_>) -> Result<R
     settings.distribution = distribution.as_deref().map_or_else(Distribution::default, Distribution::named);
     check_distribution(&settings, name, &call.account)?;
     add_tags(&mut settings.tags, tags, &format!("stream {name} under account {}", call.account))?;
-    let territory = match call.territory()? {
-        Some(territory) => territory,
-        None => {
-            call.catalog.check_first((&call.account, &call.region), settings.mode, shards)?;
-            call.own_territory()?
-        }
+    let territory = if let Some(territory) = call.territory()? {
+        territory
+    } else {
+        call.catalog.check_first((&call.account, &call.region), settings.mode, shards)?;
+        call.own_territory()?
     };
     territory.create(name, settings, shards, Status::Creating)?;
     Ok(Reply::Empty)
