@@ -1,9 +1,12 @@
 //! Queues: each record to one at a time, until it is acknowledged or a dead letter.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
-use anabranch::{Crash, SimulatedDisk};
+use anabranch::storage::Storage;
+use anabranch::{Crash, DiskFault, SimulatedDisk};
 use anabranch_server::{Service, ServiceOptions};
 use serde_json::{Value, json};
 
@@ -452,7 +455,7 @@ fn a_creation_that_was_cut_short_leaves_all_of_a_queue_or_nothing() {
     loop {
         let world = world();
         world.put("a", "one");
-        world.disk.fail_at(operations, anabranch::DiskFault::ErrorFromThenOn(std::io::ErrorKind::Other));
+        world.disk.fail_at(operations, DiskFault::ErrorFromThenOn(io::ErrorKind::Other));
         let is_over = world.send("CreateQueue", &queue).status() == 200;
         world.disk.clear_faults();
         let disk = world.disk.crash(Crash::ProcessKilled);
@@ -466,6 +469,29 @@ fn a_creation_that_was_cut_short_leaves_all_of_a_queue_or_nothing() {
         if is_over {
             break;
         }
+        operations += 1;
+    }
+    assert!(operations > 5, "{operations}");
+}
+
+/// Each operation of the disk fails once.
+#[test]
+fn a_creation_that_failed_leaves_nothing_behind() {
+    let queue = json!({"QueueName": "mails", "StreamConfigurationList": configuration("s")});
+    let directory = format!("/data/{ACCOUNT}/us-east-1/streams/s/queues");
+    let mut operations = 0;
+    loop {
+        let world = world();
+        world.disk.fail_at(operations, DiskFault::Error(io::ErrorKind::Other));
+        let is_made = world.send("CreateQueue", &queue).status() == 200;
+        world.disk.clear_faults();
+        if is_made {
+            break;
+        }
+        let mut files = world.disk.list(Path::new(&directory)).unwrap_or_default();
+        files.retain(|file| !file.name.starts_with('~')); // one that did not get its name
+        assert!(files.is_empty(), "{operations}: {files:?}");
+        assert_eq!(names(&world, json!({})), [""; 0], "{operations}");
         operations += 1;
     }
     assert!(operations > 5, "{operations}");
