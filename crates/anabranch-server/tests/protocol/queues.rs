@@ -10,7 +10,7 @@ use anabranch::{Crash, DiskFault, SimulatedDisk};
 use anabranch_server::{Service, ServiceOptions};
 use serde_json::{Value, json};
 
-use crate::support::{ACCOUNT, World, arn, base64};
+use crate::support::{ACCOUNT, World, arn, base64, shard};
 
 const NOT_FOUND: &str = "ResourceNotFoundException";
 const IN_USE: &str = "ResourceInUseException";
@@ -159,18 +159,12 @@ fn a_queue_is_made_gives_records_is_changed_and_is_gone() {
     let received = receive(&world, &queue);
     assert_eq!((data(&received), &received[0]["PartitionKey"]), (vec!["one".to_owned()], &json!("k")));
     assert_eq!((&received[0]["ReceiveCount"], &received[0]["ApproximateArrivalTimestamp"]), (&json!(1), &now));
-    assert_eq!(received[0]["FirstReceiveTimestamp"].as_f64().unwrap(), now.as_f64().unwrap() + 1.0);
+    assert_eq!(received[0]["FirstReceiveTimestamp"], json!(1_767_225_601.0));
     acknowledge(&world, &queue, &received);
     world.advance(30_000);
     assert!(receive(&world, &queue).is_empty(), "it is done");
-    assert_eq!(
-        world.all(&crate::support::shard(0)).len()
-            + world.all(&crate::support::shard(1)).len()
-            + world.all(&crate::support::shard(2)).len()
-            + world.all(&crate::support::shard(3)).len(),
-        1,
-        "and stays in the stream"
-    );
+    let left: usize = (0..4).map(|number| world.all(&shard(number)).len()).sum();
+    assert_eq!(left, 1, "and stays in the stream");
 
     let attributes = json!({"VisibilityTimeoutSeconds": 5, "DeadLetterConfiguration": {"TargetType": "NONE"}});
     let updated = world.ok("UpdateQueue", json!({"QueueARN": queue, "QueueAttributes": attributes}));
@@ -666,7 +660,7 @@ fn a_queue_looks_for_a_while_as_if_it_were_being_made_changed_or_deleted() {
 }
 
 #[test]
-fn what_is_wrong_with_a_call_is_told_by_member() {
+fn what_is_wrong_with_a_creation_is_told_by_member() {
     let world = world();
     let queue = create(&world, "mails");
     let stream = |with: Value| {
@@ -738,6 +732,26 @@ fn what_is_wrong_with_a_call_is_told_by_member() {
             make("x", stream(json!({"StartingPosition": {"Type": "LATEST", "Timestamp": 5}})), json!({})),
             "Only a StartingPosition of type AT_TIMESTAMP",
         ),
+    ];
+    told_by_member(&world, wrong);
+    let future = stream(json!({"StartingPosition": {"Type": "AT_TIMESTAMP", "Timestamp": 1_900_000_000}}));
+    assert_eq!(world.refusal("CreateQueue", make("x", future, json!({}))).0, INVALID);
+    assert_eq!(names(&world, json!({})), ["mails"], "what was refused left no trace");
+}
+
+fn told_by_member<const N: usize>(world: &World, wrong: [(&str, Value, &str); N]) {
+    for (operation, body, part) in wrong {
+        let (kind, text) = world.refusal(operation, body.clone());
+        assert!(kind == VALIDATION && text.contains(part), "{operation} {body}: {kind}: {text}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_call_is_told_by_member() {
+    let world = world();
+    let queue = create(&world, "mails");
+    let dead = |with: Value| json!({"DeadLetterConfiguration": with});
+    let wrong = [
         ("UpdateQueue", json!({"QueueARN": queue}), "queueAttributes"),
         ("UpdateQueue", json!({"QueueAttributes": {}}), "queueARN"),
         (
@@ -782,17 +796,11 @@ fn what_is_wrong_with_a_call_is_told_by_member() {
             "entries.1.member.visibilityTimeoutSeconds",
         ),
     ];
-    for (operation, body, part) in wrong {
-        let (kind, text) = world.refusal(operation, body.clone());
-        assert!(kind == VALIDATION && text.contains(part), "{operation} {body}: {kind}: {text}");
-    }
-    let future = stream(json!({"StartingPosition": {"Type": "AT_TIMESTAMP", "Timestamp": 1_900_000_000}}));
-    assert_eq!(world.refusal("CreateQueue", make("x", future, json!({}))).0, INVALID);
+    told_by_member(&world, wrong);
     for id in ["0", "+1767225600", "01767225600", "mails", "x/y"] {
         let arn = format!("arn:aws:kinesis:us-east-1:{ACCOUNT}:queue/{id}");
         world.refused("DescribeQueue", json!({"QueueARN": arn}), NOT_FOUND, &no_queue(&arn));
     }
     let foreign = queue.replace("us-east-1", "eu-west-1");
     world.refused("DescribeQueue", json!({"QueueARN": foreign}), NOT_FOUND, &no_queue(&foreign));
-    assert_eq!(names(&world, json!({})), ["mails"], "what was refused left no trace");
 }
