@@ -160,7 +160,7 @@ pub const MAX_EVENT_BYTES: usize = 1 << 20;
 pub const SUBSCRIPTION_LOOK_MS: u64 = 20;
 
 /// Records of one call of a queue's.
-pub const MAX_QUEUE_RECORDS: usize = 10;
+pub const MAX_QUEUE_BATCH: usize = 10;
 
 /// How long a call waits for records of a queue unless it says otherwise, in seconds.
 pub const DEFAULT_WAIT_SECONDS: u32 = 9;

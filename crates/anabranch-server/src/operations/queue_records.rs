@@ -11,7 +11,7 @@ use super::target::QueueTarget;
 use super::{Call, Reply};
 use crate::catalog::Entry;
 use crate::errors::Fault;
-use crate::limits::{MAX_QUEUE_RECORDS, MAX_RECEIPT_CHARS, MAX_VISIBILITY_SECONDS};
+use crate::limits::{MAX_QUEUE_BATCH, MAX_RECEIPT_CHARS, MAX_VISIBILITY_SECONDS};
 use crate::token::{self, Purpose};
 use crate::validate::{Validator, listed};
 use crate::wire::{Fields, List};
@@ -102,9 +102,9 @@ fn act(call: &Call<'_>, mut fields: Fields<'_>, of: Of, action: Action) -> Resul
     let mut check = Validator::default();
     target.check(&mut check);
     check.required("entries", entries.as_ref());
-    if let Some(entries) = entries.as_ref().filter(|entries| !(1..=MAX_QUEUE_RECORDS).contains(&entries.len())) {
+    if let Some(entries) = entries.as_ref().filter(|entries| !(1..=MAX_QUEUE_BATCH).contains(&entries.len())) {
         let print = vec!["com.amazonaws.kinesis.v20131202.RequestEntry"; entries.len()];
-        check.size("entries", &listed(print), entries.len(), 1, MAX_QUEUE_RECORDS);
+        check.size("entries", &listed(print), entries.len(), 1, MAX_QUEUE_BATCH);
     }
     let entries = entries.unwrap_or_default().into_iter().enumerate();
     let entries = entries.map(|(index, fields)| RequestEntry::read(fields, index, action, &mut check));

@@ -122,7 +122,7 @@ pub(super) fn create(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, F
         return Err(invalid("A queue delivers records of exactly one stream."));
     };
     let (start, asked_start_ms) = configuration.start()?;
-    let max_receives = attributes.max_receives()?;
+    attributes.check_dead_letters()?;
 
     let entry = stream_of(call, &configuration.stream)?;
     entry.check_status(call.now, Status::serves)?;
@@ -141,7 +141,7 @@ pub(super) fn create(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, F
             asked_start_ms,
             start_ms,
             visibility_seconds: attributes.visibility_seconds().unwrap_or(DEFAULT_VISIBILITY_SECONDS),
-            max_receives: max_receives.unwrap_or(Some(DEFAULT_RECEIVE_COUNT)),
+            max_receives: attributes.max_receives(Some(DEFAULT_RECEIVE_COUNT)),
             tags: own_tags,
             policy: None,
         })
@@ -281,15 +281,21 @@ impl Attributes {
         self.visibility.and_then(|seconds| u32::try_from(seconds).ok())
     }
 
-    /// What they say of dead letters, if anything.
-    fn max_receives(&self) -> Result<Option<Option<u32>>, Fault> {
+    /// What the model cannot say: a count is there just where there are dead letters.
+    fn check_dead_letters(&self) -> Result<(), Fault> {
         match (self.target.as_deref(), self.max_receives) {
-            (None, _) => Ok(None),
             (Some("BUILT_IN"), None) => Err(invalid("A TargetType of BUILT_IN needs a MaxReceiveCount.")),
-            (Some("BUILT_IN"), Some(count)) => Ok(Some(u32::try_from(count).ok())),
-            (Some(_), Some(_)) => Err(invalid("Only a TargetType of BUILT_IN has a MaxReceiveCount.")),
-            (Some(_), None) => Ok(Some(None)),
+            (Some("NONE"), Some(_)) => Err(invalid("Only a TargetType of BUILT_IN has a MaxReceiveCount.")),
+            _ => Ok(()),
         }
+    }
+
+    /// After how many receives a record is a dead letter, if they say it.
+    fn max_receives(&self, otherwise: Option<u32>) -> Option<u32> {
+        if !self.has_dead_letters {
+            return otherwise;
+        }
+        self.max_receives.and_then(|count| u32::try_from(count).ok())
     }
 }
 
@@ -317,12 +323,12 @@ pub(super) fn update(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, F
     let attributes = attributes.unwrap_or_default();
     attributes.check(&mut check);
     check.finish()?;
-    let max_receives = attributes.max_receives()?;
+    attributes.check_dead_letters()?;
 
     let (entry, queue) = target.find(call)?;
     let queue = entry.update_queue(queue.id, |queue| {
         queue.visibility_seconds = attributes.visibility_seconds().unwrap_or(queue.visibility_seconds);
-        queue.max_receives = max_receives.unwrap_or(queue.max_receives);
+        queue.max_receives = attributes.max_receives(queue.max_receives);
     })?;
     // It is done; clients expect to be told that it is going on.
     call.answer(&DescriptionAnswer { queue_description: DescriptionShape::new(&entry, &queue, Status::Updating) })

@@ -13,7 +13,7 @@ use super::{Call, Reply};
 use crate::catalog::Entry;
 use crate::distribution::given_key;
 use crate::errors::Fault;
-use crate::limits::{DEFAULT_WAIT_SECONDS, MAX_QUEUE_RECORDS, MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS};
+use crate::limits::{DEFAULT_WAIT_SECONDS, MAX_QUEUE_BATCH, MAX_VISIBILITY_SECONDS, MAX_WAIT_SECONDS};
 use crate::sequence::{Sequence, second};
 use crate::validate::Validator;
 use crate::wire::{Blob, Fields, Format, Time};
@@ -53,7 +53,7 @@ fn receive(call: &Call<'_>, mut fields: Fields<'_>, of: Of) -> Result<Reply, Fau
     let visibility = fields.integer("VisibilityTimeoutSeconds")?;
     let mut check = Validator::default();
     target.check(&mut check);
-    check.range("limit", limit, 1, i64::try_from(MAX_QUEUE_RECORDS).unwrap_or(i64::MAX));
+    check.range("limit", limit, 1, i64::try_from(MAX_QUEUE_BATCH).unwrap_or(i64::MAX));
     check.range("waitTimeSeconds", wait, 1, MAX_WAIT_SECONDS.into());
     check.range("visibilityTimeoutSeconds", visibility, 0, MAX_VISIBILITY_SECONDS.into());
     check.finish()?;
@@ -67,7 +67,7 @@ fn receive(call: &Call<'_>, mut fields: Fields<'_>, of: Of) -> Result<Reply, Fau
         entry,
         queue: queue.id,
         of,
-        most: limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(MAX_QUEUE_RECORDS),
+        most: limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(MAX_QUEUE_BATCH),
         visibility: seconds(visibility, queue.visibility_seconds),
         format: call.format,
         wait: seconds(wait, DEFAULT_WAIT_SECONDS),
