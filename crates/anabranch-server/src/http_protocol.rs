@@ -32,7 +32,7 @@ const PLAIN_JSON: &str = "application/json";
 #[derive(Debug)]
 pub(crate) enum Answer {
     Now(Response<Body>),
-    Later(Box<Waiting>),
+    Later(Waiting),
 }
 
 /// What is known of a request when its answer is made.

@@ -351,7 +351,7 @@ async fn answer_or_refuse(
 
 /// Waits for what a call waits for: room and a thread are taken when there is something to look for, and given back if somebody else was faster.
 async fn until_answered(
-    mut waiting: Box<Waiting>,
+    mut waiting: Waiting,
     room: &Room,
 ) -> Result<(Response<Body>, OwnedSemaphorePermit), StatusCode> {
     loop {

@@ -100,7 +100,8 @@ mod tests {
             tags: std::collections::BTreeMap::new(),
             policy: None,
         };
-        let resource = Resource { entry: territory.stream("s").unwrap(), part: Part::Consumer(consumer.arn_second) };
+        let resource =
+            Resource { entry: territory.stream("s").unwrap(), part: Part::Consumer(consumer.arn_second) };
         let put = || set(&resource, Some("{}".to_owned())).map(drop);
         assert_eq!(put().unwrap_err().kind, FaultKind::ResourceNotFound);
         let register = |settings: &mut Settings| {
