@@ -56,7 +56,7 @@ fn context(
         retention: AtomicU64::new(u64::MAX),
         watermarks,
         counters: Counters::default(),
-        failure: crate::sync::OnceLock::new(),
+        failure: OnceLock::new(),
         tail: Signal::default(),
         flush: Arc::default(),
         recent: RecentSegments::default(),
