@@ -240,6 +240,51 @@
 //! `sync/door.rs` has six mutants on Linux, all caught by tests of its own, and ten in the form that other systems and the models take, all found
 //! by the models of group commit, of failed groups and of rolls.
 //!
+//! What puts, reshards and expires, consumers and pipelines came last. A run with no mutant noted which of them each test reaches; a mutant was run against those tests only, of the
+//! units of streams, consumers and leases, of `api`, and, where these found nothing, against some stories of `crash` and `process` about it, not all:
+//!
+//! | file | mutants | no code | caught | left |
+//! | --- | ---: | ---: | ---: | ---: |
+//! | `stream/put.rs` | 80 | 15 | 60 | 5 |
+//! | `stream/put_each.rs` | 9 | 3 | 6 | 0 |
+//! | `stream/reshard.rs` | 34 | 4 | 29 | 1 |
+//! | `stream/retention.rs` | 81 | 2 | 77 | 2 |
+//! | `stream/mod.rs` | 38 | 9 | 23 | 6 |
+//! | `pipeline.rs` | 57 | 3 | 48 | 6 |
+//! | `consumer/mod.rs` | 61 | 14 | 38 | 9 |
+//! | `consumer/lease.rs` | 29 | 3 | 21 | 5 |
+//! | `consumer/handler.rs` | 7 | 0 | 5 | 2 |
+//! | `consumer/position.rs` | 13 | 6 | 6 | 1 |
+//! | `consumer/rounds.rs` | 60 | 5 | 52 | 3 |
+//! | `consumer/worker.rs` | 61 | 13 | 40 | 8 |
+//!
+//! Tests were written for how many shards and ids a stream can use up, a leap of the clock behind a leap, closed shards that a byte budget takes, what a reset does to shards that nobody took,
+//! leases that were taken by hand, several shards that retention overtook in one round, handlers that say no more than they have to, and of pipelines what a step counts, children behind their parents, and outputs with hash keys of their own.
+//! Left are:
+//!
+//! - `put.rs`, `append_one`, `&&` to `||`: a record that a reshard sends on is charged twice, which no test meets at that moment; `distribute` without its `!` and `wait_for_reshard` doing nothing:
+//!   asks again and again instead of waiting, and for ever where the stream is closed at that moment; `fence_shard`, `>` to `>=`: writes the same token again; `check_key`, its guard to `false`: counts what need
+//!   not be counted.
+//! - `reshard.rs`, `update_shard_count`, `>` to `>=`: a target of exactly 65,536, which no stream comes to that lists its closed shards, too.
+//! - `retention.rs`, `change_retention`, `>` to `>=`: the present period hides what it hides anyway; `trim_by_age`, `<` to `<=`: a shard closed exactly at the cutoff.
+//! - `mod.rs`: `builder` answering the default, which it is; `drain_shards`, three of them: what is staged is written by the next flush; `stop_background` doing nothing: the thread ends with the last
+//!   handle.
+//! - `pipeline.rs`, `begin_lanes`, two `||` to `&&`: the consumer's file is looked at each time; `read`, `<` to `==`, `>` and `<=` where records of a batch to repeat are missing: not decided,
+//!   the histories were not over in time.
+//! - `consumer/mod.rs`, `take`, `lease.rs`, `release` (two) and `rounds.rs`, `round`: renewals or a lease time of the last holder are kept, whose epoch is over; `reset_shards`, epoch 0 of a shard
+//!   of which nobody can have a lease, and the guard for a shard that expires between two lines, five of them; `is_gone`, `<` to `<=`: the last one is listed.
+//! - `lease.rs`, `expect_ahead`, `&&` to `||` and `>` to `>=`, and `position.rs`, `next`: how a record that replaces a lost one is told; not decided either.
+//! - `handler.rs`: two defaults that do nothing, doing nothing.
+//! - `rounds.rs`, `round`, `-` to `+`: who lost some takes less until the next round; its `!` before the sync of what was taken: no test found it that was run.
+//! - `worker.rs`, `wait`, seven of them: how it waits.
+//! - Five `Debug` forms: of `mod.rs`, `pipeline.rs`, `consumer/mod.rs`, `lease.rs`, `worker.rs`.
+//!
+//! By hand, in what a pipeline does in which order and in what wakes tasks: ten mistakes, of which `crash/pipeline.rs` and `asynchronous.rs` found seven. That a task which comes behind the ring looks
+//! again has a unit test since; a commit that is wanted and asks nobody to look, and one that fails and rings no bell, are made up for by the next look of the background. A pipeline that does not sync
+//! its checkpoints made all anew since the last flush after a power cut, and no test saw it: `crash/pipeline.rs` does since.
+//!
+//! Not done yet: `leases`, `queue`, `batching`, `event_source`, `capacity`, `store.rs`, `routing.rs`, and of `stream` the files that no table names.
+//!
 //! What came of it besides tests: a repair of a closed shard whose last segment went on behind the shard's end (which only an altered manifest can say) left both; it is
 //! cut there now. And a reader beside a writer that trimmed past it was left behind for good, silently. The test that found it
 //! lets the writer work between any two looks of an opening (`crash/opening.rs::a_look_beside_a_writer_that_trims_is_repeated`).

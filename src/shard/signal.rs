@@ -133,3 +133,20 @@ impl Signal {
         }
     }
 }
+
+#[cfg(all(test, feature = "async"))]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Nobody rings for it any more.
+    #[test]
+    fn a_task_that_comes_behind_the_ring_is_told_to_look() {
+        let signal = Signal::default();
+        signal.ring();
+        assert!(signal.watch(TaskId(1), Waker::noop(), || true));
+        assert!(!signal.watch(TaskId(1), Waker::noop(), || false), "nothing happened");
+        assert!(signal.has_tasks(), "it waits");
+    }
+}

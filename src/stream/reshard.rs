@@ -248,3 +248,44 @@ fn thaw(parents: &[Member]) {
 fn one_key(range: HashKeyRange) -> Error {
     Error::invalid("shard_id", format!("its range {range} has one key and cannot be split"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::StreamOptions;
+    use crate::types::StreamId;
+
+    fn state(listed: u32, next_shard_id: u32) -> ManifestState {
+        let shard = |id| {
+            let (id, start) = (ShardId::new(id), Timestamp::from_millis(0));
+            ShardEntry::new(id, vec![], HashKeyRange::FULL, SequenceNumber::ZERO, start)
+        };
+        ManifestState {
+            generation: 1,
+            stream_id: StreamId::new(1),
+            created: Timestamp::from_millis(0),
+            incarnation: 1,
+            clean: false,
+            options: StreamOptions::default(),
+            next_shard_id: ShardId::new(next_shard_id),
+            shards: (0..listed).map(shard).collect(),
+            next_producer_id: 0,
+            producers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn shards_are_made_up_to_as_many_as_a_stream_lists() {
+        assert!(check_count(&state(MAX_SHARDS - 2, MAX_SHARDS), 2).is_ok());
+        let error = check_count(&state(MAX_SHARDS - 1, MAX_SHARDS), 2).unwrap_err();
+        assert!(error.to_string().contains("list 65537 shards"), "{error}");
+    }
+
+    #[test]
+    fn shards_are_made_up_to_the_last_id() {
+        assert!(check_count(&state(2, MAX_SHARD_ID - 2), 2).is_ok());
+        let error = check_count(&state(2, MAX_SHARD_ID - 1), 2).unwrap_err();
+        assert!(error.to_string().contains("has used its"), "{error}");
+        assert!(check_count(&state(2, MAX_SHARD_ID), 2).is_err());
+    }
+}

@@ -399,6 +399,31 @@ mod tests {
     }
 
     #[test]
+    fn a_leap_behind_a_leap_is_looked_at_twice_itself() {
+        let clock = ManualClock::default();
+        let leap = |days: i64| clock.set(Timestamp::from_millis(clock.now().as_millis() + 86_400_000 * days));
+        let mut deletion = DeletionClock::new(&clock);
+        for days in [400, 500] {
+            leap(days);
+            assert_eq!(deletion.now(&clock), None, "{days}");
+            clock.advance(Duration::from_secs(2));
+        }
+        assert_eq!(deletion.now(&clock), Some(clock.now()));
+    }
+
+    #[test]
+    fn clocks_may_drift_apart_by_a_minute_between_two_looks() {
+        let clock = ManualClock::default();
+        let mut deletion = DeletionClock::new(&clock);
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(deletion.now(&clock), Some(clock.now()));
+        for (millis, is_believed) in [(60_000, true), (60_001, false)] {
+            clock.set(Timestamp::from_millis(clock.now().as_millis() + millis));
+            assert_eq!(deletion.now(&clock).is_some(), is_believed, "{millis}");
+        }
+    }
+
+    #[test]
     fn a_leap_that_is_taken_back_deletes_nothing() {
         let clock = ManualClock::default();
         let mut deletion = DeletionClock::new(&clock);

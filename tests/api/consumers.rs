@@ -176,6 +176,20 @@ fn a_batchs_records_are_places_too() {
     assert_eq!(stands_at(&consumer, S0), Some(4));
 }
 
+/// Of a shard that came after the consumer was made, nothing is stored before somebody takes or resets it.
+#[test]
+fn shards_that_nobody_has_taken_are_reset() {
+    let (_disk, _clock, stream) = simulated(builder());
+    let consumer = stream.consumer("c").unwrap();
+    let (lower, upper) = stream.split_shard(S0, None).unwrap();
+    put_to(&stream, lower, "key", b"before");
+    put_to(&stream, upper, "key", b"before");
+    consumer.reset(RecordsStart::Latest).unwrap();
+    assert_eq!((left(&consumer, lower), left(&consumer, upper)), (vec![], vec![]));
+    put_to(&stream, lower, "key", b"behind");
+    assert_eq!(left(&consumer, lower), [1]);
+}
+
 #[test]
 fn resets_go_to_the_trim_horizon_the_tail_or_a_time() {
     let (_disk, clock, stream) = simulated(builder().shards(2));

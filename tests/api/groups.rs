@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anabranch::{
     Clock, Consumer, Durability, Error, ErrorKind, Handler, ManualClock, Position, Record, RecordsStart, Result,
@@ -11,7 +11,7 @@ use anabranch::{
 };
 
 use crate::support::{
-    Mixer, S0, S1, builder, eventually, fill_large, number, put_to, read_stream, simulated, stream,
+    DEADLINE, Mixer, S0, S1, builder, eventually, fill_large, number, put_to, read_stream, simulated, stream,
 };
 
 const LEASE: Duration = Duration::from_secs(9);
@@ -100,6 +100,23 @@ fn a_dead_workers_shards_move_within_its_lease_time_whatever_the_wall_clock_does
         work.extend(all(&mut lives));
     }
     assert_eq!(lives.shards(), [S0, S1]);
+}
+
+/// Nobody renews it, so that it has nothing to be dead by.
+#[test]
+fn what_was_taken_by_hand_is_left_to_its_owner() {
+    let (_disk, clock, stream) = simulated(builder().shards(4));
+    let consumer = stream.consumer("c").unwrap();
+    let by_hand: Vec<_> = (0..4).map(|id| consumer.take(ShardId::new(id), "hand").unwrap()).collect();
+    let (mut other, mut of_its_name) = (worker(&consumer, "other"), worker(&consumer, "hand"));
+    settle(&clock, &mut [&mut other, &mut of_its_name]);
+    assert_eq!(counts(&[&mut other, &mut of_its_name]), [0, 0]);
+    for lease in by_hand {
+        assert_eq!(lease.owner(), "hand");
+        lease.release().unwrap();
+    }
+    settle(&clock, &mut [&mut other, &mut of_its_name]);
+    assert_eq!(counts(&[&mut other, &mut of_its_name]), [2, 2]);
 }
 
 #[test]
@@ -424,6 +441,29 @@ impl Handler for &Counts {
     }
 }
 
+/// Says no more than what is done with records.
+struct Records<'a>(&'a AtomicU64);
+
+impl Handler for Records<'_> {
+    fn process(&mut self, worker: &mut Worker, shard_id: ShardId, records: &[Record]) -> Result<()> {
+        self.0.fetch_add(records.len() as u64, Ordering::SeqCst);
+        worker.checkpoint_last(shard_id, records)
+    }
+}
+
+#[test]
+fn a_handler_of_records_alone_gets_behind_a_split() {
+    let (_directory, stream) = stream(builder());
+    put_to(&stream, S0, "key", b"parent");
+    let (lower, upper) = stream.split_shard(S0, None).unwrap();
+    put_to(&stream, lower, "key", b"child");
+    put_to(&stream, upper, "key", b"child");
+    let (records, deadline) = (AtomicU64::new(0), Instant::now() + DEADLINE);
+    let is_over = || records.load(Ordering::SeqCst) == 3 || Instant::now() > deadline;
+    worker(&stream.consumer("c").unwrap(), "w").run(&mut Records(&records), is_over).unwrap();
+    assert_eq!(records.load(Ordering::SeqCst), 3);
+}
+
 #[test]
 fn handlers_of_two_threads_get_a_stream_through_a_split_and_a_merge() {
     let (_directory, stream) = stream(builder().shards(2));
@@ -484,24 +524,28 @@ fn a_shard_that_retention_overtakes_while_it_is_held_goes_on_at_the_horizon() {
 }
 
 #[test]
-fn an_error_of_one_shard_comes_behind_what_the_round_did_to_the_others() {
-    let (_disk, clock, stream) = simulated(builder().shards(2).segment_bytes(4 << 10));
+fn errors_of_shards_come_behind_what_the_round_did_to_the_others() {
+    let (_disk, clock, stream) = simulated(builder().shards(3).segment_bytes(4 << 10));
     let consumer = stream.consumer("c").unwrap();
     let mut worker = worker(&consumer, "w");
-    fill_large(&stream, S0, 2);
-    fill_large(&stream, S1, 20);
+    let shards = [S0, S1, ShardId::new(2)];
+    for (shard_id, records) in shards.into_iter().zip([2, 20, 20]) {
+        fill_large(&stream, shard_id, records);
+    }
     for work in all(&mut worker) {
         if let Work::Records { shard_id, records } = work {
             worker.checkpoint(shard_id, &records[0]).unwrap();
         }
     }
-    for shard_id in [S0, S1] {
+    for shard_id in shards {
         consumer.take(shard_id, "other").unwrap().release().unwrap();
     }
-    assert!(stream.trim_shard(S1, number(12)).unwrap().segments_removed > 0);
+    for shard_id in &shards[1..] {
+        assert!(stream.trim_shard(*shard_id, number(12)).unwrap().segments_removed > 0);
+    }
     clock.advance(LEASE / 3);
     let mut told = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..8 {
         told.push(match worker.poll() {
             Ok(Some(Work::Lost(shard_id))) => format!("lost {}", shard_id.get()),
             Ok(Some(Work::Started(checkpoint))) => format!("started {}", checkpoint.shard_id.get()),
@@ -509,5 +553,6 @@ fn an_error_of_one_shard_comes_behind_what_the_round_did_to_the_others() {
             other => panic!("{other:?}"),
         });
     }
-    assert_eq!(told, ["lost 0", "lost 1", "started 0", "started 1", "trimmed 1"]);
+    let expected = ["lost 0", "lost 1", "lost 2", "started 0", "started 1", "started 2", "trimmed 1", "trimmed 2"];
+    assert_eq!(told, expected);
 }

@@ -1,8 +1,8 @@
 //! From stream to stream.
 
-use anabranch::{Error, Outputs, Pipeline, Record, RecordsStart, Stream};
+use anabranch::{Error, Outputs, Pipeline, Record, RecordsStart, ShardState, Stream};
 
-use crate::support::{S0, builder, read_stream, stream};
+use crate::support::{S0, S1, builder, read_all, read_stream, stream};
 
 fn copy(record: &Record, output: &mut Outputs) {
     output.put(record.partition_key(), record.data());
@@ -58,6 +58,59 @@ fn of_two_on_one_consumer_the_first_is_told_and_goes_on() {
         run(one);
     }
     assert_eq!(data(&output), ["0", "1", "2", "3", "4", "5"]);
+}
+
+/// Shards that end within the step do not make it forget what it has done.
+#[test]
+fn steps_count_each_record_once_through_a_split() {
+    let (_input, input) = stream(builder());
+    let (_output, output) = stream(builder());
+    let mut pipeline = pipeline(&input, &output);
+    let mut done = 0;
+    for number in 0..12 {
+        input.put(format!("key-{number}"), number.to_string()).unwrap();
+        if number % 4 == 1 {
+            let open = input.shards().into_iter().rfind(|shard| shard.state == ShardState::Open).unwrap();
+            input.split_shard(open.shard_id, None).unwrap();
+        }
+        done += pipeline.step(copy).unwrap();
+    }
+    while let records @ 1.. = pipeline.step(copy).unwrap() {
+        done += records;
+    }
+    assert_eq!((done, data(&output).len()), (12, 12));
+}
+
+#[test]
+fn a_child_is_begun_behind_its_parent() {
+    let (_input, input) = stream(builder());
+    let (_output, output) = stream(builder());
+    for number in 0..10 {
+        input.put("key", number.to_string()).unwrap();
+    }
+    input.split_shard(S0, None).unwrap();
+    for number in 10..20 {
+        input.put("key", number.to_string()).unwrap();
+    }
+    run(&mut pipeline(&input, &output));
+    let found = read_stream(&output).into_iter().map(|record| String::from_utf8(record.data().to_vec()).unwrap());
+    assert!(found.eq((0..20).map(|number| number.to_string())));
+}
+
+#[test]
+fn what_is_made_can_be_routed_by_a_hash_key_of_its_own() {
+    let (_input, input) = stream(builder());
+    let (_output, output) = stream(builder().shards(2));
+    for number in 0..4 {
+        input.put(format!("key-{number}"), number.to_string()).unwrap();
+    }
+    let upper = output.shards()[1].hash_key_range.start();
+    let mut pipeline = pipeline(&input, &output);
+    while pipeline.step(|record, output| output.put_at(upper, record.partition_key(), record.data())).unwrap() > 0
+    {
+    }
+    let found: Vec<_> = read_all(&output, S1).iter().map(|record| record.partition_key().to_owned()).collect();
+    assert_eq!(found, ["key-0", "key-1", "key-2", "key-3"]);
 }
 
 #[test]

@@ -143,6 +143,17 @@ fn a_byte_budget_takes_the_oldest_of_all_shards_first() {
 }
 
 #[test]
+fn a_byte_budget_takes_closed_shards_off_the_list() {
+    let (_directory, _clock, stream) = timed(builder().retention(RetentionPeriod::Unlimited));
+    fill_large(&stream, S0, 2 * LARGE_PER_SEGMENT);
+    let (lower, upper) = stream.split_shard(S0, None).unwrap();
+    stream.set_retention_bytes(Some(0)).unwrap();
+    assert_eq!(stream.enforce_retention().unwrap().shards_removed, [S0]);
+    let listed: Vec<_> = stream.shards().iter().map(|shard| shard.shard_id).collect();
+    assert_eq!(listed, [lower, upper], "open shards stay, though they are empty");
+}
+
+#[test]
 fn a_longer_period_does_not_bring_back_and_a_shorter_one_hides_at_once() {
     let (_directory, clock, stream) = timed(builder());
     assert_eq!(stream.retention(), RetentionPeriod::hours(24));

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anabranch::{
-    DiskFault, Durability, Error, ManualClock, Outputs, Pipeline, Record, RecordsStart, SimulatedDisk, Stream,
+    Crash, DiskFault, Durability, Error, ManualClock, Outputs, Pipeline, Record, RecordsStart, SimulatedDisk,
+    Stream,
 };
 
 use crate::history::{any_crash, builder, reshard_somewhere};
@@ -30,6 +31,29 @@ fn output_of_buffered_streams_is_as_if_the_power_had_stayed() {
 fn output_is_as_if_nothing_had_failed() {
     let failure = DiskFault::Error(std::io::ErrorKind::Other);
     strike_everywhere("output_is_as_if_nothing_had_failed", Durability::Synced, Durability::Synced, failure, 2);
+}
+
+/// The checkpoints of a `Buffered` stream are durable only after a flush; those of a pipeline with every batch, or it would read all since the last flush again.
+#[test]
+fn what_a_step_has_done_is_not_made_again_after_a_power_cut() {
+    for seed in 0..16 {
+        let mut visited = Visited::default();
+        let mut life = Life::new(seed, (Durability::Buffered, Durability::Buffered), &mut visited);
+        life.open().expect("an opening");
+        for _ in 0..5 {
+            life.put().expect("puts");
+            life.input().sync().expect("a sync");
+            while life.step().expect("a step") > 0 {}
+        }
+        let cut = life.disk.crash(Crash::PowerLost { seed });
+        life.close();
+        life.disk = cut;
+        life.open().expect("an opening after the cut");
+        let mut again = 0;
+        let make = |_: &Record, _: &mut Outputs| again += 1;
+        life.pipeline.as_mut().expect("a pipeline").step(make).expect("a step");
+        assert_eq!(again, 0, "seed {seed}: of {} records", life.puts);
+    }
 }
 
 fn strike_everywhere(test: &'static str, input: Durability, output: Durability, fault: DiskFault, quick: u64) {
