@@ -64,7 +64,10 @@ impl ConsumersDirectory<'_> {
         let _lock = self.lock()?;
         let path = self.path(name);
         match self.open_unread(&path)? {
-            None => return Ok(false),
+            None => {
+                self.sync()?; // of a deletion that failed behind the removal: what is said to be gone must not come back
+                return Ok(false);
+            }
             Some(file) => file.mark_deleted()?,
         }
         self.storage.remove_file(&path).map_err(Fault::io("remove", &path))?;

@@ -325,8 +325,8 @@ impl Queue {
         }
     }
 
-    /// Whether a [`receive`](Self::receive) may find something now, an error included: told from memory, at once. Who asks for it again and again waits for
-    /// records without a thread that is kept.
+    /// Whether a [`receive`](Self::receive) may find something now, an error included: told from memory, at once, and not while another call is at work on the
+    /// queue. Who asks for it again and again waits for records without a thread that is kept.
     pub fn has_news(&self) -> bool {
         let max_unacknowledged = self.options.max_unacknowledged;
         self.may_have(|state| {
@@ -341,14 +341,14 @@ impl Queue {
         self.may_have(|state| !state.ledger.visible_aside(now, 1).is_empty())
     }
 
-    /// Whether there is something, or something is over, or somebody is at it.
+    /// Whether there is something, or something is over. Not while somebody is at it: many who ask would set each other off.
     fn may_have(&self, has: impl Fn(&State) -> bool) -> bool {
         let now = self.stream.clock().monotonic();
         let is_over = |state: &State| state.ledger.next_deadline().is_some_and(|until| until <= now);
         let look = |state: MutexGuard<'_, State>| {
             state.expect_usable(self.name()).is_err() || is_over(&state) || has(&state)
         };
-        self.stream.expect_open().is_err() || self.core.state.try_lock().is_none_or(look)
+        self.stream.expect_open().is_err() || self.core.state.try_lock().is_some_and(look)
     }
 
     /// The record is done, and does not come again. Accepted as long as nobody else received it, even after its time.

@@ -63,7 +63,7 @@ struct Drains {
 
 /// So many looks in vain, and the thread rests until a put wakes it.
 const IDLE_LOOKS: u32 = 50;
-/// The thread rests so many times as long as a look took: it never takes more than this share of a processor.
+/// The thread rests so many times as long as a look took, so that looks do not take more than this share of a processor.
 const LOOK_SHARE: u32 = 10;
 /// And no longer: a look that took more than a tenth of this waited for the disk, or for a shard that did, and those whose records are staged wait for the next one.
 const MAX_LOOK_PAUSE: Duration = Duration::from_millis(50);

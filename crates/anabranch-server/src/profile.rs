@@ -50,7 +50,7 @@ const IN_2020: Bounds =
     Bounds { data_bytes: 1 << 20, put_bytes: 5 << 20, retention_hours: 168, tags_added: 10, tags_named: 10 };
 
 /// Operations that came after the middle of 2020.
-const LATER_OPERATIONS: [&str; 12] = [
+const LATER_OPERATIONS: [&str; 24] = [
     "TagResource",
     "UntagResource",
     "ListTagsForResource",
@@ -63,6 +63,18 @@ const LATER_OPERATIONS: [&str; 12] = [
     "DeleteResourcePolicy",
     "DescribeAccountSettings",
     "UpdateAccountSettings",
+    "CreateQueue",
+    "DescribeQueue",
+    "UpdateQueue",
+    "DeleteQueue",
+    "ListQueues",
+    "ReceiveQueueRecords",
+    "AcknowledgeQueueRecords",
+    "UpdateQueueRecordsVisibility",
+    "ReceiveDeadLetterQueueRecords",
+    "AcknowledgeDeadLetterQueueRecords",
+    "RestoreDeadLetterQueueRecords",
+    "UpdateDeadLetterQueueRecordsVisibility",
 ];
 
 /// What changed about the members of an operation since.
@@ -180,5 +192,10 @@ mod tests {
             assert_eq!(Profile::Y2020.has(name), Profile::Y2020.since(name).is_some(), "{name}");
         }
         assert!(Profile::Y2020.has("ListStreamConsumers"));
+        assert_eq!(
+            operations::names().filter(|name| Profile::Y2020.has(name)).count(),
+            28,
+            "is a new one listed?"
+        );
     }
 }

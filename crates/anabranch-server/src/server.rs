@@ -356,10 +356,16 @@ async fn until_answered(
 ) -> Result<(Response<Body>, OwnedSemaphorePermit), StatusCode> {
     loop {
         tokio::time::sleep(Duration::from_millis(RECEIVE_LOOK_MS)).await;
-        if waiting.is_silent() {
+        if !waiting.has_news() {
+            if waiting.is_over() {
+                return Ok((waiting.give_up(), room.for_answer(AnswerKind::Short).await?));
+            }
             continue;
         }
-        let room_for_answer = room.for_answer(AnswerKind::Long).await?;
+        let room_for_answer = match room.for_answer(AnswerKind::Long).await {
+            Err(_) if !waiting.is_over() => continue, // there may be some later
+            other => other?,
+        };
         let look = tokio::task::spawn_blocking(move || (waiting.look(), room_for_answer)).await;
         let (answer, room_for_answer) = look.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
         waiting = match answer {

@@ -111,8 +111,8 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Subscription {
     entry: Arc<Entry>,
-    /// Its name, for the quota of its own.
-    consumer: String,
+    /// What its consumer's throughput goes by.
+    payer: String,
     shard_id: ShardId,
     reader: ShardIterator,
     ticket: Ticket,
@@ -140,7 +140,7 @@ struct EventShape<'a> {
 impl Subscription {
     /// With a reader of its consumer's own.
     pub(crate) fn new(
-        (entry, consumer): (Arc<Entry>, String),
+        (entry, payer): (Arc<Entry>, String),
         shard_id: ShardId,
         reader: ShardIterator,
         ticket: Ticket,
@@ -151,7 +151,7 @@ impl Subscription {
         Self {
             _counted: entry.traffic.subscriptions.one_more(),
             entry,
-            consumer,
+            payer,
             shard_id,
             reader,
             ticket,
@@ -256,7 +256,7 @@ impl Subscription {
     fn go_on_at(&mut self, number: SequenceNumber) -> Result<(), Fault> {
         let stream = self.entry.stream()?;
         let reader = open_reader(&self.entry, &stream, self.shard_id, Position::At(number.get()))?;
-        self.reader = reader.dedicated(&self.consumer).map_err(|error| self.entry.fault(error))?;
+        self.reader = reader.dedicated(&self.payer).map_err(|error| self.entry.fault(error))?;
         Ok(())
     }
 

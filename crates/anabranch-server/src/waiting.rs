@@ -32,9 +32,9 @@ impl Waiting {
         Answer::Later(waiting)
     }
 
-    /// Whether there is nothing to look for and the wait is not over: told from memory.
-    pub(crate) fn is_silent(&self) -> bool {
-        !self.is_over() && !self.receive.has_news()
+    /// Whether there is something to look for: told from memory.
+    pub(crate) fn has_news(&self) -> bool {
+        self.receive.has_news()
     }
 
     /// Looks for records; it may wait for the disk. Somebody else may have been faster.
@@ -53,7 +53,7 @@ impl Waiting {
     }
 
     /// A server that stops keeps nobody waiting.
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         let waited = self.core.clock.monotonic().saturating_sub(self.asked.begun);
         waited >= self.receive.wait || self.core.stopping.load(Ordering::SeqCst)
     }

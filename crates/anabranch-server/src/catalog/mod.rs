@@ -476,6 +476,12 @@ impl Territory {
         change()
     }
 
+    /// The same in what is no update of a stream.
+    pub(crate) fn while_adding<T>(&self, change: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+        let _change = self.common.changes.begin()?;
+        self.while_counting(change)
+    }
+
     /// Deletes a stream with everything in it; calls that are at work on it find it closed. One that was deleted meanwhile is not found, whatever has its name now.
     pub(crate) fn delete(&self, entry: &Arc<Entry>, takes_consumers: bool) -> Result<(), Fault> {
         let _change = self.common.changes.begin()?;

@@ -146,7 +146,7 @@ pub(super) fn create(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Reply, F
             policy: None,
         })
     };
-    let queue = territory.while_counting(|| {
+    let queue = territory.while_adding(|| {
         check_name(&territory, name, call.now)?;
         entry.make_queue(from, make)
     })?;

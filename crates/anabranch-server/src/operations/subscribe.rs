@@ -51,11 +51,12 @@ pub(super) fn subscribe_to_shard(call: &Call<'_>, mut fields: Fields<'_>) -> Res
     }
     let reader = open_reader(&entry, &stream, shard_id, position)?;
     // By what no other registration has, be it of the same name; and any is a name there.
-    let reader = reader.dedicated(&consumer.arn_second.to_string()).map_err(|error| entry.fault(error))?;
+    let payer = consumer.arn_second.to_string();
+    let reader = reader.dedicated(&payer).map_err(|error| entry.fault(error))?;
     // Nothing fails from here on but for a reason that ends the one before too: that one goes on otherwise.
     let ticket = entry.subscribers.begin(consumer.arn_second, shard_id, call.now)?;
     target.find(call)?; // whoever deregisters the consumer from here on ends the subscription
-    let of = (Arc::clone(&entry), consumer.name);
+    let of = (Arc::clone(&entry), payer);
     let subscription = Subscription::new(of, shard_id, reader, ticket, call);
     Ok(Reply::Events(Box::new(subscription)))
 }

@@ -138,7 +138,9 @@ fn operations_that_came_later_are_unknown() {
     let world = in_2020_with_stream();
     let body = json!({"StreamARN": arn("s"), "StreamModeDetails": {"StreamMode": "ON_DEMAND"}});
     assert_eq!(world.refusal("UpdateStreamMode", body.clone()).0, "UnknownOperationException");
-    for operation in ["TagResource", "GetResourcePolicy", "UpdateMaxRecordSize", "DescribeAccountSettings"] {
+    for operation in
+        ["TagResource", "GetResourcePolicy", "UpdateMaxRecordSize", "DescribeAccountSettings", "ListQueues"]
+    {
         assert_eq!(world.refusal(operation, json!({"ResourceARN": arn("s")})).0, "UnknownOperationException");
     }
     World::with_stream(1).ok("UpdateStreamMode", body);
