@@ -40,9 +40,14 @@
 //! ANABRANCH_CRASH_SEEDS=200 ANABRANCH_CRASH_STEPS=3 cargo test --release --test crash -- --nocapture
 //! ```
 //!
-//! When it was last counted, one history at a time (`ANABRANCH_CRASH_SEED`), it visited 1,119,225 states, all of them sound: 733,767 of the 2,662 histories of three
-//! steps, and 385,458 of 44 histories of each other kind; each operation of as many histories failed in three ways besides. An earlier run of it found
-//! that a recovery could tear a durable footer while the successor behind it was not empty; that history is now in the quick form.
+//! In one piece, on two cores that others used meanwhile, it took 28 minutes. Of power cuts it visited 2,612,039 states of streams (733,767 of them of the 2,662 histories of three steps, 180,000 of threads),
+//! 469,996 of consumers, 208,961 of producers that put their batches again, 252,334 of pipelines and 161,454 of queues: all of them sound, and every state that a run has to reach was reached.
+//! An earlier run found that a recovery could tear a durable footer while the successor behind it was not empty; that history is now in the quick form.
+//!
+//! Seven of its hundred tests stopped at a history that the quick form does not have. Six are open: with calls that fail, `faults` at seed 77 (a look below a trim that had failed and was half done meets
+//! `Trimmed`, which the ledger does not expect) and at seed 1 (on a disk that fails for good, a record that is acknowledged and staged cannot be read before the next opening), and
+//! event sources at seeds of both kinds (the test's own assumption about failed windows). One was a defect: a consumer's deletion that failed behind the removal of its file, and was not found again, could come back after a
+//! power cut (`crash/consumers.rs::a_deletion_that_failed_and_is_not_found_again_does_not_come_back`). It still can where the process dies between the two: seed 5 of `consumers_survive_every_failing_operation`.
 //!
 //! Each run counts how often it reached the interesting states, prints the counts, and **fails if one was never reached**: a torn tail cut off, a sound record
 //! behind a torn one (the state that tempts a recovery to cry damage), a segment without a header, a roll cut short before the seal, an unsynced name lost, an
