@@ -881,7 +881,7 @@ fn a_deletion_that_failed_and_is_not_found_again_does_not_come_back() {
         let (clock, disk) = (Arc::new(ManualClock::default()), SimulatedDisk::new());
         let stream = builder(&disk, &clock).create(PATH).unwrap();
         stream.consumer("c").unwrap();
-        disk.fail_at(nth, DiskFault::Error(std::io::ErrorKind::Other));
+        disk.fail_at(nth, DiskFault::Error(io::ErrorKind::Other));
         if stream.delete_consumer("c").is_ok() {
             break;
         }
