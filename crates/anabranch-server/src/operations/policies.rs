@@ -68,28 +68,15 @@ fn set(resource: &Resource, policy: Option<String>) -> Result<Reply, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use anabranch::{CapacityPolicy, Durability, ManualClock, SimulatedDisk, Timestamp};
+    use anabranch::{SimulatedDisk, Timestamp};
 
     use super::*;
-    use crate::catalog::{Catalog, Changes, Common, ConsumerSettings, Mode, Part, Settings, Status};
+    use crate::catalog::{Catalog, Common, ConsumerSettings, Mode, Part, Settings, Status};
     use crate::errors::FaultKind;
 
     #[test]
     fn a_policy_for_a_consumer_that_is_gone_meanwhile_is_refused() {
-        let common = Common {
-            clock: Arc::new(ManualClock::default()),
-            storage: Arc::new(SimulatedDisk::new()),
-            durability: Durability::Synced,
-            enforce_limits: false,
-            shard_limit: 100,
-            on_demand: CapacityPolicy::default(),
-            transition_delay: Duration::ZERO,
-            changes: Changes::default(),
-        };
-        let catalog = Catalog::open("/data".into(), common).unwrap();
+        let catalog = Catalog::open("/data".into(), Common::of_tests(&SimulatedDisk::new())).unwrap();
         let territory = catalog.make_territory("000000000000", "us-east-1").unwrap();
         let settings = Settings::new(Timestamp::from_millis(0), Mode::Provisioned);
         territory.create("s", settings, 1, Status::Active).unwrap();
