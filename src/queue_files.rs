@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::format::{MAX_QUEUE_FILE_BYTES, QueueSnapshot, WholeFileError};
 use crate::storage::{
     Corruption, Fault, Storage, list_if_there, make_directory, read_whole, remove_if_there, replace_whole,
+    sync_if_there,
 };
 use crate::types::{StreamId, is_name};
 
@@ -44,11 +45,14 @@ impl QueuesDirectory<'_> {
 
     /// Deletes a queue, durably; whether there was one.
     pub(crate) fn delete(&self, name: &str) -> Result<bool, Fault> {
-        let is_there = remove_if_there(self.storage, &self.path(name))?;
-        if is_there {
-            self.sync()?;
-        }
-        Ok(is_there)
+        let was_there = remove_if_there(self.storage, &self.path(name))?;
+        self.settle()?; // also of a deletion before that failed behind the removal: what is said to be gone must not come back
+        Ok(was_there)
+    }
+
+    /// Makes durable what an opening finds: a power cut could still take back a removal.
+    pub(crate) fn settle(&self) -> Result<(), Fault> {
+        sync_if_there(self.storage, &self.path(""))
     }
 
     /// The names of the queues, ascending.

@@ -259,7 +259,9 @@ impl Inner {
         Ok(self.storage.sync_dir(&self.path).map_err(Fault::io("sync", &self.path))?)
     }
 
+    /// A rename that its caller did not live to make durable is made so before files are removed on its word, and before a name is shown as free.
     fn finish_deletions(&self) -> Result<()> {
+        self.sync()?;
         let entries = self.storage.list(&self.path).map_err(Fault::io("list", &self.path))?;
         for entry in entries.iter().filter(|entry| entry.name.starts_with(DELETED_PREFIX)) {
             self.remove_tree(&self.path.join(&entry.name))?;

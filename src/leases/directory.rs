@@ -12,6 +12,7 @@ use crate::format::{CONSUMER_HEADER_BYTES, CONSUMER_SLOT_BYTES, ConsumerHeader, 
 use crate::limits::MAX_CONSUMERS;
 use crate::storage::{
     Access, Corruption, Fault, LockGuard, Storage, StorageFile, list_if_there, make_directory, replace_whole,
+    sync_if_there,
 };
 use crate::types::{StreamId, is_name};
 
@@ -74,6 +75,17 @@ impl ConsumersDirectory<'_> {
         self.sync()?;
         self.remove_belongings(name);
         Ok(true)
+    }
+
+    /// Makes durable what an opening finds: a power cut could still take back the mark or the removal of a deletion that was cut short, or
+    /// whose sync failed.
+    pub(crate) fn settle(&self) -> Result<(), Fault> {
+        for name in self.names()? {
+            if let Some(file) = self.open_unread(&self.path(&name))? {
+                file.settle_mark()?;
+            }
+        }
+        sync_if_there(self.storage, &self.directory())
     }
 
     /// Claims the name of a worker for as long as the returned handle is held, or the process lives; nothing if somebody has it.

@@ -163,6 +163,18 @@ impl LeaseFile {
         }
     }
 
+    /// Makes the mark durable if there is one. It is written again: a sync that failed leaves pages that look clean and are lost.
+    pub(super) fn settle_mark(&self) -> Result<(), Fault> {
+        match self.is_marked() {
+            Ok(true) => {
+                self.write(&DELETED_MARK, MARK_POSITION as u64)?;
+                self.file.sync().map_err(Fault::io("sync", &self.path))
+            }
+            Ok(false) | Err(Fault::Corrupt(_)) => Ok(()), // damage is for those who open or verify it
+            Err(fault) => Err(fault),
+        }
+    }
+
     /// What is damaged in the file, a header first. A reader's look: nothing is changed, no lock taken.
     pub(super) fn damage(mut self, stream_id: StreamId, name: &str) -> Result<Vec<Corruption>, Fault> {
         let mut damage = Vec::new();

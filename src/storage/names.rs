@@ -21,6 +21,14 @@ pub(crate) fn list_if_there(storage: &dyn Storage, path: &Path) -> Result<Vec<Di
     }
 }
 
+/// Makes what was done to the names in a directory durable; nothing if it is not there.
+pub(crate) fn sync_if_there(storage: &dyn Storage, path: &Path) -> Result<(), Fault> {
+    match storage.sync_dir(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        synced => synced.map_err(Fault::io("sync", path)),
+    }
+}
+
 /// Removes a file's name; whether it was there.
 pub(crate) fn remove_if_there(storage: &dyn Storage, path: &Path) -> Result<bool, Fault> {
     match storage.remove_file(path) {

@@ -215,6 +215,33 @@ fn a_deletion_that_failed_and_is_not_found_again_does_not_come_back() {
     }
 }
 
+/// The process dies behind a rename that is not durable; who opens the store again is shown a free name, and no power cut gives it back.
+#[test]
+fn a_name_that_an_opening_shows_as_free_stays_free() {
+    let mut free = 0;
+    for nth in 0.. {
+        let disk = SimulatedDisk::new();
+        let store = open_on(&disk);
+        fill(&store.create("clicks", Stream::builder()).unwrap(), 3);
+        disk.fail_at(nth, DiskFault::Error(std::io::ErrorKind::Other));
+        if store.delete("clicks").is_ok() {
+            break;
+        }
+        let disk = disk.crash(Crash::ProcessKilled);
+        let store = open_on(&disk);
+        let shown = store.list().unwrap();
+        free += u32::from(shown.is_empty());
+        for seed in 0..8 {
+            let store = open_on(&disk.fork(Crash::PowerLost { seed }));
+            assert_eq!(store.list().unwrap(), shown, "{nth}, {seed}");
+            for name in &shown {
+                assert_eq!(numbers_from(&store.open_stream(name).unwrap(), S0, HORIZON), [0, 1, 2]);
+            }
+        }
+    }
+    assert!(free > 0, "it never failed behind the rename");
+}
+
 #[test]
 fn what_is_no_stream_is_not_listed_and_not_harmed() {
     let (_directory, store) = store();

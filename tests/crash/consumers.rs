@@ -872,29 +872,3 @@ fn what_was_durable_outlives_all_that_is_written_behind_it() {
         }
     }
 }
-
-/// What failed behind the removal is durable when the next attempt says that there is nothing to delete.
-#[test]
-fn a_deletion_that_failed_and_is_not_found_again_does_not_come_back() {
-    let mut not_found = 0;
-    for nth in 0.. {
-        let (clock, disk) = (Arc::new(ManualClock::default()), SimulatedDisk::new());
-        let stream = builder(&disk, &clock).create(PATH).unwrap();
-        stream.consumer("c").unwrap();
-        disk.fail_at(nth, DiskFault::Error(io::ErrorKind::Other));
-        if stream.delete_consumer("c").is_ok() {
-            break;
-        }
-        match stream.delete_consumer("c") {
-            Ok(()) => {}
-            Err(Error::ConsumerNotFound(_)) => not_found += 1,
-            other => panic!("{nth}: {other:?}"),
-        }
-        for seed in 0..64 {
-            let lost = disk.fork(Crash::PowerLost { seed });
-            let stream = builder(&lost, &clock).open_existing(PATH).unwrap();
-            assert_eq!(stream.consumers().unwrap(), Vec::<String>::new(), "{nth}, {seed}");
-        }
-    }
-    assert!(not_found > 0, "it never failed behind the removal");
-}

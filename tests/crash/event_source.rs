@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anabranch::{
     Batch, BatchFailure, BatchHandler, ClosedWindow, DiskFault, Durability, Error, ErrorKind, EventSource,
-    EventSourceOptions, FailedBatch, ManualClock, Position, RecordsStart, SimulatedDisk, Stream,
+    EventSourceOptions, FailedBatch, ManualClock, Position, RecordsStart, ShardId, SimulatedDisk, Stream, Window,
 };
 
 use crate::history::{any_crash, builder, reshard_somewhere};
@@ -97,6 +97,29 @@ impl Effects {
     fn see(&self, batch: &[anabranch::Record]) {
         let seen = batch.iter().map(|record| (record.partition_key().to_owned(), id_of(record)));
         self.seen.lock().expect("a lock").extend(seen);
+    }
+
+    fn tell_batch(&self, failed: &FailedBatch, stream: &Stream) -> Result<(), BatchFailure> {
+        let records = failed.records(stream)?;
+        assert_eq!(records.len() as u64, failed.batch_size, "the records of {failed:?}");
+        self.see(&records);
+        self.told.lock().expect("a lock").extend(records.iter().map(id_of));
+        Ok(())
+    }
+
+    /// The window's last call was given up, and its states went with it: they may have had any record of the window whose key the shard has.
+    fn tell_window(&self, shard_id: ShardId, window: Window, stream: &Stream) -> Result<(), BatchFailure> {
+        let range =
+            stream.shards().iter().find(|shard| shard.shard_id == shard_id).expect("a shard").hash_key_range;
+        let mut records = stream.records(RecordsStart::TrimHorizon)?;
+        for record in records.available() {
+            let record = record?;
+            let is_of_window = (window.start..window.end).contains(&record.arrival());
+            if is_of_window && range.contains(stream.hash_key(record.partition_key())?) {
+                self.told.lock().expect("a lock").insert(id_of(&record));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -197,12 +220,9 @@ impl<'a> Life<'a> {
         let has_left = listed.is_ok_and(|listed| listed.iter().any(|entry| entry.name.starts_with("~c~~")));
         self.visited.count("windows left to a child", has_left);
         let effects = Arc::clone(&self.effects);
-        let note = move |failed: &FailedBatch| {
-            let records = failed.records(&stream)?;
-            assert!(failed.window.is_none() && records.len() as u64 == failed.batch_size);
-            effects.see(&records);
-            effects.told.lock().expect("a lock").extend(records.iter().map(id_of));
-            Ok(())
+        let note = move |failed: &FailedBatch| match failed.window {
+            Some(window) => effects.tell_window(failed.shard_id, window, &stream),
+            None => effects.tell_batch(failed, &stream),
         };
         self.source = Some(consumer.event_source("w", self.options.clone().retries(2))?.on_failure(note));
         Ok(())
@@ -299,7 +319,7 @@ impl<'a> Life<'a> {
         let is_open = |name: &str| {
             let child: Option<u32> =
                 name.strip_prefix("~c~~").and_then(|rest| rest.split('~').next()?.parse().ok());
-            let position = |child| consumer.checkpoint(anabranch::ShardId::new(child)).expect("one").position;
+            let position = |child| consumer.checkpoint(ShardId::new(child)).expect("one").position;
             child.is_some_and(|child| position(child) != Position::ShardEnd)
         };
         let left: Vec<_> = listed.iter().filter(|entry| is_open(&entry.name)).collect();

@@ -394,7 +394,14 @@ impl World {
                 continue;
             }
             let from = SequenceNumber::new(self.ledger.shard(id).next());
-            let mut iterator = self.stream().shard_iterator(id, ShardIteratorType::AtSequenceNumber(from))?;
+            let mut iterator = match self.stream().shard_iterator(id, ShardIteratorType::AtSequenceNumber(from)) {
+                // Attempts that were there may have expired before anybody looked.
+                Err(Error::Trimmed { earliest, .. }) => {
+                    self.ledger.starts_at(id, earliest.get());
+                    self.stream().shard_iterator(id, ShardIteratorType::TrimHorizon)?
+                }
+                other => other?,
+            };
             while let Some(record) = iterator.available().next() {
                 self.ledger.shown(&record?, true);
             }

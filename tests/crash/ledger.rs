@@ -36,9 +36,13 @@ pub(crate) struct Stamp {
 }
 
 impl Entry {
-    /// Stands for a record that nobody was told of and nobody can read any more.
+    /// Stands for a record that nobody was told of: nobody can read it any more, or until the stream is opened again.
     fn unknown() -> Self {
         Self { key: String::new(), data: Rc::from([]), hash_key: None, batch_left: 0, stamp: None }
+    }
+
+    fn is_unknown(&self) -> bool {
+        self.key.is_empty()
     }
 
     fn is(&self, record: &Record) -> bool {
@@ -71,6 +75,8 @@ pub(crate) struct ShardLedger {
     pub(crate) horizon_most: u64,
     /// Batches whose puts failed with an unknown outcome, each of which may be there behind the last entry.
     pub(crate) attempts: Vec<Vec<Entry>>,
+    /// Attempts that came before an acknowledged record, and could not be read when that came.
+    unread: Vec<Entry>,
     /// Whether it answered that it takes no more records until it is opened again.
     pub(crate) failed: bool,
 }
@@ -88,6 +94,7 @@ impl ShardLedger {
             horizon: starting,
             horizon_most: starting,
             attempts: Vec::new(),
+            unread: Vec::new(),
             failed: false,
         }
     }
@@ -218,7 +225,8 @@ impl Ledger {
         }
         let is_last_of_batch = entry.batch_left == 0;
         shard.entries.push(Entry { stamp: Some(stamp), ..entry });
-        shard.attempts.clear();
+        let before = std::mem::take(&mut shard.attempts);
+        shard.unread.extend(before.into_iter().flatten());
         if is_last_of_batch {
             shard.written = shard.entries.len();
             if synced {
@@ -235,6 +243,12 @@ impl Ledger {
                 Ok(record) => assert!(self.shard(id).absorb(&record), "{record:?} was never put"),
                 // Expired before anybody looked: something was there, and nothing more is to be known of it.
                 Err(Error::Trimmed { .. }) => self.shard(id).entries.push(Entry::unknown()),
+                // It is staged, and the disk does not take it.
+                Err(Error::ShardFailed { .. }) => {
+                    let shard = self.shard(id);
+                    shard.failed = true;
+                    shard.entries.push(Entry::unknown());
+                }
                 Err(error) => panic!("a record below an acknowledged one: {error:?}"),
             }
         }
@@ -265,6 +279,10 @@ impl Ledger {
         }
         let index = usize::try_from(number - shard.starting).unwrap();
         let entry = &mut shard.entries[index];
+        if entry.is_unknown() {
+            let found = shard.unread.iter().find(|entry| entry.is(record));
+            *entry = found.unwrap_or_else(|| panic!("{record:?} was never put")).clone();
+        }
         assert!(entry.is(record), "{record:?} of {:?} is not what was put: {entry:?}", stamp_of(record));
         entry.stamp = Some(stamp_of(record));
         let entry = entry.clone();
@@ -406,6 +424,7 @@ impl Ledger {
         shard.horizon_most = shard.horizon;
         shard.all_durable();
         shard.attempts.clear();
+        shard.unread.clear();
         shard.failed = false;
         records.len() as u64
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anabranch::storage::{Access, DirEntry, LockGuard, Operation, Storage, StorageFile};
 use anabranch::{
-    Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, PutEntry, PutOptions, RecordsStart,
+    Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, PutEntry, PutOptions, QueueOptions, RecordsStart,
     SequenceNumber, ShardId, ShardIteratorType, SimulatedDisk, Stream, StreamBuilder, VerifyOptions, verify,
 };
 
@@ -587,4 +587,80 @@ fn damage_beside_a_busy_writer_is_told() {
     });
     let report = verify(PATH, VerifyOptions { storage: Some(storage), progress: None }).unwrap();
     assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
+}
+
+/// What has a file of its own beside the shards: how it is made, deleted and named.
+struct Kind {
+    make: fn(&Stream) -> anabranch::Result<()>,
+    delete: fn(&Stream) -> anabranch::Result<()>,
+    names: fn(&Stream) -> anabranch::Result<Vec<String>>,
+}
+
+const KINDS: [Kind; 2] = [
+    Kind {
+        make: |stream| stream.consumer("it").map(drop),
+        delete: |stream| stream.delete_consumer("it"),
+        names: Stream::consumers,
+    },
+    Kind {
+        make: |stream| stream.queue("it", QueueOptions::new()).map(drop),
+        delete: |stream| stream.delete_queue("it"),
+        names: Stream::queues,
+    },
+];
+
+impl Kind {
+    /// A deletion that fails at its first call, at its second, and so on.
+    fn failed_deletions(&self, mut look: impl FnMut(&Case, Stream)) {
+        for nth in 0.. {
+            let (case, stream) = Case::create(Durability::Synced, 4096);
+            (self.make)(&stream).unwrap();
+            case.disk.fail_at(nth, DiskFault::Error(io::ErrorKind::Other));
+            if (self.delete)(&stream).is_ok() {
+                break;
+            }
+            look(&case, stream);
+        }
+    }
+
+    fn expect_after_power_cuts(&self, case: &Case, shown: &[String]) {
+        for seed in 0..64 {
+            let disk = case.disk.fork(Crash::PowerLost { seed });
+            let stream = builder(&disk, &case.clock).open_existing(PATH).unwrap();
+            assert_eq!((self.names)(&stream).unwrap(), shown, "power cut {seed}");
+        }
+    }
+}
+
+/// What failed behind the removal is durable when the next attempt says that there is nothing to delete.
+#[test]
+fn a_deletion_that_failed_and_is_not_found_again_does_not_come_back() {
+    for kind in KINDS {
+        let mut not_found = 0;
+        kind.failed_deletions(|case, stream| {
+            if let Err(error) = (kind.delete)(&stream) {
+                assert_eq!(error.kind(), ErrorKind::NotFound, "{error:?}");
+                not_found += 1;
+            }
+            kind.expect_after_power_cuts(case, &[]);
+        });
+        assert!(not_found > 0, "it never failed behind the removal");
+    }
+}
+
+/// The process dies in the middle of a deletion; who opens the stream again is shown that nothing is there, and no power cut brings it back.
+#[test]
+fn what_an_opening_shows_as_deleted_stays_deleted() {
+    for kind in KINDS {
+        let mut gone = 0;
+        kind.failed_deletions(|case, stream| {
+            let mut case = case.copy();
+            case.kill(stream);
+            let stream = case.open().unwrap();
+            let shown = (kind.names)(&stream).unwrap();
+            gone += u32::from(shown.is_empty());
+            kind.expect_after_power_cuts(&case, &shown);
+        });
+        assert!(gone > 0, "it never failed behind the removal");
+    }
 }
