@@ -12,7 +12,6 @@ use crate::format::{CONSUMER_HEADER_BYTES, CONSUMER_SLOT_BYTES, ConsumerHeader, 
 use crate::limits::MAX_CONSUMERS;
 use crate::storage::{
     Access, Corruption, Fault, LockGuard, Storage, StorageFile, list_if_there, make_directory, replace_whole,
-    sync_if_there,
 };
 use crate::types::{StreamId, is_name};
 
@@ -65,27 +64,13 @@ impl ConsumersDirectory<'_> {
         let _lock = self.lock()?;
         let path = self.path(name);
         match self.open_unread(&path)? {
-            None => {
-                self.sync()?; // of a deletion that failed behind the removal: what is said to be gone must not come back
-                return Ok(false);
-            }
+            None => return Ok(false), // if a power cut brings it back, it is marked
             Some(file) => file.mark_deleted()?,
         }
         self.storage.remove_file(&path).map_err(Fault::io("remove", &path))?;
         self.sync()?;
         self.remove_belongings(name);
         Ok(true)
-    }
-
-    /// Makes durable what an opening finds: a power cut could still take back the mark or the removal of a deletion that was cut short, or
-    /// whose sync failed.
-    pub(crate) fn settle(&self) -> Result<(), Fault> {
-        for name in self.names()? {
-            if let Some(file) = self.open_unread(&self.path(&name))? {
-                file.settle_mark()?;
-            }
-        }
-        sync_if_there(self.storage, &self.directory())
     }
 
     /// Claims the name of a worker for as long as the returned handle is held, or the process lives; nothing if somebody has it.
@@ -189,9 +174,19 @@ impl ConsumersDirectory<'_> {
     fn is_live(&self, name: &str) -> Result<bool, Fault> {
         let path = self.path(name);
         match self.storage.open_file(&path, Access::Read) {
-            Ok(file) => Ok(!LeaseFile::unread(&path, file).is_marked()?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Fault::io("open", &path)(error)),
+            Ok(file) => {
+                if !LeaseFile::unread(&path, file).is_marked()? {
+                    return Ok(true);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(Fault::io("open", &path)(error)),
+        }
+        match self.open_unread(&path) {
+            Ok(Some(file)) => Ok(!file.is_deleted()?), // another one may have the name since
+            Ok(None) => Ok(false),
+            Err(Fault::Io { source, .. }) if may_not_write(&source) => Ok(false), // to make it durable is left to others
+            Err(fault) => Err(fault),
         }
     }
 
@@ -230,4 +225,8 @@ impl ConsumersDirectory<'_> {
         let attempt = || self.storage.lock(&path).map_err(Fault::io("lock", &path));
         patiently(attempt)?.ok_or(LeaseError::Busy(path.clone()))
     }
+}
+
+fn may_not_write(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
