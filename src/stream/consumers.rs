@@ -56,9 +56,9 @@ impl Stream {
         self.inner.consumers_directory().windows(consumer, file_id, child).map_err(error_of(consumer))
     }
 
-    pub(crate) fn forget_windows(&self, consumer: &str, child: ShardId) -> Result<()> {
+    pub(crate) fn forget_windows(&self, consumer: &str, children: &[ShardId]) -> Result<()> {
         self.inner.not_closed()?;
-        self.inner.consumers_directory().forget_windows(consumer, child).map_err(error_of(consumer))
+        self.inner.consumers_directory().forget_windows(consumer, children).map_err(error_of(consumer))
     }
 
     pub(crate) fn consumer_names(&self) -> Result<Vec<String>> {
