@@ -3,15 +3,14 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::file::{LeaseFile, first_copies};
 use super::windows::is_windows_file;
-use super::{LeaseError, patiently};
+use super::{LeaseError, claim, patiently};
 use crate::format::{CONSUMER_HEADER_BYTES, CONSUMER_SLOT_BYTES, ConsumerHeader, SlotState};
 use crate::limits::MAX_CONSUMERS;
 use crate::storage::{
-    Access, Corruption, Fault, LockGuard, Storage, StorageFile, list_if_there, make_directory, replace_whole,
+    Access, Corruption, Fault, LockGuard, Storage, list_if_there, make_directory, replace_whole,
 };
 use crate::types::{StreamId, is_name};
 
@@ -20,11 +19,6 @@ const CONSUMERS_DIRECTORY: &str = "consumers";
 /// Its lock, and the name under which a file is made: no consumer's name starts so.
 const LOCK_FILE: &str = "~lock";
 pub(super) const NEW_FILE: &str = "~new";
-
-/// How the files begin whose locks stand for the workers of a consumer: no name has a tilde in it.
-fn claim_prefix(consumer: &str) -> String {
-    format!("~{consumer}~")
-}
 
 /// The consumers of one stream.
 #[derive(Debug, Clone, Copy)]
@@ -71,18 +65,6 @@ impl ConsumersDirectory<'_> {
         self.sync()?;
         self.remove_belongings(name);
         Ok(true)
-    }
-
-    /// Claims the name of a worker for as long as the returned handle is held, or the process lives; nothing if somebody has it.
-    pub(crate) fn claim(&self, consumer: &str, worker: &str) -> Result<Option<Arc<dyn StorageFile>>, Fault> {
-        let path = self.directory().join(format!("{}{worker}", claim_prefix(consumer)));
-        let file = match self.storage.create_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.storage.open_file(&path, Access::Write).map_err(Fault::io("open", &path))?
-            }
-            made => made.map_err(Fault::io("create", &path))?,
-        };
-        Ok(file.try_lock().map_err(Fault::io("lock", &path))?.then_some(file))
     }
 
     /// The names of the consumers, ascending.
@@ -155,10 +137,10 @@ impl ConsumersDirectory<'_> {
         self.open_unread(&path)?.map(|file| file.begin(self.stream_id, name)).transpose()
     }
 
-    /// What claims of its workers' names left, which are empty, and open windows. Harmless where they stay: nobody takes them for their own.
+    /// What claims of its workers' names left, those of workers that live included, and open windows. Harmless where they stay: nobody takes them for their own.
     fn remove_belongings(&self, consumer: &str) {
         let entries = self.storage.list(&self.directory()).unwrap_or_default();
-        for entry in entries.iter().filter(|entry| entry.name.starts_with(&claim_prefix(consumer))) {
+        for entry in entries.iter().filter(|entry| entry.name.starts_with(&claim::prefix(consumer))) {
             let _ = self.storage.remove_file(&self.directory().join(&entry.name));
         }
     }

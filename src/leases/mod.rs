@@ -26,8 +26,9 @@
 //! durable before the name goes, so that a name which a power cut brings back leads to a marked file; and whoever meets a mark makes it durable
 //! before acting on it, since who wrote it may have died, or failed, in between.
 //!
-//! Beside them stand what shards leave to their children: see `windows`.
+//! Beside them stand what shards leave to their children, see `windows`, and what claims the names of workers, see `claim`.
 
+mod claim;
 mod directory;
 mod file;
 mod windows;
@@ -38,6 +39,7 @@ use std::time::Duration;
 use crate::limits::CONSUMER_LOCK_MS;
 use crate::storage::{Corruption, Fault};
 
+pub(crate) use claim::WorkerClaim;
 pub(crate) use directory::ConsumersDirectory;
 pub(crate) use file::{LeaseFile, LockedLeases, Slot};
 
