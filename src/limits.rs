@@ -139,6 +139,10 @@ pub const CAPACITY_INTERVAL_MS: u64 = 5_000;
 /// The name of a stream in a store, of a consumer, a worker, a producer or a queue: 1 to 128 characters of `[a-zA-Z0-9_.-]`, as Kinesis names streams.
 pub const MAX_NAME_CHARS: usize = 128;
 
+/// Most characters that the names of a consumer and of its worker have together: with a mark before each they are the name of a file, which has 255 bytes
+/// at most.
+pub const MAX_WORKER_CLAIM_CHARS: usize = 253;
+
 /// Most consumers of one stream.
 pub const MAX_CONSUMERS: usize = 10_000;
 

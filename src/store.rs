@@ -87,7 +87,7 @@ impl StoreBuilder {
         self
     }
 
-    /// Opens the store at `path`; makes the directory if there is none. Finishes deletions that were cut short.
+    /// Opens the store at `path`; makes the directory if there is none. Finishes deletions that were cut short, as far as files can be removed.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         let path = path.as_ref().to_path_buf();
         let storage = self.storage.unwrap_or_else(|| Arc::new(Disk));
@@ -260,11 +260,12 @@ impl Inner {
     }
 
     /// A rename that its caller did not live to make durable is made so before files are removed on its word, and before a name is shown as free.
+    /// What cannot be removed keeps no other stream from being used: it has no stream's name, and the next opening tries again.
     fn finish_deletions(&self) -> Result<()> {
         self.sync()?;
         let entries = self.storage.list(&self.path).map_err(Fault::io("list", &self.path))?;
         for entry in entries.iter().filter(|entry| entry.name.starts_with(DELETED_PREFIX)) {
-            self.remove_tree(&self.path.join(&entry.name))?;
+            let _ = self.remove_tree(&self.path.join(&entry.name));
         }
         Ok(())
     }

@@ -166,7 +166,8 @@ impl BatchingProducer {
     ///
     /// # Errors
     ///
-    /// The first error that a record met since the last flush, whether or not its handle told it too.
+    /// The first error that a record met since the last flush, whether or not its handle told it too. Of several that wait at once, each is told of
+    /// what it waits for.
     pub fn flush(&self) -> Result<()> {
         self.handle.shared.check_process()?;
         self.handle.shared.queue.flush()

@@ -4,7 +4,7 @@
 //! in it (a flush, a close) or for the room it takes. Full batches are sent in their order, then the gathering one as soon as it is due: a due batch
 //! goes on gathering while another is sent. Batches are sent one at a time, so that records stay in the order in which they were put.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::batch::{Batch, PutHandle};
@@ -50,9 +50,19 @@ struct State {
     wanted: u64,
     /// How many batches were resolved.
     resolved: u64,
-    /// Of the records since the last flush.
+    /// Of records that no flush waited for: the next one's.
     error: Option<Error>,
+    /// Those who flush now, by the order in which they came.
+    flushes: BTreeMap<u64, Flush>,
     closing: bool,
+}
+
+/// Somebody waits for the batches with a number below the target.
+#[derive(Debug)]
+struct Flush {
+    target: u64,
+    /// The first of those batches, and of the records since the flush before.
+    error: Option<Error>,
 }
 
 /// What was put to a producer and is not resolved.
@@ -86,6 +96,7 @@ impl Queue {
             wanted: 0,
             resolved: 0,
             error: None,
+            flushes: BTreeMap::new(),
             closing: false,
         };
         Self { bounds, process, state: Mutex::new(state), work: Condvar::new(), resolved: Condvar::new() }
@@ -183,11 +194,14 @@ impl Queue {
     fn settle(&self, state: &mut MutexGuard<'_, State>) -> Result<()> {
         let target = state.gathered + u64::from(!state.gathering.records().is_empty());
         state.wanted = state.wanted.max(target);
+        let turn = state.flushes.last_key_value().map_or(0, |(last, _)| last + 1);
+        let error = state.error.take();
+        state.flushes.insert(turn, Flush { target, error });
         self.work.notify_one();
         while state.resolved < target {
             self.resolved.wait(state);
         }
-        state.error.take().map_or(Ok(()), Err)
+        state.flushes.remove(&turn).and_then(|flush| flush.error).map_or(Ok(()), Err)
     }
 
     pub(super) fn in_flight(&self) -> InFlight {
@@ -223,7 +237,9 @@ impl Queue {
         let mut state = self.state.lock();
         state.in_flight.records = state.in_flight.records.saturating_sub(batch.records().len());
         state.in_flight.bytes = state.in_flight.bytes.saturating_sub(batch.records().bytes());
-        state.error = state.error.take().or(error);
+        if let Some(error) = error {
+            state.tell(&error);
+        }
         state.resolved += 1;
         // With the lock held: whoever was told finds the room, and whoever finds a flush over was told.
         batch.resolve(outcomes);
@@ -234,6 +250,18 @@ impl Queue {
 }
 
 impl State {
+    /// The batch that is resolved next failed. Everybody who waits for it is told, or whoever flushes next.
+    fn tell(&mut self, error: &Error) {
+        let resolved = self.resolved;
+        let mut waiting = self.flushes.values_mut().filter(|flush| resolved < flush.target).peekable();
+        if waiting.peek().is_none() {
+            self.error.get_or_insert_with(|| error.clone());
+        }
+        for flush in waiting {
+            flush.error.get_or_insert_with(|| error.clone());
+        }
+    }
+
     /// How long the gathering batch still waits for more; nothing where it is to be sent.
     fn lingers_for(&self) -> Option<Duration> {
         if self.closing || self.waiting_for_room > 0 || self.wanted > self.gathered {
@@ -247,5 +275,53 @@ impl State {
 impl Bounds {
     fn has_room(&self, in_flight: InFlight) -> bool {
         in_flight.records < self.in_flight_records && in_flight.bytes < self.in_flight_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::*;
+
+    fn queue() -> Queue {
+        let bounds = Bounds {
+            linger: Duration::ZERO,
+            batch_records: 2,
+            batch_bytes: 1 << 20,
+            in_flight_records: 100,
+            in_flight_bytes: 1 << 20,
+        };
+        Queue::new(bounds, Process::this())
+    }
+
+    fn fail_next(queue: &Queue) {
+        let batch = queue.next().unwrap();
+        let outcomes = (0..batch.records().len()).map(|_| Err(Error::Closed)).collect();
+        queue.resolve(batch, outcomes);
+    }
+
+    #[test]
+    fn everybody_who_waits_for_a_batch_is_told_that_it_failed() {
+        let queue = Arc::new(queue());
+        queue.put(&PutEntry::new("key", b"data"), Patience::None).unwrap();
+        let flush = || {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || queue.flush())
+        };
+        let flushes = [flush(), flush(), flush()];
+        while queue.state.lock().flushes.len() < flushes.len() {
+            thread::yield_now();
+        }
+        fail_next(&queue);
+        for flush in flushes {
+            assert!(matches!(flush.join().unwrap(), Err(Error::Closed)));
+        }
+        queue.flush().unwrap();
+        queue.put(&PutEntry::new("key", b"data"), Patience::None).unwrap();
+        fail_next(&queue);
+        assert!(queue.flush().is_err(), "nobody was told");
+        queue.flush().unwrap();
     }
 }

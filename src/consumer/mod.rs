@@ -182,7 +182,8 @@ impl Consumer {
     }
 
     /// Puts every shard at a place of its own choice: the trim horizon, the present tail, or a time. Leases are lost by it. Durable when it
-    /// returns; a crash before may leave some shards where they were.
+    /// returns; a crash before may leave some shards where they were, and with [a time](RecordsStart::AtTimestamp) shards at their new start to which an
+    /// [event source](Self::event_source) still gives the states of windows that their parents left. Called again, it ends what was begun.
     ///
     /// A shard that is closed has no record behind the [latest](RecordsStart::Latest): it is at its end.
     pub fn reset(&self, start: RecordsStart) -> Result<()> {
@@ -228,8 +229,9 @@ impl Consumer {
         leases.sync().map_err(error_of(&inner.name))?;
         drop(leases);
         if start != RecordsStart::TrimHorizon {
-            // The windows that were open when their parents ended are of records before the new start.
-            shards.iter().try_for_each(|shard_id| inner.stream.forget_windows(&inner.name, *shard_id))?;
+            // The windows that were open when their parents ended are of records before the new start. Not before it is durable: a crash
+            // in between would leave shards where they were, without what their parents left.
+            inner.stream.forget_windows(&inner.name, shards)?;
         }
         Ok(())
     }
@@ -257,19 +259,19 @@ impl Consumer {
     /// What a shard got is behind its checkpoint, which is made durable first: without the one, the other counts.
     pub(crate) fn forget_inheritance(&self, child: ShardId) -> Result<()> {
         self.sync()?;
-        self.inner.stream.forget_windows(&self.inner.name, child)
+        self.inner.stream.forget_windows(&self.inner.name, &[child])
     }
 
     /// What shards got that are finished, and that a crash left: it is with their children.
     pub(crate) fn forget_inheritances_of_finished(&self) -> Result<()> {
         let is_finished = |state: &SlotState| matches!(state.position, StoredPosition::ShardEnd { .. });
-        let finished: Vec<_> = self.states()?.into_iter().filter(is_finished).collect();
+        let states = self.states()?.into_iter();
+        let finished: Vec<_> = states.filter(is_finished).map(|state| state.shard_id).collect();
         if finished.is_empty() {
             return Ok(());
         }
         self.sync()?;
-        let forget = |state: &SlotState| self.inner.stream.forget_windows(&self.inner.name, state.shard_id);
-        finished.iter().try_for_each(forget)
+        self.inner.stream.forget_windows(&self.inner.name, &finished)
     }
 
     fn expect_listed(&self, shard_id: ShardId) -> Result<()> {

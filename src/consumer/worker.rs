@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::rounds::{Observed, Plan};
 use super::{Checkpoint, Consumer, Lease, RecordPosition, millis};
 use crate::error::{Error, Result};
-use crate::limits::{DEFAULT_LEASE_MS, DEFAULT_WORKER_RECORDS, MAX_LEASE_MS, MIN_LEASE_MS};
+use crate::leases::WorkerClaim;
+use crate::limits::{
+    DEFAULT_LEASE_MS, DEFAULT_WORKER_RECORDS, MAX_LEASE_MS, MAX_WORKER_CLAIM_CHARS, MIN_LEASE_MS,
+};
 use crate::segment::Record;
-use crate::storage::StorageFile;
 use crate::stream::ShardIterator;
 use crate::types::{ShardId, ShardIteratorType};
 
@@ -129,8 +130,8 @@ pub struct Worker {
     last: ShardId,
     /// How often it waited since it had something to do.
     naps: u32,
-    /// Its lock is the claim to the name.
-    _claim: Arc<dyn StorageFile>,
+    /// That nobody else has the name.
+    _claim: WorkerClaim,
 }
 
 /// A shard that the worker has.
@@ -175,10 +176,16 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] for a name that a consumer could not have, or options out of their ranges; [`Error::WorkerExists`] while a
-    /// worker of this name is at work; [`Error::ConsumerNotFound`] if it was deleted; [`Error::Closed`]; [`Error::Io`].
+    /// [`Error::InvalidArgument`] for a name that a consumer could not have, or that is too long together with the consumer's
+    /// ([`MAX_WORKER_CLAIM_CHARS`]), or options out of their ranges; [`Error::WorkerExists`] while a worker of this name is at work;
+    /// [`Error::ConsumerNotFound`] if it was deleted; [`Error::Closed`]; [`Error::Locked`] if somebody holds the lock for seconds; [`Error::Io`].
     pub fn worker(&self, name: &str, options: WorkerOptions) -> Result<Worker> {
         Error::check_name("worker name", name)?;
+        if self.name().len() + name.len() > MAX_WORKER_CLAIM_CHARS {
+            let reason =
+                format!("{name:?}; with the consumer's it has {MAX_WORKER_CLAIM_CHARS} characters at most");
+            return Err(Error::invalid("worker name", reason));
+        }
         options.check()?;
         self.states()?; // it is there
         let claim = self.inner.stream.claim_worker(self.name(), name)?;

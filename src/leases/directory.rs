@@ -3,16 +3,14 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::file::{LeaseFile, first_copies};
 use super::windows::is_windows_file;
-use super::{LeaseError, patiently};
+use super::{LeaseError, claim, patiently};
 use crate::format::{CONSUMER_HEADER_BYTES, CONSUMER_SLOT_BYTES, ConsumerHeader, SlotState};
 use crate::limits::MAX_CONSUMERS;
 use crate::storage::{
-    Access, Corruption, Fault, LockGuard, Storage, StorageFile, list_if_there, make_directory, replace_whole,
-    sync_if_there,
+    Access, Corruption, Fault, LockGuard, Storage, list_if_there, make_directory, replace_whole,
 };
 use crate::types::{StreamId, is_name};
 
@@ -21,11 +19,6 @@ const CONSUMERS_DIRECTORY: &str = "consumers";
 /// Its lock, and the name under which a file is made: no consumer's name starts so.
 const LOCK_FILE: &str = "~lock";
 pub(super) const NEW_FILE: &str = "~new";
-
-/// How the files begin whose locks stand for the workers of a consumer: no name has a tilde in it.
-fn claim_prefix(consumer: &str) -> String {
-    format!("~{consumer}~")
-}
 
 /// The consumers of one stream.
 #[derive(Debug, Clone, Copy)]
@@ -65,39 +58,13 @@ impl ConsumersDirectory<'_> {
         let _lock = self.lock()?;
         let path = self.path(name);
         match self.open_unread(&path)? {
-            None => {
-                self.sync()?; // of a deletion that failed behind the removal: what is said to be gone must not come back
-                return Ok(false);
-            }
+            None => return Ok(false), // if a power cut brings it back, it is marked
             Some(file) => file.mark_deleted()?,
         }
         self.storage.remove_file(&path).map_err(Fault::io("remove", &path))?;
         self.sync()?;
         self.remove_belongings(name);
         Ok(true)
-    }
-
-    /// Makes durable what an opening finds: a power cut could still take back the mark or the removal of a deletion that was cut short, or
-    /// whose sync failed.
-    pub(crate) fn settle(&self) -> Result<(), Fault> {
-        for name in self.names()? {
-            if let Some(file) = self.open_unread(&self.path(&name))? {
-                file.settle_mark()?;
-            }
-        }
-        sync_if_there(self.storage, &self.directory())
-    }
-
-    /// Claims the name of a worker for as long as the returned handle is held, or the process lives; nothing if somebody has it.
-    pub(crate) fn claim(&self, consumer: &str, worker: &str) -> Result<Option<Arc<dyn StorageFile>>, Fault> {
-        let path = self.directory().join(format!("{}{worker}", claim_prefix(consumer)));
-        let file = match self.storage.create_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.storage.open_file(&path, Access::Write).map_err(Fault::io("open", &path))?
-            }
-            made => made.map_err(Fault::io("create", &path))?,
-        };
-        Ok(file.try_lock().map_err(Fault::io("lock", &path))?.then_some(file))
     }
 
     /// The names of the consumers, ascending.
@@ -170,10 +137,10 @@ impl ConsumersDirectory<'_> {
         self.open_unread(&path)?.map(|file| file.begin(self.stream_id, name)).transpose()
     }
 
-    /// What claims of its workers' names left, which are empty, and open windows. Harmless where they stay: nobody takes them for their own.
+    /// What claims of its workers' names left, those of workers that live included, and open windows. Harmless where they stay: nobody takes them for their own.
     fn remove_belongings(&self, consumer: &str) {
         let entries = self.storage.list(&self.directory()).unwrap_or_default();
-        for entry in entries.iter().filter(|entry| entry.name.starts_with(&claim_prefix(consumer))) {
+        for entry in entries.iter().filter(|entry| entry.name.starts_with(&claim::prefix(consumer))) {
             let _ = self.storage.remove_file(&self.directory().join(&entry.name));
         }
     }
@@ -189,9 +156,19 @@ impl ConsumersDirectory<'_> {
     fn is_live(&self, name: &str) -> Result<bool, Fault> {
         let path = self.path(name);
         match self.storage.open_file(&path, Access::Read) {
-            Ok(file) => Ok(!LeaseFile::unread(&path, file).is_marked()?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Fault::io("open", &path)(error)),
+            Ok(file) => {
+                if !LeaseFile::unread(&path, file).is_marked()? {
+                    return Ok(true);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(Fault::io("open", &path)(error)),
+        }
+        match self.open_unread(&path) {
+            Ok(Some(file)) => Ok(!file.is_deleted()?), // another one may have the name since
+            Ok(None) => Ok(false),
+            Err(Fault::Io { source, .. }) if may_not_write(&source) => Ok(false), // to make it durable is left to others
+            Err(fault) => Err(fault),
         }
     }
 
@@ -230,4 +207,8 @@ impl ConsumersDirectory<'_> {
         let attempt = || self.storage.lock(&path).map_err(Fault::io("lock", &path));
         patiently(attempt)?.ok_or(LeaseError::Busy(path.clone()))
     }
+}
+
+fn may_not_write(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }

@@ -123,11 +123,16 @@ impl LeaseFile {
 
     /// Waits for the file's lock.
     pub(crate) fn lock(&self) -> Result<LockedLeases<'_>, LeaseError> {
+        let locked = self.hold()?;
+        if self.is_deleted()? { Err(LeaseError::Deleted) } else { Ok(locked) }
+    }
+
+    /// The same, whether the consumer was deleted or not.
+    fn hold(&self) -> Result<LockedLeases<'_>, LeaseError> {
         let known = self.known.lock();
         let attempt = || Ok(self.file.try_lock().map_err(Fault::io("lock", &self.path))?.then_some(()));
         patiently(attempt)?.ok_or_else(|| LeaseError::Busy(self.path.clone()))?;
-        let locked = LockedLeases { leases: self, known };
-        if self.is_marked()? { Err(LeaseError::Deleted) } else { Ok(locked) }
+        Ok(LockedLeases { leases: self, known })
     }
 
     /// Makes what was written here durable.
@@ -140,7 +145,17 @@ impl LeaseFile {
         known.is_suspect || !known.unsynced.is_empty()
     }
 
-    /// Whether the consumer was deleted.
+    /// Whether the consumer was deleted, for good: whoever marked the file may have died before the mark was durable, or may have been told that it
+    /// will never be.
+    pub(super) fn is_deleted(&self) -> Result<bool, Fault> {
+        let is_marked = self.is_marked()?;
+        if is_marked {
+            self.write_mark()?;
+        }
+        Ok(is_marked)
+    }
+
+    /// Whether there is the mark of a deletion, durable or not.
     pub(super) fn is_marked(&self) -> Result<bool, Fault> {
         let mut mark = [0; DELETED_MARK.len()];
         self.read(&mut mark, MARK_POSITION as u64)?;
@@ -154,25 +169,16 @@ impl LeaseFile {
         }
     }
 
-    /// Tells everybody who has the file open that the consumer is gone. Damaged or not, it may be deleted.
+    /// Tells everybody who has the file open that the consumer is gone, durably. Damaged or not, it may be deleted.
     pub(super) fn mark_deleted(&self) -> Result<(), LeaseError> {
-        match self.lock() {
-            Ok(_locked) => Ok(self.write(&DELETED_MARK, MARK_POSITION as u64)?),
-            Err(LeaseError::Deleted | LeaseError::Fault(Fault::Corrupt(_))) => Ok(()),
-            Err(error) => Err(error),
-        }
+        let _locked = self.hold()?;
+        Ok(self.write_mark()?)
     }
 
-    /// Makes the mark durable if there is one. It is written again: a sync that failed leaves pages that look clean and are lost.
-    pub(super) fn settle_mark(&self) -> Result<(), Fault> {
-        match self.is_marked() {
-            Ok(true) => {
-                self.write(&DELETED_MARK, MARK_POSITION as u64)?;
-                self.file.sync().map_err(Fault::io("sync", &self.path))
-            }
-            Ok(false) | Err(Fault::Corrupt(_)) => Ok(()), // damage is for those who open or verify it
-            Err(fault) => Err(fault),
-        }
+    /// Written also where it is: a sync that failed leaves pages that look clean and are lost.
+    fn write_mark(&self) -> Result<(), Fault> {
+        self.write(&DELETED_MARK, MARK_POSITION as u64)?;
+        self.file.sync().map_err(Fault::io("sync", &self.path))
     }
 
     /// What is damaged in the file, a header first. A reader's look: nothing is changed, no lock taken.

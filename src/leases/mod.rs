@@ -22,10 +22,13 @@
 //! # Making and deleting
 //!
 //! Both are done under the lock of the directory. A file is made whole under another name, synced, renamed, its directory synced. One
-//! that is deleted is marked first: who has it open meets the mark at its next operation, instead of writing to a file without a name.
+//! that is deleted is marked first: who has it open meets the mark at its next operation, instead of writing to a file without a name. The mark is
+//! durable before the name goes, so that a name which a power cut brings back leads to a marked file; and whoever meets a mark makes it durable
+//! before acting on it, since who wrote it may have died, or failed, in between.
 //!
-//! Beside them stand what shards leave to their children: see `windows`.
+//! Beside them stand what shards leave to their children, see `windows`, and what claims the names of workers, see `claim`.
 
+mod claim;
 mod directory;
 mod file;
 mod windows;
@@ -36,6 +39,7 @@ use std::time::Duration;
 use crate::limits::CONSUMER_LOCK_MS;
 use crate::storage::{Corruption, Fault};
 
+pub(crate) use claim::WorkerClaim;
 pub(crate) use directory::ConsumersDirectory;
 pub(crate) use file::{LeaseFile, LockedLeases, Slot};
 

@@ -21,6 +21,10 @@ fn prefix_of(consumer: &str, child: ShardId) -> String {
     format!("{}{:012}~", prefix(consumer), child.get())
 }
 
+fn child_of(consumer: &str, name: &str) -> Option<ShardId> {
+    name.strip_prefix(&prefix(consumer))?.split('~').next()?.parse().ok().map(ShardId::new)
+}
+
 /// Whether it is the name of such a file, of whatever consumer.
 pub(super) fn is_windows_file(name: &str) -> bool {
     name.strip_prefix('~').and_then(|rest| rest.split_once("~~")).is_some_and(|(consumer, _)| !consumer.is_empty())
@@ -33,7 +37,8 @@ impl ConsumersDirectory<'_> {
         let name = format!("{}{:012}", prefix_of(consumer, snapshot.child), snapshot.parent.get());
         let (path, new) = (self.path(&name), self.path(NEW_FILE));
         if snapshot.states.is_empty() {
-            return if remove_if_there(self.storage, &path)? { Ok(self.sync()?) } else { Ok(()) };
+            remove_if_there(self.storage, &path)?;
+            return Ok(self.sync()?); // also of a removal before that failed behind it, or whose caller died
         }
         let bytes = snapshot.encode();
         if bytes.len() > MAX_WINDOWS_FILE_BYTES {
@@ -59,15 +64,15 @@ impl ConsumersDirectory<'_> {
         Ok(found)
     }
 
-    /// The child has done what it got: that goes, durably.
-    pub(crate) fn forget_windows(&self, consumer: &str, child: ShardId) -> Result<(), LeaseError> {
-        let names = self.names_with(&prefix_of(consumer, child))?;
-        if names.is_empty() {
-            return Ok(());
-        }
-        let _lock = self.lock()?;
-        for name in names {
-            remove_if_there(self.storage, &self.path(&name))?;
+    /// These children have done what they got: that goes, durably, also if a removal before failed behind it, or its caller died.
+    pub(crate) fn forget_windows(&self, consumer: &str, children: &[ShardId]) -> Result<(), LeaseError> {
+        let mut names = self.names_with(&prefix(consumer))?;
+        names.retain(|name| child_of(consumer, name).is_some_and(|child| children.contains(&child)));
+        if !names.is_empty() {
+            let _lock = self.lock()?;
+            for name in names {
+                remove_if_there(self.storage, &self.path(&name))?;
+            }
         }
         Ok(self.sync()?)
     }
@@ -107,5 +112,73 @@ impl ConsumersDirectory<'_> {
             }
             Err(error) => Err(damaged(error.to_string())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::WindowState;
+    use crate::storage::{Crash, DiskFault, Operation, SimulatedDisk, Storage};
+    use crate::types::{HashKey, StreamId, Timestamp};
+
+    const CHILD: ShardId = ShardId::new(2);
+
+    fn directory(disk: &SimulatedDisk) -> ConsumersDirectory<'_> {
+        ConsumersDirectory { storage: disk, stream: Path::new("stream"), stream_id: StreamId::new(7) }
+    }
+
+    fn snapshot(child: ShardId, states: Vec<WindowState>) -> WindowsSnapshot {
+        WindowsSnapshot { stream_id: StreamId::new(7), file_id: 1, child, parent: ShardId::new(0), states }
+    }
+
+    fn state() -> WindowState {
+        WindowState {
+            start: Timestamp::from_millis(0),
+            end: Timestamp::from_millis(10),
+            hash_key: HashKey::new(1),
+            partition_key: "key".to_owned(),
+            state: vec![1],
+        }
+    }
+
+    /// Two children of one shard, each with a window.
+    fn disk_with_windows() -> SimulatedDisk {
+        let disk = SimulatedDisk::new();
+        for path in ["stream", "stream/consumers"] {
+            disk.create_dir(Path::new(path)).unwrap();
+        }
+        disk.sync_dir(Path::new("/")).unwrap();
+        for child in [CHILD, ShardId::new(22)] {
+            directory(&disk).keep_windows("c", &snapshot(child, vec![state()])).unwrap();
+        }
+        disk
+    }
+
+    fn count(disk: &SimulatedDisk, child: u32) -> usize {
+        directory(disk).windows("c", 1, ShardId::new(child)).unwrap().len()
+    }
+
+    /// Whoever comes again finds nothing to remove, and nothing may come back once that was said to be done.
+    fn expect_gone_for_good(remove: impl Fn(&ConsumersDirectory<'_>) -> Result<(), LeaseError>) {
+        let disk = disk_with_windows();
+        disk.fail_on(Operation::SyncDir, 0, DiskFault::Error(io::ErrorKind::Other));
+        assert!(remove(&directory(&disk)).is_err());
+        assert_eq!((count(&disk, 2), count(&disk, 22)), (0, 1));
+        remove(&directory(&disk)).unwrap();
+        for seed in 0..32 {
+            let disk = disk.fork(Crash::PowerLost { seed });
+            assert_eq!((count(&disk, 2), count(&disk, 22)), (0, 1), "{seed}");
+        }
+    }
+
+    #[test]
+    fn windows_in_whose_place_none_were_left_do_not_come_back() {
+        expect_gone_for_good(|consumers| consumers.keep_windows("c", &snapshot(CHILD, Vec::new())));
+    }
+
+    #[test]
+    fn windows_that_were_forgotten_do_not_come_back() {
+        expect_gone_for_good(|consumers| consumers.forget_windows("c", &[CHILD, ShardId::new(3)]));
     }
 }

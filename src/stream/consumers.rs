@@ -6,10 +6,9 @@ use super::{RecordsStart, ShardIterator, Stream, StreamInner};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::format::{ConsumerHeader, SlotState, StoredPosition, WindowsSnapshot};
-use crate::leases::{ConsumersDirectory, LeaseError, LeaseFile};
+use crate::leases::{ConsumersDirectory, LeaseError, LeaseFile, WorkerClaim};
 use crate::segment::Visibility;
 use crate::shard::{Cursor, Done, Shard};
-use crate::storage::StorageFile;
 use crate::types::{Durability, SequenceNumber, ShardId, ShardIteratorType, StreamId};
 
 impl Stream {
@@ -38,10 +37,12 @@ impl Stream {
         Ok(file)
     }
 
-    /// Claims the name of a worker until the returned handle is dropped; nothing if it is taken.
-    pub(crate) fn claim_worker(&self, consumer: &str, worker: &str) -> Result<Option<Arc<dyn StorageFile>>> {
+    /// Claims the name of a worker until the claim is dropped; nothing if it is taken.
+    pub(crate) fn claim_worker(&self, consumer: &str, worker: &str) -> Result<Option<WorkerClaim>> {
         self.inner.not_closed()?;
-        Ok(self.inner.consumers_directory().claim(consumer, worker)?)
+        let StreamInner { context, path, .. } = &**self.inner;
+        WorkerClaim::take(&context.storage, path, context.stream_id, (consumer, worker))
+            .map_err(error_of(consumer))
     }
 
     /// Keeps the windows that a child gets from a parent, durably, for a consumer.
@@ -56,9 +57,9 @@ impl Stream {
         self.inner.consumers_directory().windows(consumer, file_id, child).map_err(error_of(consumer))
     }
 
-    pub(crate) fn forget_windows(&self, consumer: &str, child: ShardId) -> Result<()> {
+    pub(crate) fn forget_windows(&self, consumer: &str, children: &[ShardId]) -> Result<()> {
         self.inner.not_closed()?;
-        self.inner.consumers_directory().forget_windows(consumer, child).map_err(error_of(consumer))
+        self.inner.consumers_directory().forget_windows(consumer, children).map_err(error_of(consumer))
     }
 
     pub(crate) fn consumer_names(&self) -> Result<Vec<String>> {

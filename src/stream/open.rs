@@ -19,7 +19,6 @@ use crate::capacity::Capacity;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::format::{ManifestState, ShardEntry};
-use crate::leases::ConsumersDirectory;
 use crate::limits::FIRST_SEGMENT_BYTES;
 use crate::manifest::{self, MANIFEST_FILE, MANIFEST_NEW_FILE, Manifest};
 use crate::queue_files::QueuesDirectory;
@@ -203,7 +202,8 @@ impl Opening {
         // The manifest may be one whose rename the last writer did not live to make durable; files are removed on its word.
         self.storage().sync_dir(&self.path).map_err(Fault::io("sync", &self.path))?;
         self.remove_unlisted(&state)?;
-        self.settle_deletions(state.stream_id)?;
+        let (storage, stream, stream_id) = (self.storage(), self.path.as_path(), state.stream_id);
+        QueuesDirectory { storage, stream, stream_id }.settle()?;
 
         let staged = if was_clean { Staged::default() } else { Staged::load(self.storage(), &self.path)? };
         let mut recovery = RecoveryReport { was_clean, ..Default::default() };
@@ -243,13 +243,6 @@ impl Opening {
         let mut manifest = Manifest::new(Arc::clone(&self.storage), self.path.clone(), state.clone());
         manifest.replace(state).map_err(|error| Error::from(error.into_fault()))?;
         Ok(self.assemble(context, manifest, &shards, Some(lock), recovery, background.as_ref()))
-    }
-
-    /// Nobody is shown a consumer or a queue as deleted that a power cut brings back.
-    fn settle_deletions(&self, stream_id: StreamId) -> Result<(), Fault> {
-        let (storage, stream) = (self.storage(), self.path.as_path());
-        ConsumersDirectory { storage, stream, stream_id }.settle()?;
-        QueuesDirectory { storage, stream, stream_id }.settle()
     }
 
     fn open_watermarks(&self, state: &ManifestState, access: Access) -> Result<Watermarks, Fault> {
@@ -436,12 +429,16 @@ pub(crate) fn make_directories(storage: &dyn Storage, path: &Path) -> Result<(),
 }
 
 /// Makes the names that lead to `path` durable. Also those that were there before: whoever made them may have died
-/// before they were. A directory that may not be read was not made by a creation of ours.
+/// before they were. A directory that may not be read was not made by a creation of ours, and neither was one in a file system that is read-only
+/// where another is mounted, as a container's volume in its root; a file system that failed, and is read-only since, is so below as well.
 fn sync_ancestors(storage: &dyn Storage, path: &Path) -> Result<(), Fault> {
     let mut child = path;
     while let Some(parent) = parent_of(child) {
         match storage.sync_dir(parent) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && child != path => break,
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem && storage.sync_dir(child).is_ok() => {
+                break;
+            }
             other => other.map_err(Fault::io("sync", parent))?,
         }
         if parent == Path::new(".") {

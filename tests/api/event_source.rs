@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anabranch::{
     Batch, BatchFailure, Consumer, Crash, Durability, Error, ErrorKind, EventSource, EventSourceOptions,
-    FailedBatch, FailureCondition, ManualClock, Position, RecordsStart, Result, ShardId, Stream, Work, Worker,
-    WorkerOptions,
+    FailedBatch, FailureCondition, ManualClock, Position, RecordsStart, Result, SequenceNumber, ShardId, Stream,
+    Work, Worker, WorkerOptions,
 };
 
 use crate::support::{
@@ -416,6 +416,10 @@ fn a_stream_is_a_destination_and_the_batch_can_be_read_again() {
     let mut again = Vec::new();
     for record in read_stream(&failures) {
         assert_eq!(record.partition_key(), S0.to_string());
+        let mut forged = FailedBatch::from_bytes(record.data()).unwrap();
+        (forged.first_sequence_number, forged.batch_size) = (SequenceNumber::ZERO, 2);
+        forged.last_sequence_number = SequenceNumber::new(u64::MAX);
+        assert_eq!(forged.records(&stream).unwrap().len(), 2, "no more than it says");
         let failed = FailedBatch::from_bytes(record.data()).unwrap();
         assert_eq!(failed.reason, "\"no\"\n");
         let records = failed.records(&stream).unwrap();

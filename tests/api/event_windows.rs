@@ -7,9 +7,9 @@ use std::time::Duration;
 use anabranch::limits::{KEY_STATE_OVERHEAD_BYTES, MAX_KEY_STATE_BYTES, MAX_SHARD_STATE_BYTES};
 use anabranch::storage::{Access, Storage};
 use anabranch::{
-    Batch, BatchFailure, BatchHandler, ClosedWindow, Crash, Error, ErrorKind, EventSource, EventSourceOptions,
-    FailedBatch, HashKey, ManualClock, Position, RecordsStart, ShardId, SimulatedDisk, Stream, VerifyOptions,
-    repair, verify,
+    Batch, BatchFailure, BatchHandler, ClosedWindow, Crash, DiskFault, Error, ErrorKind, EventSource,
+    EventSourceOptions, FailedBatch, HashKey, ManualClock, Position, RecordsStart, SequenceNumber, ShardId,
+    SimulatedDisk, Stream, VerifyOptions, repair, verify,
 };
 
 use crate::support::{S0, S1, builder, put_at, put_to, simulated};
@@ -257,6 +257,10 @@ fn an_end_that_fails_is_tried_again_and_given_up_with_the_places_of_its_records(
     assert_eq!((failed.batch_size, failed.attempts, failed.reason.as_str()), (1, 2, "not now"));
     assert_eq!(failed.window.map(|window| window.end.as_millis() - window.start.as_millis()), Some(60_000));
     assert_eq!(failed.records(&stream).unwrap()[0].data(), b"4");
+    put_to(&stream, S0, "a", b"of a later window");
+    let mut forged = failed.clone();
+    (forged.last_sequence_number, forged.batch_size) = (SequenceNumber::new(u64::MAX), 100);
+    assert_eq!(forged.records(&stream).unwrap().len(), 1);
     assert_eq!(FailedBatch::from_bytes(failed.to_json().as_bytes()).unwrap(), *failed);
     assert!(matches!(position(&stream, S0), Position::After(at) if at.sequence_number.get() == 3));
 }
@@ -413,6 +417,31 @@ fn a_reset_behind_inherited_windows_takes_them_away() {
     clock.advance(10 * MINUTE);
     drain(&mut source, &handler).unwrap();
     assert!(handler.ends().is_empty());
+}
+
+/// It may have put shards at their start before it took the windows away.
+#[test]
+fn a_reset_that_was_cut_short_is_ended_by_the_next() {
+    for nth in 0.. {
+        let (disk, clock, stream) = simulated(builder());
+        let (handler, mut source) = (Strings::default(), source(&stream, options()));
+        put_at(&stream, HashKey::new(1), "a", b"1");
+        drain(&mut source, &handler).unwrap();
+        stream.split_shard(S0, None).unwrap();
+        drain(&mut source, &handler).unwrap();
+        assert_eq!(files(&disk).len(), 1);
+        let consumer = stream.consumer("c").unwrap();
+        let start = RecordsStart::AtTimestamp(anabranch::Clock::now(clock.as_ref()));
+        disk.fail_at(nth, DiskFault::Error(std::io::ErrorKind::Other));
+        if consumer.reset(start).is_ok() {
+            assert!(nth > 8, "it failed nowhere");
+            break;
+        }
+        consumer.reset(start).unwrap();
+        for seed in 0..16 {
+            assert!(files(&disk.fork(Crash::PowerLost { seed })).is_empty(), "{nth}, {seed}");
+        }
+    }
 }
 
 /// What a shard leaves to its children cannot be written: the others go on.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use anabranch::storage::Storage;
 use anabranch::{
     Clock, Consumer, Durability, Error, ErrorKind, Handler, ManualClock, Position, Record, RecordsStart, Result,
     ShardId, SimulatedDisk, Stream, Work, Worker, WorkerOptions,
@@ -134,6 +135,53 @@ fn a_worker_that_comes_back_under_its_name_need_not_wait() {
     drop(first);
     let mut again = elsewhere.worker("w", options()).unwrap();
     assert_eq!(all(&mut again).len(), 3);
+}
+
+fn claims(disk: &SimulatedDisk) -> Vec<String> {
+    let names = disk.list("stream/consumers".as_ref()).unwrap().into_iter().map(|entry| entry.name);
+    names.filter(|name| name.starts_with("~c~")).collect()
+}
+
+#[test]
+fn workers_leave_nothing_of_their_names() {
+    let (disk, _clock, stream) = simulated(builder());
+    let consumer = stream.consumer("c").unwrap();
+    for number in 0..10 {
+        let name = format!("w{number}");
+        let (closed, dropped) = (worker(&consumer, &name), worker(&consumer, "other"));
+        assert_eq!(claims(&disk).len(), 2);
+        closed.close().unwrap();
+        drop(dropped);
+    }
+    assert_eq!(claims(&disk), Vec::<String>::new());
+}
+
+/// Its name was free as soon as its consumer was deleted.
+#[test]
+fn a_worker_of_a_deleted_consumer_leaves_the_name_to_who_has_it_now() {
+    let (disk, _clock, stream) = simulated(builder());
+    let former = worker(&stream.consumer("c").unwrap(), "w");
+    stream.delete_consumer("c").unwrap();
+    let consumer = stream.consumer("c").unwrap();
+    let present = worker(&consumer, "w");
+    drop(former);
+    assert_eq!(claims(&disk), ["~c~w"]);
+    assert!(matches!(consumer.worker("w", options()), Err(Error::WorkerExists(_))));
+    drop(present);
+    assert_eq!(claims(&disk), Vec::<String>::new());
+}
+
+#[test]
+fn names_that_are_too_long_together_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let stream = builder().create(directory.path().join("stream")).unwrap();
+    let consumer = stream.consumer(&"c".repeat(128)).unwrap();
+    drop(worker(&consumer, &"w".repeat(125)));
+    for length in 126..=128 {
+        let refused = consumer.worker(&"w".repeat(length), options()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{length}: {refused:?}");
+    }
+    drop(worker(&stream.consumer("c").unwrap(), &"w".repeat(128)));
 }
 
 #[test]

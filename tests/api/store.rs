@@ -1,9 +1,10 @@
 //! Many streams under one directory.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
-use anabranch::storage::DiskFault;
+use anabranch::storage::{DiskFault, Operation, Storage};
 use anabranch::{Crash, Durability, Error, ErrorKind, ManualClock, SimulatedDisk, Store, StoreBuilder, Stream};
 
 use crate::support::{HORIZON, S0, fill, numbers_from, put_to, read_all, snapshot};
@@ -242,6 +243,29 @@ fn a_name_that_an_opening_shows_as_free_stays_free() {
     assert!(free > 0, "it never failed behind the rename");
 }
 
+/// Files that are left of a deleted stream, and cannot be removed, keep no other stream from being used.
+#[test]
+fn what_cannot_be_removed_is_left_to_the_next_opening() {
+    let disk = SimulatedDisk::new();
+    let store = open_on(&disk);
+    for name in ["a", "b", "clicks"] {
+        fill(&store.create(name, Stream::builder()).unwrap(), 3);
+    }
+    drop(store);
+    for name in ["a", "b"] {
+        disk.rename(&Path::new("store").join(name), &Path::new("store").join(format!("~deleted-{name}"))).unwrap();
+    }
+    let left =
+        || disk.list(Path::new("store")).unwrap().iter().filter(|entry| entry.name.starts_with('~')).count();
+    disk.fail_on(Operation::RemoveFile, 0, DiskFault::Error(std::io::ErrorKind::PermissionDenied));
+    let store = open_on(&disk);
+    assert_eq!((store.list().unwrap(), left()), (vec!["clicks".to_owned()], 1));
+    assert_eq!(numbers_from(&store.open_stream("clicks").unwrap(), S0, HORIZON), [0, 1, 2]);
+    drop(store);
+    open_on(&disk);
+    assert_eq!(left(), 0);
+}
+
 #[test]
 fn what_is_no_stream_is_not_listed_and_not_harmed() {
     let (_directory, store) = store();
@@ -269,7 +293,7 @@ fn a_store_lends_its_streams_clock_and_storage() {
     let stream = store.create("clicks", other).unwrap();
     let receipt = stream.put("key", b"data").unwrap();
     assert_eq!(receipt.arrival, anabranch::Clock::now(clock.as_ref()));
-    assert!(disk.read_file(std::path::Path::new("store/clicks/MANIFEST")).is_ok());
+    assert!(disk.read_file(Path::new("store/clicks/MANIFEST")).is_ok());
 }
 
 #[test]

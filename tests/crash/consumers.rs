@@ -872,3 +872,49 @@ fn what_was_durable_outlives_all_that_is_written_behind_it() {
         }
     }
 }
+
+/// Somebody who has the stream open, and the consumer, and looks.
+struct Onlooker {
+    stream: Stream,
+    reader: Stream,
+    consumer: Consumer,
+}
+
+/// The ways to be told that the consumer is gone.
+const LOOKS: [fn(&Onlooker) -> bool; 3] = [
+    |at| at.stream.consumers().unwrap().is_empty(),
+    |at| at.reader.consumers().unwrap().is_empty(),
+    |at| match at.consumer.checkpoints() {
+        Ok(_) => false,
+        Err(Error::ConsumerNotFound(_)) => true,
+        Err(other) => panic!("{other:?}"),
+    },
+];
+
+/// A deletion fails somewhere. Who is told that the consumer is gone, without another opening of the stream, is told what no power cut takes back.
+#[test]
+fn a_consumer_that_somebody_met_as_deleted_stays_deleted() {
+    for look in LOOKS {
+        let mut gone = 0;
+        for nth in 0.. {
+            let (clock, disk) = (Arc::new(ManualClock::default()), SimulatedDisk::new());
+            let stream = builder(&disk, &clock).create(PATH).unwrap();
+            let reader = builder(&disk, &clock).open_read_only(PATH).unwrap();
+            let consumer = stream.consumer("c").unwrap();
+            disk.fail_at(nth, DiskFault::Error(io::ErrorKind::Other));
+            if stream.delete_consumer("c").is_ok() {
+                break;
+            }
+            if !look(&Onlooker { stream, reader, consumer }) {
+                continue;
+            }
+            gone += 1;
+            for seed in 0..64 {
+                let lost = disk.fork(Crash::PowerLost { seed });
+                let stream = builder(&lost, &clock).open_existing(PATH).unwrap();
+                assert_eq!(stream.consumers().unwrap(), Vec::<String>::new(), "{nth}, {seed}");
+            }
+        }
+        assert!(gone > 1, "it never failed behind the mark");
+    }
+}

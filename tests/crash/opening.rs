@@ -369,21 +369,29 @@ fn a_call_that_fails_is_told_as_what_it_is() {
     }
 }
 
-/// The directories above the one that was made need not be readable: somebody else made them.
+/// The directories above the one that was made need not be readable, nor in a file system that takes changes: somebody else made them. A file system
+/// that failed takes none from then on, above or below.
 #[test]
 fn only_what_a_creation_made_has_to_be_synced() {
-    let syncs = |path: &str, nth, kind| {
+    let syncs = |path: &str, nth, fault| {
         let disk = SimulatedDisk::new();
         disk.create_dir(Path::new("above")).unwrap();
         disk.create_dir(Path::new("above/data")).unwrap();
-        disk.fail_on(Operation::SyncDir, nth, DiskFault::Error(kind));
+        disk.fail_on(Operation::SyncDir, nth, fault);
         builder(&disk, &Arc::new(ManualClock::default())).create(path).is_ok()
     };
-    let (denied, other) = (io::ErrorKind::PermissionDenied, io::ErrorKind::Other);
+    let denied = DiskFault::Error(io::ErrorKind::PermissionDenied);
+    let read_only = DiskFault::Error(io::ErrorKind::ReadOnlyFilesystem);
+    let failed = DiskFault::ErrorFromThenOn(io::ErrorKind::ReadOnlyFilesystem);
+    let other = DiskFault::Error(io::ErrorKind::Other);
     // The directory of the shards, the stream's, the one that holds it; those above; the stream's for the manifest.
-    for (nth, passes) in [false, false, false, true, true, false].into_iter().enumerate() {
-        assert_eq!(syncs("above/data/clicks", nth as u64, denied), passes, "directory {nth} may not be read");
-        assert!(!syncs("above/data/clicks", nth as u64, other), "directory {nth}");
+    for (nth, passes) in (0..).zip([false, false, false, true, true, false]) {
+        assert_eq!(syncs("above/data/clicks", nth, denied), passes, "directory {nth} may not be read");
+        // The stream's own directory may be where another file system is mounted.
+        assert_eq!(syncs("above/data/clicks", nth, read_only), passes || nth == 2, "directory {nth} is read-only");
+        for fault in [failed, other] {
+            assert!(!syncs("above/data/clicks", nth, fault), "directory {nth}, {fault:?}");
+        }
     }
 }
 

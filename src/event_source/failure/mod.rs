@@ -9,7 +9,10 @@ use json::{Object, Writer};
 use super::batch::BatchFailure;
 use super::windows::{Window, lane_of};
 use crate::error::{Error, Result};
-use crate::limits::{MAX_EVENT_LANES, MAX_FAILED_BATCH_BYTES, MAX_FAILURE_REASON_CHARS, MAX_SHARD_ID};
+use crate::limits::{
+    MAX_EVENT_BATCH_RECORDS, MAX_EVENT_LANES, MAX_FAILED_BATCH_BYTES, MAX_FAILURE_REASON_CHARS, MAX_SHARD_ID,
+    MAX_TUMBLING_WINDOW_MS,
+};
 use crate::segment::Record;
 use crate::stream::{PutOptions, Stream};
 use crate::types::{Durability, SequenceNumber, ShardId, ShardIteratorType, StreamId, Timestamp, is_name};
@@ -89,7 +92,7 @@ impl<F: Fn(&FailedBatch) -> Result<(), BatchFailure> + Send + Sync> FailureDesti
 }
 
 impl FailedBatch {
-    /// Reads the records of the batch again. `stream` is the one that they are in.
+    /// Reads the records of the batch again, [`batch_size`](Self::batch_size) at most. `stream` is the one that they are in.
     ///
     /// # Errors
     ///
@@ -110,14 +113,23 @@ impl FailedBatch {
         let mut records = Vec::new();
         for record in iterator.available() {
             let record = record?;
-            if record.sequence_number() > self.last_sequence_number {
+            if self.is_before(&record) {
                 break;
             }
             if lane_of(record.partition_key(), description.partition_hash, self.lanes) == self.lane {
                 records.push(record);
             }
+            if records.len() as u64 == self.batch_size {
+                break;
+            }
         }
         Ok(records)
+    }
+
+    /// Whether the record, and so each that follows in its shard, comes behind the batch.
+    fn is_before(&self, record: &Record) -> bool {
+        record.sequence_number() > self.last_sequence_number
+            || self.window.is_some_and(|window| record.arrival() >= window.end)
     }
 
     /// As a JSON object of one line. Sequence numbers are texts, since JSON's numbers do not hold all of them; times are milliseconds since 1970.
@@ -197,11 +209,18 @@ impl FailedBatch {
     fn is_sound(&self) -> bool {
         let is_ordered =
             self.first_sequence_number <= self.last_sequence_number && self.first_arrival <= self.last_arrival;
-        let is_window = self.window.is_none_or(|window| window.start < window.end);
         let fits =
             self.batch_size.saturating_sub(1) <= self.last_sequence_number.since(self.first_sequence_number);
         let is_short = self.reason.chars().count() <= MAX_FAILURE_REASON_CHARS;
-        self.lane < self.lanes && is_ordered && is_window && fits && is_short
+        self.lane < self.lanes && is_ordered && fits && self.is_bounded() && is_short
+    }
+
+    /// Whether it has no more records than a batch or a window can have.
+    fn is_bounded(&self) -> bool {
+        match self.window {
+            Some(Window { start, end }) => start < end && end.millis_since(start) <= MAX_TUMBLING_WINDOW_MS,
+            None => self.batch_size <= MAX_EVENT_BATCH_RECORDS as u64,
+        }
     }
 }
 
@@ -313,6 +332,25 @@ mod tests {
         }
         assert!(FailedBatch::from_bytes(&vec![b' '; MAX_FAILED_BATCH_BYTES + 1]).is_err());
         assert!(FailedBatch::from_bytes(b"\xff").is_err());
+    }
+
+    /// Anybody may have put the record.
+    #[test]
+    fn more_than_a_batch_or_a_window_can_have_is_refused() {
+        let read = |failed: FailedBatch| FailedBatch::from_bytes(failed.to_json().as_bytes());
+        let batch = |batch_size, window| FailedBatch {
+            first_sequence_number: SequenceNumber::ZERO,
+            batch_size,
+            ..failed("why", window)
+        };
+        let most = MAX_EVENT_BATCH_RECORDS as u64;
+        assert!(read(batch(most, None)).is_ok() && read(batch(most + 1, None)).is_err());
+        let window = |length_ms: u64| {
+            let (start, end) = (Timestamp::from_millis(7), Timestamp::from_millis(7 + length_ms.cast_signed()));
+            Some(Window { start, end })
+        };
+        let longest = MAX_TUMBLING_WINDOW_MS;
+        assert!(read(batch(most + 1, window(longest))).is_ok() && read(batch(1, window(longest + 1))).is_err());
     }
 
     #[test]

@@ -226,8 +226,9 @@ impl SettingsDirectory {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(OpenError::io(&path)(error)),
             _ => {}
         }
-        if let Some(parent) = path.parent() {
-            storage.sync_dir(parent).map_err(OpenError::io(parent))?;
+        // What is found is served: whoever replaced a document, or made the directory, may have died before that was durable.
+        for directory in [Some(path.as_path()), path.parent()].into_iter().flatten() {
+            storage.sync_dir(directory).map_err(OpenError::io(directory))?;
         }
         Ok(Self { storage, path, writing: Mutex::default() })
     }
@@ -278,7 +279,8 @@ fn file_of(directory: &Path, name: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use anabranch::SimulatedDisk;
+    use anabranch::storage::Operation;
+    use anabranch::{Crash, DiskFault, SimulatedDisk};
 
     use super::*;
 
@@ -315,6 +317,26 @@ mod tests {
         let written = disk.read_file(Path::new("/settings/s.json")).unwrap();
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&written).unwrap()["version"], VERSION_OF_QUEUES);
         assert_eq!(directory.read("s").unwrap().unwrap().queues, settings.queues);
+    }
+
+    /// A server is killed behind a rename that is not durable: what the next one serves, no power cut takes back.
+    #[test]
+    fn what_an_opening_finds_stays() {
+        let disk = SimulatedDisk::new();
+        let open =
+            |disk: &SimulatedDisk| SettingsDirectory::open(Arc::new(disk.clone()), "/settings".into()).unwrap();
+        let mut settings = Settings::new(Timestamp::from_millis(0), Mode::Provisioned);
+        let directory = open(&disk);
+        directory.write("s", &settings).unwrap();
+        settings.open_shards = 7;
+        disk.fail_on(Operation::SyncDir, 0, DiskFault::Error(io::ErrorKind::Other));
+        directory.write("s", &settings).unwrap_err();
+        let found = open(&disk).read("s").unwrap().unwrap();
+        assert_eq!(found.open_shards, 7, "it was replaced");
+        for seed in 0..32 {
+            let disk = disk.fork(Crash::PowerLost { seed });
+            assert_eq!(open(&disk).read("s").unwrap().as_ref(), Some(&found), "{seed}");
+        }
     }
 
     #[test]
