@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use super::rounds::{Observed, Plan};
 use super::{Checkpoint, Consumer, Lease, RecordPosition, millis};
 use crate::error::{Error, Result};
+use crate::format::StoredPosition;
 use crate::limits::{DEFAULT_LEASE_MS, DEFAULT_WORKER_RECORDS, MAX_LEASE_MS, MIN_LEASE_MS};
 use crate::segment::Record;
 use crate::storage::StorageFile;
 use crate::stream::ShardIterator;
-use crate::types::{ShardId, ShardIteratorType};
+use crate::types::ShardId;
 
 /// How long a worker that has nothing to do waits before it looks again, at first: whoever appends pays nothing for it.
 const NAP: Duration = Duration::from_millis(2);
@@ -440,7 +441,7 @@ impl Worker {
 
 /// Where a reader goes on that retention overtook.
 fn at_the_horizon(consumer: &Consumer, shard_id: ShardId) -> Result<ShardIterator> {
-    consumer.stream().shard_iterator(shard_id, ShardIteratorType::TrimHorizon)
+    consumer.stream().iterator_behind(shard_id, StoredPosition::TrimHorizon)
 }
 
 impl fmt::Debug for Worker {

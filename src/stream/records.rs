@@ -10,7 +10,7 @@ use super::read::{FOLLOW_STEP, WAIT_STEP};
 use super::{Stream, StreamInner};
 use crate::error::{Error, Result};
 use crate::segment::{Record, RecordBatch};
-use crate::shard::Progress;
+use crate::shard::{Cursor, Progress};
 use crate::types::{ShardId, ShardIteratorType, Timestamp};
 
 /// Where [`Stream::records`] starts.
@@ -40,6 +40,9 @@ pub struct Records {
     /// How many single records it may still give in a row.
     turn: usize,
 }
+
+/// How a shard is begun.
+type CursorOf = fn(&StreamInner, ShardId, ShardIteratorType) -> Result<Cursor>;
 
 /// How many single records one shard gives before the next is asked.
 const TURN_RECORDS: usize = 256;
@@ -74,11 +77,11 @@ impl Records {
                 }
             }
         }
-        self.discover()
+        self.discover(StreamInner::cursor)
     }
 
     /// Begins the shards whose parents are all read, or no longer listed.
-    fn discover(&mut self) -> Result<()> {
+    fn discover(&mut self, begin: CursorOf) -> Result<()> {
         let topology = self.stream.topology();
         for (id, member) in &topology.shards {
             let known = self.active.contains_key(id) || self.finished.contains(id);
@@ -93,7 +96,7 @@ impl Records {
                 RecordsStart::TrimHorizon | RecordsStart::Latest => ShardIteratorType::TrimHorizon,
                 RecordsStart::AtTimestamp(time) => ShardIteratorType::AtTimestamp(time),
             };
-            match self.stream.cursor(*id, kind) {
+            match begin(&self.stream, *id, kind) {
                 Ok(cursor) => drop(self.active.insert(*id, cursor.into())),
                 Err(Error::ShardNotFound(_)) => {} // expired since
                 Err(error) => return Err(error),
@@ -175,7 +178,7 @@ impl Records {
                     Progress::End => {
                         self.active.remove(&id);
                         self.finished.insert(id);
-                        self.discover()?;
+                        self.discover(StreamInner::lasting_cursor)?; // a child is not looked at again either
                         ended = true;
                     }
                     Progress::Tail => {}
