@@ -135,37 +135,52 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// Those of reading, of [`Producer::put_batch`] and of [`Lease::checkpoint`]. After any of them, calling it again goes on where it has to: nothing is skipped and
-    /// nothing put twice. [`Error::BatchTooLarge`] only where what was made of one record is.
+    /// Those of reading, of [`Producer::put_batch`] and of [`Lease::checkpoint`]: the first, once all shards had their batch. After any of them, calling it again goes on where
+    /// it has to: nothing is skipped and nothing put twice. [`Error::BatchTooLarge`] only where what was made of one record is.
     pub fn step(&mut self, mut make: impl FnMut(&Record, &mut Outputs)) -> Result<u64> {
         loop {
-            self.begin_lanes()?;
-            let (done, ended) = self.step_lanes(&mut make)?;
+            let begun = self.begin_lanes();
+            let (done, ended) = begun.and(self.step_lanes(&mut make))?; // one that cannot be begun keeps no other waiting
             if done > 0 || !ended {
                 return Ok(done);
             }
         }
     }
 
-    /// A batch of every shard that was begun; gives the records, and whether a shard ended, so that others can begin.
+    /// A batch of every shard that was begun; gives the records, and whether a shard ended, so that others can begin. All are tried.
     fn step_lanes(&mut self, make: &mut impl FnMut(&Record, &mut Outputs)) -> Result<(u64, bool)> {
-        let (mut done, mut ended) = (0, false);
+        let (mut done, mut ended, mut outcome) = (0, false, Ok(()));
         for shard_id in self.lanes.keys().copied().collect::<Vec<_>>() {
-            let Some(lane) = self.lanes.get_mut(&shard_id) else { continue };
-            let records = lane.read(self.batch_records)?; // an error takes no record along
-            match lane.handle(records, &self.consumer, make) {
-                Ok(0) if lane.iterator.end_of_shard().is_some() => {
-                    self.end_lane(shard_id)?;
-                    ended = true;
-                }
-                Ok(records) => done += records,
-                Err(error) => {
-                    self.lanes.remove(&shard_id); // it is begun again, where it has to be
-                    return Err(error);
-                }
+            match self.step_lane(shard_id, make) {
+                Ok(Some(records)) => done += records,
+                Ok(None) => ended = true,
+                Err(error) => outcome = outcome.and(Err(error)),
             }
         }
-        Ok((done, ended))
+        outcome.map(|()| (done, ended))
+    }
+
+    /// A batch of one shard; nothing where it ended. After an error it is begun again, where it has to be.
+    fn step_lane(
+        &mut self,
+        shard_id: ShardId,
+        make: &mut impl FnMut(&Record, &mut Outputs),
+    ) -> Result<Option<u64>> {
+        let Some(mut lane) = self.lanes.remove(&shard_id) else { return Ok(Some(0)) };
+        let records = match lane.read(self.batch_records) {
+            Err(error @ (Error::ThroughputExceeded { .. } | Error::Lost { .. })) => {
+                self.lanes.insert(shard_id, lane); // it goes on where it stands
+                return Err(error);
+            }
+            read => read?, // an error takes no record along
+        };
+        let records = lane.handle(records, &self.consumer, make)?;
+        if records == 0 && lane.iterator.end_of_shard().is_some() {
+            lane.lease.checkpoint_end()?;
+            return Ok(None);
+        }
+        self.lanes.insert(shard_id, lane);
+        Ok(Some(records))
     }
 
     /// Puts the consumer at a place of its own choice, and lets the output forget what was put: from there on everything is made anew. Not atomic: a
@@ -183,7 +198,7 @@ impl Pipeline {
         self.consumer.reset(start)
     }
 
-    /// Begins the shards that are not finished, and whose parents are. The consumer's file is looked at only where there may be one.
+    /// Begins the shards that are not finished, and whose parents are; all are tried. The consumer's file is looked at only where there may be one.
     fn begin_lanes(&mut self) -> Result<()> {
         let shards = self.consumer.stream().shards();
         let is_known = |id: &ShardId| self.lanes.contains_key(id) || self.finished.contains(id);
@@ -194,17 +209,19 @@ impl Pipeline {
         let checkpoints = self.consumer.checkpoints()?;
         let (finished, unfinished): (Vec<_>, Vec<_>) =
             checkpoints.iter().partition(|checkpoint| checkpoint.position == Position::ShardEnd);
-        self.finished = finished.iter().map(|checkpoint| checkpoint.shard_id).collect();
+        let mut outcome = self.forget_finished(finished.iter().map(|checkpoint| checkpoint.shard_id).collect());
         let unfinished: BTreeSet<_> = unfinished.iter().map(|checkpoint| checkpoint.shard_id).collect();
         for shard in shards {
             let waits = shard.parents.iter().any(|parent| unfinished.contains(parent));
             if !unfinished.contains(&shard.shard_id) || waits || self.lanes.contains_key(&shard.shard_id) {
                 continue;
             }
-            let lane = self.begin_lane(shard.shard_id)?;
-            self.lanes.insert(shard.shard_id, lane);
+            match self.begin_lane(shard.shard_id) {
+                Ok(lane) => drop(self.lanes.insert(shard.shard_id, lane)),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
         }
-        Ok(())
+        outcome
     }
 
     /// In this order: behind the first, no other worker's checkpoint counts; behind the second, no other's put; only then is it certain how far they came.
@@ -217,11 +234,19 @@ impl Pipeline {
         Ok(Lane { lease, iterator, producer, ahead: Vec::new(), repeats_to })
     }
 
-    fn end_lane(&mut self, shard_id: ShardId) -> Result<()> {
-        let Some(lane) = self.lanes.remove(&shard_id) else { return Ok(()) };
-        lane.lease.checkpoint_end()?;
-        self.consumer.sync()?; // before the producer is forgotten, which could repeat its batch
-        self.forget_producer(shard_id)
+    /// Forgets the producers of shards that are finished: each once, those too that an earlier life finished and did not come to forget.
+    fn forget_finished(&mut self, finished: BTreeSet<ShardId>) -> Result<()> {
+        if !finished.is_subset(&self.finished) {
+            self.consumer.sync()?; // before the producer is forgotten, which could repeat its batch
+        }
+        for shard_id in &finished {
+            if !self.finished.contains(shard_id) {
+                self.forget_producer(*shard_id)?;
+                self.finished.insert(*shard_id);
+            }
+        }
+        self.finished = finished; // and no others: of a split that a crash undid, the parent goes on
+        Ok(())
     }
 
     fn forget_producer(&self, shard_id: ShardId) -> Result<()> {

@@ -13,7 +13,8 @@ const STEP: Duration = Duration::from_millis(100);
 
 /// What is done with the records of a group's worker; see [`Worker::run`]. One value handles all shards that the worker has, one after the other.
 ///
-/// An error ends the run, and is given to who started it. [`Error::LeaseLost`] and [`Error::ShardNotFound`] do not: the shard is another's, or
+/// An error ends the run, and is given to who started it. What failed is given again when the worker is run again: the beginning of a shard, or, of records and
+/// ends, everything behind the shard's checkpoint. [`Error::LeaseLost`] and [`Error::ShardNotFound`] do not: the shard is another's, or
 /// expired, and the worker goes on with the rest.
 pub trait Handler {
     /// The worker got a shard, and goes on behind this checkpoint.
@@ -38,7 +39,8 @@ pub trait Handler {
 }
 
 impl Worker {
-    /// Works until `stop` says so, the stream is closed, or an error ends it: the worker can be run again then. `stop` is asked between two pieces of work,
+    /// Works until `stop` says so, the stream is closed, or an error ends it: the worker can be run again then, and what the handler failed at is given
+    /// [again](Handler). `stop` is asked between two pieces of work,
     /// and a few times a second.
     ///
     /// ```
@@ -78,18 +80,21 @@ impl Worker {
     }
 
     fn hand_over(&mut self, handler: &mut impl Handler, work: Work) -> Result<()> {
-        let (shard_id, outcome) = match work {
-            Work::Started(checkpoint) => (checkpoint.shard_id, handler.initialize(&checkpoint)),
-            Work::Records { shard_id, records } => (shard_id, handler.process(self, shard_id, &records)),
-            Work::Ended(shard_id) => (shard_id, handler.shard_ended(self, shard_id)),
+        let (shard_id, outcome) = match &work {
+            Work::Started(checkpoint) => (checkpoint.shard_id, handler.initialize(checkpoint)),
+            Work::Records { shard_id, records } => (*shard_id, handler.process(self, *shard_id, records)),
+            Work::Ended(shard_id) => (*shard_id, handler.shard_ended(self, *shard_id)),
             Work::Lost(shard_id) => {
-                handler.lease_lost(shard_id);
-                (shard_id, Ok(()))
+                handler.lease_lost(*shard_id);
+                (*shard_id, Ok(()))
             }
         };
         if matches!(outcome, Err(Error::LeaseLost { .. } | Error::ShardNotFound(_))) {
             handler.lease_lost(shard_id);
             return Ok(());
+        }
+        if outcome.is_err() {
+            self.give_again(work);
         }
         outcome
     }

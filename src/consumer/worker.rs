@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use super::rounds::{Observed, Plan};
 use super::{Checkpoint, Consumer, Lease, RecordPosition, millis};
 use crate::error::{Error, Result};
+use crate::format::StoredPosition;
 use crate::leases::WorkerClaim;
 use crate::limits::{
     DEFAULT_LEASE_MS, DEFAULT_WORKER_RECORDS, MAX_LEASE_MS, MAX_WORKER_CLAIM_CHARS, MIN_LEASE_MS,
 };
 use crate::segment::Record;
 use crate::stream::ShardIterator;
-use crate::types::{ShardId, ShardIteratorType};
+use crate::types::ShardId;
 
 /// How long a worker that has nothing to do waits before it looks again, at first: whoever appends pays nothing for it.
 const NAP: Duration = Duration::from_millis(2);
@@ -105,7 +106,7 @@ pub enum Work {
     },
     /// The shard was given to its end. Once all of it is handled, [`Worker::finish`] lets its children begin.
     Ended(ShardId),
-    /// Somebody else has the shard now, or the consumer was reset: what was not checkpointed is given to others.
+    /// Somebody else has the shard now, or the consumer was reset: what was not checkpointed is given to others. Or the shard expired.
     Lost(ShardId),
 }
 
@@ -142,6 +143,8 @@ pub(super) struct Held {
     pub(super) renewed_at: Duration,
     /// Whether it was said that it ended.
     is_ended: bool,
+    /// Whether everything behind the checkpoint is to be given again.
+    goes_back: bool,
     /// Whether nothing of it is wanted now.
     is_paused: bool,
 }
@@ -331,7 +334,10 @@ impl Worker {
         };
         self.note_loss(shard_id, outcome)?;
         self.tended_at = None; // the children may be this worker's
-        self.held.remove(&shard_id).map_or(Ok(()), |held| held.lease.release())
+        if let Some(held) = self.held.remove(&shard_id) {
+            drop(held.lease.release()); // its end is stored: nobody takes it, whoever has it
+        }
+        Ok(())
     }
 
     /// Gives all shards back, so that others need not wait. What was not checkpointed is given to them.
@@ -361,6 +367,19 @@ impl Worker {
             self.held.remove(&shard_id);
         }
         outcome
+    }
+
+    /// Gives again what was not done: of a shard that began, everything behind its checkpoint.
+    pub(super) fn give_again(&mut self, work: Work) {
+        match work {
+            Work::Started(_) => self.pending.push_front(work),
+            Work::Records { shard_id, .. } | Work::Ended(shard_id) => {
+                if let Some(held) = self.held.get_mut(&shard_id) {
+                    (held.goes_back, held.is_ended) = (true, false);
+                }
+            }
+            Work::Lost(_) => {}
+        }
     }
 
     fn set_paused(&mut self, shard_id: ShardId, is_paused: bool) {
@@ -404,18 +423,25 @@ impl Worker {
     fn start(&mut self, lease: Lease, renewed_at: Duration) -> Result<()> {
         let shard_id = lease.shard_id();
         let checkpoint = self.consumer.checkpoint(shard_id)?;
-        let (iterator, overtaken) = match lease.iterator() {
-            Err(error @ Error::Trimmed { .. }) => (at_the_horizon(&self.consumer, shard_id)?, Err(error)),
-            other => (other?, Ok(())),
-        };
-        let iterator = self.options.paid(iterator, &self.consumer)?;
-        self.held.insert(shard_id, Held { lease, iterator, renewed_at, is_ended: false, is_paused: false });
+        let (iterator, overtaken) = read_behind(&lease, &self.consumer, &self.options)?;
+        let held = Held { lease, iterator, renewed_at, is_ended: false, goes_back: false, is_paused: false };
+        self.held.insert(shard_id, held);
         self.pending.push_back(Work::Started(checkpoint));
         overtaken
     }
 
-    /// What a shard has to give.
+    /// What a shard has to give, or that it expired.
     fn ask(&mut self, shard_id: ShardId) -> Result<Option<Work>> {
+        match self.read(shard_id) {
+            Err(Error::ShardNotFound(_)) => {
+                self.held.remove(&shard_id);
+                Ok(Some(Work::Lost(shard_id)))
+            }
+            other => other,
+        }
+    }
+
+    fn read(&mut self, shard_id: ShardId) -> Result<Option<Work>> {
         let (now, lease_time, most) = (self.now(), self.options.lease_time, self.options.max_records);
         let Some(held) = self.held.get_mut(&shard_id) else { return Ok(None) };
         if now >= held.renewed_at + lease_time {
@@ -424,6 +450,11 @@ impl Worker {
         }
         if held.is_paused {
             return Ok(None);
+        }
+        if held.goes_back {
+            let (iterator, overtaken) = read_behind(&held.lease, &self.consumer, &self.options)?;
+            (held.iterator, held.goes_back) = (iterator, false);
+            overtaken?;
         }
         let records = match held.iterator.next_records(most) {
             Err(Error::ThroughputExceeded { .. }) => {
@@ -445,9 +476,22 @@ impl Worker {
     }
 }
 
+/// A reader behind the checkpoint, and whether retention overtook it.
+fn read_behind(
+    lease: &Lease,
+    consumer: &Consumer,
+    options: &WorkerOptions,
+) -> Result<(ShardIterator, Result<()>)> {
+    let (iterator, overtaken) = match lease.iterator() {
+        Err(error @ Error::Trimmed { .. }) => (at_the_horizon(consumer, lease.shard_id())?, Err(error)),
+        other => (other?, Ok(())),
+    };
+    Ok((options.paid(iterator, consumer)?, overtaken))
+}
+
 /// Where a reader goes on that retention overtook.
 fn at_the_horizon(consumer: &Consumer, shard_id: ShardId) -> Result<ShardIterator> {
-    consumer.stream().shard_iterator(shard_id, ShardIteratorType::TrimHorizon)
+    consumer.stream().iterator_behind(shard_id, StoredPosition::TrimHorizon)
 }
 
 impl fmt::Debug for Worker {

@@ -164,11 +164,13 @@
 //!
 //! Arrival times in a shard never go back, whatever the clock does. A clock that leaps past the retention period deletes nothing until a second reading,
 //! taken at least a second later by the monotonic clock, agrees; the first reading after an opening counts as such a leap, since nobody knows what the
-//! clock did before.
+//! clock did before. Until then a leap hides records from those who look for them, and from nobody who keeps how far he came: a consumer and a queue pass, for good,
+//! only what is gone for good, or expired by a time that is believed.
 //!
 //! Tests: `api/retention.rs::a_leap_of_the_clock_deletes_nothing`, `api/clock.rs::any_time_may_follow_any_other` (before 1970 and at the integer's edges, too),
 //! `api/clock.rs::no_leap_deletes_at_once`, `api/clock.rs::a_clock_that_leapt_before_the_opening_deletes_nothing_at_the_first_look`,
-//! `api/clock.rs::a_leap_hides_nothing_for_good`, `api/clock.rs::a_clock_that_goes_back_deletes_nothing`.
+//! `api/clock.rs::a_leap_hides_nothing_for_good`, `api/clock.rs::a_clock_that_goes_back_deletes_nothing`, `api/clock.rs::a_leap_makes_no_queue_forget_anything`,
+//! `api/clock.rs::a_leap_makes_no_consumer_skip_anything`, `api/clock.rs::a_leap_makes_no_reader_skip_what_it_comes_to`.
 //!
 //! # A14. Bounds
 //!
@@ -208,7 +210,9 @@
 //! made something of once, in the order of its key, through splits and merges of both streams. What a power cut takes from the input, nothing was made of.
 //!
 //! Tests: `crash/pipeline.rs::output_is_as_if_the_power_had_stayed`, `crash/pipeline.rs::output_of_buffered_streams_is_as_if_the_power_had_stayed`,
-//! `crash/pipeline.rs::output_is_as_if_nothing_had_failed`; the example `exactly_once` kills real processes.
+//! `crash/pipeline.rs::output_is_as_if_nothing_had_failed`,
+//! `api/pipeline.rs::a_shard_that_retention_overtook_keeps_no_other_waiting_and_goes_on_after_a_reset`,
+//! `api/pipeline.rs::the_producer_of_a_shard_that_an_earlier_life_finished_is_forgotten`; the example `exactly_once` kills real processes.
 //!
 //! # A18. Groups
 //!
@@ -221,6 +225,9 @@
 //! Tests: `api/groups.rs::groups_skip_nothing_and_repeat_nothing_that_is_done`, `api/groups.rs::a_child_is_given_when_every_parent_is_finished`,
 //! `api/groups.rs::a_dead_workers_shards_move_within_its_lease_time_whatever_the_wall_clock_does`,
 //! `api/groups.rs::workers_share_the_shards_evenly_and_steal_one_at_a_time`, `api/groups.rs::bad_use_is_told`,
+//! `api/clock.rs::a_leap_makes_no_consumer_skip_anything`,
+//! `api/groups.rs::what_a_handler_failed_at_is_given_again_from_the_checkpoint_on`, `api/groups.rs::a_shard_that_expires_while_it_is_held_is_lost`,
+//! `api/groups.rs::a_shard_is_finished_once_its_end_is_stored`,
 //! `api/groups.rs::handlers_of_two_threads_get_a_stream_through_a_split_and_a_merge`, `process/groups.rs::workers_that_are_killed_lose_no_record`.
 //!
 //! # A19. Queues
@@ -238,6 +245,7 @@
 //! `api/queue.rs::what_is_set_aside_is_received_by_one_at_a_time_too_and_done_held_or_put_back`,
 //! `api/queue.rs::only_who_received_what_is_set_aside_puts_it_back`,
 //! `api/queue.rs::damage_is_told_and_a_repair_sets_the_file_aside`, `api/queue.rs::a_queue_that_stands_behind_the_tail_goes_on_at_the_tail`,
+//! `api/clock.rs::a_leap_makes_no_queue_forget_anything`, `api/clock.rs::a_queue_passes_nothing_that_is_not_durable`,
 //! `process/queue.rs::nothing_is_lost_or_comes_back_after_kills_synced`, `process/queue.rs::nothing_is_lost_or_comes_back_after_kills_buffered`.
 //!
 //! # A20. Event sources

@@ -286,7 +286,7 @@ impl State {
     /// Receives these records again, or those of them that there are and that have room.
     fn receive_places(&mut self, call: &Call<'_>, places: Vec<Place>, found: &mut Found) {
         for place in places {
-            match call.stream.get(place.0, place.1) {
+            match call.stream.get_lasting(place.0, place.1) {
                 Ok(record) if !found.has_room_for(&record, call) => return,
                 Ok(record) => found.push(self.hand_over(call, record)),
                 Err(Error::Trimmed { .. } | Error::ShardNotFound(_)) => self.ledger.forget(place),

@@ -53,21 +53,24 @@ struct Run {
 }
 
 impl Cursor {
-    /// A cursor at the place that `kind` names.
+    /// A cursor at the place that `kind` names. What arrived before `cutoff` is expired.
     pub(crate) fn new(
         shard: Arc<Shard>,
         kind: ShardIteratorType,
         visibility: Visibility,
+        cutoff: Option<Timestamp>,
     ) -> Result<Self, ShardError> {
         let mut not_before = None;
         let next = match kind {
-            ShardIteratorType::TrimHorizon => shard.trim_horizon()?,
+            ShardIteratorType::TrimHorizon => shard.trim_horizon(cutoff)?,
             ShardIteratorType::Latest => shard.next(visibility),
-            ShardIteratorType::AtSequenceNumber(number) => shard.checked_position(number, number)?,
-            ShardIteratorType::AfterSequenceNumber(number) => shard.checked_position(number.next(), number)?,
+            ShardIteratorType::AtSequenceNumber(number) => shard.checked_position(number, number, cutoff)?,
+            ShardIteratorType::AfterSequenceNumber(number) => {
+                shard.checked_position(number.next(), number, cutoff)?
+            }
             ShardIteratorType::AtTimestamp(time) => {
                 not_before = Some(time);
-                shard.first_at(time, visibility)?
+                shard.first_at(time, visibility, cutoff)?
             }
         };
         Ok(Self { not_before, ..Self::at(shard, next, visibility, None) })
@@ -373,27 +376,33 @@ impl Shard {
         let segment = slot.segment(&self.context, self.id, &self.directory).ok()?;
         let position = segment.position(number, visibility).ok()??;
         let frame = segment.frame(position, segment.end(visibility), number).ok()?;
-        if self.cutoff().is_some_and(|cutoff| frame.arrival() < cutoff) {
+        if self.context.cutoff_by_clock().is_some_and(|cutoff| frame.arrival() < cutoff) {
             return None;
         }
         let end = usize::try_from(position).ok()? + frame.size();
         Some((Record::new(&segment, &frame, end), frame.size() as u64))
     }
 
-    /// The oldest record that retention keeps.
-    pub(crate) fn trim_horizon(&self) -> Result<SequenceNumber, ShardError> {
+    /// The oldest record that retention keeps, where what arrived before `cutoff` is expired. What is not durable is not expired yet: who keeps a place
+    /// behind it would keep one that a power cut gives to other records.
+    pub(crate) fn trim_horizon(&self, cutoff: Option<Timestamp>) -> Result<SequenceNumber, ShardError> {
         let trimmed = SequenceNumber::new(self.horizon.load(Ordering::SeqCst));
         let first = self.segments.read().first().unwrap_or(trimmed);
-        let by_age = match self.cutoff() {
-            Some(cutoff) => self.first_at_or_next(cutoff)?,
+        let by_age = match cutoff {
+            Some(cutoff) => self.first_at_or_next(cutoff)?.min(self.next(Visibility::Durable)),
             None => SequenceNumber::ZERO,
         };
         Ok(trimmed.max(first).max(by_age))
     }
 
     /// The first visible record that arrived at `time` or later, or the place of the next one; not below the trim horizon.
-    fn first_at(&self, time: Timestamp, visibility: Visibility) -> Result<SequenceNumber, ShardError> {
-        let horizon = self.trim_horizon()?;
+    fn first_at(
+        &self,
+        time: Timestamp,
+        visibility: Visibility,
+        cutoff: Option<Timestamp>,
+    ) -> Result<SequenceNumber, ShardError> {
+        let horizon = self.trim_horizon(cutoff)?;
         Ok(self.first_at_or_next(time)?.max(horizon).min(self.next(visibility).max(horizon)))
     }
 
@@ -427,27 +436,28 @@ impl Shard {
         &self,
         next: SequenceNumber,
         requested: SequenceNumber,
+        cutoff: Option<Timestamp>,
     ) -> Result<SequenceNumber, ShardError> {
         let tail = self.next(Visibility::Written);
         if next > tail {
             return Err(ShardError::BeyondTail { requested, next: tail });
         }
-        if next == tail || self.is_kept(next)? {
+        if next == tail || self.is_kept(next, cutoff)? {
             return Ok(next);
         }
-        let earliest = self.trim_horizon()?;
+        let earliest = self.trim_horizon(cutoff)?;
         if next < earliest { Err(self.trimmed(requested, earliest)) } else { Ok(next) }
     }
 
     /// Whether a record is certainly above the trim horizon: one look at it, where finding the horizon is a search.
-    fn is_kept(&self, number: SequenceNumber) -> Result<bool, Fault> {
+    fn is_kept(&self, number: SequenceNumber, cutoff: Option<Timestamp>) -> Result<bool, Fault> {
         if number < SequenceNumber::new(self.horizon.load(Ordering::SeqCst)) {
             return Ok(false);
         }
         let Some(slot) = self.segments.read().holding(number) else {
             return Ok(false);
         };
-        let Some(cutoff) = self.cutoff() else {
+        let Some(cutoff) = cutoff else {
             return Ok(true);
         };
         let segment = slot.segment(&self.context, self.id, &self.directory)?;

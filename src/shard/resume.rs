@@ -6,7 +6,7 @@ use super::{Cursor, Shard, ShardError};
 use crate::format::Footer;
 use crate::segment::{Segment, Visibility};
 use crate::storage::Fault;
-use crate::types::SequenceNumber;
+use crate::types::{SequenceNumber, Timestamp};
 
 /// What was done of a shard: the records below `next`, as far as they are of this incarnation or an earlier one. A power cut can take the
 /// unsynced tail of a `Buffered` shard, and its numbers are given to other records, of a later incarnation: those were not done.
@@ -23,10 +23,15 @@ impl Done {
 }
 
 impl Cursor {
-    /// A cursor that gives everything but what was done.
-    pub(crate) fn behind(shard: Arc<Shard>, done: Done, visibility: Visibility) -> Result<Self, ShardError> {
+    /// A cursor that gives everything but what was done. What arrived before `cutoff` is expired.
+    pub(crate) fn behind(
+        shard: Arc<Shard>,
+        done: Done,
+        visibility: Visibility,
+        cutoff: Option<Timestamp>,
+    ) -> Result<Self, ShardError> {
         let next = shard.resume(done)?;
-        let next = shard.checked_position(next, next)?;
+        let next = shard.checked_position(next, next, cutoff)?;
         Ok(Self::at(shard, next, visibility, Some(done)))
     }
 }

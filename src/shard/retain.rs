@@ -2,7 +2,7 @@
 
 use crate::sync::atomic::Ordering;
 
-use super::{Counters, Shard, ShardError};
+use super::{Counters, Shard, ShardContext, ShardError};
 use crate::format::{FOOTER_BYTES, Footer, segment_name};
 use crate::segment::{SegmentWriter, Visibility};
 use crate::storage::Fault;
@@ -39,13 +39,20 @@ impl Removal {
     }
 }
 
-impl Shard {
-    /// The arrival time before which records are expired; nothing if they never are.
-    pub(super) fn cutoff(&self) -> Option<Timestamp> {
-        let retention = self.context.retention.load(Ordering::Relaxed);
-        (retention != u64::MAX).then(|| self.context.clock.now().minus_millis(retention))
+impl ShardContext {
+    /// The arrival time before which records are expired at this time; nothing if they never are.
+    pub(crate) fn cutoff(&self, now: Timestamp) -> Option<Timestamp> {
+        let retention = self.retention.load(Ordering::Relaxed);
+        (retention != u64::MAX).then(|| now.minus_millis(retention))
     }
 
+    /// The same by the clock, whether it is right or not: for those who are shown what is there.
+    pub(crate) fn cutoff_by_clock(&self) -> Option<Timestamp> {
+        self.cutoff(self.clock.now())
+    }
+}
+
+impl Shard {
     /// All segments that hold records, oldest first.
     pub(crate) fn segment_summaries(&self) -> Result<Vec<SegmentSummary>, Fault> {
         let _ = self.drain(); // a failed shard is described as far as it is written

@@ -474,7 +474,7 @@ fn a_cursor_has_news_where_a_poll_finds_more_than_the_tail() {
     let shard = shard(1 << 20, true);
     let cursor = |next, visibility| {
         let at = ShardIteratorType::AtSequenceNumber(SequenceNumber::new(next));
-        Cursor::new(Arc::clone(&shard), at, visibility).unwrap()
+        Cursor::new(Arc::clone(&shard), at, visibility, None).unwrap()
     };
     let first = cursor(0, Visibility::Written);
     assert!(!first.has_news());
@@ -508,7 +508,7 @@ fn a_batch_ends_at_its_bound_wherever_in_the_segment_it_starts() {
     }
     // Into the one segment that holds the end, and the last whole batches of it.
     let kind = ShardIteratorType::AtSequenceNumber(SequenceNumber::new(a_batch as u64));
-    let mut cursor = Cursor::new(Arc::clone(&shard), kind, Visibility::Written).unwrap();
+    let mut cursor = Cursor::new(Arc::clone(&shard), kind, Visibility::Written, None).unwrap();
     let mut batches = Vec::new();
     loop {
         let (batch, progress) = cursor.next_batch(usize::MAX).unwrap();
@@ -607,7 +607,7 @@ fn a_follower_starts_at_the_segment_that_the_manifest_names_and_moves_with_it() 
     for _ in 0..2 {
         follower.refresh_entry(&trimmed);
         assert_eq!(front(&follower), Some(firsts[1]), "the files below may be gone any time");
-        assert_eq!(follower.trim_horizon().unwrap(), firsts[1]);
+        assert_eq!(follower.trim_horizon(None).unwrap(), firsts[1]);
     }
     assert_eq!(front(&follow(&shard, &trimmed)), Some(firsts[1]));
 }
@@ -635,10 +635,10 @@ fn a_follower_of_a_shard_that_expired_is_at_its_end() {
     let (shard, _) = rolled();
     let follower = Arc::new(follow(&shard, &entry()));
     let kind = ShardIteratorType::AtSequenceNumber(SequenceNumber::ZERO);
-    let mut cursor = Cursor::new(Arc::clone(&follower), kind, Visibility::Durable).unwrap();
+    let mut cursor = Cursor::new(Arc::clone(&follower), kind, Visibility::Durable, None).unwrap();
     let next = follower.next(Visibility::Written);
     follower.expire();
-    assert_eq!((follower.end(), follower.trim_horizon().unwrap()), (Some(next), next));
+    assert_eq!((follower.end(), follower.trim_horizon(None).unwrap()), (Some(next), next));
     let outcome = cursor.poll();
     assert!(matches!(outcome, Err(ShardError::Trimmed { earliest, .. }) if earliest == next), "{outcome:?}");
 }

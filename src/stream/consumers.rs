@@ -113,13 +113,13 @@ impl Stream {
         }
     }
 
-    /// A reader of everything but what is done.
+    /// A reader of everything but what is done. No leap of the clock hides anything from it: what follows is checkpointed, and with it what is below.
     pub(crate) fn iterator_behind(&self, shard_id: ShardId, position: StoredPosition) -> Result<ShardIterator> {
         self.inner.not_closed()?;
         let done = match position {
-            StoredPosition::TrimHorizon => return self.shard_iterator(shard_id, ShardIteratorType::TrimHorizon),
+            StoredPosition::TrimHorizon => return self.lasting_iterator(shard_id, ShardIteratorType::TrimHorizon),
             StoredPosition::AtTimestamp(time) => {
-                return self.shard_iterator(shard_id, ShardIteratorType::AtTimestamp(time));
+                return self.lasting_iterator(shard_id, ShardIteratorType::AtTimestamp(time));
             }
             StoredPosition::After { sequence_number, sub_sequence_number, incarnation } => {
                 let whole = sub_sequence_number.is_none();
@@ -128,9 +128,10 @@ impl Stream {
             StoredPosition::ShardEnd { next, incarnation } => Done { next, incarnation },
         };
         self.inner.refresh()?;
+        let cutoff = self.inner.believed_cutoff();
         let cursor = self.inner.look(|| {
             let shard = self.inner.refreshed(shard_id)?;
-            Cursor::behind(shard, done, self.inner.visibility()).map_err(Error::of_shard(shard_id))
+            Cursor::behind(shard, done, self.inner.visibility(), cutoff).map_err(Error::of_shard(shard_id))
         })?;
         Ok(self.iterate(cursor))
     }

@@ -242,7 +242,7 @@ impl StreamInner {
         let shard = &member.shard;
         let segments = shard.segment_summaries()?;
         let next = shard.next(self.visibility());
-        let first = shard.trim_horizon().map_err(Error::of_shard(shard.id()))?;
+        let first = shard.trim_horizon(self.context.cutoff_by_clock()).map_err(Error::of_shard(shard.id()))?;
         let numbers = next.since(first);
         let lost = segments.iter().filter(|segment| segment.lost);
         let lost_records = lost.map(|segment| segment.next.since(segment.first.max(first))).sum();

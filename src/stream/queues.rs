@@ -79,7 +79,7 @@ impl Stream {
         };
         let mut places = Vec::new();
         for shard_id in self.listed_shards()? {
-            match self.shard_iterator(shard_id, kind) {
+            match self.lasting_iterator(shard_id, kind) {
                 Ok(iterator) => places.push((shard_id, iterator.next_sequence_number())),
                 Err(Error::ShardNotFound(_)) => {} // expired since
                 Err(error) => return Err(error),
@@ -91,7 +91,7 @@ impl Stream {
 
     /// A reader that gives only what no crash can take back.
     pub(crate) fn durable_iterator(&self, shard_id: ShardId, next: SequenceNumber) -> Result<ShardIterator> {
-        let iterator = self.shard_iterator(shard_id, ShardIteratorType::AtSequenceNumber(next))?;
+        let iterator = self.lasting_iterator(shard_id, ShardIteratorType::AtSequenceNumber(next))?;
         Ok(iterator.include_unsynced(false).uncounted())
     }
 
@@ -103,9 +103,9 @@ impl Stream {
         }
     }
 
-    /// The oldest record of a shard that retention keeps.
+    /// The oldest record of a shard that is not gone for good.
     pub(crate) fn horizon_of(&self, shard_id: ShardId) -> Result<SequenceNumber> {
-        Ok(self.shard_iterator(shard_id, ShardIteratorType::TrimHorizon)?.next_sequence_number())
+        Ok(self.lasting_iterator(shard_id, ShardIteratorType::TrimHorizon)?.next_sequence_number())
     }
 
     /// The number of a receipt: no other has it in this opening of the stream.

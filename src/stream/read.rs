@@ -12,7 +12,7 @@ use super::{Stream, StreamInner};
 use crate::error::{Error, Result};
 use crate::segment::{Record, RecordBatch, Visibility};
 use crate::shard::{Cursor, Progress};
-use crate::types::{HashKeyRange, SequenceNumber, ShardId, ShardIteratorType};
+use crate::types::{HashKeyRange, SequenceNumber, ShardId, ShardIteratorType, Timestamp};
 
 /// How long a wait lasts before a look at whether the stream was closed.
 pub(super) const WAIT_STEP: Duration = Duration::from_millis(500);
@@ -85,32 +85,68 @@ impl Stream {
     ///
     /// As [`shard_iterator`](Self::shard_iterator); [`Error::BeyondTail`] for every number that is not readable yet.
     pub fn get(&self, shard_id: ShardId, sequence_number: SequenceNumber) -> Result<Record> {
+        self.inner.get(shard_id, sequence_number, StreamInner::cursor)
+    }
+
+    /// As [`get`](Self::get), for those who would forget the record if they were told that it is trimmed: see [`StreamInner::lasting_cursor`].
+    pub(crate) fn get_lasting(&self, shard_id: ShardId, sequence_number: SequenceNumber) -> Result<Record> {
+        self.inner.get(shard_id, sequence_number, StreamInner::lasting_cursor)
+    }
+
+    /// As [`shard_iterator`](Self::shard_iterator), for those who keep where they stand: see [`StreamInner::lasting_cursor`].
+    pub(crate) fn lasting_iterator(&self, shard_id: ShardId, kind: ShardIteratorType) -> Result<ShardIterator> {
         self.inner.not_closed()?;
-        if let Some(record) = self.inner.record(shard_id, sequence_number) {
+        self.inner.refresh()?;
+        Ok(self.iterate(self.inner.lasting_cursor(shard_id, kind)?))
+    }
+}
+
+impl StreamInner {
+    fn get(
+        &self,
+        shard_id: ShardId,
+        sequence_number: SequenceNumber,
+        cursor: impl FnOnce(&Self, ShardId, ShardIteratorType) -> Result<Cursor>,
+    ) -> Result<Record> {
+        self.not_closed()?;
+        if let Some(record) = self.record(shard_id, sequence_number) {
             return Ok(record);
         }
-        self.inner.refresh()?;
-        let mut cursor = self.inner.cursor(shard_id, ShardIteratorType::AtSequenceNumber(sequence_number))?;
+        self.refresh()?;
+        let mut cursor = cursor(self, shard_id, ShardIteratorType::AtSequenceNumber(sequence_number))?;
         let next = cursor.shard().next(cursor.visibility());
         match cursor.next_batch(1).map_err(Error::of_shard(shard_id))?.0.next() {
             Some(record) => Ok(record.to_record()),
             None => Err(Error::BeyondTail { shard_id, requested: sequence_number, next }),
         }
     }
-}
 
-impl StreamInner {
     /// A record that is there for certain. A read-only stream has to look at files to tell.
     fn record(&self, shard_id: ShardId, number: SequenceNumber) -> Option<Record> {
         let topology = (!self.read_only).then(|| self.topology())?;
         topology.shards.get(&shard_id)?.shard.record(number, self.visibility())
     }
 
+    /// A cursor of who is shown what is there: what is expired by the clock is not.
     pub(super) fn cursor(&self, shard_id: ShardId, kind: ShardIteratorType) -> Result<Cursor> {
+        self.cursor_behind(shard_id, kind, self.context.cutoff_by_clock())
+    }
+
+    /// A cursor of who keeps how far it came, and does not look at what is below it ever again: nothing is expired by a clock that is not to be believed.
+    pub(super) fn lasting_cursor(&self, shard_id: ShardId, kind: ShardIteratorType) -> Result<Cursor> {
+        self.cursor_behind(shard_id, kind, self.believed_cutoff())
+    }
+
+    fn cursor_behind(
+        &self,
+        shard_id: ShardId,
+        kind: ShardIteratorType,
+        cutoff: Option<Timestamp>,
+    ) -> Result<Cursor> {
         self.look(|| {
             let shard = self.member(shard_id)?.shard;
             self.refresh_shard(&shard)?;
-            Cursor::new(shard, kind, self.visibility()).map_err(Error::of_shard(shard_id))
+            Cursor::new(shard, kind, self.visibility(), cutoff).map_err(Error::of_shard(shard_id))
         })
     }
 

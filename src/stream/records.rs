@@ -10,7 +10,7 @@ use super::read::{FOLLOW_STEP, WAIT_STEP};
 use super::{Stream, StreamInner};
 use crate::error::{Error, Result};
 use crate::segment::{Record, RecordBatch};
-use crate::shard::Progress;
+use crate::shard::{Cursor, Progress};
 use crate::types::{ShardId, ShardIteratorType, Timestamp};
 
 /// Where [`Stream::records`] starts.
@@ -39,7 +39,21 @@ pub struct Records {
     last: ShardId,
     /// How many single records it may still give in a row.
     turn: usize,
+    discovery: Discovery,
 }
+
+/// Whether there may be shards to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Discovery {
+    Done,
+    /// A shard ended.
+    Due,
+    /// The same, and beginning others failed, which was told: those that were begun have their turn before it is tried again.
+    Failed,
+}
+
+/// How a shard is begun.
+type CursorOf = fn(&StreamInner, ShardId, ShardIteratorType) -> Result<Cursor>;
 
 /// How many single records one shard gives before the next is asked.
 const TURN_RECORDS: usize = 256;
@@ -56,6 +70,7 @@ impl Stream {
             finished: BTreeSet::new(),
             last: ShardId::default(),
             turn: 0,
+            discovery: Discovery::Done,
         };
         records.begin()?;
         Ok(records)
@@ -74,12 +89,13 @@ impl Records {
                 }
             }
         }
-        self.discover()
+        self.discover(StreamInner::cursor)
     }
 
-    /// Begins the shards whose parents are all read, or no longer listed.
-    fn discover(&mut self) -> Result<()> {
+    /// Begins the shards whose parents are all read, or no longer listed. One that cannot be begun keeps no other waiting.
+    fn discover(&mut self, begin: CursorOf) -> Result<()> {
         let topology = self.stream.topology();
+        let mut outcome = Ok(());
         for (id, member) in &topology.shards {
             let known = self.active.contains_key(id) || self.finished.contains(id);
             let waits_for = |parent: &ShardId| {
@@ -93,13 +109,14 @@ impl Records {
                 RecordsStart::TrimHorizon | RecordsStart::Latest => ShardIteratorType::TrimHorizon,
                 RecordsStart::AtTimestamp(time) => ShardIteratorType::AtTimestamp(time),
             };
-            match self.stream.cursor(*id, kind) {
+            match begin(&self.stream, *id, kind) {
                 Ok(cursor) => drop(self.active.insert(*id, cursor.into())),
-                Err(Error::ShardNotFound(_)) => {} // expired since
-                Err(error) => return Err(error),
+                // Expired since: its children wait for nothing.
+                Err(Error::ShardNotFound(_)) => drop(self.finished.insert(*id)),
+                Err(error) => outcome = outcome.and(Err(error)),
             }
         }
-        Ok(())
+        outcome
     }
 
     /// Records of one shard that are there now, borrowed from the map, the shards taking turns. An empty batch means that
@@ -137,10 +154,14 @@ impl Records {
             self.turn -= 1;
             return Ok(Some(record));
         }
-        match self.take_turn()? {
+        let found = match self.take_turn()? {
             Some((stream, cursor)) => cursor.next_record(stream),
             None => Ok(None),
+        };
+        if found.is_err() {
+            self.turn = 0; // the others have theirs
         }
+        found
     }
 
     /// The shard that gives next: the last one, if it has records and its turn is not over.
@@ -157,7 +178,13 @@ impl Records {
 
     fn goes_on(&mut self) -> Result<bool> {
         match self.active.get_mut(&self.last) {
-            Some(cursor) if self.turn > 0 => Ok(cursor.look(&self.stream)? == Progress::Records),
+            Some(cursor) if self.turn > 0 => match cursor.look(&self.stream) {
+                Ok(progress) => Ok(progress == Progress::Records),
+                Err(error) => {
+                    self.turn = 0;
+                    Err(error)
+                }
+            },
             _ => Ok(false),
         }
     }
@@ -165,26 +192,45 @@ impl Records {
     /// A shard that has records to give.
     fn find_ready(&mut self) -> Result<Option<ShardId>> {
         loop {
-            let mut ended = false;
-            let after = self.active.range(self.last.successor()..).map(|(id, _)| *id);
-            let turns: Vec<_> = after.chain(self.active.range(..=self.last).map(|(id, _)| *id)).collect();
-            for id in turns {
-                let Some(cursor) = self.active.get_mut(&id) else { continue };
-                match cursor.look(&self.stream)? {
-                    Progress::Records => return Ok(Some(id)),
-                    Progress::End => {
-                        self.active.remove(&id);
-                        self.finished.insert(id);
-                        self.discover()?;
-                        ended = true;
-                    }
-                    Progress::Tail => {}
+            match self.discovery {
+                Discovery::Due => {
+                    self.discovery = Discovery::Failed; // unless it does not
+                    self.discover(StreamInner::lasting_cursor)?; // a child is not looked at again either
+                    self.discovery = Discovery::Done;
                 }
+                Discovery::Failed => self.discovery = Discovery::Due,
+                Discovery::Done => {}
             }
-            if !ended {
+            if let Some(id) = self.look_around()? {
+                return Ok(Some(id));
+            }
+            if self.discovery == Discovery::Done {
                 return Ok(None);
             }
         }
+    }
+
+    /// Asks the shards in turn. One that cannot be read has had its turn.
+    fn look_around(&mut self) -> Result<Option<ShardId>> {
+        let after = self.active.range(self.last.successor()..).map(|(id, _)| *id);
+        let turns: Vec<_> = after.chain(self.active.range(..=self.last).map(|(id, _)| *id)).collect();
+        for id in turns {
+            let Some(cursor) = self.active.get_mut(&id) else { continue };
+            match cursor.look(&self.stream) {
+                Ok(Progress::Records) => return Ok(Some(id)),
+                Ok(Progress::End) => {
+                    self.active.remove(&id);
+                    self.finished.insert(id);
+                    self.discovery = Discovery::Due;
+                }
+                Ok(Progress::Tail) => {}
+                Err(error) => {
+                    (self.last, self.turn) = (id, 0);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Waits for records, for the closing of the stream, or for `timeout`.
@@ -214,7 +260,8 @@ impl Records {
 
     /// Whether there may be more than there was at the last look; costs two loads a shard.
     pub(super) fn has_news(&self) -> bool {
-        self.active.values().any(|cursor| cursor.has_news() || cursor.shard().is_shut())
+        let may_have = |cursor: &MeteredCursor| cursor.has_news() || cursor.shard().is_shut();
+        self.discovery != Discovery::Done || self.active.values().any(may_have)
     }
 
     #[cfg(feature = "async")]

@@ -32,7 +32,7 @@ pub struct TrimReport {
     pub shards_removed: Vec<ShardId>,
 }
 
-/// Tells when the wall clock may be believed as far as deleting goes.
+/// Tells when the wall clock may be believed as far as deleting goes, and passing over for good what is there.
 ///
 /// A clock that leaps forward would expire everything at once. So a step that is further than the monotonic clock
 /// accounts for deletes nothing until a second reading, taken later by the monotonic clock, agrees with it.
@@ -152,6 +152,15 @@ impl Stream {
 }
 
 impl StreamInner {
+    /// Before which arrival records are expired for good; nothing where none are, or the clock is not to be believed.
+    pub(super) fn believed_cutoff(&self) -> Option<Timestamp> {
+        self.context.cutoff(self.believed_now()?)
+    }
+
+    fn believed_now(&self) -> Option<Timestamp> {
+        self.deletion_clock.lock().now(self.context.clock.as_ref())
+    }
+
     fn change_retention(
         &self,
         period: RetentionPeriod,
@@ -172,9 +181,10 @@ impl StreamInner {
             let reason = format!("{period} is {comparison} than the present {present}: use {other}");
             return Err(Error::invalid("retention", reason));
         }
-        // A time that is not believed hides nothing for good.
-        let is_believed = self.deletion_clock.lock().now(self.context.clock.as_ref()).is_some();
-        let hidden = if period > present && is_believed { self.hide_expired()? } else { Vec::new() };
+        let hidden = match self.believed_cutoff() {
+            Some(cutoff) if period > present => self.hide_expired(cutoff)?,
+            _ => Vec::new(), // a time that is not believed hides nothing for good
+        };
         self.change_locked(&mut manifest, |state| {
             state.options.retention = period;
             for (id, horizon) in &hidden {
@@ -189,12 +199,12 @@ impl StreamInner {
     }
 
     /// Raises each shard's horizon to what retention shows now: a longer period brings nothing back.
-    fn hide_expired(&self) -> Result<Vec<(ShardId, SequenceNumber)>> {
+    fn hide_expired(&self, cutoff: Timestamp) -> Result<Vec<(ShardId, SequenceNumber)>> {
         let mut horizons = Vec::new();
         for (id, member) in &self.topology().shards {
             let shard = &member.shard;
             let durable = shard.next(Visibility::Durable);
-            let horizon = shard.trim_horizon().map_err(Error::of_shard(*id))?.min(durable);
+            let horizon = shard.trim_horizon(Some(cutoff)).map_err(Error::of_shard(*id))?.min(durable);
             shard.raise_horizon(horizon);
             horizons.push((*id, horizon));
         }
@@ -224,7 +234,7 @@ impl StreamInner {
         let mut manifest = self.manifest.lock();
         self.writable()?;
         let mut report = TrimReport::default();
-        if let Some(now) = self.deletion_clock.lock().now(self.context.clock.as_ref()) {
+        if let Some(now) = self.believed_now() {
             self.trim_by_age(&mut manifest, now, &mut report)?;
         }
         if let Some(budget) = manifest.state().options.retention_bytes {

@@ -1,11 +1,16 @@
 //! A wall clock that goes wrong: backwards, years ahead, before 1970, at the ends of its range.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anabranch::{Clock, ManualClock, RetentionPeriod, ShardIteratorType, SimulatedDisk, Stream, Timestamp};
+use anabranch::{
+    Batch, BatchFailure, Clock, Crash, Durability, Error, EventSourceOptions, ManualClock, Pipeline, Queue,
+    QueueOptions, RecordsStart, RetentionPeriod, ShardIteratorType, SimulatedDisk, Stream, Timestamp, Work,
+    WorkerOptions,
+};
 
-use crate::support::{HORIZON, S0, builder, drain, fill_large, number, put_to, read_stream, simulated};
+use crate::support::{HORIZON, S0, builder, drain, fill_large, number, numbers, put_to, read_stream, simulated};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const YEAR_MS: i64 = 365 * 86_400_000;
@@ -152,4 +157,150 @@ fn a_clock_that_goes_back_deletes_nothing() {
     let records = read_stream(&stream);
     assert_eq!(records.len(), 40);
     assert!(records.iter().all(|record| record.arrival() == right));
+}
+
+/// Years ahead.
+fn leap(clock: &ManualClock) {
+    clock.set(at(clock.now().as_millis() + 10 * YEAR_MS));
+}
+
+fn give_back_all(queue: &Queue) {
+    for received in queue.receive(100, Duration::ZERO).unwrap() {
+        queue.give_back(&received).unwrap();
+    }
+}
+
+/// Whatever it is asked: a queue that has a record that is set aside, one that was given back, and others that are new; and one that is made meanwhile.
+#[test]
+fn a_leap_makes_no_queue_forget_anything() {
+    let (disk, clock, stream) = simulated(hourly());
+    let right = clock.now();
+    fill_large(&stream, S0, 20);
+    let asks: [fn(&Queue); 6] = [
+        |queue| assert_eq!(queue.describe().unwrap().shards[0].new, 19),
+        |queue| assert_eq!(queue.set_aside().unwrap().len(), 1),
+        give_back_all,
+        |queue| drop(queue.receive_set_aside(10, Duration::from_secs(9)).unwrap()),
+        |queue| assert_eq!(queue.restore_all().unwrap(), 1),
+        |queue| assert!(queue.restore(S0, number(0)).unwrap()),
+    ];
+    let queue = |name: usize, options| stream.queue(&name.to_string(), options).unwrap();
+    for name in 0..asks.len() {
+        let once = queue(name, QueueOptions::new().max_receives(1));
+        once.give_back(&once.receive(1, Duration::ZERO).unwrap()[0]).unwrap();
+        let often = queue(name, QueueOptions::new());
+        often.give_back(&often.receive(1, Duration::ZERO).unwrap()[0]).unwrap();
+    }
+    leap(&clock);
+    fill_large(&stream, S0, 1);
+    for (name, ask) in asks.iter().enumerate() {
+        ask(&queue(name, QueueOptions::new()));
+    }
+    let made = queue(asks.len(), QueueOptions::new());
+    assert_eq!(made.describe().unwrap().shards[0].new, 21);
+    clock.set(right);
+    stream.close().unwrap();
+    let stream = builder().storage(Arc::new(disk)).clock(clock.clone()).open_existing("stream").unwrap();
+    let queue = |name: usize| stream.queue(&name.to_string(), QueueOptions::new()).unwrap();
+    for name in 0..=asks.len() {
+        let queue = queue(name);
+        let left = queue.receive(100, Duration::ZERO).unwrap().len() + queue.set_aside().unwrap().len();
+        assert_eq!(left, 21, "{name}");
+    }
+    // What really is old goes.
+    clock.advance(25 * HOUR);
+    for name in 0..=asks.len() {
+        let queue = queue(name);
+        assert_eq!(
+            queue.receive(100, Duration::ZERO).unwrap().len(),
+            1,
+            "{name}: that of the leap is kept longer"
+        );
+        assert!(queue.set_aside().unwrap().is_empty(), "{name}");
+    }
+}
+
+/// The numbers of records that a power cut takes are given to others: a queue does not pass them, however old those were.
+#[test]
+fn a_queue_passes_nothing_that_is_not_durable() {
+    let (disk, clock, stream) = simulated(hourly().durability(Durability::Buffered));
+    let queue = stream.queue("q", QueueOptions::new()).unwrap();
+    fill_large(&stream, S0, 5);
+    clock.advance(25 * HOUR);
+    assert!(queue.receive(100, Duration::ZERO).unwrap().is_empty());
+    queue.describe().unwrap();
+    queue.sync().unwrap();
+    let mut reused = 0;
+    for seed in 0..20 {
+        let survivor = Arc::new(disk.fork(Crash::PowerLost { seed }));
+        let stream = builder().storage(survivor).clock(clock.clone()).open_existing("stream").unwrap();
+        fill_large(&stream, S0, 6);
+        stream.sync().unwrap();
+        let kept: Vec<_> = read_stream(&stream).iter().map(anabranch::Record::sequence_number).collect();
+        reused += usize::from(kept[0] < number(5));
+        let received = stream.queue("q", QueueOptions::new()).unwrap().receive(100, Duration::ZERO).unwrap();
+        let received: Vec<_> = received.iter().map(|one| one.record.sequence_number()).collect();
+        assert!(received.ends_with(&kept), "seed {seed}: {received:?} of {kept:?}");
+    }
+    assert!(reused > 0);
+}
+
+/// Wherever it stands, and whoever reads for it: a worker, a pipeline, an event source.
+#[test]
+fn a_leap_makes_no_consumer_skip_anything() {
+    let (_disk, clock, stream) = simulated(hourly());
+    let (_output, _, output) = simulated(builder());
+    let right = clock.now();
+    fill_large(&stream, S0, 20);
+    let consumer = |name: &str| stream.consumer(name).unwrap();
+    consumer("time").reset(RecordsStart::AtTimestamp(right)).unwrap();
+    consumer("after").take(S0, "w").unwrap().checkpoint_at(number(3)).unwrap();
+    consumer("after").take(S0, "w").unwrap().release().unwrap();
+    leap(&clock);
+    fill_large(&stream, S0, 1);
+    for (name, first) in [("untouched", 0), ("time", 0), ("after", 4)] {
+        let mut expected = first..21;
+        assert!(numbers(&mut consumer(name).iterator(S0).unwrap()).into_iter().eq(expected.clone()), "{name}");
+        let mut worker = consumer(name).worker("w", WorkerOptions::new().max_records(1)).unwrap();
+        while let Some(work) = worker.poll().unwrap() {
+            let Work::Records { records, .. } = work else { continue };
+            assert_eq!(expected.next(), Some(records[0].sequence_number().get()), "{name}");
+            worker.checkpoint(S0, &records[0]).unwrap();
+        }
+        assert_eq!(expected.next(), None, "{name}");
+    }
+    let mut pipeline = Pipeline::new(&consumer("pipeline"), &output, "w").unwrap();
+    let copy = |record: &anabranch::Record, output: &mut anabranch::Outputs| output.put("key", record.data());
+    assert_eq!(pipeline.step(copy).unwrap(), 21);
+    let handled = AtomicUsize::new(0);
+    let count = |batch: &mut Batch<'_>| -> Result<(), BatchFailure> {
+        handled.fetch_add(batch.records().len(), Ordering::SeqCst);
+        Ok(())
+    };
+    let mut source = consumer("source").event_source("w", EventSourceOptions::new()).unwrap();
+    while source.step(&count).unwrap() > 0 {}
+    assert_eq!(handled.load(Ordering::SeqCst), 21);
+    // What is gone is gone, and what is left behind it is not.
+    consumer("overtaken").take(S0, "w").unwrap().checkpoint_at(number(3)).unwrap();
+    consumer("overtaken").take(S0, "w").unwrap().release().unwrap();
+    stream.trim_shard(S0, number(12)).unwrap();
+    let mut worker = consumer("overtaken").worker("w", WorkerOptions::new()).unwrap();
+    assert!(matches!(worker.poll(), Ok(Some(Work::Started(_)))));
+    assert!(matches!(worker.poll(), Err(Error::Trimmed { earliest, .. }) if earliest == number(12)));
+    let Ok(Some(Work::Records { records, .. })) = worker.poll() else { panic!() };
+    assert_eq!((records[0].sequence_number(), records.len()), (number(12), 9));
+}
+
+/// Who was reading before reads the children whole that it comes to meanwhile.
+#[test]
+fn a_leap_makes_no_reader_skip_what_it_comes_to() {
+    let (_disk, clock, stream) = simulated(hourly());
+    fill_large(&stream, S0, 7);
+    let (lower, upper) = stream.split_shard(S0, None).unwrap();
+    fill_large(&stream, lower, 7);
+    fill_large(&stream, upper, 7);
+    let mut records = stream.records(RecordsStart::TrimHorizon).unwrap();
+    records.available().next().unwrap().unwrap();
+    leap(&clock);
+    assert_eq!(records.available().count(), 20);
 }

@@ -1,12 +1,16 @@
 //! Waiting at the tail: woken by puts, ended by a shard's end or the stream's close, bounded by timeouts.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use anabranch::{RecordsStart, Stream};
+use anabranch::storage::Operation;
+use anabranch::{DiskFault, RecordsStart, RetentionPeriod, Stream};
 
-use crate::support::{DEADLINE, HORIZON, S0, S1, builder, eventually, fill, numbers, put_to, stream};
+use crate::support::{
+    DEADLINE, HORIZON, LARGE_PER_SEGMENT, S0, S1, builder, damage, eventually, fill, fill_large, numbers, put_to,
+    segments, simulated, stream,
+};
 
 /// Follows a shard in a thread, which tells each number as it comes, and gives how many there were.
 fn follow(stream: &Stream) -> (mpsc::Receiver<u64>, thread::JoinHandle<u64>) {
@@ -196,5 +200,93 @@ fn many_followers_are_all_woken() {
     stream.close().unwrap();
     for (_, follower) in followers {
         assert_eq!(follower.join().unwrap(), 20);
+    }
+}
+
+/// Children that could not be begun are begun at the next look.
+#[test]
+fn a_failure_between_a_parent_and_its_children_loses_neither() {
+    let (disk, clock, stream) = simulated(builder().retention(RetentionPeriod::hours(24)));
+    fill_large(&stream, S0, 3);
+    let (lower, upper) = stream.split_shard(S0, None).unwrap();
+    fill_large(&stream, lower, 4);
+    fill_large(&stream, upper, 5);
+    stream.close().unwrap();
+    let stream = builder().storage(Arc::new(disk.clone())).clock(clock.clone()).open_existing("stream").unwrap();
+    clock.advance(Duration::from_secs(2));
+    let mut records = stream.records(RecordsStart::TrimHorizon).unwrap();
+    assert_eq!(records.available().take(3).filter(Result::is_ok).count(), 3);
+    disk.fail_on(Operation::OpenFile, 0, DiskFault::Error(std::io::ErrorKind::Other));
+    let mut found = Vec::new();
+    for _ in 0..2 {
+        found.extend(records.available().map(|record| record.map(|record| record.shard_id())));
+    }
+    let (read, failed): (Vec<_>, Vec<_>) = found.into_iter().partition(Result::is_ok);
+    assert_eq!((read.len(), failed.len()), (9, 1));
+}
+
+/// Between two looks of a reader that follows another process, a shard expired that it was to begin: the children of that one are begun.
+#[test]
+fn a_shard_that_expired_before_it_was_begun_keeps_its_children_not_waiting() {
+    let (disk, clock, stream) = simulated(builder().shards(2).retention(RetentionPeriod::hours(24)));
+    let hours = |hours: u64| clock.advance(Duration::from_secs(hours * 3_600));
+    fill_large(&stream, S0, 1);
+    fill_large(&stream, S1, 1);
+    let merged = stream.merge_shards(S0, S1).unwrap();
+    fill_large(&stream, merged, 1);
+    let (lower, _) = stream.split_shard(merged, None).unwrap();
+    hours(20);
+    fill_large(&stream, lower, 1);
+    let reader = builder().storage(Arc::new(disk.clone())).clock(clock.clone()).open_read_only("stream").unwrap();
+    clock.advance(Duration::from_secs(2));
+    let mut records = reader.records(RecordsStart::TrimHorizon).unwrap();
+    assert_eq!(records.available().take(2).filter(Result::is_ok).count(), 2);
+    disk.fail_on(Operation::OpenFile, 0, DiskFault::Error(std::io::ErrorKind::Other));
+    assert!(records.available().next().unwrap().is_err());
+    hours(5);
+    for _ in 0..3 {
+        stream.enforce_retention().unwrap();
+        clock.advance(Duration::from_secs(2));
+    }
+    assert!(stream.shards().iter().all(|shard| shard.shard_id != merged));
+    let left: Vec<_> = records.available().map(|record| record.unwrap().shard_id()).collect();
+    assert_eq!(left, [lower]);
+}
+
+/// One shard is damaged, or has lost a file: the others are read all the same.
+#[test]
+fn a_shard_that_cannot_be_read_keeps_no_other_waiting() {
+    for is_removed in [false, true] {
+        for in_batches in [false, true] {
+            let (directory, stream) = stream(builder().shards(2).segment_bytes(4096));
+            fill_large(&stream, S0, LARGE_PER_SEGMENT);
+            put_to(&stream, S0, "key", &[b'y'; 500]);
+            fill_large(&stream, S1, 20);
+            stream.close().unwrap();
+            let path = directory.path().join("stream");
+            let second = &segments(&path, S0)[1];
+            if !is_removed {
+                damage(second, &[b'y'; 500]);
+            }
+            let stream = builder().open_existing(&path).unwrap();
+            let mut records = stream.records(RecordsStart::TrimHorizon).unwrap();
+            if is_removed {
+                std::fs::remove_file(second).unwrap();
+            }
+            let (mut read, mut failed) = (0, 0);
+            for _ in 0..40 {
+                let found = if in_batches {
+                    records.next_batch().map(|batch| batch.len())
+                } else {
+                    records.next_timeout(Duration::ZERO).map(|record| usize::from(record.is_some()))
+                };
+                match found {
+                    Ok(records) => read += records,
+                    Err(_) => failed += 1,
+                }
+            }
+            assert_eq!(read, 26, "{is_removed} {in_batches}");
+            assert!(failed > 1);
+        }
     }
 }

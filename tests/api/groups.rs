@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anabranch::storage::Storage;
+use anabranch::storage::{Operation, Storage};
 use anabranch::{
-    Clock, Consumer, Durability, Error, ErrorKind, Handler, ManualClock, Position, Record, RecordsStart, Result,
-    ShardId, SimulatedDisk, Stream, Work, Worker, WorkerOptions,
+    Clock, Consumer, DiskFault, Durability, Error, ErrorKind, Handler, ManualClock, Position, Record,
+    RecordsStart, Result, ShardId, SimulatedDisk, Stream, Work, Worker, WorkerOptions,
 };
 
 use crate::support::{
@@ -603,4 +603,117 @@ fn errors_of_shards_come_behind_what_the_round_did_to_the_others() {
     }
     let expected = ["lost 0", "lost 1", "lost 2", "started 0", "started 1", "started 2", "trimmed 1", "trimmed 2"];
     assert_eq!(told, expected);
+}
+
+/// Notes what it was given, and fails once at each of these.
+struct FailsOnce<'a> {
+    fails: Vec<&'a str>,
+    log: Vec<String>,
+}
+
+impl FailsOnce<'_> {
+    fn note(&mut self, what: String) -> Result<()> {
+        let fails = self.fails.iter().position(|fails| what == *fails);
+        self.log.push(what);
+        match fails.map(|at| self.fails.remove(at)) {
+            Some(what) => Err(Error::Io {
+                operation: "handle",
+                path: what.into(),
+                source: std::io::Error::other("no").into(),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Handler for FailsOnce<'_> {
+    fn initialize(&mut self, checkpoint: &anabranch::Checkpoint) -> Result<()> {
+        self.note(format!("begin {}", checkpoint.shard_id.get()))
+    }
+
+    fn process(&mut self, worker: &mut Worker, shard_id: ShardId, records: &[Record]) -> Result<()> {
+        let number = records[0].sequence_number().get();
+        self.note(format!("record {number} of {}", shard_id.get()))?;
+        if number % 2 == 0 { worker.checkpoint_last(shard_id, records) } else { Ok(()) }
+    }
+
+    fn shard_ended(&mut self, worker: &mut Worker, shard_id: ShardId) -> Result<()> {
+        self.note(format!("end {}", shard_id.get()))?;
+        worker.finish(shard_id)
+    }
+}
+
+#[test]
+fn what_a_handler_failed_at_is_given_again_from_the_checkpoint_on() {
+    let (_directory, stream) = stream(builder());
+    for _ in 0..5 {
+        put_to(&stream, S0, "key", b"data");
+    }
+    let (lower, _) = stream.split_shard(S0, None).unwrap();
+    put_to(&stream, lower, "key", b"data");
+    let mut worker = stream.consumer("c").unwrap().worker("w", options().max_records(1)).unwrap();
+    let fails = vec!["begin 0", "record 2 of 0", "record 3 of 0", "end 0"];
+    let mut handler = FailsOnce { fails, log: Vec::new() };
+    let deadline = Instant::now() + DEADLINE;
+    let mut failures = 0;
+    while !handler.log.iter().any(|what| what.ends_with("of 1")) {
+        assert!(Instant::now() < deadline, "{:?}", handler.log);
+        let looks = std::cell::Cell::new(0);
+        let stop = || looks.replace(looks.get() + 1) > 20;
+        failures += usize::from(worker.run(&mut handler, stop).is_err());
+    }
+    assert_eq!(failures, 4);
+    let of_the_parent: Vec<_> =
+        handler.log.iter().filter(|what| what.ends_with('0')).map(String::as_str).collect();
+    let record = |number: u64| format!("record {number} of 0");
+    let mut expected = vec!["begin 0".to_owned(), "begin 0".to_owned()];
+    // Behind 0, 2, and 4 there is a checkpoint: what failed at 2 goes back to 1.
+    expected.extend([0, 1, 2, 1, 2, 3, 3, 4].map(record));
+    expected.extend(["end 0".to_owned(), "end 0".to_owned()]);
+    assert_eq!(of_the_parent, expected);
+}
+
+/// It was slow, and the shard that it has is not there any more.
+#[test]
+fn a_shard_that_expires_while_it_is_held_is_lost() {
+    let (_disk, clock, stream) = simulated(builder().segment_bytes(4 << 10).retention(Duration::from_secs(3_600)));
+    fill_large(&stream, S0, 30);
+    let (lower, _) = stream.split_shard(S0, None).unwrap();
+    let consumer = stream.consumer("c").unwrap();
+    let mut worker = consumer.worker("w", options().max_records(1)).unwrap();
+    assert!(matches!(worker.poll(), Ok(Some(Work::Started(_)))));
+    assert!(matches!(worker.poll(), Ok(Some(Work::Records { .. }))));
+    for _ in 0..3 {
+        clock.advance(Duration::from_secs(3_601));
+        stream.enforce_retention().unwrap();
+    }
+    assert!(stream.shards().iter().all(|shard| shard.shard_id != S0));
+    put_to(&stream, lower, "key", b"child");
+    let (mut lost, mut children) = (0, 0);
+    for _ in 0..20 {
+        match worker.poll() {
+            Ok(Some(Work::Lost(S0))) => lost += 1,
+            Ok(Some(Work::Records { shard_id, .. })) => children += usize::from(shard_id == lower),
+            Ok(_) => clock.advance(LEASE / 3),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    assert_eq!((lost, children), (1, 1));
+    assert!(!worker.shards().contains(&S0));
+}
+
+/// Its end is stored; that the lease could not be given back after that keeps nobody waiting.
+#[test]
+fn a_shard_is_finished_once_its_end_is_stored() {
+    let (disk, _clock, stream) = simulated(builder());
+    put_to(&stream, S0, "key", b"parent");
+    let (lower, upper) = stream.split_shard(S0, None).unwrap();
+    let consumer = stream.consumer("c").unwrap();
+    let mut worker = worker(&consumer, "w");
+    assert!(matches!(all(&mut worker).last(), Some(Work::Ended(S0))));
+    disk.fail_on(Operation::Sync, 1, DiskFault::Error(std::io::ErrorKind::Other));
+    worker.finish(S0).unwrap();
+    assert_eq!(consumer.checkpoint(S0).unwrap().position, Position::ShardEnd);
+    all(&mut worker);
+    assert_eq!(worker.shards(), [lower, upper]);
 }

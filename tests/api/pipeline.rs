@@ -1,8 +1,10 @@
 //! From stream to stream.
 
-use anabranch::{Error, Outputs, Pipeline, Record, RecordsStart, ShardState, Stream};
+use anabranch::{Error, Outputs, Pipeline, Position, Record, RecordsStart, ShardState, Stream};
 
-use crate::support::{S0, S1, builder, read_all, read_stream, stream};
+use crate::support::{
+    S0, S1, builder, damage, fill_large, number, put_to, read_all, read_stream, segments, simulated, stream,
+};
 
 fn copy(record: &Record, output: &mut Outputs) {
     output.put(record.partition_key(), record.data());
@@ -159,4 +161,65 @@ fn misuse_is_refused() {
     run(&mut Pipeline::new(&consumer, &output, "worker").unwrap());
     let reader = builder().open_read_only(output.path()).unwrap();
     assert!(matches!(Pipeline::new(&consumer, &reader, "worker"), Err(Error::ReadOnly)));
+}
+
+/// It is told each time; the others have their batch all the same.
+#[test]
+fn a_shard_that_retention_overtook_keeps_no_other_waiting_and_goes_on_after_a_reset() {
+    let (_disk, _clock, input) = simulated(builder().shards(2).segment_bytes(4096));
+    let (_output, output) = stream(builder());
+    let consumer = input.consumer("copy").unwrap();
+    let mut pipeline = pipeline(&input, &output);
+    let stands_at = |shard_id, expected| {
+        let position = consumer.checkpoint(shard_id).unwrap().position;
+        matches!(position, Position::After(at) if at.sequence_number == number(expected))
+    };
+    fill_large(&input, S0, 2);
+    run(&mut pipeline);
+    fill_large(&input, S0, 40);
+    input.trim_shard(S0, number(30)).unwrap();
+    let mut told = 0;
+    for round in 0..10 {
+        put_to(&input, S1, "key", b"data");
+        told += usize::from(matches!(pipeline.step(copy), Err(Error::Trimmed { shard_id: S0, .. })));
+        assert!(stands_at(S1, round), "{round}");
+    }
+    assert!(told > 5);
+    consumer.reset_shard(S0, RecordsStart::TrimHorizon).unwrap();
+    run(&mut pipeline);
+    assert!(stands_at(S0, 41) && stands_at(S1, 9));
+}
+
+/// One that cannot be read at all is told each time, too.
+#[test]
+fn a_damaged_shard_keeps_no_other_waiting() {
+    let (directory, input) = stream(builder().shards(2));
+    let (_output, output) = stream(builder());
+    put_to(&input, S0, "key", b"to be damaged");
+    put_to(&input, S1, "key", b"sound");
+    input.close().unwrap();
+    let path = directory.path().join("stream");
+    damage(&segments(&path, S0)[0], b"to be damaged");
+    let input = builder().open_existing(path).unwrap();
+    let mut pipeline = pipeline(&input, &output);
+    for _ in 0..3 {
+        assert!(matches!(pipeline.step(copy), Err(Error::Corrupt(_))));
+        assert_eq!(data(&output), ["sound"]);
+    }
+}
+
+/// Killed between the end of a shard and what follows it: the next life follows it up.
+#[test]
+fn the_producer_of_a_shard_that_an_earlier_life_finished_is_forgotten() {
+    let (_input, input) = stream(builder());
+    let (_output, output) = stream(builder());
+    input.put("key", "0").unwrap();
+    run(&mut pipeline(&input, &output));
+    assert_eq!(output.producers().unwrap().len(), 1);
+    input.split_shard(S0, None).unwrap();
+    input.consumer("copy").unwrap().take(S0, "worker").unwrap().checkpoint_end().unwrap();
+    run(&mut pipeline(&input, &output));
+    let left: Vec<_> = output.producers().unwrap().into_iter().map(|producer| producer.name).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(!left.iter().any(|name| name.contains(".000000000000.")), "{left:?}");
 }

@@ -126,6 +126,14 @@ pub(crate) fn segments(stream: &Path, shard_id: ShardId) -> Vec<PathBuf> {
     paths
 }
 
+/// Changes a byte of what was put, in the file of a closed stream.
+pub(crate) fn damage(segment: &Path, data: &[u8]) {
+    let mut bytes = fs::read(segment).unwrap();
+    let place = bytes.windows(data.len()).position(|window| window == data).unwrap();
+    bytes[place] ^= 1;
+    fs::write(segment, bytes).unwrap();
+}
+
 /// Every file below a directory with its bytes, and every directory.
 pub(crate) fn snapshot(directory: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
     let mut found = Vec::new();
