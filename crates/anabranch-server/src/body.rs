@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use crate::limits::{SUBSCRIPTION_LOOK_MS, SUBSCRIPTION_MS};
+use crate::operations::Taken;
 use crate::room::Untaken;
 use crate::subscription::{Next, Subscription};
 
@@ -27,6 +28,8 @@ pub struct Body {
     inner: Inner,
     /// Of a body that comes as events, behind a port: with when it will be over.
     untaken: Option<(Untaken, Instant)>,
+    /// The records in it, if it is of a queue's: until somebody has it they go back where it is dropped.
+    taken: Option<Taken>,
 }
 
 enum Inner {
@@ -108,24 +111,42 @@ impl Body {
         Self::of(Inner::Whole(bytes.into()))
     }
 
+    pub(crate) fn of_records(bytes: Vec<u8>, taken: Taken) -> Self {
+        Self { taken: Some(taken), ..Self::whole(bytes) }
+    }
+
     pub(crate) fn events(subscription: Box<Subscription>, clock: Arc<dyn Clock>) -> Self {
         Self::of(Inner::Events(Turn::Looking(subscription), clock))
     }
 
     fn of(inner: Inner) -> Self {
-        Self { inner, untaken: None }
+        Self { inner, untaken: None, taken: None }
     }
 
     /// The same with its bytes counted until the client has taken them.
     pub(crate) fn held(self, untaken: &Untaken, room: OwnedSemaphorePermit) -> Result<Self, StatusCode> {
         Ok(match self.inner {
             Inner::Whole(bytes) if bytes.is_empty() => Self::empty(),
-            Inner::Whole(bytes) => Self::of(Inner::Whole(untaken.hold(bytes, room)?)),
+            Inner::Whole(bytes) => {
+                Self { taken: self.taken, ..Self::of(Inner::Whole(untaken.hold(bytes, room)?)) }
+            }
             inner @ Inner::Events(..) => {
                 let over = Instant::now() + Duration::from_millis(SUBSCRIPTION_MS.unsigned_abs());
-                Self { inner, untaken: Some((untaken.clone(), over)) }
+                Self { untaken: Some((untaken.clone(), over)), ..Self::of(inner) }
             }
         })
+    }
+
+    /// The same for somebody who has it.
+    pub(crate) fn given(mut self) -> Self {
+        self.give();
+        self
+    }
+
+    fn give(&mut self) {
+        if let Some(taken) = self.taken.take() {
+            taken.give();
+        }
     }
 
     /// The bytes of a whole body; none of one that comes as events.
@@ -159,7 +180,8 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Self { inner, untaken } = &mut *self;
+        self.give();
+        let Self { inner, untaken, .. } = &mut *self;
         let held = |(bytes, room): Roomed| match (&*untaken, room) {
             (Some((untaken, over)), Some(room)) => untaken.hold_event(bytes, room, *over),
             _ => bytes,
