@@ -17,7 +17,7 @@ use tokio::time::Sleep;
 
 use crate::limits::{SUBSCRIPTION_LOOK_MS, SUBSCRIPTION_MS};
 use crate::operations::Taken;
-use crate::room::Untaken;
+use crate::room::{EventRoom, Untaken};
 use crate::subscription::{Next, Subscription};
 
 /// The body of an answer.
@@ -42,22 +42,39 @@ enum Turn {
     Looking(Box<Subscription>),
     Napping(Box<Subscription>, Pin<Box<Sleep>>),
     /// A thread that may wait for the disk.
-    Reading(JoinHandle<(Box<Subscription>, Next, Option<OwnedSemaphorePermit>)>),
+    Reading(JoinHandle<(Box<Subscription>, Next, Option<EventRoom>)>),
     Over,
 }
 
 /// An event, and its room behind a port.
-type Roomed = (Bytes, Option<OwnedSemaphorePermit>);
+type Roomed = (Bytes, Option<EventRoom>);
 
 impl Turn {
     fn nap(subscription: Box<Subscription>) -> Self {
         Self::Napping(subscription, Box::pin(tokio::time::sleep(Duration::from_millis(SUBSCRIPTION_LOOK_MS))))
     }
 
+    /// Looks for what there is room for: an event without records, where those with records have all the room there is.
+    fn look(subscription: Box<Subscription>, now: Timestamp, port: Option<&Untaken>) -> Self {
+        let (has_records, has_word) = (subscription.has_records(), subscription.has_word(now));
+        let Some(port) = port else {
+            return if has_records || has_word {
+                Self::read(subscription, now, None)
+            } else {
+                Self::nap(subscription)
+            };
+        };
+        let room = has_records.then(|| port.room_for_event()).flatten();
+        match room.or_else(|| has_word.then(|| port.room_for_word()).flatten()) {
+            None => Self::nap(subscription),
+            room => Self::read(subscription, now, room),
+        }
+    }
+
     /// The thread goes on if the client goes away, and keeps the room until it is done.
-    fn read(mut subscription: Box<Subscription>, now: Timestamp, room: Option<OwnedSemaphorePermit>) -> Self {
+    fn read(mut subscription: Box<Subscription>, now: Timestamp, room: Option<EventRoom>) -> Self {
         Self::Reading(tokio::task::spawn_blocking(move || {
-            let next = subscription.next(now);
+            let next = subscription.next(now, room.as_ref().is_none_or(EventRoom::is_for_records));
             (subscription, next, room)
         }))
     }
@@ -72,11 +89,7 @@ impl Turn {
         loop {
             let now = clock.now();
             *self = match std::mem::replace(self, Self::Over) {
-                Self::Looking(subscription) if subscription.is_silent(now) => Self::nap(subscription),
-                Self::Looking(subscription) => match port.map(Untaken::room_for_event) {
-                    Some(None) => Self::nap(subscription),
-                    room => Self::read(subscription, now, room.flatten()),
-                },
+                Self::Looking(subscription) => Self::look(subscription, now, port),
                 Self::Napping(subscription, mut nap) => match nap.as_mut().poll(context) {
                     Poll::Ready(()) => Self::Looking(subscription),
                     Poll::Pending => {
@@ -162,7 +175,7 @@ impl Body {
     pub fn next_event(&mut self) -> Option<Bytes> {
         match &mut self.inner {
             Inner::Events(Turn::Looking(subscription) | Turn::Napping(subscription, _), clock) => {
-                match subscription.next(clock.now()) {
+                match subscription.next(clock.now(), true) {
                     Next::Event(bytes) => Some(bytes.into()),
                     Next::Later | Next::Over => None,
                 }
