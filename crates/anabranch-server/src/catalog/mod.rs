@@ -510,9 +510,6 @@ impl Territory {
             return Err(Fault::internal(reason)); // whoever brings the rest back is to find it
         }
         let outcome = entry.delete(&self.account_file, takes_consumers);
-        if entry.is_gone() {
-            entry.begin(Status::Deleting, self.common.clock.now());
-        }
         // Also those whose deletion was shown for long enough. Settings that could not be removed are replaced by the next ones.
         self.streams.write().retain(|_, entry| self.is_shown(entry));
         outcome

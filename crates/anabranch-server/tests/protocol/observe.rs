@@ -499,6 +499,27 @@ fn a_stream_that_cannot_be_opened_is_not_well() {
 }
 
 #[test]
+fn settings_that_could_not_be_written_are_tried_again_by_who_asks() {
+    let world = World::with_stream(1);
+    world.disk.fail_on(Operation::SyncDir, 0, DiskFault::ErrorFromThenOn(std::io::ErrorKind::StorageFull));
+    let tag = json!({"StreamName": "s", "Tags": {"a": "1"}});
+    assert_eq!(world.send("AddTagsToStream", &tag).status(), 500);
+    for _ in 0..2 {
+        let (code, document) = health(&world);
+        assert!(code == 503 && document["reasons"][0].as_str().unwrap().contains("settings"), "{document}");
+    }
+    world.disk.clear_faults();
+    assert_eq!(health(&world).0, 200);
+    let tags = |world: &World| world.ok("ListTagsForStream", json!({"StreamName": "s"}))["Tags"].clone();
+    assert_eq!(tags(&world), json!([]));
+    assert_eq!(
+        tags(&restarted(world)),
+        json!([]),
+        "what was refused, and in the file all the same, is taken back"
+    );
+}
+
+#[test]
 fn settings_that_cannot_be_read_are_told_before_anybody_asks() {
     let world = World::with_stream(1);
     world.service.close().unwrap();
