@@ -167,10 +167,13 @@ impl Entry {
 
     /// Makes the stream durable and ends all writing. It is opened anew by whoever asks for it next.
     pub(crate) fn close(&self) -> anabranch::Result<()> {
-        let _opening = self.opening.lock(); // one that is being opened is closed too
+        let closed = {
+            let _opening = self.opening.lock(); // one that is being opened is closed too
+            let stream = self.stream.write().take();
+            stream.map_or(Ok(()), Stream::close)
+        };
         self.queues.let_go();
-        let stream = self.stream.write().take();
-        stream.map_or(Ok(()), Stream::close)
+        closed
     }
 
     pub(crate) fn settings(&self) -> Result<Arc<Settings>, Fault> {
@@ -205,8 +208,8 @@ impl Entry {
         };
         if outcome.is_err() && !self.is_gone() {
             // It may be closed: whoever comes next opens it again, and those who read it subscribe again.
-            self.queues.let_go();
             drop(self.stream.write().take());
+            self.queues.let_go();
             self.subscribers.end_all(&Fault::new(FaultKind::InternalFailure, "The stream could not be deleted."));
         }
         outcome
