@@ -29,7 +29,7 @@ pub struct Body {
     /// Of a body that comes as events, behind a port: with when it will be over.
     untaken: Option<(Untaken, Instant)>,
     /// The records in it, if it is of a queue's: until somebody has it they go back where it is dropped.
-    taken: Option<Taken>,
+    taken: Option<Box<Taken>>,
 }
 
 enum Inner {
@@ -124,7 +124,7 @@ impl Body {
         Self::of(Inner::Whole(bytes.into()))
     }
 
-    pub(crate) fn of_records(bytes: Vec<u8>, taken: Taken) -> Self {
+    pub(crate) fn of_records(bytes: Vec<u8>, taken: Box<Taken>) -> Self {
         Self { taken: Some(taken), ..Self::whole(bytes) }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use anabranch::storage::Operation;
-use anabranch::{DiskFault, ShardId, SimulatedDisk};
+use anabranch::{DiskFault, ShardId, SimulatedDisk, Stream, Timestamp};
 
 use super::*;
 use crate::errors::FaultKind;

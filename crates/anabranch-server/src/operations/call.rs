@@ -36,7 +36,7 @@ pub(crate) enum Reply {
     Empty,
     Document(Vec<u8>),
     /// Records of a queue, which nobody else gets meanwhile.
-    Records(Vec<u8>, Taken),
+    Records(Vec<u8>, Box<Taken>),
     Events(Box<Subscription>),
     /// There are no records yet.
     Waiting(Box<Receive>),

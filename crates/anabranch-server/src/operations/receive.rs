@@ -121,7 +121,7 @@ impl Receive {
         let shape = |received| RecordShape::new(self, received, now);
         let queue_records = received.iter().map(shape).collect::<Result<_, _>>()?;
         let document = self.format.write_sized(&RecordsAnswer { queue_records }, bytes)?;
-        Ok(Some(Reply::Records(document, taken)))
+        Ok(Some(Reply::Records(document, Box::new(taken))))
     }
 
     fn fault(&self, error: Error) -> Fault {

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 
 use super::*;
 use crate::limits::{
-    IDLE_REQUEST_BYTES, MAX_ANSWER_BYTES, MAX_ANSWERS_BYTES, MAX_BODY_BYTES, MAX_PUT_ANSWERS_BYTES, REQUEST_BYTES,
-    SHORT_ANSWER_BYTES,
+    IDLE_REQUEST_BYTES, MAX_ANSWER_BYTES, MAX_ANSWERS_BYTES, MAX_BODIES_BYTES, MAX_BODY_BYTES,
+    MAX_PUT_ANSWERS_BYTES, REQUEST_BYTES, SHORT_ANSWER_BYTES,
 };
 use crate::service::ServiceOptions;
 
@@ -382,6 +382,25 @@ fn http2_request(stream: u8, operation: &str, body: &str) -> Vec<u8> {
     head.extend(headers(operation).map(|(name, value)| field(name, &value)).concat());
     let (head, body) = (frame(1, 4, stream, &head), frame(0, 1, stream, body.as_bytes())); // HEADERS, END_HEADERS; DATA, END_STREAM
     [head, body].concat()
+}
+
+/// So that there is room for as many as may wait.
+#[test]
+fn a_call_that_waits_has_no_room() {
+    let served = serve_as(|_, port| port);
+    let (room, address) = (&served.port.room, served.address);
+    ask_well(address, "CreateStream", r#"{"StreamName": "s", "StreamModeDetails": {"StreamMode": "ON_DEMAND"}}"#);
+    let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/s";
+    let create = format!(r#"{{"QueueName": "q", "StreamConfigurationList": [{{"StreamARN": "{arn}"}}]}}"#);
+    let made = ask_well(address, "CreateQueue", &create);
+    let queue = made.split(r#""QueueARN":""#).nth(1).unwrap().split('"').next().unwrap();
+    let mut socket = connect_to(address);
+    let receive = format!(r#"{{"QueueARN": "{queue}", "WaitTimeSeconds": 20}}"#);
+    socket.write_all(request("ReceiveQueueRecords", &receive).as_bytes()).unwrap();
+    let waiting = || served.port.service.counters().waiting.get();
+    until(|| waiting() == 1);
+    until(|| room.left_for_bodies() == MAX_BODIES_BYTES && room.left_for_answers() == MAX_ANSWERS_BYTES);
+    assert_eq!(waiting(), 1, "it goes on");
 }
 
 /// As for a disk that stands still: more puts than there are threads.

@@ -268,6 +268,20 @@ fn subscriptions_are_seen_as_long_as_they_are_read_and_how_far_they_are_behind()
 }
 
 #[test]
+fn the_counts_of_a_stream_go_with_it() {
+    let world = World::with_stream(1);
+    world.put("a", "one");
+    assert_eq!(scrape(&world).of_stream("anabranch_incoming_records_total"), "1");
+    world.ok("DeleteStream", json!({"StreamName": "s"}));
+    let is_of_it = |labels: &Labels| labels.get("stream").is_some_and(|name| name == "s");
+    assert!(!scrape(&world).samples.keys().any(|(_, labels)| is_of_it(labels)));
+    world.ok("CreateStream", json!({"StreamName": "s", "ShardCount": 1}));
+    let scraped = scrape(&world);
+    assert_eq!(scraped.of_stream("anabranch_open_shards"), "1");
+    assert_eq!(scraped.of_stream("anabranch_incoming_records_total"), "0");
+}
+
+#[test]
 fn a_service_that_refuses_records_is_not_well() {
     let world = World::with_stream(1);
     world.put("a", "one");
