@@ -163,20 +163,23 @@ impl Core {
         QueueSnapshot { stream_id: self.stream_id, created: self.created, name: self.name.clone(), shards }
     }
 
-    /// Writes what has changed, and then ends the queue, if it is to end.
+    /// Writes what has changed, and then ends the queue, if it is to end. Of one that was closed, and could not be written then, nothing is written any more.
     fn write(&self, files: &QueuesDirectory<'_>, end: Option<End>) -> Result<()> {
         let _writing = self.writing.lock();
         let (changes, snapshot) = {
             let mut state = self.state.lock();
-            if state.end.is_some() {
-                return Ok(());
+            let changes = state.ledger.changes();
+            let is_written = changes == self.written.load(Ordering::SeqCst);
+            match state.end {
+                None => {}
+                Some(End::Closed) if !is_written => return Err(Error::Closed),
+                Some(End::Closed | End::Deleted) => return Ok(()),
             }
             state.end = end;
             if end.is_some() {
                 state.readers.clear(); // they hold the stream
             }
-            let changes = state.ledger.changes();
-            if changes == self.written.load(Ordering::SeqCst) {
+            if is_written {
                 return Ok(());
             }
             (changes, self.snapshot(&state))
@@ -413,5 +416,30 @@ impl Call<'_> {
             until: clock.monotonic().saturating_add(self.visibility),
             receipt: self.stream.next_receipt(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::queue::QueueOptions;
+    use crate::storage::{DiskFault, Operation, SimulatedDisk};
+
+    /// As by a sync that began before the close.
+    #[test]
+    fn what_a_close_could_not_write_is_not_said_to_be_written() {
+        let disk = SimulatedDisk::new();
+        let stream = Stream::builder().storage(Arc::new(disk.clone())).background(false).create("/s").unwrap();
+        let queue = stream.queue("q", QueueOptions::new()).unwrap();
+        stream.put("a", b"one").unwrap();
+        stream.sync().unwrap();
+        assert_eq!(queue.receive(1, Duration::ZERO).unwrap().len(), 1);
+        disk.fail_on(Operation::Rename, 0, DiskFault::ErrorFromThenOn(std::io::ErrorKind::Other));
+        stream.clone().close().unwrap_err();
+        disk.clear_faults();
+        assert!(matches!(stream.keep_queue(queue.core.as_ref()), Err(Error::Closed)));
     }
 }

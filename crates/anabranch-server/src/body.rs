@@ -16,7 +16,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use crate::limits::{SUBSCRIPTION_LOOK_MS, SUBSCRIPTION_MS};
-use crate::room::Untaken;
+use crate::operations::Taken;
+use crate::room::{EventRoom, Untaken};
 use crate::subscription::{Next, Subscription};
 
 /// The body of an answer.
@@ -27,6 +28,8 @@ pub struct Body {
     inner: Inner,
     /// Of a body that comes as events, behind a port: with when it will be over.
     untaken: Option<(Untaken, Instant)>,
+    /// The records in it, if it is of a queue's: until somebody has it they go back where it is dropped.
+    taken: Option<Box<Taken>>,
 }
 
 enum Inner {
@@ -39,22 +42,39 @@ enum Turn {
     Looking(Box<Subscription>),
     Napping(Box<Subscription>, Pin<Box<Sleep>>),
     /// A thread that may wait for the disk.
-    Reading(JoinHandle<(Box<Subscription>, Next, Option<OwnedSemaphorePermit>)>),
+    Reading(JoinHandle<(Box<Subscription>, Next, Option<EventRoom>)>),
     Over,
 }
 
 /// An event, and its room behind a port.
-type Roomed = (Bytes, Option<OwnedSemaphorePermit>);
+type Roomed = (Bytes, Option<EventRoom>);
 
 impl Turn {
     fn nap(subscription: Box<Subscription>) -> Self {
         Self::Napping(subscription, Box::pin(tokio::time::sleep(Duration::from_millis(SUBSCRIPTION_LOOK_MS))))
     }
 
+    /// Looks for what there is room for: an event without records, where those with records have all the room there is.
+    fn look(subscription: Box<Subscription>, now: Timestamp, port: Option<&Untaken>) -> Self {
+        let (has_records, has_word) = (subscription.has_records(), subscription.has_word(now));
+        let Some(port) = port else {
+            return if has_records || has_word {
+                Self::read(subscription, now, None)
+            } else {
+                Self::nap(subscription)
+            };
+        };
+        let room = has_records.then(|| port.room_for_event()).flatten();
+        match room.or_else(|| has_word.then(|| port.room_for_word()).flatten()) {
+            None => Self::nap(subscription),
+            room => Self::read(subscription, now, room),
+        }
+    }
+
     /// The thread goes on if the client goes away, and keeps the room until it is done.
-    fn read(mut subscription: Box<Subscription>, now: Timestamp, room: Option<OwnedSemaphorePermit>) -> Self {
+    fn read(mut subscription: Box<Subscription>, now: Timestamp, room: Option<EventRoom>) -> Self {
         Self::Reading(tokio::task::spawn_blocking(move || {
-            let next = subscription.next(now);
+            let next = subscription.next(now, room.as_ref().is_none_or(EventRoom::is_for_records));
             (subscription, next, room)
         }))
     }
@@ -69,11 +89,7 @@ impl Turn {
         loop {
             let now = clock.now();
             *self = match std::mem::replace(self, Self::Over) {
-                Self::Looking(subscription) if subscription.is_silent(now) => Self::nap(subscription),
-                Self::Looking(subscription) => match port.map(Untaken::room_for_event) {
-                    Some(None) => Self::nap(subscription),
-                    room => Self::read(subscription, now, room.flatten()),
-                },
+                Self::Looking(subscription) => Self::look(subscription, now, port),
                 Self::Napping(subscription, mut nap) => match nap.as_mut().poll(context) {
                     Poll::Ready(()) => Self::Looking(subscription),
                     Poll::Pending => {
@@ -108,24 +124,42 @@ impl Body {
         Self::of(Inner::Whole(bytes.into()))
     }
 
+    pub(crate) fn of_records(bytes: Vec<u8>, taken: Box<Taken>) -> Self {
+        Self { taken: Some(taken), ..Self::whole(bytes) }
+    }
+
     pub(crate) fn events(subscription: Box<Subscription>, clock: Arc<dyn Clock>) -> Self {
         Self::of(Inner::Events(Turn::Looking(subscription), clock))
     }
 
     fn of(inner: Inner) -> Self {
-        Self { inner, untaken: None }
+        Self { inner, untaken: None, taken: None }
     }
 
     /// The same with its bytes counted until the client has taken them.
     pub(crate) fn held(self, untaken: &Untaken, room: OwnedSemaphorePermit) -> Result<Self, StatusCode> {
         Ok(match self.inner {
             Inner::Whole(bytes) if bytes.is_empty() => Self::empty(),
-            Inner::Whole(bytes) => Self::of(Inner::Whole(untaken.hold(bytes, room)?)),
+            Inner::Whole(bytes) => {
+                Self { taken: self.taken, ..Self::of(Inner::Whole(untaken.hold(bytes, room)?)) }
+            }
             inner @ Inner::Events(..) => {
                 let over = Instant::now() + Duration::from_millis(SUBSCRIPTION_MS.unsigned_abs());
-                Self { inner, untaken: Some((untaken.clone(), over)) }
+                Self { untaken: Some((untaken.clone(), over)), ..Self::of(inner) }
             }
         })
+    }
+
+    /// The same for somebody who has it.
+    pub(crate) fn given(mut self) -> Self {
+        self.give();
+        self
+    }
+
+    fn give(&mut self) {
+        if let Some(taken) = self.taken.take() {
+            taken.give();
+        }
     }
 
     /// The bytes of a whole body; none of one that comes as events.
@@ -141,7 +175,7 @@ impl Body {
     pub fn next_event(&mut self) -> Option<Bytes> {
         match &mut self.inner {
             Inner::Events(Turn::Looking(subscription) | Turn::Napping(subscription, _), clock) => {
-                match subscription.next(clock.now()) {
+                match subscription.next(clock.now(), true) {
                     Next::Event(bytes) => Some(bytes.into()),
                     Next::Later | Next::Over => None,
                 }
@@ -159,7 +193,8 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Self { inner, untaken } = &mut *self;
+        self.give();
+        let Self { inner, untaken, .. } = &mut *self;
         let held = |(bytes, room): Roomed| match (&*untaken, room) {
             (Some((untaken, over)), Some(room)) => untaken.hold_event(bytes, room, *over),
             _ => bytes,

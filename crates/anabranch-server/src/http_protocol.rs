@@ -223,6 +223,7 @@ fn success(core: &Core, format: Format, reply: Reply) -> Response<Body> {
     let (content_type, body) = match reply {
         Reply::Empty => (format.content_type(), Body::empty()),
         Reply::Document(bytes) => (format.content_type(), Body::whole(bytes)),
+        Reply::Records(bytes, taken) => (format.content_type(), Body::of_records(bytes, taken)),
         Reply::Events(events) => {
             ("application/vnd.amazon.eventstream", Body::events(events, Arc::clone(&core.clock)))
         }

@@ -57,6 +57,7 @@ mod sequence;
 mod server;
 mod service;
 mod signature;
+mod socket;
 mod subscription;
 mod tls;
 mod token;

@@ -28,7 +28,7 @@ pub const MAX_ANSWERS_BYTES: usize = 1 << 30;
 pub const SHORT_ANSWER_BYTES: usize = 128 << 10;
 
 /// Bytes of the answers to puts.
-pub const MAX_PUT_ANSWERS_BYTES: usize = 256 << 20;
+pub const MAX_PUT_ANSWERS_BYTES: usize = 64 << 20;
 
 /// Bytes of the answers to calls that neither put, read nor list.
 pub const MAX_SHORT_ANSWERS_BYTES: usize = 24 << 20;
@@ -36,8 +36,17 @@ pub const MAX_SHORT_ANSWERS_BYTES: usize = 24 << 20;
 /// Bytes of the events of subscriptions that are being made or were not taken yet, together; others come later.
 pub const MAX_EVENTS_BYTES: usize = 512 << 20;
 
+/// What of this the subscriptions of one connection can have.
+pub const MAX_CONNECTION_EVENTS_BYTES: usize = 64 << 20;
+
+/// Bytes for which an event without records has room while it is being made.
+pub const SHORT_EVENT_BYTES: usize = 4 << 10;
+
+/// Bytes of the events without records, heartbeats and ends, that are being made or were not taken yet, together: there is room for them whatever becomes of those with records.
+pub const MAX_SHORT_EVENTS_BYTES: usize = 512 << 10;
+
 /// Threads for calls that may wait.
-pub const MAX_THREADS: usize = 512;
+pub const MAX_THREADS: usize = 1_024;
 
 /// Characters of a client's value that a refusal repeats; the rest is an ellipsis.
 pub const MAX_PRINTED_CHARS: usize = 1_024;
@@ -259,8 +268,10 @@ const _: () = {
     assert!(MAX_RECORD_KIB as usize * 1024 == MAX_DATA_BYTES);
     assert!(MAX_BODY_VALUES > MAX_PUT_RECORDS * 16);
     assert!(MAX_ANSWER_BYTES > MAX_DATA_BYTES / 3 * 4 && MAX_EVENT_BYTES <= MAX_DATA_BYTES);
-    // Changes leave room and threads to other calls; and all of these, those of operators among them, leave threads to puts.
+    // Changes leave room to other calls. And whatever is waited for, there is a thread for each that has room: puts, others, those that read or list, of operators too, and events.
     let (short, long) = (MAX_SHORT_ANSWERS_BYTES / SHORT_ANSWER_BYTES, MAX_ANSWERS_BYTES / MAX_ANSWER_BYTES);
-    let events = MAX_EVENTS_BYTES / MAX_ANSWER_BYTES;
-    assert!(2 * MAX_CHANGES <= short && short + 2 * long + events <= MAX_THREADS / 4 * 3);
+    let events = MAX_EVENTS_BYTES / MAX_ANSWER_BYTES + MAX_SHORT_EVENTS_BYTES / SHORT_EVENT_BYTES;
+    let puts = MAX_PUT_ANSWERS_BYTES / SHORT_ANSWER_BYTES;
+    assert!(2 * MAX_CHANGES <= short && puts + short + 2 * long + events <= MAX_THREADS);
+    assert!(MAX_ANSWER_BYTES <= MAX_CONNECTION_EVENTS_BYTES && MAX_CONNECTION_EVENTS_BYTES <= MAX_EVENTS_BYTES);
 };

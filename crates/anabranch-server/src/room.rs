@@ -9,9 +9,10 @@
 //! others    short; they may wait for changes of streams and shards, which can take long
 //! long      of those that read and list, each with room for the longest until its length is known
 //! events    of subscriptions; nobody waits for room for one, it is looked for it again later
+//! words     events without records: a subscription says that it goes on, or ends, though others have all room for records
 //! ```
 //!
-//! Each also has a thread at most, and there are more threads than all but the puts can have together.
+//! Each also has a thread at most, and there are as many threads as all can have together: those that wait, be it for a disk that stands still, leave one to each of another kind.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,8 +27,9 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::{
-    IDLE_REQUEST_BYTES, MAX_ANSWER_BYTES, MAX_ANSWERS_BYTES, MAX_BODIES_BYTES, MAX_BODY_BYTES, MAX_EVENTS_BYTES,
-    MAX_PUT_ANSWERS_BYTES, MAX_SHORT_ANSWERS_BYTES, REQUEST_BYTES, SHORT_ANSWER_BYTES,
+    IDLE_REQUEST_BYTES, MAX_ANSWER_BYTES, MAX_ANSWERS_BYTES, MAX_BODIES_BYTES, MAX_BODY_BYTES,
+    MAX_CONNECTION_EVENTS_BYTES, MAX_EVENTS_BYTES, MAX_PUT_ANSWERS_BYTES, MAX_SHORT_ANSWERS_BYTES,
+    MAX_SHORT_EVENTS_BYTES, REQUEST_BYTES, SHORT_ANSWER_BYTES, SHORT_EVENT_BYTES,
 };
 use crate::operations::AnswerKind;
 
@@ -44,6 +46,7 @@ pub(crate) struct Room {
     short: Arc<Semaphore>,
     long: Arc<Semaphore>,
     events: Arc<Semaphore>,
+    words: Arc<Semaphore>,
     timeout: Duration,
 }
 
@@ -56,13 +59,13 @@ impl Default for Room {
 impl Room {
     /// With so many bytes for bodies and for long answers.
     pub(crate) fn new(bodies: usize, long: usize, timeout: Duration) -> Self {
-        let of = |bytes: usize| Arc::new(Semaphore::new(bytes));
         Self {
             bodies: of(bodies),
             puts: of(MAX_PUT_ANSWERS_BYTES),
             short: of(MAX_SHORT_ANSWERS_BYTES),
             long: of(long),
             events: of(MAX_EVENTS_BYTES),
+            words: of(MAX_SHORT_EVENTS_BYTES),
             timeout,
         }
     }
@@ -104,12 +107,6 @@ impl Room {
         self.take(of, bytes).await
     }
 
-    /// Room for an event that nobody knows yet, if there is any now.
-    fn for_event(&self) -> Option<OwnedSemaphorePermit> {
-        let most = u32::try_from(MAX_ANSWER_BYTES).unwrap_or(u32::MAX);
-        Arc::clone(&self.events).try_acquire_many_owned(most).ok()
-    }
-
     #[cfg(test)]
     pub(crate) fn left_for_bodies(&self) -> usize {
         self.bodies.available_permits()
@@ -118,6 +115,11 @@ impl Room {
     #[cfg(test)]
     pub(crate) fn left_for_answers(&self) -> usize {
         self.long.available_permits()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn left_for_puts(&self) -> usize {
+        self.puts.available_permits()
     }
 
     #[cfg(test)]
@@ -132,10 +134,35 @@ impl Room {
     }
 }
 
+fn of(bytes: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(bytes))
+}
+
+/// Room that is free now.
+fn take_now(of: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(of).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
+}
+
+/// Room for an event that nobody knows yet.
+#[derive(Debug)]
+pub(crate) struct EventRoom {
+    of_port: OwnedSemaphorePermit,
+    /// Of one with records: what it takes of its connection's.
+    of_connection: Option<OwnedSemaphorePermit>,
+}
+
+impl EventRoom {
+    pub(crate) fn is_for_records(&self) -> bool {
+        self.of_connection.is_some()
+    }
+}
+
 /// The answers and events of a connection that its client has not taken yet, and since when.
 #[derive(Debug, Clone)]
 pub(crate) struct Untaken {
     room: Room,
+    /// What is left of its room for events with records.
+    events: Arc<Semaphore>,
     waiting: Arc<Mutex<Waiting>>,
 }
 
@@ -147,7 +174,7 @@ struct Waiting {
 
 impl Untaken {
     pub(crate) fn new(room: Room) -> Self {
-        Self { room, waiting: Arc::default() }
+        Self { room, events: of(MAX_CONNECTION_EVENTS_BYTES), waiting: Arc::default() }
     }
 
     /// Bytes to be sent, which keep their room until they are: HTTP drops them when the last was written.
@@ -160,23 +187,30 @@ impl Untaken {
             let more = Arc::clone(room.semaphore()).try_acquire_many_owned(missing);
             room.merge(more.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?);
         }
-        Ok(self.hold_from(Instant::now(), bytes, room))
+        Ok(self.hold_from(Instant::now(), bytes, [Some(room), None]))
     }
 
-    /// Room for an event that nobody knows yet, if there is any now.
-    pub(crate) fn room_for_event(&self) -> Option<OwnedSemaphorePermit> {
-        self.room.for_event()
+    /// Room for an event with records, if there is any now.
+    pub(crate) fn room_for_event(&self) -> Option<EventRoom> {
+        let of_connection = Some(take_now(&self.events, MAX_ANSWER_BYTES)?);
+        Some(EventRoom { of_port: take_now(&self.room.events, MAX_ANSWER_BYTES)?, of_connection })
+    }
+
+    /// Room for an event without.
+    pub(crate) fn room_for_word(&self) -> Option<EventRoom> {
+        Some(EventRoom { of_port: take_now(&self.room.words, SHORT_EVENT_BYTES)?, of_connection: None })
     }
 
     /// As [`hold`](Self::hold), of an event of a subscription that is over at some time. A client may read as slowly as it likes until then: it has room of its own, and who
     /// shares its connection has done nothing.
-    pub(crate) fn hold_event(&self, bytes: Bytes, room: OwnedSemaphorePermit, over: Instant) -> Bytes {
-        self.hold_from(over, bytes, room)
+    pub(crate) fn hold_event(&self, bytes: Bytes, room: EventRoom, over: Instant) -> Bytes {
+        self.hold_from(over, bytes, [Some(room.of_port), room.of_connection])
     }
 
-    fn hold_from(&self, since: Instant, bytes: Bytes, mut room: OwnedSemaphorePermit) -> Bytes {
-        let room = room.split(bytes.len()).unwrap_or(room); // the rest is for others
-        Bytes::from_owner(Held { bytes, _room: room, _place: self.place(since) })
+    fn hold_from(&self, since: Instant, bytes: Bytes, rooms: [Option<OwnedSemaphorePermit>; 2]) -> Bytes {
+        let fit = |mut room: OwnedSemaphorePermit| room.split(bytes.len()).unwrap_or(room); // the rest is for others
+        let rooms = rooms.map(|room| room.map(fit));
+        Bytes::from_owner(Held { bytes, _rooms: rooms, _place: self.place(since) })
     }
 
     /// Since when the oldest waits; it can lie in the future.
@@ -206,7 +240,7 @@ impl Drop for Place {
 
 struct Held {
     bytes: Bytes,
-    _room: OwnedSemaphorePermit,
+    _rooms: [Option<OwnedSemaphorePermit>; 2],
     _place: Place,
 }
 
@@ -250,7 +284,28 @@ mod tests {
             }
             assert!(taken.len() > before, "{kind:?}");
         }
-        assert!(room.for_event().is_some());
+        let untaken = Untaken::new(room.clone());
+        assert!(untaken.room_for_event().is_some() && untaken.room_for_word().is_some());
+    }
+
+    #[test]
+    fn one_connection_does_not_have_all_events_and_words_have_room_of_their_own() {
+        let room = room(MAX_ANSWER_BYTES);
+        let (greedy, other) = (Untaken::new(room.clone()), Untaken::new(room.clone()));
+        let all_of = |untaken: &Untaken| std::iter::from_fn(|| untaken.room_for_event()).collect::<Vec<_>>();
+        let taken = all_of(&greedy);
+        assert_eq!(taken.len(), MAX_CONNECTION_EVENTS_BYTES / MAX_ANSWER_BYTES);
+        let event = Bytes::from_static(b"event");
+        let held = taken.into_iter().map(|room| greedy.hold_event(event.clone(), room, Instant::now()));
+        let held: Vec<_> = held.collect();
+        assert_eq!(greedy.events.available_permits(), MAX_CONNECTION_EVENTS_BYTES - held.len() * event.len());
+        let taken: Vec<_> =
+            std::iter::repeat_with(|| Untaken::new(room.clone())).map(|one| all_of(&one)).take(99).collect();
+        assert!(other.room_for_event().is_none(), "there is none left");
+        let word = other.room_for_word().unwrap();
+        assert!(!word.is_for_records());
+        drop((taken, held));
+        assert_eq!(all_of(&greedy).len(), MAX_CONNECTION_EVENTS_BYTES / MAX_ANSWER_BYTES);
     }
 
     /// Others on its connection are not cut off with it before that.
@@ -259,7 +314,7 @@ mod tests {
         let room = room(MAX_ANSWER_BYTES);
         let untaken = Untaken::new(room.clone());
         let over = Instant::now() + Duration::from_secs(300);
-        let event = untaken.hold_event(Bytes::from_static(b"event"), room.for_event().unwrap(), over);
+        let event = untaken.hold_event(Bytes::from_static(b"event"), untaken.room_for_event().unwrap(), over);
         assert_eq!(untaken.oldest(), Some(over));
         assert_eq!(room.left_for_events(), MAX_EVENTS_BYTES - 5);
         let long = room.for_answer(AnswerKind::Long).await.unwrap();

@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
@@ -32,6 +32,7 @@ use crate::observe::{Counted, has_foreign_host};
 use crate::operations::AnswerKind;
 use crate::room::{Room, Untaken};
 use crate::service::Service;
+use crate::socket::{Peer, Socket, watched};
 use crate::tls::TlsIdentity;
 use crate::waiting::Waiting;
 
@@ -219,8 +220,14 @@ impl Port {
     }
 }
 
-/// The right to a connection, and its place among those that are counted.
-type Place = (OwnedSemaphorePermit, Option<Counted>);
+/// Who has a connection.
+struct Guest {
+    peer: Peer,
+    /// The right to it.
+    _right: OwnedSemaphorePermit,
+    /// Its place among those that are counted.
+    _counted: Option<Counted>,
+}
 
 async fn accept(listener: TcpListener, port: Port, mut stopped: oneshot::Receiver<()>) {
     let connections = GracefulShutdown::new();
@@ -228,15 +235,15 @@ async fn accept(listener: TcpListener, port: Port, mut stopped: oneshot::Receive
     loop {
         tokio::select! {
             accepted = accept_one(&listener, &port) => match (accepted, &port.tls) {
-                (Ok((socket, place)), None) => connect(socket, place, &port, &connections),
-                (Ok((socket, place)), Some(tls)) => {
-                    handshakes.spawn(shake_hands(tls.clone(), socket, place, port.read_timeout));
+                (Ok((socket, guest)), None) => connect(socket, guest, &port, &connections),
+                (Ok((socket, guest)), Some(tls)) => {
+                    handshakes.spawn(shake_hands(tls.clone(), socket, guest, port.read_timeout));
                 }
                 (Err(_), _) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
             Some(shaken) = handshakes.join_next() => {
-                if let Ok(Some((socket, place))) = shaken {
-                    connect(socket, place, &port, &connections);
+                if let Ok(Some((socket, guest))) = shaken {
+                    connect(socket, guest, &port, &connections);
                 }
             }
             _ = &mut stopped => break,
@@ -247,26 +254,26 @@ async fn accept(listener: TcpListener, port: Port, mut stopped: oneshot::Receive
 }
 
 /// Connections above the bound wait where the system keeps those that were not accepted.
-async fn accept_one(listener: &TcpListener, port: &Port) -> io::Result<(TcpStream, Place)> {
+async fn accept_one(listener: &TcpListener, port: &Port) -> io::Result<(Socket, Guest)> {
     let right = Arc::clone(&port.connections).acquire_owned().await.map_err(io::Error::other)?;
     let (socket, _) = listener.accept().await?;
-    let place = (right, port.count_connection());
     let _ = socket.set_nodelay(true); // answers are small, and waited for
-    Ok((socket, place))
+    let (socket, peer) = watched(socket);
+    Ok((socket, Guest { peer, _right: right, _counted: port.count_connection() }))
 }
 
 /// Agrees on keys and on a protocol. It has the place of a connection meanwhile; one that fails or stalls is of no interest to anybody else.
 async fn shake_hands(
     tls: TlsAcceptor,
-    socket: TcpStream,
-    place: Place,
+    socket: Socket,
+    guest: Guest,
     read_timeout: Duration,
-) -> Option<(TlsStream<TcpStream>, Place)> {
+) -> Option<(TlsStream<Socket>, Guest)> {
     let shaken = tokio::time::timeout(read_timeout, tls.accept(socket)).await;
-    Some((shaken.ok()?.ok()?, place))
+    Some((shaken.ok()?.ok()?, guest))
 }
 
-fn connect<S>(socket: S, place: Place, port: &Port, connections: &GracefulShutdown)
+fn connect<S>(socket: S, guest: Guest, port: &Port, connections: &GracefulShutdown)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -279,16 +286,17 @@ where
     http2.max_concurrent_streams(MAX_CONNECTION_REQUESTS);
     let (begun, untaken) = (Arc::new(Notify::new()), Untaken::new(port.room.clone()));
     let answer = service_fn({
-        let (port, begun, untaken) = (port.clone(), Arc::clone(&begun), untaken.clone());
+        let (port, begun) = (port.clone(), Arc::clone(&begun));
+        let client = Client { peer: guest.peer.clone(), untaken: untaken.clone() };
         move |request| {
             begun.notify_one();
-            answer(port.clone(), untaken.clone(), request)
+            answer(port.clone(), client.clone(), request)
         }
     });
     let connection = connections.watch(builder.serve_connection(TokioIo::new(socket), answer).into_owned());
     let (read_timeout, write_timeout) = (port.read_timeout, port.write_timeout);
     tokio::spawn(async move {
-        let _place = place;
+        let _guest = guest;
         let mut connection = pin!(connection);
         // The timeouts of HTTP begin when it is known which HTTP it is: who does not even say that is sent away here.
         tokio::select! {
@@ -310,13 +318,20 @@ async fn until_left_lying(untaken: &Untaken, timeout: Duration) {
     }
 }
 
-async fn answer(port: Port, untaken: Untaken, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    Ok(answer_or_refuse(port, untaken, request).await.unwrap_or_else(refusal))
+/// Who asks: whether it is still there, and what it has not taken yet.
+#[derive(Clone)]
+struct Client {
+    peer: Peer,
+    untaken: Untaken,
+}
+
+async fn answer(port: Port, client: Client, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    Ok(answer_or_refuse(port, client, request).await.unwrap_or_else(refusal))
 }
 
 async fn answer_or_refuse(
     port: Port,
-    untaken: Untaken,
+    client: Client,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, StatusCode> {
     let (parts, body) = request.into_parts();
@@ -342,30 +357,37 @@ async fn answer_or_refuse(
         Answer::Now(answer) => (answer, room_for_answer),
         Answer::Later(waiting) => {
             drop(room_for_answer);
-            until_answered(waiting, &port.room).await?
+            until_answered(waiting, &client.peer, &port.room).await?
         }
     };
     let (parts, body) = answer.into_parts();
-    Ok(Response::from_parts(parts, body.held(&untaken, room_for_answer)?))
+    Ok(Response::from_parts(parts, body.held(&client.untaken, room_for_answer)?))
 }
 
 /// Waits for what a call waits for: room and a thread are taken when there is something to look for, and given back if somebody else was faster.
+///
+/// A client that closes its side waits no longer: it may be gone, and what it were given would be invisible to others. If it is there, it is told at once that there was nothing.
 async fn until_answered(
     mut waiting: Waiting,
+    peer: &Peer,
     room: &Room,
 ) -> Result<(Response<Body>, OwnedSemaphorePermit), StatusCode> {
     loop {
         tokio::time::sleep(Duration::from_millis(RECEIVE_LOOK_MS)).await;
-        if !waiting.has_news() {
-            if waiting.is_over() {
-                return Ok((waiting.give_up(), room.for_answer(AnswerKind::Short).await?));
-            }
+        let has_news = waiting.has_news();
+        if peer.has_left() || (!has_news && waiting.is_over()) {
+            return Ok((waiting.give_up(), room.for_answer(AnswerKind::Short).await?));
+        }
+        if !has_news {
             continue;
         }
         let room_for_answer = match room.for_answer(AnswerKind::Long).await {
             Err(_) if !waiting.is_over() => continue, // there may be some later
             other => other?,
         };
+        if peer.has_left() {
+            continue; // it did while there was no room
+        }
         let look = tokio::task::spawn_blocking(move || (waiting.look(), room_for_answer)).await;
         let (answer, room_for_answer) = look.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
         waiting = match answer {

@@ -282,7 +282,7 @@ impl Service {
 /// Nobody waits.
 fn at_once(answer: Answer) -> Response<Body> {
     match answer {
-        Answer::Now(answer) => answer,
+        Answer::Now(answer) => answer.map(Body::given),
         Answer::Later(waiting) => waiting.give_up(),
     }
 }

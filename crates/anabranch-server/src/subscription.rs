@@ -163,14 +163,18 @@ impl Subscription {
         }
     }
 
-    /// Whether [`next`](Self::next) has nothing to give: told without the disk, so that those at the tail cost no thread.
-    pub(crate) fn is_silent(&self, now: Timestamp) -> bool {
-        self.state == State::Running
-            && !self.is_due(now)
-            && !self.is_expired(now)
-            && self.why_over().is_none()
-            && self.reader.records_behind() == 0
-            && self.reader.end_of_shard().is_none()
+    /// Whether [`next`](Self::next) may have records: told without the disk, so that those at the tail cost no thread.
+    pub(crate) fn has_records(&self) -> bool {
+        self.reader.records_behind() > 0
+    }
+
+    /// Whether it has something to say without any: told like that.
+    pub(crate) fn has_word(&self, now: Timestamp) -> bool {
+        self.state != State::Running
+            || self.is_due(now)
+            || self.is_expired(now)
+            || self.why_over().is_some()
+            || self.reader.end_of_shard().is_some()
     }
 
     /// Why there will be no more events, if somebody ended it.
@@ -187,8 +191,8 @@ impl Subscription {
         now.as_millis().saturating_sub(self.ticket.begun.as_millis()) >= SUBSCRIPTION_MS
     }
 
-    /// The next event, if there is one now.
-    pub(crate) fn next(&mut self, now: Timestamp) -> Next {
+    /// The next event, if there is one now; without records where there is no room for them.
+    pub(crate) fn next(&mut self, now: Timestamp, with_records: bool) -> Next {
         match self.state {
             State::Over => Next::Over,
             State::Beginning => {
@@ -199,17 +203,17 @@ impl Subscription {
             }
             State::Running => match self.why_over() {
                 Some(fault) => self.fail(&fault),
-                None => self.event(now).unwrap_or_else(|fault| self.fail(&fault)),
+                None => self.event(now, with_records).unwrap_or_else(|fault| self.fail(&fault)),
             },
         }
     }
 
-    fn event(&mut self, now: Timestamp) -> Result<Next, Fault> {
+    fn event(&mut self, now: Timestamp, with_records: bool) -> Result<Next, Fault> {
         if self.is_expired(now) {
             self.state = State::Over;
             return Ok(Next::Over);
         }
-        let records = self.records()?;
+        let records = if with_records { self.records()? } else { Vec::new() };
         self.entry.traffic.went_out(&records);
         self.ticket.reached.store(self.reader.next_sequence_number().get(), Ordering::Relaxed);
         let end = self.reader.end_of_shard();

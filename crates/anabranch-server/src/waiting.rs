@@ -42,7 +42,7 @@ impl Waiting {
         match self.receive.look(self.core.clock.now()) {
             Ok(None) if !self.is_over() => Answer::Later(self),
             Ok(None) => Answer::Now(self.give_up()),
-            Ok(Some(records)) => Answer::Now(self.asked.answer(&self.core, Ok(Reply::Document(records)))),
+            Ok(Some(records)) => Answer::Now(self.asked.answer(&self.core, Ok(records))),
             Err(fault) => Answer::Now(self.asked.answer(&self.core, Err(fault))),
         }
     }
@@ -79,8 +79,8 @@ mod tests {
         request.body(body.into()).unwrap()
     }
 
-    #[test]
-    fn so_many_wait_and_others_are_answered_at_once() {
+    /// A service with a stream on demand, a queue of it, and a call that receives from that.
+    fn receiving() -> (Service, impl Fn() -> Answer) {
         let clock = Arc::new(ManualClock::default());
         let disk = Arc::new(SimulatedDisk::new());
         let service = Service::open_on("/data", ServiceOptions::default(), clock, disk).unwrap();
@@ -91,7 +91,13 @@ mod tests {
         let made = service.respond(request("CreateQueue", queue));
         let made: serde_json::Value = serde_json::from_slice(made.body().bytes()).unwrap();
         let receive = format!(r#"{{"QueueARN": {}}}"#, made["QueueDescription"]["QueueARN"]);
-        let begin = || service.begin(request("ReceiveQueueRecords", receive.clone()));
+        let to_begin = service.clone();
+        (service, move || to_begin.begin(request("ReceiveQueueRecords", receive.clone())))
+    }
+
+    #[test]
+    fn so_many_wait_and_others_are_answered_at_once() {
+        let (_service, begin) = receiving();
         let mut waiting: Vec<_> = (0..MAX_WAITING_RECEIVES).map(|_| begin()).collect();
         assert!(waiting.iter().all(|answer| matches!(answer, Answer::Later(_))));
         for _ in 0..3 {
@@ -100,5 +106,26 @@ mod tests {
         }
         waiting.pop();
         assert!(matches!(begin(), Answer::Later(_)));
+    }
+
+    #[test]
+    fn records_go_back_if_their_answer_is_not_given() {
+        let (service, begin) = receiving();
+        let put = r#"{"StreamName": "s", "PartitionKey": "a", "Data": "aGVsbG8="}"#;
+        service.respond(request("PutRecord", put.to_owned()));
+        let receives = |answer: &Response<Body>| {
+            let answer: serde_json::Value = serde_json::from_slice(answer.body().bytes()).unwrap();
+            answer["QueueRecords"][0]["ReceiveCount"].clone()
+        };
+        for count in 1..3 {
+            let Answer::Now(answer) = begin() else { panic!("it waits") };
+            assert_eq!(receives(&answer), count, "the one before was dropped");
+        }
+        let Answer::Now(answer) = begin() else { panic!("it waits") };
+        let mut body = Box::pin(answer.into_body());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(http_body::Body::poll_frame(body.as_mut(), &mut context).is_ready());
+        drop(body);
+        assert!(matches!(begin(), Answer::Later(_)), "somebody has it");
     }
 }

@@ -49,7 +49,9 @@ pub(crate) struct Entry {
     resharding: Mutex<()>,
     /// Held while the settings are replaced, and no longer: puts that meet a new shard wait for it.
     changing: Mutex<()>,
-    /// Set while `changing` is held: from then on the file of the settings is that of another stream, or of none.
+    /// Set while its files are deleted, which can take long; `changing` is held meanwhile.
+    is_going: AtomicBool,
+    /// Set before that ends: from then on the file of the settings is that of another stream, or of none.
     is_gone: AtomicBool,
     /// Held while it is opened or closed, which can take long.
     opening: Mutex<()>,
@@ -89,6 +91,7 @@ impl Entry {
             settings: RwLock::new(settings),
             resharding: Mutex::default(),
             changing: Mutex::default(),
+            is_going: AtomicBool::new(false),
             is_gone: AtomicBool::new(false),
             opening: Mutex::default(),
             stream: RwLock::default(),
@@ -125,7 +128,7 @@ impl Entry {
 
     /// Nothing is taken and nothing given until it can be opened.
     fn not_opened(&self, error: Error) -> Fault {
-        if !self.is_gone() {
+        if !self.is_leaving() {
             *self.failure.lock() = Some(error.to_string());
         }
         self.fault(error)
@@ -164,10 +167,13 @@ impl Entry {
 
     /// Makes the stream durable and ends all writing. It is opened anew by whoever asks for it next.
     pub(crate) fn close(&self) -> anabranch::Result<()> {
-        let _opening = self.opening.lock(); // one that is being opened is closed too
+        let closed = {
+            let _opening = self.opening.lock(); // one that is being opened is closed too
+            let stream = self.stream.write().take();
+            stream.map_or(Ok(()), Stream::close)
+        };
         self.queues.let_go();
-        let stream = self.stream.write().take();
-        stream.map_or(Ok(()), Stream::close)
+        closed
     }
 
     pub(crate) fn settings(&self) -> Result<Arc<Settings>, Fault> {
@@ -192,12 +198,18 @@ impl Entry {
             self.check_consumers(takes_consumers)?;
             let last = self.settings().map_or_else(|_| second(self.clock.now()), |settings| settings.last_birth());
             account.retire_second(last)?;
-            self.delete_locked()
+            self.is_going.store(true, Ordering::SeqCst);
+            let outcome = self.delete_locked();
+            if self.is_gone() {
+                self.begin(Status::Deleting, self.clock.now());
+            }
+            self.is_going.store(false, Ordering::SeqCst);
+            outcome
         };
         if outcome.is_err() && !self.is_gone() {
             // It may be closed: whoever comes next opens it again, and those who read it subscribe again.
-            self.queues.let_go();
             drop(self.stream.write().take());
+            self.queues.let_go();
             self.subscribers.end_all(&Fault::new(FaultKind::InternalFailure, "The stream could not be deleted."));
         }
         outcome
@@ -224,7 +236,7 @@ impl Entry {
     }
 
     pub(crate) fn status(&self, now: Timestamp) -> Status {
-        self.transition.status(now)
+        if self.is_going.load(Ordering::SeqCst) { Status::Deleting } else { self.transition.status(now) }
     }
 
     /// Lets it look for a while as if this were not done yet.
@@ -255,6 +267,7 @@ impl Entry {
     /// Does what an active stream is updating with, and lets it look so for a while from its end. A failure leaves it active. It counts as one of the changes that are under way, whatever
     /// it waits for.
     pub(crate) fn update<T>(&self, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+        self.check_status(self.clock.now(), |status| status != Status::Deleting)?;
         let updating = self.transition.update(self.clock.now()).map_err(|status| self.busy(status))?;
         let _change = self.changes.begin()?;
         let outcome = work()?;
@@ -313,16 +326,25 @@ impl Entry {
         self.is_gone.load(Ordering::SeqCst)
     }
 
+    /// The same, or that it is being deleted: what fails of it then fails for that.
+    fn is_leaving(&self) -> bool {
+        self.is_going.load(Ordering::SeqCst) || self.is_gone() // in this order, since the one ends when the other has begun
+    }
+
     /// Changes the settings: durable when this returns. `change` may refuse, and then nothing happened.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Settings) -> Result<T, Fault>) -> Result<T, Fault> {
         let _changing = self.changing.lock();
+        self.change_locked(change)
+    }
+
+    fn change_locked<T>(&self, change: impl FnOnce(&mut Settings) -> Result<T, Fault>) -> Result<T, Fault> {
         if self.is_gone() {
             return Err(self.not_found());
         }
         let before = self.settings()?;
         let mut settings = Settings::clone(&before);
         let outcome = change(&mut settings)?;
-        if settings != *before {
+        if settings != *before || self.unwritten.lock().is_some() {
             let written = self.directory.write(&self.name, &settings);
             let is_ours = |error: &&OpenError| !matches!(error, OpenError::TooLarge { .. });
             *self.unwritten.lock() = written.as_ref().err().filter(is_ours).map(ToString::to_string);
@@ -380,7 +402,7 @@ impl Entry {
     /// What to answer to a refusal of the library that the operation did not expect.
     pub(crate) fn fault(&self, error: Error) -> Fault {
         match error {
-            Error::Closed | Error::StreamNotFound(_) if self.is_gone() => self.not_found(),
+            _ if self.is_leaving() => self.not_found(),
             Error::ShardNotFound(shard_id) => self.no_shard(shard_id),
             Error::ThroughputExceeded { shard_id, .. } => {
                 Fault::new(FaultKind::ProvisionedThroughputExceeded, self.throttle(shard_id))
@@ -410,7 +432,12 @@ impl Entry {
         }
     }
 
+    /// Why it, or a part of it, is refused. Settings that could not be written are tried again by whoever asks, but not while somebody is at them: a disk that had no room may have some by now.
     pub(crate) fn failure(&self) -> Option<String> {
+        let is_unwritten = self.unwritten.lock().is_some();
+        if let Some(_changing) = self.changing.try_lock().filter(|_| is_unwritten) {
+            let _ = self.change_locked(|_| Ok(())); // why not is kept
+        }
         // A flush in the background that failed was told to nobody.
         if let Some(error) = self.opened_stream().and_then(|stream| stream.failure()) {
             self.note(&error);

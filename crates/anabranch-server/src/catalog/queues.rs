@@ -1,7 +1,7 @@
 //! The queues of a stream: the library's that are open, and what they are said to be doing. What they are is kept in the stream's settings.
 //!
 //! A queue is made in the library before the settings tell of it, and is deleted there after they have forgotten it, so that one that is told of has its records' states. What a crash leaves
-//! in the library has an id that no queue gets again.
+//! in the library, a file that goes with its stream, has an id that no queue gets again.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -55,6 +55,11 @@ impl Live {
     fn opened(&self) -> Option<Opened> {
         self.opened.read().clone()
     }
+
+    /// The library's queue, if it is open and goes by these settings.
+    fn opened_as(&self, settings: &QueueSettings) -> Option<Queue> {
+        self.opened().filter(|opened| opened.max_receives == settings.max_receives).map(|opened| opened.queue)
+    }
 }
 
 impl Queues {
@@ -62,9 +67,11 @@ impl Queues {
         Self { delay, live: Mutex::default() }
     }
 
-    /// Closes them all: they hold the stream.
+    /// Lets go of them all, since they hold the stream. It is closed, or gone: one that is being opened meanwhile is waited for, and those that come later open none in it.
     pub(super) fn let_go(&self) {
-        for live in self.live.lock().values() {
+        let all: Vec<_> = self.live.lock().values().map(Arc::clone).collect();
+        for live in all {
+            let _opening = live.opening.lock();
             drop(live.opened.write().take());
         }
     }
@@ -162,29 +169,30 @@ impl Entry {
         let live = self.queues.live(id);
         live.transition.begin(Status::Deleting, self.clock.now());
         let _ = live.gone.set(gone);
+        let stream = self.stream();
         let _opening = live.opening.lock();
         drop(live.opened.write().take());
-        let Ok(stream) = self.stream() else { return Ok(()) }; // so that a stream that cannot be opened can be deleted
+        let Ok(stream) = stream else { return Ok(()) }; // so that a stream that cannot be opened can be deleted
         match stream.delete_queue(&id.to_string()) {
             Ok(()) | Err(Error::QueueNotFound(_)) => Ok(()),
             Err(error) => Err(self.fault(error)),
         }
     }
 
-    /// The library's queue, which is opened if it is not open yet.
-    pub(crate) fn open_queue(&self, queue: &QueueSettings) -> Result<Queue, Fault> {
+    /// The library's queue, which is opened if it is not open yet. What the caller knows of it may have changed meanwhile.
+    pub(crate) fn open_queue(&self, known: &QueueSettings) -> Result<Queue, Fault> {
         let stream = self.stream()?;
-        let live = self.queues.live(queue.id);
-        let found = || live.opened().filter(|opened| opened.max_receives == queue.max_receives);
-        if let Some(Opened { queue, .. }) = found() {
-            return Ok(queue);
+        let live = self.queues.live(known.id);
+        if let Some(opened) = live.opened_as(known) {
+            return Ok(opened);
         }
         let _opening = live.opening.lock();
-        if let Some(Opened { queue, .. }) = found() {
-            return Ok(queue); // somebody was faster
+        // Who changes or deletes it changes the settings first, and then comes here, or closes what was opened here.
+        let settings = self.settings()?;
+        let queue = settings.queue(known.id).ok_or_else(|| self.no_queue(known.id))?;
+        if let Some(opened) = live.opened_as(queue) {
+            return Ok(opened); // somebody was faster
         }
-        // Who deletes it changes the settings first, and then closes what was opened here.
-        self.settings()?.queue(queue.id).ok_or_else(|| self.no_queue(queue.id))?;
         let opened = open(&stream, queue, self.clock.now()).map_err(|error| self.fault(error))?;
         *live.opened.write() = Some(Opened { max_receives: queue.max_receives, queue: opened.clone() });
         Ok(opened)
@@ -223,4 +231,77 @@ fn open(stream: &Stream, queue: &QueueSettings, now: Timestamp) -> anabranch::Re
 
 fn options(queue: &QueueSettings) -> QueueOptions {
     QueueOptions::new().max_receives(queue.max_receives).max_receive_bytes(crate::limits::MAX_GET_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use anabranch::{ManualClock, SimulatedDisk};
+
+    use super::super::settings::QueueStart;
+    use super::*;
+    use crate::{Service, ServiceOptions};
+
+    const START: RecordsStart = RecordsStart::TrimHorizon;
+
+    fn entry() -> (Service, Arc<Entry>) {
+        let (clock, disk) = (Arc::new(ManualClock::default()), Arc::new(SimulatedDisk::new()));
+        let service = Service::open_on("/data", ServiceOptions::default(), clock, disk).unwrap();
+        service.create_stream("s", 1).unwrap();
+        let entry = service.territory().stream("s").unwrap();
+        (service, entry)
+    }
+
+    fn queue(id: i64) -> QueueSettings {
+        QueueSettings {
+            name: format!("q{id}"),
+            id,
+            created_ms: 0,
+            start: QueueStart::TrimHorizon,
+            asked_start_ms: None,
+            start_ms: 0,
+            visibility_seconds: 0,
+            max_receives: Some(1),
+            tags: BTreeMap::new(),
+            policy: None,
+        }
+    }
+
+    /// As a call that found the queue before that.
+    #[test]
+    fn who_knows_an_old_count_of_receives_does_not_bring_it_back() {
+        let (_service, entry) = entry();
+        let old = entry.make_queue(START, |_| Ok(queue(1))).unwrap();
+        entry.update_queue(1, |queue| queue.max_receives = Some(9)).unwrap();
+        let library = entry.open_queue(&old).unwrap();
+        entry.stream().unwrap().put("a", b"one").unwrap();
+        for _ in 0..9 {
+            let received = library.receive_for(1, Duration::ZERO, Duration::ZERO).unwrap();
+            assert_eq!(received.len(), 1, "it is no dead letter yet");
+        }
+        assert!(library.receive(1, Duration::ZERO).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_queue_that_is_opened_while_its_stream_is_closed_is_let_go() {
+        let (_service, entry) = entry();
+        let queue = entry.make_queue(START, |_| Ok(queue(1))).unwrap();
+        let live = entry.queues.live(1);
+        let stream = entry.stream().unwrap();
+        let opening = live.opening.lock();
+        let opened = open(&stream, &queue, entry.clock.now()).unwrap();
+        let closing = thread::spawn({
+            let entry = Arc::clone(&entry);
+            move || entry.close()
+        });
+        while stream.sync().is_ok() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        *live.opened.write() = Some(Opened { max_receives: queue.max_receives, queue: opened });
+        drop(opening);
+        closing.join().unwrap().unwrap();
+        assert!(entry.opened_queue(1).is_none());
+        entry.open_queue(&queue).unwrap().receive(1, Duration::ZERO).unwrap();
+    }
 }

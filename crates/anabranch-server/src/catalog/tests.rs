@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use anabranch::{DiskFault, ShardId, SimulatedDisk};
+use anabranch::storage::Operation;
+use anabranch::{DiskFault, ShardId, SimulatedDisk, Stream, Timestamp};
 
 use super::*;
 use crate::errors::FaultKind;
@@ -126,6 +127,36 @@ fn a_stream_that_was_closed_is_there_and_one_that_was_deleted_is_not() {
     assert_eq!(entry.fault(Error::Closed).kind, FaultKind::InternalFailure);
     territory.delete(&entry, false).unwrap();
     assert_eq!(entry.fault(Error::Closed).kind, FaultKind::ResourceNotFound);
+}
+
+/// Who found it before that meets it closed, or without its files.
+#[test]
+fn whatever_fails_of_a_stream_that_is_being_deleted_fails_for_that() {
+    let disk = SimulatedDisk::new();
+    let territory = territory(&disk);
+    let entry = create(&territory).unwrap();
+    territory.account_file.retire_second(u64::from(u32::MAX)).unwrap(); // nothing else is written then
+    disk.stall_syncs(true);
+    let before = disk.operations_of(Operation::SyncDir);
+    let deletion = std::thread::spawn({
+        let (territory, entry) = (Arc::clone(&territory), Arc::clone(&entry));
+        move || territory.delete(&entry, false)
+    });
+    while disk.operations_of(Operation::SyncDir) == before {
+        assert!(!deletion.is_finished());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!entry.is_gone());
+    let put = entry.stream().unwrap().put("a", b"one").unwrap_err();
+    let source = Arc::new(io::Error::from(io::ErrorKind::NotFound));
+    let no_file = Error::Io { operation: "open", path: "shards/0".into(), source };
+    for error in [put, no_file] {
+        assert_eq!(entry.fault(error).kind, FaultKind::ResourceNotFound);
+    }
+    assert_eq!(entry.update(|| Ok(())).unwrap_err().kind, FaultKind::ResourceInUse);
+    assert_eq!(entry.failure(), None);
+    disk.stall_syncs(false);
+    deletion.join().unwrap().unwrap();
 }
 
 fn tag(entry: &Entry) -> Result<(), Fault> {

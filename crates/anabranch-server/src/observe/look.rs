@@ -1,4 +1,4 @@
-//! One look at all streams. It opens and changes nothing: that can take long, and is left to who uses them. What nobody has used since the server was started is read from its files.
+//! One look at all streams. It opens nothing, and writes nothing but settings that could not be written before: that can take long, and is left to who uses them. What nobody has used since the server was started is read from its files.
 
 use std::sync::Arc;
 

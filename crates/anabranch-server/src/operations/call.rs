@@ -12,7 +12,7 @@ use crate::service::ServiceOptions;
 use crate::subscription::Subscription;
 use crate::wire::Format;
 
-use super::Receive;
+use super::{Receive, Taken};
 
 /// A call of an operation.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub(crate) enum Reply {
     /// Operations without output have no body at all.
     Empty,
     Document(Vec<u8>),
+    /// Records of a queue, which nobody else gets meanwhile.
+    Records(Vec<u8>, Box<Taken>),
     Events(Box<Subscription>),
     /// There are no records yet.
     Waiting(Box<Receive>),

@@ -24,7 +24,7 @@ mod write;
 
 pub(crate) use call::{Call, Reply};
 pub(crate) use position::{Position, millis_behind_latest, next_that_fits, open_reader};
-pub(crate) use receive::Receive;
+pub(crate) use receive::{Receive, Taken};
 pub(crate) use shapes::{ChildShardShape, RecordShape, child_shapes};
 
 use crate::errors::Fault;

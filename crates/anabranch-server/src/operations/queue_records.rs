@@ -190,7 +190,7 @@ impl<'a> RequestEntry<'a> {
                 Ok(Err(("ResourceNotFoundException", text.to_owned())))
             }
             Err(Error::QueueNotFound(_)) => Err(stream.no_queue(queue)),
-            Err(Error::Closed) => Err(stream.not_found()),
+            Err(Error::Closed) => Err(stream.fault(Error::Closed)),
             Err(error) => Ok(Err(("InternalFailureException", error.to_string()))),
         }
     }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anabranch::{Error, Queue, Received, Timestamp};
+use anabranch::{Error, Queue, Receipt, Received, Timestamp};
 use serde::Serialize;
+use tokio::runtime::Handle as Runtime;
 
 use super::queue_records::Handle;
 use super::read::likely_bytes;
@@ -73,7 +74,7 @@ fn receive(call: &Call<'_>, mut fields: Fields<'_>, of: Of) -> Result<Reply, Fau
         wait: seconds(wait, DEFAULT_WAIT_SECONDS),
     };
     match receive.take(&library, call.now)? {
-        Some(answer) => Ok(Reply::Document(answer)),
+        Some(answer) => Ok(answer),
         None => Ok(Reply::Waiting(Box::new(receive))),
     }
 }
@@ -89,7 +90,7 @@ impl Receive {
     }
 
     /// Looks again: an answer, if there are records by now. It opens nothing that was closed meanwhile.
-    pub(crate) fn look(&self, now: Timestamp) -> Result<Option<Vec<u8>>, Fault> {
+    pub(crate) fn look(&self, now: Timestamp) -> Result<Option<Reply>, Fault> {
         let gone = || if self.entry.is_gone() { self.entry.not_found() } else { self.entry.no_queue(self.queue) };
         let queue = self.entry.opened_queue(self.queue).ok_or_else(gone)?;
         self.take(&queue, now)
@@ -100,7 +101,7 @@ impl Receive {
         self.format.write(&RecordsAnswer { queue_records: Vec::new() }).unwrap_or_default()
     }
 
-    fn take(&self, queue: &Queue, now: Timestamp) -> Result<Option<Vec<u8>>, Fault> {
+    fn take(&self, queue: &Queue, now: Timestamp) -> Result<Option<Reply>, Fault> {
         let receive = || match self.of {
             Of::Records => queue.receive_for(self.most, Duration::ZERO, self.visibility),
             Of::DeadLetters => queue.receive_set_aside(self.most, self.visibility),
@@ -114,17 +115,48 @@ impl Receive {
         if received.is_empty() {
             return Ok(None);
         }
+        let taken = Taken { queue: queue.clone(), receipts: received.iter().map(Receipt::from).collect() };
         self.entry.traffic.went_out(received.iter().map(|received| &received.record));
         let bytes = likely_bytes(received.iter().map(|received| &received.record));
         let shape = |received| RecordShape::new(self, received, now);
         let queue_records = received.iter().map(shape).collect::<Result<_, _>>()?;
-        self.format.write_sized(&RecordsAnswer { queue_records }, bytes).map(Some)
+        let document = self.format.write_sized(&RecordsAnswer { queue_records }, bytes)?;
+        Ok(Some(Reply::Records(document, Box::new(taken))))
     }
 
     fn fault(&self, error: Error) -> Fault {
         match error {
             Error::QueueNotFound(_) => self.entry.no_queue(self.queue),
             other => self.entry.fault(other),
+        }
+    }
+}
+
+/// Records that were received for an answer. Where that is not given, as when its client went away meanwhile, others can receive them at once.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    queue: Queue,
+    receipts: Vec<Receipt>,
+}
+
+impl Taken {
+    /// The answer is on its way.
+    pub(crate) fn give(mut self) {
+        self.receipts.clear();
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let (queue, receipts) = (self.queue.clone(), std::mem::take(&mut self.receipts));
+        if receipts.is_empty() {
+            return;
+        }
+        // What fails is visible again when its time is over.
+        let give_back = move || receipts.into_iter().for_each(|receipt| drop(queue.give_back(receipt)));
+        match Runtime::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(give_back)), // it may wait for the disk
+            Err(_) => give_back(),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::Call;
 use crate::arn::{Arn, QueueArn};
 use crate::catalog::{ConsumerSettings, Entry, Part, QueueSettings};
 use crate::errors::{Fault, printed};
-use crate::validate::{CONSUMER_ARN, QUEUE_ARN, RESOURCE_ARN, STREAM_ARN, Validator};
+use crate::validate::{CONSUMER_ARN, Pattern, QUEUE_ARN, RESOURCE_ARN, STREAM_ARN, Validator};
 use crate::wire::Fields;
 
 /// `StreamName` and `StreamARN`.
@@ -26,8 +26,7 @@ impl<'a> StreamTarget<'a> {
 
     pub(super) fn check(&self, check: &mut Validator) {
         check.name("streamName", self.name.as_deref());
-        check.pattern("streamARN", self.arn.as_deref(), STREAM_ARN);
-        check.length("streamARN", self.arn.as_deref(), 1, 2_048);
+        check_arn(check, "streamARN", self.arn.as_deref(), STREAM_ARN);
     }
 
     /// Operations that take the ARN alone.
@@ -69,6 +68,11 @@ impl<'a> StreamTarget<'a> {
         entry.check_active(call.now)?;
         Ok(entry)
     }
+}
+
+fn check_arn(check: &mut Validator, path: &str, arn: Option<&str>, pattern: Pattern) {
+    check.pattern(path, arn, pattern);
+    check.length(path, arn, 1, 2_048);
 }
 
 /// A listing of an earlier stream of the name finds nothing.
@@ -119,11 +123,9 @@ impl<'a> ConsumerTarget<'a> {
     }
 
     pub(super) fn check(&self, check: &mut Validator) {
-        check.pattern("streamARN", self.stream.as_deref(), STREAM_ARN);
-        check.length("streamARN", self.stream.as_deref(), 1, 2_048);
+        check_arn(check, "streamARN", self.stream.as_deref(), STREAM_ARN);
         check.name("consumerName", self.name.as_deref());
-        check.pattern("consumerARN", self.arn.as_deref(), CONSUMER_ARN);
-        check.length("consumerARN", self.arn.as_deref(), 1, 2_048);
+        check_arn(check, "consumerARN", self.arn.as_deref(), CONSUMER_ARN);
     }
 
     pub(super) fn check_arn(&self, check: &mut Validator) {
@@ -184,8 +186,7 @@ impl<'a> QueueTarget<'a> {
 
     pub(super) fn check(&self, check: &mut Validator) {
         check.required("queueARN", self.0.as_ref());
-        check.pattern("queueARN", self.0.as_deref(), QUEUE_ARN);
-        check.length("queueARN", self.0.as_deref(), 1, 2_048);
+        check_arn(check, "queueARN", self.0.as_deref(), QUEUE_ARN);
     }
 
     /// The queue, and its stream.
@@ -246,8 +247,7 @@ impl<'a> ResourceTarget<'a> {
 
     pub(super) fn check(&self, check: &mut Validator) {
         check.required("resourceARN", self.0.as_ref());
-        check.pattern("resourceARN", self.0.as_deref(), RESOURCE_ARN);
-        check.length("resourceARN", self.0.as_deref(), 1, 2_048);
+        check_arn(check, "resourceARN", self.0.as_deref(), RESOURCE_ARN);
     }
 
     pub(super) fn find(&self, call: &Call<'_>) -> Result<Resource, Fault> {

@@ -3,7 +3,10 @@
 use std::io::{Read, Write};
 
 use super::*;
-use crate::limits::{IDLE_REQUEST_BYTES, MAX_ANSWER_BYTES, MAX_ANSWERS_BYTES, MAX_BODY_BYTES, REQUEST_BYTES};
+use crate::limits::{
+    IDLE_REQUEST_BYTES, MAX_ANSWER_BYTES, MAX_ANSWERS_BYTES, MAX_BODIES_BYTES, MAX_BODY_BYTES,
+    MAX_PUT_ANSWERS_BYTES, REQUEST_BYTES, SHORT_ANSWER_BYTES,
+};
 use crate::service::ServiceOptions;
 
 struct Served {
@@ -26,15 +29,19 @@ fn serve_as(change: impl FnOnce(&tempfile::TempDir, Port) -> Port) -> Served {
     let directory = tempfile::tempdir().unwrap();
     let service = Service::open(directory.path(), ServiceOptions::default()).unwrap();
     let port = change(&directory, Port::new(service));
-    let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = Builder::new_multi_thread().enable_all().max_blocking_threads(MAX_THREADS).build().unwrap();
+    let address = listen(&runtime, port.clone());
+    Served { _directory: directory, port, address, runtime }
+}
+
+fn listen(runtime: &Runtime, port: Port) -> SocketAddr {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
-    let accepting = port.clone();
     runtime.spawn(async move {
         let (_keep, stopped) = oneshot::channel();
-        accept(listener, accepting, stopped).await;
+        accept(listener, port, stopped).await;
     });
-    Served { _directory: directory, port, address, runtime }
+    address
 }
 
 fn connect_to(address: SocketAddr) -> std::net::TcpStream {
@@ -234,15 +241,19 @@ fn events_that_nobody_takes_have_room_and_wait_for_it() {
     let mut taken: Vec<_> = std::iter::from_fn(|| Untaken::new(room.clone()).room_for_event()).collect();
     let mut socket = connect_to(address);
     socket.write_all(request("SubscribeToShard", &subscribe).as_bytes()).unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        socket.read_exact(&mut byte).unwrap();
-        head.extend(byte);
-    }
-    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    assert!(socket.read(&mut [0]).is_err(), "there is no room for an event");
+    let mut heard = String::new();
+    let mut hear = |until: &str| {
+        let mut bytes = [0; 4_096];
+        while !heard.contains(until) {
+            let read = socket.read(&mut bytes).unwrap();
+            assert_ne!(read, 0, "{heard}");
+            heard.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
+        heard.contains("BwcHBwcH")
+    };
+    assert!(!hear("SubscribeToShardEvent"), "there is no room for records, and a word all the same");
     taken.clear();
+    assert!(hear("BwcHBwcH"));
     until(|| room.left_for_events() < whole);
     drop(socket);
     until(|| room.left_for_events() == whole);
@@ -275,18 +286,6 @@ fn headers(operation: &str) -> [(&'static str, String); 4] {
         ("x-amz-date", "20260101T000000Z".to_owned()),
         ("authorization", authorization.to_owned()),
     ]
-}
-
-#[test]
-fn a_put_needs_little_room_for_its_answer() {
-    let served = serve_as(|_, port| Port {
-        room: Room::new(MAX_BODY_BYTES, REQUEST_BYTES, Duration::from_millis(50)),
-        ..port
-    });
-    served.port.service.create_stream("s", 1).unwrap();
-    let put = r#"{"StreamName": "s", "PartitionKey": "a", "Data": ""}"#;
-    assert!(ask(served.address, "PutRecord", put).starts_with("HTTP/1.1 200"));
-    assert!(ask(served.address, "ListStreams", "{}").starts_with("HTTP/1.1 503"));
 }
 
 #[test]
@@ -348,15 +347,29 @@ fn who_leaves_an_answer_lying_loses_the_connection_and_its_room() {
 
 /// The socket takes all there is; it is the client of HTTP/2 that gives no room for the answer.
 #[test]
-#[allow(clippy::big_endian_bytes, reason = "the framing is that of HTTP")]
 fn who_opens_no_window_for_an_answer_loses_the_connection_and_its_room() {
     let served = impatient();
     let iterator = seven_megabytes(served.address);
     let mut socket = connect_to(served.address);
-    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
-    };
+    socket.write_all(HTTP2).unwrap();
+    socket.write_all(&frame(4, 0, 0, &[0, 4, 0, 0, 0, 0])).unwrap(); // SETTINGS: INITIAL_WINDOW_SIZE = 0
+    socket.write_all(&http2_request(1, "GetRecords", &iterator)).unwrap();
+    until(|| served.port.room.left_for_answers() < MAX_ANSWERS_BYTES - (2 << 20));
+    assert!(is_closed(socket));
+    until(|| served.port.room.left_for_answers() == MAX_ANSWERS_BYTES);
+}
+
+/// What a client of HTTP/2 says first, before its settings.
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A frame of HTTP/2.
+#[allow(clippy::big_endian_bytes, reason = "the framing is that of HTTP")]
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+fn http2_request(stream: u8, operation: &str, body: &str) -> Vec<u8> {
     let field = |name: &str, value: &str| {
         let prefix = |length: usize| match length {
             0..127 => vec![u8::try_from(length).unwrap()],
@@ -366,13 +379,68 @@ fn who_opens_no_window_for_an_answer_loses_the_connection_and_its_room() {
     };
     let pseudo = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "x")];
     let mut head = pseudo.map(|(name, value)| field(name, value)).concat();
-    head.extend(headers("GetRecords").map(|(name, value)| field(name, &value)).concat());
-    let no_window = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]); // SETTINGS: INITIAL_WINDOW_SIZE = 0
-    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-    socket.write_all(&no_window).unwrap();
-    socket.write_all(&frame(1, 4, 1, &head)).unwrap(); // HEADERS, END_HEADERS
-    socket.write_all(&frame(0, 1, 1, iterator.as_bytes())).unwrap(); // DATA, END_STREAM
-    until(|| served.port.room.left_for_answers() < MAX_ANSWERS_BYTES - (2 << 20));
-    assert!(is_closed(socket));
-    until(|| served.port.room.left_for_answers() == MAX_ANSWERS_BYTES);
+    head.extend(headers(operation).map(|(name, value)| field(name, &value)).concat());
+    let (head, body) = (frame(1, 4, stream, &head), frame(0, 1, stream, body.as_bytes())); // HEADERS, END_HEADERS; DATA, END_STREAM
+    [head, body].concat()
+}
+
+/// So that there is room for as many as may wait.
+#[test]
+fn a_call_that_waits_has_no_room() {
+    let served = serve_as(|_, port| port);
+    let (room, address) = (&served.port.room, served.address);
+    ask_well(address, "CreateStream", r#"{"StreamName": "s", "StreamModeDetails": {"StreamMode": "ON_DEMAND"}}"#);
+    let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/s";
+    let create = format!(r#"{{"QueueName": "q", "StreamConfigurationList": [{{"StreamARN": "{arn}"}}]}}"#);
+    let made = ask_well(address, "CreateQueue", &create);
+    let queue = made.split(r#""QueueARN":""#).nth(1).unwrap().split('"').next().unwrap();
+    let mut socket = connect_to(address);
+    let receive = format!(r#"{{"QueueARN": "{queue}", "WaitTimeSeconds": 20}}"#);
+    socket.write_all(request("ReceiveQueueRecords", &receive).as_bytes()).unwrap();
+    let waiting = || served.port.service.counters().waiting.get();
+    until(|| waiting() == 1);
+    until(|| room.left_for_bodies() == MAX_BODIES_BYTES && room.left_for_answers() == MAX_ANSWERS_BYTES);
+    assert_eq!(waiting(), 1, "it goes on");
+}
+
+/// As for a disk that stands still: more puts than there are threads.
+#[test]
+fn puts_that_wait_leave_threads_to_everybody_else() {
+    const CONNECTIONS: usize = MAX_THREADS / MAX_CONNECTION_REQUESTS as usize + 1;
+    let served = serve_as(|_, port| port);
+    let (service, room) = (&served.port.service, &served.port.room);
+    for name in ["s", "other"] {
+        service.create_stream(name, 1).unwrap();
+    }
+    let entry = service.territory().stream("s").unwrap();
+    entry.close().unwrap();
+    let (go_on, stands_still) = std::sync::mpsc::channel::<()>();
+    let (begin, begun) = std::sync::mpsc::channel();
+    let opening = std::thread::spawn(move || {
+        let hold = |_: &mut _| {
+            begin.send(()).unwrap();
+            let _ = stands_still.recv();
+            Ok(())
+        };
+        entry.change(hold).unwrap(); // who opens the stream waits for it
+    });
+    begun.recv().unwrap();
+    let sockets: Vec<_> = (0..CONNECTIONS).map(|_| connect_to(served.address)).collect();
+    for mut socket in &sockets {
+        let puts = (0..128).flat_map(|index| http2_request(2 * index + 1, "PutRecord", PUT));
+        socket.write_all(&[HTTP2.to_vec(), frame(4, 0, 0, &[]), puts.collect()].concat()).unwrap();
+    }
+    let puts_bytes = CONNECTIONS * 128 * SHORT_ANSWER_BYTES;
+    until(|| room.left_for_puts() <= MAX_PUT_ANSWERS_BYTES.saturating_sub(puts_bytes));
+    ask_well(served.address, "ListStreams", "{}");
+    ask_well(served.address, "DeleteStream", r#"{"StreamName": "other"}"#);
+    let operators = Port { desk: Desk::Operators, ..Port::new(service.clone()) };
+    let mut socket = connect_to(listen(&served.runtime, operators));
+    socket.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut health = String::new();
+    socket.read_to_string(&mut health).unwrap();
+    assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+    drop(go_on);
+    opening.join().unwrap();
+    until(|| room.left_for_puts() == MAX_PUT_ANSWERS_BYTES);
 }

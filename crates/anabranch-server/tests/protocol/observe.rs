@@ -268,6 +268,20 @@ fn subscriptions_are_seen_as_long_as_they_are_read_and_how_far_they_are_behind()
 }
 
 #[test]
+fn the_counts_of_a_stream_go_with_it() {
+    let world = World::with_stream(1);
+    world.put("a", "one");
+    assert_eq!(scrape(&world).of_stream("anabranch_incoming_records_total"), "1");
+    world.ok("DeleteStream", json!({"StreamName": "s"}));
+    let is_of_it = |labels: &Labels| labels.get("stream").is_some_and(|name| name == "s");
+    assert!(!scrape(&world).samples.keys().any(|(_, labels)| is_of_it(labels)));
+    world.ok("CreateStream", json!({"StreamName": "s", "ShardCount": 1}));
+    let scraped = scrape(&world);
+    assert_eq!(scraped.of_stream("anabranch_open_shards"), "1");
+    assert_eq!(scraped.of_stream("anabranch_incoming_records_total"), "0");
+}
+
+#[test]
 fn a_service_that_refuses_records_is_not_well() {
     let world = World::with_stream(1);
     world.put("a", "one");
@@ -496,6 +510,27 @@ fn a_stream_that_cannot_be_opened_is_not_well() {
     file.write_at(&kept, 0).unwrap();
     world.put("a", "one");
     assert_eq!(health(&world).0, 200);
+}
+
+#[test]
+fn settings_that_could_not_be_written_are_tried_again_by_who_asks() {
+    let world = World::with_stream(1);
+    world.disk.fail_on(Operation::SyncDir, 0, DiskFault::ErrorFromThenOn(std::io::ErrorKind::StorageFull));
+    let tag = json!({"StreamName": "s", "Tags": {"a": "1"}});
+    assert_eq!(world.send("AddTagsToStream", &tag).status(), 500);
+    for _ in 0..2 {
+        let (code, document) = health(&world);
+        assert!(code == 503 && document["reasons"][0].as_str().unwrap().contains("settings"), "{document}");
+    }
+    world.disk.clear_faults();
+    assert_eq!(health(&world).0, 200);
+    let tags = |world: &World| world.ok("ListTagsForStream", json!({"StreamName": "s"}))["Tags"].clone();
+    assert_eq!(tags(&world), json!([]));
+    assert_eq!(
+        tags(&restarted(world)),
+        json!([]),
+        "what was refused, and in the file all the same, is taken back"
+    );
 }
 
 #[test]

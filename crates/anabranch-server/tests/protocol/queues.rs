@@ -491,6 +491,41 @@ fn a_creation_that_failed_leaves_nothing_behind() {
     assert!(operations > 5, "{operations}");
 }
 
+/// Wherever it is cut, there is the queue as it was, or there is none, and whatever is left of it in the library is not part of the next one of its name.
+#[test]
+fn a_deletion_that_was_cut_short_leaves_all_of_a_queue_or_a_free_name() {
+    let directory = format!("/data/{ACCOUNT}/us-east-1/streams/s/queues");
+    for crash in [Crash::ProcessKilled, Crash::PowerLost { seed: 0 }, Crash::PowerLost { seed: 1 }] {
+        let (mut operations, mut has_left) = (0, false);
+        loop {
+            let world = world();
+            let queue = create(&world, "mails");
+            world.put("a", "one");
+            world.put("a", "two");
+            let received = receive(&world, &queue);
+            acknowledge(&world, &queue, &received[..1]);
+            world.disk.fail_at(operations, DiskFault::PowerCut);
+            let is_over = world.send("DeleteQueue", &json!({"QueueARN": queue})).status() == 200;
+            let disk = world.disk.crash(crash);
+            let world = again(world, disk, ServiceOptions::default());
+            match names(&world, json!({})).len() {
+                0 => {
+                    has_left |= !world.disk.list(Path::new(&directory)).unwrap_or_default().is_empty();
+                    let next = create(&world, "mails");
+                    assert_ne!(next, queue);
+                    assert_eq!(data(&receive(&world, &next)), ["one", "two"], "{crash:?}, {operations}");
+                }
+                _ => assert_eq!(data(&receive(&world, &queue)), ["two"], "{crash:?}, {operations}"),
+            }
+            if is_over {
+                break;
+            }
+            operations += 1;
+        }
+        assert!(operations > 5 && has_left, "{crash:?}, {operations}");
+    }
+}
+
 #[test]
 fn queues_are_of_streams_on_demand_and_keep_them() {
     let world = world();

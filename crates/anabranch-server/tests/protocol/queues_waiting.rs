@@ -1,7 +1,7 @@
 //! Calls that wait for records of a queue, through a port: the clock is the test's, so that only it ends a wait.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -37,15 +37,28 @@ fn port() -> Port {
 
 /// The status and the document of an answer.
 fn ask(address: SocketAddr, operation: &str, body: Value) -> (u16, Value) {
-    let body = body.to_string();
+    listen(connect(address, operation, &body))
+}
+
+/// A connection on which something was asked.
+fn connect(address: SocketAddr, operation: &str, body: &Value) -> TcpStream {
     let mut socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(120))).unwrap(); // far above what anything takes
+    say(&mut socket, "connection: close\r\n", operation, body);
+    socket
+}
+
+fn say(socket: &mut TcpStream, header: &str, operation: &str, body: &Value) {
+    let body = body.to_string();
     let head = format!(
-        "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/x-amz-json-1.1\r\nx-amz-date: 20260101T000000Z\r\n\
+        "POST / HTTP/1.1\r\nhost: x\r\n{header}content-type: application/x-amz-json-1.1\r\nx-amz-date: 20260101T000000Z\r\n\
          x-amz-target: Kinesis_20131202.{operation}\r\nauthorization: {AUTHORIZATION}\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     socket.write_all(head.as_bytes()).unwrap();
+}
+
+fn listen(mut socket: TcpStream) -> (u16, Value) {
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -163,5 +176,34 @@ fn those_who_wait_keep_nobody_else_waiting() {
     port.clock.advance(Duration::from_secs(20));
     let answers: Vec<_> = waiting.into_iter().map(|waiting| data(&waiting.join().unwrap())).collect();
     assert_eq!(answers.concat(), [base64("one")]);
+    port.server.stop().unwrap();
+}
+
+/// It asks for nothing more, and may be gone: what it were given nobody else would get for half a minute.
+#[test]
+fn a_client_that_goes_away_while_it_waits_is_given_nothing() {
+    let port = port();
+    let receive = || connect(port.address, "ReceiveQueueRecords", &json!({"QueueARN": port.queue}));
+    let (goes, closes_its_side) = (receive(), receive());
+    port.until_waiting(2);
+    drop(goes);
+    port.until_waiting(1);
+    closes_its_side.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(data(&listen(closes_its_side)), [""; 0], "it is answered, at once");
+    // One that has not read what it was told before breaks the connection off.
+    let mut breaks_off = TcpStream::connect(port.address).unwrap();
+    say(&mut breaks_off, "", "ListStreams", &json!({}));
+    breaks_off.peek(&mut [0]).unwrap();
+    say(&mut breaks_off, "", "ReceiveQueueRecords", &json!({"QueueARN": port.queue}));
+    port.until_waiting(1);
+    drop(breaks_off);
+    port.until_waiting(0);
+    port.put("one");
+    assert_eq!(data(&listen(receive())), [base64("one")]);
+    // Who has said all when there is something to be given, is given it.
+    port.put("two");
+    let closed = receive();
+    closed.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(data(&listen(closed)), [base64("two")]);
     port.server.stop().unwrap();
 }

@@ -1,12 +1,14 @@
 //! Streams that are said to be in creation, in change and in deletion for a while.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
+use anabranch::storage::Operation;
 use anabranch_server::{Service, ServiceOptions};
 use serde_json::{Value, json};
 
-use crate::support::{ACCOUNT, World, arn, base64, data, shard};
+use crate::support::{ACCOUNT, World, arn, base64, data, request, shard};
 
 fn options() -> ServiceOptions {
     ServiceOptions { transition_delay: Duration::from_secs(1), ..ServiceOptions::default() }
@@ -215,4 +217,40 @@ fn streams_that_a_server_starts_with_are_active_at_once_however_many() {
     assert_eq!(status(&world), "ACTIVE");
     world.ok("PutRecord", put());
     world.ok("CreateStream", create("y"));
+}
+
+#[test]
+fn whoever_meets_a_stream_while_it_is_deleted_is_told_so() {
+    let world = World::with_stream(1);
+    world.ok("CreateStream", create("other"));
+    world.put("a", "one");
+    let iterator = world.iterator("0", "TRIM_HORIZON");
+    world.ok("DeleteStream", json!({"StreamName": "other"})); // what is kept of streams that were deleted is kept by now
+    let (service, disk) = (world.service.clone(), world.disk.clone());
+    disk.stall_syncs(true);
+    let before = disk.operations_of(Operation::SyncDir);
+    let delete = move || service.respond(request("DeleteStream", json!({"StreamName": "s"}).to_string())).status();
+    let deletion = thread::spawn(delete);
+    while disk.operations_of(Operation::SyncDir) == before {
+        assert!(!deletion.is_finished());
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(status(&world), "DELETING");
+    for (operation, body) in [
+        ("PutRecord", put()),
+        ("PutRecords", json!({"StreamName": "s", "Records": [{"PartitionKey": "a", "Data": ""}]})),
+        ("GetRecords", json!({"ShardIterator": iterator})),
+        ("GetShardIterator", json!({"StreamName": "s", "ShardId": shard(0), "ShardIteratorType": "LATEST"})),
+    ] {
+        assert_eq!(world.refusal(operation, body).0, NOT_FOUND);
+    }
+    let count = json!({"StreamName": "s", "TargetShardCount": 2, "ScalingType": "UNIFORM_SCALING"});
+    for (operation, body) in [("SplitShard", split(0)), ("UpdateShardCount", count), ("DeleteStream", create("s"))]
+    {
+        refused_as(&world, operation, body, "DELETING");
+    }
+    disk.stall_syncs(false);
+    assert_eq!(deletion.join().unwrap(), 200);
+    world.refused("DescribeStream", json!({"StreamName": "s"}), NOT_FOUND, &not_found());
+    world.ok("CreateStream", create("s"));
 }
