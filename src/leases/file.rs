@@ -159,14 +159,15 @@ impl LeaseFile {
     pub(super) fn is_marked(&self) -> Result<bool, Fault> {
         let mut mark = [0; DELETED_MARK.len()];
         self.read(&mut mark, MARK_POSITION as u64)?;
-        match mark {
-            DELETED_MARK => Ok(true),
-            [0, ..] if mark == [0; 8] => Ok(false),
-            _ => {
-                Err(Corruption::new(&self.path, MARK_POSITION as u64, "the mark of a deletion is not whole")
-                    .into())
-            }
+        if mark == DELETED_MARK {
+            return Ok(true);
         }
+        // A write that was cut short leaves the front of the mark: that deletion failed, and said so.
+        let front = mark.iter().zip(DELETED_MARK).take_while(|(found, of_mark)| **found == *of_mark).count();
+        if mark.iter().skip(front).all(|byte| *byte == 0) {
+            return Ok(false);
+        }
+        Err(Corruption::new(&self.path, MARK_POSITION as u64, "what stands there is no mark of a deletion").into())
     }
 
     /// Tells everybody who has the file open that the consumer is gone, durably. Damaged or not, it may be deleted.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use anabranch::{
-    Clock, Error, HashKey, HashKeyRange, ManualClock, PutReceipt, Record, RecordsStart, SequenceNumber,
+    Clock, Error, ErrorKind, HashKey, HashKeyRange, ManualClock, PutReceipt, Record, RecordsStart, SequenceNumber,
     ShardDescription, ShardId, ShardIteratorType, ShardState, Stream, Timestamp,
 };
 
@@ -244,9 +244,11 @@ impl Ledger {
                 // Expired before anybody looked: something was there, and nothing more is to be known of it.
                 Err(Error::Trimmed { .. }) => self.shard(id).entries.push(Entry::unknown()),
                 // It is staged, and the disk does not take it.
-                Err(Error::ShardFailed { .. }) => {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Io | ErrorKind::StorageFull | ErrorKind::Reopen) =>
+                {
                     let shard = self.shard(id);
-                    shard.failed = true;
+                    shard.failed |= matches!(error, Error::ShardFailed { .. });
                     shard.entries.push(Entry::unknown());
                 }
                 Err(error) => panic!("a record below an acknowledged one: {error:?}"),
