@@ -36,7 +36,7 @@ struct Known {
     durable: HashMap<u32, u64>,
     /// The versions that were written here and not synced.
     unsynced: HashMap<u32, u64>,
-    /// A sync failed: what looks clean may be lost.
+    /// A write or a sync failed: what looks clean may be lost.
     is_suspect: bool,
 }
 
@@ -317,7 +317,7 @@ impl LockedLeases<'_> {
         let version = version.ok_or_else(|| self.damaged(slot.index, "the versions of a slot are used up"))?;
         let copy = SlotCopy { version, durable, synced, state };
         let position = copy_position(slot.index, slot.spare(durable));
-        leases.write(&copy.encode(leases.header.seed(slot.index)), position)?;
+        self.write_slot(&copy.encode(leases.header.seed(slot.index)), position)?;
         self.known.unsynced.insert(slot.index, version);
         Ok(())
     }
@@ -331,10 +331,17 @@ impl LockedLeases<'_> {
         }
         let leases = self.leases;
         let bytes = newest.encode(leases.header.seed(slot.index));
-        leases.write(&bytes, copy_position(slot.index, slot.newest))?;
+        self.write_slot(&bytes, copy_position(slot.index, slot.newest))?;
         self.known.unsynced.insert(slot.index, newest.version);
         self.sync()?;
         Ok(newest.version)
+    }
+
+    /// A write that fails may have put its copy in force all the same, where the rest of it is zeros: it is in need of a sync, too.
+    fn write_slot(&mut self, bytes: &[u8], position: u64) -> Result<(), Fault> {
+        let written = self.leases.write(bytes, position);
+        self.known.is_suspect |= written.is_err();
+        written
     }
 
     /// Makes everything that was written here durable.
@@ -410,7 +417,7 @@ impl LockedLeases<'_> {
             let copy = SlotCopy { version: 1, durable: 0, synced: true, state: state.clone() };
             let mut bytes = [0; CONSUMER_SLOT_BYTES];
             bytes[..COPY_BYTES].copy_from_slice(&copy.encode(leases.header.seed(*index)));
-            leases.write(&bytes, slot_position(*index))?;
+            self.write_slot(&bytes, slot_position(*index))?;
             self.known.unsynced.insert(*index, 1);
         }
         let synced = leases.file.sync(); // not in place: the file may have grown
