@@ -170,7 +170,7 @@
 //! Tests: `api/retention.rs::a_leap_of_the_clock_deletes_nothing`, `api/clock.rs::any_time_may_follow_any_other` (before 1970 and at the integer's edges, too),
 //! `api/clock.rs::no_leap_deletes_at_once`, `api/clock.rs::a_clock_that_leapt_before_the_opening_deletes_nothing_at_the_first_look`,
 //! `api/clock.rs::a_leap_hides_nothing_for_good`, `api/clock.rs::a_clock_that_goes_back_deletes_nothing`, `api/clock.rs::a_leap_makes_no_queue_forget_anything`,
-//! `api/clock.rs::a_leap_makes_no_consumer_skip_anything`, `api/clock.rs::a_leap_makes_no_reader_skip_what_it_comes_to`.
+//! `api/clock.rs::a_leap_makes_no_consumer_skip_anything`.
 //!
 //! # A14. Bounds
 //!
@@ -245,7 +245,7 @@
 //! `api/queue.rs::what_is_set_aside_is_received_by_one_at_a_time_too_and_done_held_or_put_back`,
 //! `api/queue.rs::only_who_received_what_is_set_aside_puts_it_back`,
 //! `api/queue.rs::damage_is_told_and_a_repair_sets_the_file_aside`, `api/queue.rs::a_queue_that_stands_behind_the_tail_goes_on_at_the_tail`,
-//! `api/clock.rs::a_leap_makes_no_queue_forget_anything`, `api/clock.rs::a_queue_passes_nothing_that_is_not_durable`,
+//! `api/clock.rs::a_leap_makes_no_queue_forget_anything`,
 //! `process/queue.rs::nothing_is_lost_or_comes_back_after_kills_synced`, `process/queue.rs::nothing_is_lost_or_comes_back_after_kills_buffered`.
 //!
 //! # A20. Event sources

@@ -383,13 +383,12 @@ impl Shard {
         Some((Record::new(&segment, &frame, end), frame.size() as u64))
     }
 
-    /// The oldest record that retention keeps, where what arrived before `cutoff` is expired. What is not durable is not expired yet: who keeps a place
-    /// behind it would keep one that a power cut gives to other records.
+    /// The oldest record that retention keeps, where what arrived before `cutoff` is expired.
     pub(crate) fn trim_horizon(&self, cutoff: Option<Timestamp>) -> Result<SequenceNumber, ShardError> {
         let trimmed = SequenceNumber::new(self.horizon.load(Ordering::SeqCst));
         let first = self.segments.read().first().unwrap_or(trimmed);
         let by_age = match cutoff {
-            Some(cutoff) => self.first_at_or_next(cutoff)?.min(self.next(Visibility::Durable)),
+            Some(cutoff) => self.first_at_or_next(cutoff)?,
             None => SequenceNumber::ZERO,
         };
         Ok(trimmed.max(first).max(by_age))

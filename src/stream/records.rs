@@ -10,7 +10,7 @@ use super::read::{FOLLOW_STEP, WAIT_STEP};
 use super::{Stream, StreamInner};
 use crate::error::{Error, Result};
 use crate::segment::{Record, RecordBatch};
-use crate::shard::{Cursor, Progress};
+use crate::shard::Progress;
 use crate::types::{ShardId, ShardIteratorType, Timestamp};
 
 /// Where [`Stream::records`] starts.
@@ -52,9 +52,6 @@ enum Discovery {
     Failed,
 }
 
-/// How a shard is begun.
-type CursorOf = fn(&StreamInner, ShardId, ShardIteratorType) -> Result<Cursor>;
-
 /// How many single records one shard gives before the next is asked.
 const TURN_RECORDS: usize = 256;
 
@@ -89,11 +86,11 @@ impl Records {
                 }
             }
         }
-        self.discover(StreamInner::cursor)
+        self.discover()
     }
 
     /// Begins the shards whose parents are all read, or no longer listed. One that cannot be begun keeps no other waiting.
-    fn discover(&mut self, begin: CursorOf) -> Result<()> {
+    fn discover(&mut self) -> Result<()> {
         let topology = self.stream.topology();
         let mut outcome = Ok(());
         for (id, member) in &topology.shards {
@@ -109,7 +106,7 @@ impl Records {
                 RecordsStart::TrimHorizon | RecordsStart::Latest => ShardIteratorType::TrimHorizon,
                 RecordsStart::AtTimestamp(time) => ShardIteratorType::AtTimestamp(time),
             };
-            match begin(&self.stream, *id, kind) {
+            match self.stream.cursor(*id, kind) {
                 Ok(cursor) => drop(self.active.insert(*id, cursor.into())),
                 // Expired since: its children wait for nothing.
                 Err(Error::ShardNotFound(_)) => drop(self.finished.insert(*id)),
@@ -195,7 +192,7 @@ impl Records {
             match self.discovery {
                 Discovery::Due => {
                     self.discovery = Discovery::Failed; // unless it does not
-                    self.discover(StreamInner::lasting_cursor)?; // a child is not looked at again either
+                    self.discover()?;
                     self.discovery = Discovery::Done;
                 }
                 Discovery::Failed => self.discovery = Discovery::Due,

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anabranch::{
-    Batch, BatchFailure, Clock, Crash, Durability, Error, EventSourceOptions, ManualClock, Pipeline, Queue,
-    QueueOptions, RecordsStart, RetentionPeriod, ShardIteratorType, SimulatedDisk, Stream, Timestamp, Work,
-    WorkerOptions,
+    Batch, BatchFailure, Clock, Error, EventSourceOptions, ManualClock, Pipeline, Queue, QueueOptions,
+    RecordsStart, RetentionPeriod, ShardIteratorType, SimulatedDisk, Stream, Timestamp, Work, WorkerOptions,
 };
 
 use crate::support::{HORIZON, S0, builder, drain, fill_large, number, numbers, put_to, read_stream, simulated};
@@ -220,31 +219,6 @@ fn a_leap_makes_no_queue_forget_anything() {
     }
 }
 
-/// The numbers of records that a power cut takes are given to others: a queue does not pass them, however old those were.
-#[test]
-fn a_queue_passes_nothing_that_is_not_durable() {
-    let (disk, clock, stream) = simulated(hourly().durability(Durability::Buffered));
-    let queue = stream.queue("q", QueueOptions::new()).unwrap();
-    fill_large(&stream, S0, 5);
-    clock.advance(25 * HOUR);
-    assert!(queue.receive(100, Duration::ZERO).unwrap().is_empty());
-    queue.describe().unwrap();
-    queue.sync().unwrap();
-    let mut reused = 0;
-    for seed in 0..20 {
-        let survivor = Arc::new(disk.fork(Crash::PowerLost { seed }));
-        let stream = builder().storage(survivor).clock(clock.clone()).open_existing("stream").unwrap();
-        fill_large(&stream, S0, 6);
-        stream.sync().unwrap();
-        let kept: Vec<_> = read_stream(&stream).iter().map(anabranch::Record::sequence_number).collect();
-        reused += usize::from(kept[0] < number(5));
-        let received = stream.queue("q", QueueOptions::new()).unwrap().receive(100, Duration::ZERO).unwrap();
-        let received: Vec<_> = received.iter().map(|one| one.record.sequence_number()).collect();
-        assert!(received.ends_with(&kept), "seed {seed}: {received:?} of {kept:?}");
-    }
-    assert!(reused > 0);
-}
-
 /// Wherever it stands, and whoever reads for it: a worker, a pipeline, an event source.
 #[test]
 fn a_leap_makes_no_consumer_skip_anything() {
@@ -289,18 +263,4 @@ fn a_leap_makes_no_consumer_skip_anything() {
     assert!(matches!(worker.poll(), Err(Error::Trimmed { earliest, .. }) if earliest == number(12)));
     let Ok(Some(Work::Records { records, .. })) = worker.poll() else { panic!() };
     assert_eq!((records[0].sequence_number(), records.len()), (number(12), 9));
-}
-
-/// Who was reading before reads the children whole that it comes to meanwhile.
-#[test]
-fn a_leap_makes_no_reader_skip_what_it_comes_to() {
-    let (_disk, clock, stream) = simulated(hourly());
-    fill_large(&stream, S0, 7);
-    let (lower, upper) = stream.split_shard(S0, None).unwrap();
-    fill_large(&stream, lower, 7);
-    fill_large(&stream, upper, 7);
-    let mut records = stream.records(RecordsStart::TrimHorizon).unwrap();
-    records.available().next().unwrap().unwrap();
-    leap(&clock);
-    assert_eq!(records.available().count(), 20);
 }
