@@ -277,7 +277,7 @@ impl StreamInner {
         let mut is_admitted = false;
         loop {
             let topology = self.topology.load();
-            let shard = topology.shard_of(key).ok_or_else(|| Error::Closed)?;
+            let Some(shard) = topology.shard_of(key) else { return Err(Error::Closed) };
             if !is_admitted && self.quotas.are_on() {
                 self.admit_put(shard.id(), entry)?;
                 is_admitted = true; // also where a reshard comes between

@@ -634,7 +634,7 @@ impl Handler for FailsOnce<'_> {
     fn process(&mut self, worker: &mut Worker, shard_id: ShardId, records: &[Record]) -> Result<()> {
         let number = records[0].sequence_number().get();
         self.note(format!("record {number} of {}", shard_id.get()))?;
-        if number % 2 == 0 { worker.checkpoint_last(shard_id, records) } else { Ok(()) }
+        if number.is_multiple_of(2) { worker.checkpoint_last(shard_id, records) } else { Ok(()) }
     }
 
     fn shard_ended(&mut self, worker: &mut Worker, shard_id: ShardId) -> Result<()> {
