@@ -99,7 +99,8 @@
 //!
 //! # What falls short of what we aim at, and why
 //!
-//! The aims are ratios to other engines and to bare system calls; the figures are those of the tables in `benches/peers/results`.
+//! The aims are ratios to other engines and to bare system calls; the figures are those of the tables in `benches/peers/results`. Instructions are those of `.ci/instructions`, their parts what
+//! `callgrind_annotate --inclusive=yes` makes of the same run of its program.
 //!
 //! | | aimed at | reached | what stands in the way |
 //! | --- | --- | --- | --- |

@@ -191,55 +191,56 @@ fn a_deletion_is_whole_after_a_power_cut_at_any_point() {
     }
 }
 
-/// What failed behind the rename is durable when the next attempt says that there is nothing to delete.
-#[test]
-fn a_deletion_that_failed_and_is_not_found_again_does_not_come_back() {
-    let mut not_found = 0;
+/// A deletion that fails at its first call, at its second, and so on.
+fn failed_deletions(mut look: impl FnMut(&SimulatedDisk, Store)) {
     for nth in 0.. {
         let disk = SimulatedDisk::new();
         let store = open_on(&disk);
         fill(&store.create("clicks", Stream::builder()).unwrap(), 3);
         disk.fail_at(nth, DiskFault::Error(std::io::ErrorKind::Other));
         if store.delete("clicks").is_ok() {
-            assert!(not_found > 0, "it never failed behind the rename");
             break;
         }
+        look(&disk, store);
+    }
+}
+
+/// What failed behind the rename is durable when the next attempt says that there is nothing to delete.
+#[test]
+fn a_deletion_that_failed_and_is_not_found_again_does_not_come_back() {
+    let mut not_found = 0;
+    failed_deletions(|disk, store| {
         match store.delete("clicks") {
             Ok(()) => {}
             Err(Error::StreamNotFound(_)) => not_found += 1,
-            other => panic!("{nth}: {other:?}"),
+            other => panic!("{other:?}"),
         }
         for seed in 0..8 {
-            let store = open_on(&disk.crash(Crash::PowerLost { seed }));
-            assert!(store.list().unwrap().is_empty(), "{nth}, {seed}");
+            let store = open_on(&disk.fork(Crash::PowerLost { seed }));
+            assert!(store.list().unwrap().is_empty(), "power cut {seed}");
         }
-    }
+    });
+    assert!(not_found > 0, "it never failed behind the rename");
 }
 
 /// The process dies behind a rename that is not durable; who opens the store again is shown a free name, and no power cut gives it back.
 #[test]
 fn a_name_that_an_opening_shows_as_free_stays_free() {
     let mut free = 0;
-    for nth in 0.. {
-        let disk = SimulatedDisk::new();
-        let store = open_on(&disk);
-        fill(&store.create("clicks", Stream::builder()).unwrap(), 3);
-        disk.fail_at(nth, DiskFault::Error(std::io::ErrorKind::Other));
-        if store.delete("clicks").is_ok() {
-            break;
-        }
+    failed_deletions(|disk, store| {
         let disk = disk.crash(Crash::ProcessKilled);
+        drop(store);
         let store = open_on(&disk);
         let shown = store.list().unwrap();
         free += u32::from(shown.is_empty());
         for seed in 0..8 {
             let store = open_on(&disk.fork(Crash::PowerLost { seed }));
-            assert_eq!(store.list().unwrap(), shown, "{nth}, {seed}");
+            assert_eq!(store.list().unwrap(), shown, "power cut {seed}");
             for name in &shown {
                 assert_eq!(numbers_from(&store.open_stream(name).unwrap(), S0, HORIZON), [0, 1, 2]);
             }
         }
-    }
+    });
     assert!(free > 0, "it never failed behind the rename");
 }
 

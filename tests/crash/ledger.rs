@@ -248,6 +248,7 @@ impl Ledger {
                     if matches!(error.kind(), ErrorKind::Io | ErrorKind::StorageFull | ErrorKind::Reopen) =>
                 {
                     let shard = self.shard(id);
+                    assert!(!shard.attempts.is_empty(), "{id} has no record that could be below {number}");
                     shard.failed |= matches!(error, Error::ShardFailed { .. });
                     shard.entries.push(Entry::unknown());
                 }

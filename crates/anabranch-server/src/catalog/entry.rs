@@ -488,13 +488,14 @@ fn births(known: &BTreeMap<u32, u64>, shards: &[ShardSummary], created: u64) -> 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use anabranch::{ManualClock, SimulatedDisk};
 
     use super::*;
     use crate::{Service, ServiceOptions};
 
-    fn entry() -> (Service, Arc<Entry>) {
+    /// A stream of one shard, and the service that has it.
+    pub(in super::super) fn entry() -> (Service, Arc<Entry>) {
         let (clock, disk) = (Arc::new(ManualClock::default()), Arc::new(SimulatedDisk::new()));
         let service = Service::open_on("/data", ServiceOptions::default(), clock, disk).unwrap();
         service.create_stream("s", 1).unwrap();

@@ -237,21 +237,11 @@ fn options(queue: &QueueSettings) -> QueueOptions {
 mod tests {
     use std::thread;
 
-    use anabranch::{ManualClock, SimulatedDisk};
-
+    use super::super::entry::tests::entry;
     use super::super::settings::QueueStart;
     use super::*;
-    use crate::{Service, ServiceOptions};
 
     const START: RecordsStart = RecordsStart::TrimHorizon;
-
-    fn entry() -> (Service, Arc<Entry>) {
-        let (clock, disk) = (Arc::new(ManualClock::default()), Arc::new(SimulatedDisk::new()));
-        let service = Service::open_on("/data", ServiceOptions::default(), clock, disk).unwrap();
-        service.create_stream("s", 1).unwrap();
-        let entry = service.territory().stream("s").unwrap();
-        (service, entry)
-    }
 
     fn queue(id: i64) -> QueueSettings {
         QueueSettings {
