@@ -270,7 +270,8 @@ impl Consumer {
         if finished.is_empty() {
             return Ok(());
         }
-        self.sync()?;
+        // Also what another process stored, which may have died before it was durable: without the end, what the shard got counts.
+        self.inner.file.renew().map_err(error_of(&self.inner.name))?;
         self.inner.stream.forget_windows(&self.inner.name, &finished)
     }
 
@@ -376,5 +377,52 @@ fn millis(duration: Duration) -> u64 {
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer").field("name", &self.inner.name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::storage::{Crash, SimulatedDisk};
+    use crate::types::{HashKey, Timestamp};
+
+    const SHARD: ShardId = ShardId::new(0);
+
+    fn window() -> WindowState {
+        WindowState {
+            start: Timestamp::from_millis(0),
+            end: Timestamp::from_millis(10),
+            hash_key: HashKey::new(1),
+            partition_key: "key".to_owned(),
+            state: vec![1],
+        }
+    }
+
+    /// By a worker in a process that was killed since, and then the power goes.
+    #[test]
+    fn what_a_shard_got_stays_until_its_end_is_durable_whoever_stored_that() {
+        let disk = SimulatedDisk::new();
+        let builder = || {
+            let builder = Stream::builder().durability(Durability::Buffered).background(false);
+            builder.flush_interval(Duration::from_secs(3_600)).storage(Arc::new(disk.clone()))
+        };
+        let stream = builder().create("/s").unwrap();
+        stream.put("key", b"data").unwrap();
+        stream.split_shard(SHARD, None).unwrap();
+        let ours = stream.consumer("c").unwrap();
+        ours.bequeath(SHARD, ShardId::new(9), vec![window()]).unwrap();
+        let others = builder().open_read_only("/s").unwrap();
+        others.consumer("c").unwrap().take(SHARD, "w").unwrap().checkpoint_end().unwrap();
+        let of_a_crash = |seed| {
+            let survivor = Arc::new(disk.fork(Crash::PowerLost { seed }));
+            let consumer = builder().storage(survivor).open_existing("/s").unwrap().consumer("c").unwrap();
+            let is_finished = consumer.checkpoint(SHARD).unwrap().position == Position::ShardEnd;
+            (is_finished, !consumer.inheritance(SHARD).unwrap().is_empty())
+        };
+        assert!((0..32).any(|seed| of_a_crash(seed) == (false, true)), "a power cut may take the end as yet");
+        ours.forget_inheritances_of_finished().unwrap();
+        for seed in 0..32 {
+            assert_eq!(of_a_crash(seed), (true, false), "{seed}");
+        }
     }
 }

@@ -245,7 +245,7 @@
 //! `api/queue.rs::what_is_set_aside_is_received_by_one_at_a_time_too_and_done_held_or_put_back`,
 //! `api/queue.rs::only_who_received_what_is_set_aside_puts_it_back`,
 //! `api/queue.rs::damage_is_told_and_a_repair_sets_the_file_aside`, `api/queue.rs::a_queue_that_stands_behind_the_tail_goes_on_at_the_tail`,
-//! `api/clock.rs::a_leap_makes_no_queue_forget_anything`,
+//! `api/clock.rs::a_leap_makes_no_queue_forget_anything`, `api/clock.rs::a_queue_passes_nothing_that_is_not_durable`,
 //! `process/queue.rs::nothing_is_lost_or_comes_back_after_kills_synced`, `process/queue.rs::nothing_is_lost_or_comes_back_after_kills_buffered`.
 //!
 //! # A20. Event sources

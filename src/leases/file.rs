@@ -92,7 +92,7 @@ impl LeaseFile {
     /// Reads the header, and makes everything in the file durable.
     pub(super) fn begin(mut self, stream_id: StreamId, name: &str) -> Result<Self, LeaseError> {
         self.header = self.read_header(stream_id, name)?;
-        self.lock()?.renew()?;
+        self.renew()?;
         Ok(self)
     }
 
@@ -133,6 +133,11 @@ impl LeaseFile {
         let attempt = || Ok(self.file.try_lock().map_err(Fault::io("lock", &self.path))?.then_some(()));
         patiently(attempt)?.ok_or_else(|| LeaseError::Busy(self.path.clone()))?;
         Ok(LockedLeases { leases: self, known })
+    }
+
+    /// Makes everything in the file durable, whoever wrote it.
+    pub(crate) fn renew(&self) -> Result<(), LeaseError> {
+        self.lock()?.renew()
     }
 
     /// Makes what was written here durable.

@@ -332,14 +332,14 @@ impl State {
                     self.readers.insert(shard_id, Reader::Ended);
                     return Ok(());
                 }
-                None => match call.stream.durable_iterator(shard_id, self.ledger.next(shard_id)) {
-                    Ok(iterator) => Box::new(iterator),
-                    Err(Error::Trimmed { .. }) => {
-                        self.ledger.trim(shard_id, call.stream.horizon_of(shard_id)?);
-                        continue;
+                None => {
+                    self.ledger.trim(shard_id, call.stream.horizon_of(shard_id)?);
+                    match call.stream.durable_iterator(shard_id, self.ledger.next(shard_id)) {
+                        Ok(iterator) => Box::new(iterator),
+                        Err(Error::Trimmed { .. }) => continue, // since a moment ago
+                        Err(error) => return Err(error),
                     }
-                    Err(error) => return Err(error),
-                },
+                }
             };
             match self.read(&mut iterator, call, found) {
                 Ok(()) if found.is_full => return Ok(()), // it is past a record that was not given: the next look has another

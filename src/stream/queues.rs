@@ -9,6 +9,7 @@ use super::read::{FOLLOW_STEP, WAIT_STEP};
 use super::{RecordsStart, ShardIterator, Stream, StreamInner};
 use crate::error::{Error, Result};
 use crate::queue_files::QueuesDirectory;
+use crate::segment::Visibility;
 use crate::types::{SequenceNumber, ShardId, ShardIteratorType};
 
 /// A queue as the stream sees it, which keeps it from its first opening to the stream's end: so there is one in the process, and none of it is
@@ -89,10 +90,12 @@ impl Stream {
         Ok(places)
     }
 
-    /// A reader that gives only what no crash can take back.
+    /// A reader that gives only what no crash can take back, however old it is: see [`horizon_of`](Self::horizon_of).
     pub(crate) fn durable_iterator(&self, shard_id: ShardId, next: SequenceNumber) -> Result<ShardIterator> {
-        let iterator = self.lasting_iterator(shard_id, ShardIteratorType::AtSequenceNumber(next))?;
-        Ok(iterator.include_unsynced(false).uncounted())
+        self.inner.not_closed()?;
+        self.inner.refresh()?;
+        let cursor = self.inner.cursor_behind(shard_id, ShardIteratorType::AtSequenceNumber(next), None)?;
+        Ok(self.iterate(cursor).include_unsynced(false).uncounted())
     }
 
     /// The number of the next record of a shard, if it is listed.
@@ -103,9 +106,10 @@ impl Stream {
         }
     }
 
-    /// The oldest record of a shard that is not gone for good.
+    /// The oldest record of a shard that is not gone for good. Not above what is durable: after a power cut, other records have those numbers.
     pub(crate) fn horizon_of(&self, shard_id: ShardId) -> Result<SequenceNumber> {
-        Ok(self.lasting_iterator(shard_id, ShardIteratorType::TrimHorizon)?.next_sequence_number())
+        let horizon = self.inner.lasting_cursor(shard_id, ShardIteratorType::TrimHorizon)?;
+        Ok(horizon.next().min(horizon.shard().next(Visibility::Durable)))
     }
 
     /// The number of a receipt: no other has it in this opening of the stream.

@@ -137,7 +137,7 @@ impl StreamInner {
         self.cursor_behind(shard_id, kind, self.believed_cutoff())
     }
 
-    fn cursor_behind(
+    pub(super) fn cursor_behind(
         &self,
         shard_id: ShardId,
         kind: ShardIteratorType,

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anabranch::{
-    Batch, BatchFailure, Clock, Error, EventSourceOptions, ManualClock, Pipeline, Queue, QueueOptions,
-    RecordsStart, RetentionPeriod, ShardIteratorType, SimulatedDisk, Stream, Timestamp, Work, WorkerOptions,
+    Batch, BatchFailure, Clock, Crash, Durability, Error, EventSourceOptions, ManualClock, Pipeline, Queue,
+    QueueOptions, RecordsStart, RetentionPeriod, ShardIteratorType, SimulatedDisk, Stream, Timestamp, Work,
+    WorkerOptions,
 };
 
 use crate::support::{HORIZON, S0, builder, drain, fill_large, number, numbers, put_to, read_stream, simulated};
@@ -217,6 +218,31 @@ fn a_leap_makes_no_queue_forget_anything() {
         );
         assert!(queue.set_aside().unwrap().is_empty(), "{name}");
     }
+}
+
+/// What takes the place of a record that a power cut took is another record, however old the lost one was.
+#[test]
+fn a_queue_passes_nothing_that_is_not_durable() {
+    let (disk, clock, stream) = simulated(hourly().durability(Durability::Buffered));
+    let queue = stream.queue("q", QueueOptions::new()).unwrap();
+    fill_large(&stream, S0, 5);
+    clock.advance(25 * HOUR);
+    assert!(queue.receive(100, Duration::ZERO).unwrap().is_empty());
+    queue.describe().unwrap();
+    queue.sync().unwrap();
+    let mut reused = 0;
+    for seed in 0..20 {
+        let survivor = Arc::new(disk.fork(Crash::PowerLost { seed }));
+        let stream = builder().storage(survivor).clock(clock.clone()).open_existing("stream").unwrap();
+        fill_large(&stream, S0, 6);
+        stream.sync().unwrap();
+        let kept: Vec<_> = read_stream(&stream).iter().map(anabranch::Record::sequence_number).collect();
+        reused += usize::from(kept[0] < number(5));
+        let received = stream.queue("q", QueueOptions::new()).unwrap().receive(100, Duration::ZERO).unwrap();
+        let received: Vec<_> = received.iter().map(|one| one.record.sequence_number()).collect();
+        assert!(received.ends_with(&kept), "seed {seed}: {received:?} of {kept:?}");
+    }
+    assert!(reused > 0);
 }
 
 /// Wherever it stands, and whoever reads for it: a worker, a pipeline, an event source.
