@@ -6,14 +6,24 @@ use anabranch::{Durability, PutEntry, SequenceNumber, ShardId, ShardIterator, Sh
 
 use super::{Can, Engine, Entrant, Role, Setup, Survives};
 use crate::Result;
-use crate::records::number_of;
+use crate::records::part_of;
 
 pub(super) const ENTRANT: Entrant = Entrant {
     name: "anabranch",
     role: Role::Ours,
     package: "anabranch",
     levels: &[(Survives::Kill, "`Buffered`, no flush while the clock runs"), (Survives::PowerCut, "`Synced`")],
-    can: &[Can::Append, Can::Batch, Can::Threads, Can::Scan, Can::Get, Can::Tail, Can::Park, Can::Reopen],
+    can: &[
+        Can::Append,
+        Can::Batch,
+        Can::Threads,
+        Can::Shards,
+        Can::Scan,
+        Can::Get,
+        Can::Tail,
+        Can::Park,
+        Can::Reopen,
+    ],
     open: |setup| Ok(Box::new(Anabranch::open(setup)?)),
 };
 
@@ -55,9 +65,9 @@ impl Anabranch {
         Ok(self.stream.shard_iterator(SHARD, kind)?)
     }
 
-    /// The key of a record: keys take turns, so that all shards get their share.
+    /// The key of a record: all shards get their share.
     fn key(&self, data: &[u8]) -> &str {
-        &self.keys[number_of(data) as usize % self.keys.len()]
+        &self.keys[part_of(data, self.keys.len())]
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::{Can, Engine, Entrant, Role, Setup, Survives};
 use crate::Result;
+use crate::records::part_of;
 
 /// One record a call: a small shared map of a file as staging buffer, drained by `pwrite` into a preallocated file.
 pub(super) const STAGING: Entrant = Entrant {
@@ -22,7 +23,7 @@ pub(super) const STAGING: Entrant = Entrant {
     role: Role::Bare,
     package: "",
     levels: &[(Survives::Kill, "stores into a shared map of 256 KiB")],
-    can: &[Can::Append],
+    can: &[Can::Append, Can::Threads, Can::Shards],
     open: |setup| Ok(Box::new(Staging::open(setup)?)),
 };
 
@@ -160,9 +161,9 @@ impl Drop for Map {
     }
 }
 
-/// One record a call, into a staging map.
+/// One record a call, into a staging map, of which each of several logs has its own.
 struct Staging {
-    log: Mutex<StagingLog>,
+    logs: Vec<Mutex<StagingLog>>,
 }
 
 struct StagingLog {
@@ -174,16 +175,21 @@ struct StagingLog {
 
 impl Staging {
     fn open(setup: &Setup<'_>) -> Result<Self> {
-        let staging = create(&setup.dir.join("staging"))?;
-        staging.write_all_at(&vec![0; STAGING_BYTES], 0)?;
-        let map = Map::new(&staging, STAGING_BYTES, true)?;
-        let file = create(&setup.dir.join("log"))?;
-        preallocate(&file, framed_volume(setup))?;
-        Ok(Self { log: Mutex::new(StagingLog { map, staged: STAGED_LENGTH_BYTES, file, drained: 0 }) })
+        let log = |index| Ok(Mutex::new(StagingLog::open(setup, index)?));
+        Ok(Self { logs: (0..setup.shards).map(log).collect::<Result<_>>()? })
     }
 }
 
 impl StagingLog {
+    fn open(setup: &Setup<'_>, index: u32) -> Result<Self> {
+        let staging = create(&setup.dir.join(format!("staging-{index}")))?;
+        staging.write_all_at(&vec![0; STAGING_BYTES], 0)?;
+        let map = Map::new(&staging, STAGING_BYTES, true)?;
+        let file = create(&setup.dir.join(format!("log-{index}")))?;
+        preallocate(&file, framed_volume(setup) / u64::from(setup.shards))?;
+        Ok(Self { map, staged: STAGED_LENGTH_BYTES, file, drained: 0 })
+    }
+
     fn drain(&mut self) -> io::Result<()> {
         self.file.write_all_at(self.map.bytes(STAGED_LENGTH_BYTES, self.staged), self.drained)?;
         self.drained += (self.staged - STAGED_LENGTH_BYTES) as u64;
@@ -194,7 +200,7 @@ impl StagingLog {
 
 impl Engine for Staging {
     fn append(&self, data: &[u8]) -> Result<()> {
-        let log = &mut *locked(&self.log);
+        let log = &mut *locked(&self.logs[part_of(data, self.logs.len())]);
         let bytes = FRAME_HEADER_BYTES + data.len();
         if log.staged + bytes > STAGING_BYTES {
             log.drain()?;
@@ -207,9 +213,12 @@ impl Engine for Staging {
     }
 
     fn close(self: Box<Self>) -> Result<()> {
-        let log = &mut *locked(&self.log);
-        log.drain()?;
-        Ok(log.file.set_len(log.drained)?)
+        for log in &self.logs {
+            let log = &mut *locked(log);
+            log.drain()?;
+            log.file.set_len(log.drained)?;
+        }
+        Ok(())
     }
 }
 

@@ -53,6 +53,8 @@ pub(crate) enum Can {
     Batch,
     /// Appends from many threads to one log without a lock around it.
     Threads,
+    /// Several logs, over which the records are spread.
+    Shards,
     /// Reading on from a record, again and again.
     Scan,
     /// Reading a record by its number.
@@ -118,7 +120,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) record_bytes: usize,
     /// At most how many bytes of records will be appended.
     pub(crate) volume_bytes: u64,
-    /// Only ours has more than one.
+    /// More than one only where an engine [can](Can::Shards).
     pub(crate) shards: u32,
     /// Whether ours flushes in the background, as it does by default.
     pub(crate) flushes: bool,

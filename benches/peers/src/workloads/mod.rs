@@ -97,7 +97,7 @@ impl Workload {
             Self::Fill | Self::Reopen => false,
             Self::Shards | Self::Readers => ours && level == Survives::Kill,
         };
-        fits && entrant.survives(level) && (shards == 1 || ours)
+        fits && entrant.survives(level) && (shards == 1 || entrant.can(Can::Shards))
     }
 
     /// Measures, in the cell's process.
