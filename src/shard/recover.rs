@@ -1,5 +1,6 @@
 //! Opening a shard: where its log ends, and whether what is missing was ever acknowledged.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +15,8 @@ use crate::types::{SequenceNumber, ShardId, Timestamp};
 
 /// How much of a segment is looked at, and cleared, at once.
 const CLEARED_PIECE: usize = 256 << 10;
+/// So many segments without a record are removed from the end of a shard: a crash leaves the successor of a roll, and before it one whose records the power took.
+const MOST_EMPTY: u32 = 8;
 
 /// What opening a shard found.
 #[derive(Debug)]
@@ -59,7 +62,8 @@ impl Shard {
         exact: bool,
         staged: &Staged,
     ) -> Result<Recovered, Fault> {
-        let opening = Opening { exact, context: &context, directory: &directory, entry, staged };
+        let removed = Cell::new(0);
+        let opening = Opening { exact, context: &context, directory: &directory, entry, staged, removed };
         let mut firsts = opening.list()?;
         opening.remove_trimmed(&mut firsts)?;
         if let Some(first) = firsts.first() {
@@ -120,6 +124,8 @@ struct Opening<'a> {
     entry: &'a ShardEntry,
     /// What the last writer left in its slots.
     staged: &'a Staged,
+    /// Segments without a record that were removed from the end.
+    removed: Cell<u32>,
 }
 
 /// Writes zeros over the frames of a segment that holds no whole one, and makes that durable.
@@ -227,6 +233,10 @@ impl Opening<'_> {
             // Before its successor is gone: a segment sealed as rolled must have one. Cut short, this may tear the footer; what is
             // left is then a roll that was cut short, since the successor is empty.
             self.reseal(&path, &self.header(file.as_ref(), &path, *first)?, footer)?;
+        }
+        if self.removed.replace(self.removed.get() + 1) >= MOST_EMPTY {
+            let reason = "more segments without a record than a crash can leave";
+            return Err(Corruption::new(&self.path(newest), 0, reason).of_shard(self.entry.id).into());
         }
         self.remove(newest)?;
         self.context.storage.sync_dir(self.directory).map_err(Fault::io("sync", self.directory))?;
