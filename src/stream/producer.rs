@@ -86,8 +86,10 @@ impl Stream {
     pub fn producer(&self, name: impl AsRef<str>) -> Result<Producer> {
         let name = name.as_ref();
         Error::check_name("producer name", name)?;
-        let ProducerEntry { name, id, epoch } = self.inner.raise_epoch(name)?;
-        let current_epoch = self.inner.fence_producer(id, epoch);
+        let (ProducerEntry { name, id, epoch }, current_epoch) = self.inner.raise_epoch(name)?;
+        if !planted(Mistake::FenceUnwaited) {
+            self.inner.pass_appends();
+        }
         Ok(Producer { stream: self.clone(), name, id, epoch, current_epoch })
     }
 
@@ -205,8 +207,9 @@ impl fmt::Debug for Producer {
 }
 
 impl StreamInner {
-    /// Makes the next epoch of a producer durable.
-    fn raise_epoch(&self, name: &str) -> Result<ProducerEntry> {
+    /// Makes the next epoch of a producer durable, and puts it in force: appends of earlier ones are over once [`pass_appends`](Self::pass_appends)
+    /// returns.
+    fn raise_epoch(&self, name: &str) -> Result<(ProducerEntry, Arc<AtomicU64>)> {
         self.writable()?;
         let mut manifest = self.manifest.lock();
         let producers = &manifest.state().producers;
@@ -231,16 +234,9 @@ impl StreamInner {
                 Err(place) => state.producers.insert(place, entry.clone()),
             }
         })?;
-        Ok(entry)
-    }
-
-    /// Lets only this epoch of a producer append; when this returns, appends of earlier ones are over.
-    fn fence_producer(&self, id: u64, epoch: u32) -> Arc<AtomicU64> {
-        let current = self.context.producers.set(id, epoch);
-        if !planted(Mistake::FenceUnwaited) {
-            self.pass_appends();
-        }
-        current
+        // With the manifest still locked: of several handles that are made at once, the last is in force, and none of a producer that is deleted.
+        let current_epoch = self.context.producers.set(entry.id, entry.epoch);
+        Ok((entry, current_epoch))
     }
 
     fn pass_appends(&self) {

@@ -237,6 +237,7 @@ impl Stream {
 
     /// The fencing token of a shard; 0 where none was ever set.
     pub fn fencing_token(&self, shard_id: ShardId) -> Result<u64> {
+        self.inner.not_forked()?;
         let manifest = self.inner.manifest.lock();
         let entry = manifest.state().shard(shard_id).ok_or(Error::ShardNotFound(shard_id))?;
         Ok(entry.fencing_token)
@@ -379,6 +380,7 @@ impl StreamInner {
                     Err(error) => refused.push((indices, error)),
                 }
             }
+            waiting.sort_unstable(); // of two shards that are merged, in the order of the entries
             if !waiting.is_empty()
                 && let Err(error) = self.wait_for_reshard()
             {
@@ -521,4 +523,32 @@ fn check_key(partition_key: &str) -> Result<()> {
     }
     let reason = format!("{chars} characters; it has 1 to {MAX_PARTITION_KEY_CHARS}");
     Err(Error::invalid("partition_key", reason))
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::storage::SimulatedDisk;
+
+    /// A batch of a producer is told its numbers in that order, too.
+    #[test]
+    fn what_two_shards_did_not_take_comes_to_their_child_in_the_order_of_the_entries() {
+        let stream = Stream::builder().shards(2).storage(Arc::new(SimulatedDisk::new())).create("/s").unwrap();
+        let shards = stream.shards();
+        let entry = |shard: usize| PutEntry {
+            partition_key: "key",
+            data: b"data",
+            explicit_hash_key: Some(shards[shard].hash_key_range.start()),
+        };
+        let mut asked = Vec::new();
+        let refused = stream.inner.distribute(&[entry(1), entry(0)], vec![0, 1], |_, indices| {
+            asked.push(indices.to_vec());
+            if asked.len() == 2 {
+                stream.merge_shards(shards[0].shard_id, shards[1].shard_id).unwrap();
+            }
+            Ok(asked.len() == 3)
+        });
+        assert!(refused.is_empty(), "{refused:?}");
+        assert_eq!(asked, [vec![1], vec![0], vec![0, 1]]);
+    }
 }

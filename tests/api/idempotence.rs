@@ -1,14 +1,14 @@
 //! Producers whose batches can be put again.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 
 use anabranch::storage::Operation;
 use anabranch::{
-    Crash, DiskFault, Durability, Error, ErrorKind, HashKey, PutBatchOptions, PutEntry, PutReceipt, SimulatedDisk,
-    Stream, VerifyOptions, verify,
+    Crash, DiskFault, Durability, Error, ErrorKind, HashKey, Producer, PutBatchOptions, PutEntry, PutReceipt,
+    SimulatedDisk, Stream, VerifyOptions, verify,
 };
 
 use crate::support::{S0, S1, builder, fill_large, number, place, put_to, read_stream, simulated, stream};
@@ -356,5 +356,27 @@ fn a_roll_that_fails_forgets_nothing() {
     for (index, receipt) in fresh {
         let mut producer = stream.producer(format!("new-{index}")).unwrap();
         assert_eq!(producer.put(1, "key", [b'x'; 40]).unwrap(), receipt);
+    }
+}
+
+#[test]
+fn of_handles_that_are_made_at_once_the_last_one_appends_and_no_other() {
+    let (_disk, _clock, stream) = simulated(builder());
+    for round in 0..300 {
+        let barrier = Barrier::new(4);
+        let make = || {
+            barrier.wait();
+            stream.producer("p").unwrap()
+        };
+        let mut producers: Vec<Producer> = thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(make));
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        producers.sort_unstable_by_key(Producer::epoch);
+        let mut last = producers.pop().unwrap();
+        last.put(round, "key", b"data").unwrap();
+        for mut other in producers {
+            assert!(matches!(other.put(round + 1, "key", b"data"), Err(Error::ProducerFenced { .. })), "{round}");
+        }
     }
 }
