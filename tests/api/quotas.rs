@@ -1,14 +1,14 @@
 //! Quotas: what passes, what is refused for how long, and that nothing is lost or skipped by a refusal.
 
 use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use anabranch::{
-    Durability, Error, ErrorKind, HashKey, Limits, ManualClock, Pipeline, PutEntry, PutOptions, PutReceipt, Quota,
-    Quotas, RecordsStart, ShardIterator, SimulatedDisk, Stream, Work, WorkerOptions,
+    Clock, Durability, Error, ErrorKind, HashKey, Limits, ManualClock, Pipeline, PutEntry, PutOptions, PutReceipt,
+    Quota, Quotas, RecordsStart, ShardIterator, SimulatedDisk, Stream, Timestamp, Work, WorkerOptions,
 };
 
 use crate::support::{HORIZON, S0, S1, builder, put_to, read_stream, simulated};
@@ -569,4 +569,53 @@ fn children_begin_with_full_buckets() {
         stream.put("key", b"").unwrap();
     }
     refusal(stream.put("key", b""));
+}
+
+/// A clock at whose next reading something happens.
+#[derive(Default)]
+struct EventfulClock {
+    next: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl std::fmt::Debug for EventfulClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventfulClock").finish_non_exhaustive()
+    }
+}
+
+impl Clock for EventfulClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(0)
+    }
+
+    fn monotonic(&self) -> Duration {
+        let next = self.next.lock().unwrap().take();
+        if let Some(happens) = next {
+            happens();
+        }
+        Duration::ZERO
+    }
+}
+
+/// Its children have buckets of their own, which are full.
+#[test]
+fn behind_a_refused_record_nothing_of_its_key_passes_to_a_child_either() {
+    let clock = Arc::new(EventfulClock::default());
+    let storage = Arc::new(SimulatedDisk::new());
+    let stream = builder().storage(storage).clock(clock.clone()).create("stream").unwrap();
+    stream.set_quotas(Quotas { write_records: of(1), ..Quotas::none() });
+    stream.put("key", b"0").unwrap();
+    *clock.next.lock().unwrap() = Some(Box::new({
+        let stream = stream.clone();
+        move || {
+            stream.split_shard(S0, None).unwrap();
+        }
+    }));
+    let entries = [PutEntry::new("key", b"1"), PutEntry::new("key", b"2")];
+    let outcomes = stream.put_each(&entries, Durability::Buffered).unwrap();
+    assert_eq!(stream.open_shards().len(), 2, "it was split at the first one");
+    assert!(
+        outcomes.iter().all(|outcome| matches!(outcome, Err(Error::ThroughputExceeded { .. }))),
+        "{outcomes:?}"
+    );
 }
