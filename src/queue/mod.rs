@@ -258,12 +258,21 @@ impl Stream {
         Error::check_name("queue name", name)?;
         let now = self.clock().now();
         options.check(now)?;
-        // Before the lock under which queues are opened, since it may have to sync.
-        let places = if self.has_open_queue(name)? { Vec::new() } else { self.queue_start(options.start)? };
-        let core = self.open_queue(name, |files| match files.open(name)? {
-            Some(kept) => Core::of_snapshot(files, kept, |shard_id| self.tail_of(shard_id)),
-            None => Core::create(files, name, now, &places),
-        })?;
+        let core = loop {
+            // Before the lock under which queues are opened, since it may have to sync.
+            let is_open = self.has_open_queue(name)?;
+            let places = if is_open { None } else { Some(self.queue_start(options.start)) };
+            let core = self.open_queue(name, |files| match (files.open(name)?, &places) {
+                (Some(kept), _) => Core::of_snapshot(files, kept, |shard_id| self.tail_of(shard_id)).map(Some),
+                (None, Some(places)) => {
+                    Core::create(files, name, now, places.as_ref().map_err(Clone::clone)?).map(Some)
+                }
+                (None, None) => Ok(None), // it was deleted meanwhile
+            })?;
+            if let Some(core) = core {
+                break core;
+            }
+        };
         core.state.lock().ledger.sweep(options.policy());
         Ok(Queue { stream: self.clone(), core, options: Arc::new(options) })
     }

@@ -333,7 +333,11 @@ impl State {
                     return Ok(());
                 }
                 None => {
-                    self.ledger.trim(shard_id, call.stream.horizon_of(shard_id)?);
+                    match call.stream.horizon_of(shard_id) {
+                        Ok(horizon) => self.ledger.trim(shard_id, horizon),
+                        Err(error @ Error::ShardNotFound(_)) => return Err(error),
+                        Err(_) => {} // damage further on: the reader tells it where it comes to it
+                    }
                     match call.stream.durable_iterator(shard_id, self.ledger.next(shard_id)) {
                         Ok(iterator) => Box::new(iterator),
                         Err(Error::Trimmed { .. }) => continue, // since a moment ago

@@ -26,21 +26,23 @@ pub(crate) trait OpenQueue: Any + Send + Sync {
 }
 
 impl Stream {
-    /// The queue of this name: the one that is open, or the one that `open` opens.
+    /// The queue of this name: the one that is open, or the one that `open` opens, if it does.
     pub(crate) fn open_queue<Q: OpenQueue>(
         &self,
         name: &str,
-        open: impl FnOnce(&QueuesDirectory<'_>) -> Result<Q>,
-    ) -> Result<Arc<Q>> {
+        open: impl FnOnce(&QueuesDirectory<'_>) -> Result<Option<Q>>,
+    ) -> Result<Option<Arc<Q>>> {
         let inner = &self.inner;
         let mut queues = inner.queues.lock();
         inner.writable()?; // under the lock: who closes the stream has not seen the queues yet
         if let Some(queue) = queues.get(name) {
             let queue: Arc<dyn Any + Send + Sync> = Arc::<dyn OpenQueue>::clone(queue);
-            return queue.downcast().map_err(|_| Error::invalid("queue", "it is of another kind"));
+            return queue.downcast().map(Some).map_err(|_| Error::invalid("queue", "it is of another kind"));
         }
-        let queue = Arc::new(open(&inner.queues_directory())?);
-        queues.insert(name.to_owned(), Arc::<Q>::clone(&queue));
+        let queue = open(&inner.queues_directory())?.map(Arc::new);
+        if let Some(queue) = &queue {
+            queues.insert(name.to_owned(), Arc::<Q>::clone(queue));
+        }
         Ok(queue)
     }
 

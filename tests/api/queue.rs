@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anabranch::limits::{MAX_QUEUE_RECEIVE, MAX_QUEUE_SET_ASIDE, MAX_QUEUE_UNACKNOWLEDGED};
-use anabranch::storage::Operation;
+use anabranch::storage::{Operation, Storage};
 use anabranch::{
     Clock, Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, Queue, QueueOptions, Receipt, Received,
     RecordsStart, SimulatedDisk, Stream, Timestamp, VerifyOptions,
@@ -821,4 +821,66 @@ fn news_are_told_without_a_wait() {
     assert!(!queue.has_news() && queue.has_set_aside());
     stream.delete_queue("orders").unwrap();
     assert!(queue.has_news() && queue.has_set_aside(), "its end is news");
+}
+
+/// Who finds it open, and then not there, makes it anew: with its start.
+#[test]
+fn a_queue_that_is_deleted_while_it_is_opened_begins_where_it_was_told() {
+    let (_disk, _clock, stream) = simulated(builder());
+    fill(&stream, 5);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                match stream.delete_queue("orders") {
+                    Ok(()) | Err(Error::QueueNotFound(_)) => {}
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        });
+        for _ in 0..3_000 {
+            let queue = stream.queue("orders", options().start(RecordsStart::Latest)).unwrap();
+            match queue.receive(1, NOW) {
+                Ok(received) => assert!(received.is_empty(), "{received:?}"),
+                Err(Error::QueueNotFound(_)) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        is_over.store(true, Ordering::SeqCst);
+    });
+}
+
+/// What is sound in front of it is received first.
+#[test]
+fn damage_is_told_where_a_queue_comes_to_it() {
+    let (disk, clock, stream) = simulated(builder().segment_bytes(4096));
+    fill_large(&stream, S0, 40);
+    let queue = stream.queue("orders", options()).unwrap();
+    drop(queue);
+    stream.close().unwrap();
+    let mut segments: Vec<_> = disk.list(Path::new("stream/shards/000000000000")).unwrap();
+    segments.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    let middle = Path::new("stream/shards/000000000000").join(&segments[segments.len() / 2].name);
+    disk.damage(&middle, |bytes| {
+        let end = bytes.len();
+        bytes[end - 100] ^= 1;
+    })
+    .unwrap();
+    let stream = open_again(&disk, &clock);
+    for _ in 0..3 {
+        stream.enforce_retention().unwrap();
+        clock.advance(2 * SECOND);
+    }
+    let queue = stream.queue("orders", options()).unwrap();
+    assert_eq!(receive(&queue, 3).len(), 3);
+    let mut count = 3;
+    let told = loop {
+        match queue.receive(10, NOW) {
+            Ok(received) if received.is_empty() => break false,
+            Ok(received) => count += received.len(),
+            Err(Error::Corrupt(_)) => break true,
+            Err(error) => panic!("{error:?}"),
+        }
+    };
+    assert!(told && count > 10, "{count}");
 }
