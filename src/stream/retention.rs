@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Member, Stream, StreamInner};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::format::ManifestState;
+use crate::format::{ClosedShard, ManifestState};
 use crate::manifest::Manifest;
 use crate::segment::Visibility;
 use crate::shard::Removal;
@@ -253,7 +253,9 @@ impl StreamInner {
             member.shard.retire_expired(cutoff).map_err(Error::of_shard(*id))?;
             let removal = member.shard.removal(|segment| segment.last_arrival < cutoff)?;
             let is_empty = removal.first >= member.entry.next;
-            if is_empty && member.entry.closed.is_some_and(|closed| closed.at < cutoff) {
+            // Not before what its parents hold, whose last arrival it has: its children would not wait for them. A clock may have gone back since.
+            let is_old = |closed: ClosedShard| closed.at.max(member.entry.last_arrival) < cutoff;
+            if is_empty && member.entry.closed.is_some_and(is_old) {
                 trim.expired.push(member.clone());
             }
             trim.remove(member, removal);

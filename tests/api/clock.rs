@@ -220,6 +220,30 @@ fn a_leap_makes_no_queue_forget_anything() {
     }
 }
 
+/// A shard without a record that was split and closed behind a clock that had been ahead: it stays as long as its parent has records, or its children
+/// would be read beside them.
+#[test]
+fn a_clock_that_was_ahead_lets_no_shard_expire_before_its_parent() {
+    let (_disk, clock, stream) = simulated(hourly());
+    let right = clock.now();
+    clock.advance(30 * HOUR);
+    stream.put("key", b"first").unwrap();
+    clock.set(right);
+    let (mut child, other) = stream.split_shard(S0, None).unwrap();
+    if stream.route("key").unwrap() == other {
+        child = other;
+    }
+    stream.split_shard(child, None).unwrap();
+    stream.put("key", b"second").unwrap();
+    for _ in 0..3 {
+        clock.advance(26 * HOUR / 3 + HOUR);
+        assert_eq!(stream.enforce_retention().unwrap().shards_removed, []);
+    }
+    assert_eq!(stream.shards().len(), 5);
+    let data: Vec<_> = read_stream(&stream).iter().map(|record| record.data().to_vec()).collect();
+    assert_eq!(data, [b"first".to_vec(), b"second".to_vec()]);
+}
+
 /// What takes the place of a record that a power cut took is another record, however old the lost one was.
 #[test]
 fn a_queue_passes_nothing_that_is_not_durable() {
