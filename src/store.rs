@@ -11,7 +11,7 @@ use crate::sync::Mutex;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::shard::OpenFiles;
-use crate::storage::{Disk, Fault, Storage};
+use crate::storage::{Disk, Fault, Storage, remove_if_there};
 use crate::stream::{Background, Stream, StreamBuilder, WeakStream, make_directories};
 use crate::types::is_name;
 
@@ -203,9 +203,9 @@ impl Store {
             return Err(Error::StreamNotFound(path));
         }
         // Held until its name is gone, so that no other process opens it meanwhile.
-        let _lock = match handle {
-            Some(stream) => stream.close_for_deletion(),
-            None => Some(self.inner.lock(&path)?),
+        let _lock = match handle.and_then(|stream| stream.close_for_deletion()) {
+            Some(lock) => lock,
+            None => self.inner.lock(&path)?, // also of a stream that somebody has just closed
         };
         open.remove(name);
         self.inner.delete(name, &path)
@@ -262,8 +262,8 @@ impl Inner {
     /// A rename that its caller did not live to make durable is made so before files are removed on its word, and before a name is shown as free.
     /// What cannot be removed keeps no other stream from being used: it has no stream's name, and the next opening tries again.
     fn finish_deletions(&self) -> Result<()> {
-        self.sync()?;
         let entries = self.storage.list(&self.path).map_err(Fault::io("list", &self.path))?;
+        self.sync()?; // of what was seen: what others rename behind it is theirs
         for entry in entries.iter().filter(|entry| entry.name.starts_with(DELETED_PREFIX)) {
             let _ = self.remove_tree(&self.path.join(&entry.name));
         }
@@ -286,10 +286,13 @@ impl Inner {
             if entry.is_dir && depth > 0 {
                 self.remove_below(&inside, depth - 1)?;
             } else {
-                self.storage.remove_file(&inside).map_err(Fault::io("remove", &inside))?;
+                remove_if_there(self.storage.as_ref(), &inside)?;
             }
         }
-        self.storage.remove_dir(path).map_err(Fault::io("remove", path))
+        match self.storage.remove_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Fault::io("remove", path)(error)),
+            _ => Ok(()), // another process may have been at the same
+        }
     }
 }
 

@@ -67,8 +67,10 @@ pub struct RepairReport {
 pub fn repair(path: impl AsRef<Path>, storage: Option<Arc<dyn Storage>>) -> Result<RepairReport> {
     let storage = storage.unwrap_or_else(|| Arc::new(Disk));
     let path = path.as_ref();
-    let state = manifest::load(storage.as_ref(), path)?.ok_or_else(|| no_stream(storage.as_ref(), path))?;
+    let load = || manifest::load(storage.as_ref(), path)?.ok_or_else(|| no_stream(storage.as_ref(), path));
+    load()?; // no lock is taken where there is no stream
     let _lock = lock(storage.as_ref(), path)?;
+    let state = load()?; // whoever had the lock may have changed it
     let check = || verify(path, VerifyOptions { storage: Some(Arc::clone(&storage)), progress: None });
     let before = check()?;
     if before.is_sound() {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use anabranch::storage::{Access, DirEntry, LockGuard, Operation, Storage, StorageFile};
 use anabranch::{
     Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, PutEntry, PutOptions, QueueOptions, RecordsStart,
-    SequenceNumber, ShardId, ShardIteratorType, SimulatedDisk, Stream, StreamBuilder, VerifyOptions, verify,
+    SequenceNumber, ShardId, ShardIteratorType, SimulatedDisk, Store, Stream, StreamBuilder, VerifyOptions,
+    verify,
 };
 
 use crate::history::{PATH, assert_sound, builder};
@@ -514,7 +515,7 @@ impl Storage for Meanwhile {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
-        self.disk.lock(path)
+        self.look().lock(path)
     }
 }
 
@@ -595,6 +596,88 @@ fn damage_beside_a_busy_writer_is_told() {
     });
     let report = verify(PATH, VerifyOptions { storage: Some(storage), progress: None }).unwrap();
     assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
+}
+
+/// What the last writer did until it let go of the lock stands.
+#[test]
+fn a_repair_begins_with_what_is_there_when_it_has_the_lock() {
+    let mut repaired = 0;
+    for at in 0..8 {
+        let (case, stream) = Case::create(Durability::Synced, 4096);
+        for _ in 0..8 {
+            stream.put("key", [1; 1000]).unwrap();
+        }
+        let segment = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
+        case.disk.damage(&segment, |bytes| bytes[128 + 50] ^= 1).unwrap();
+        let storage = Arc::new(Meanwhile {
+            disk: case.disk.clone(),
+            looks: AtomicU64::new(0),
+            at: at..at + 1,
+            happens: Box::new({
+                let stream = stream.clone();
+                move || {
+                    stream.split_shard(SHARD, None).unwrap();
+                    stream.put("key", b"to a child").unwrap();
+                    stream.clone().close().unwrap();
+                }
+            }),
+        });
+        match anabranch::repair(PATH, Some(storage)) {
+            Err(Error::Locked(_)) => continue,
+            other => assert!(other.unwrap().after.is_sound()),
+        }
+        repaired += 1;
+        let stream = builder(&case.disk, &case.clock).open_existing(PATH).unwrap();
+        assert_eq!(stream.open_shards().len(), 2, "before look {at}");
+        let mut records = stream.records(RecordsStart::TrimHorizon).unwrap();
+        let last = records.available().filter_map(Result::ok).last();
+        assert_eq!(last.unwrap().data(), b"to a child", "before look {at}");
+    }
+    assert!(repaired > 1, "before the first look at the manifest, and before the lock");
+}
+
+/// While another process deletes it: whatever an opening of the store helps to remove is gone for good.
+#[test]
+fn a_stream_that_is_deleted_while_its_store_is_opened_is_whole_or_gone() {
+    let store = Path::new("store");
+    let mut happened = 0;
+    for at in 0..8 {
+        let disk = SimulatedDisk::new();
+        let open =
+            |storage: Arc<dyn Storage>| Store::builder().background(false).storage(storage).open(store).unwrap();
+        let stream = open(Arc::new(disk.clone())).create("clicks", Stream::builder()).unwrap();
+        for byte in 0..3_u8 {
+            stream.put("key", [byte]).unwrap();
+        }
+        stream.close().unwrap();
+        let storage = Arc::new(Meanwhile {
+            disk: disk.clone(),
+            looks: AtomicU64::new(0),
+            at: at..at + 1,
+            happens: Box::new({
+                let disk = disk.clone();
+                move || drop(disk.rename(&store.join("clicks"), &store.join("~deleted-clicks")))
+            }),
+        });
+        drop(open(storage.clone()));
+        happened += u32::from(storage.looks.load(Ordering::SeqCst) > at);
+        for seed in 0..32 {
+            let store = open(Arc::new(disk.fork(Crash::PowerLost { seed })));
+            match store.open_stream("clicks") {
+                Ok(stream) => {
+                    let mut records = stream.records(RecordsStart::TrimHorizon).unwrap();
+                    assert_eq!(
+                        records.available().map(Result::unwrap).count(),
+                        3,
+                        "before look {at}, seed {seed}"
+                    );
+                }
+                Err(Error::StreamNotFound(_)) => drop(store.create("clicks", Stream::builder()).unwrap()),
+                Err(error) => panic!("before look {at}, seed {seed}: {error:?}"),
+            }
+        }
+    }
+    assert!(happened > 0);
 }
 
 /// What has a file of its own beside the shards: how it is made, deleted and named.
