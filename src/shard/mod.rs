@@ -526,7 +526,7 @@ impl Shard {
             other => io::Error::other(format!("its reshard was cut short: {other:?}")),
         };
         state.phase = Phase::Open; // so that puts meet the failure instead of waiting
-        state.failure = Some(Arc::new(source));
+        self.keep_failure(&mut state, &Arc::new(source));
     }
 
     /// Makes a frozen shard a closed one: its readers reach its end.
@@ -608,12 +608,16 @@ impl Shard {
             }
             other => return ShardError::Fault(other),
         };
-        event!(error, shard = %self.id, error = %failure, "shard failed: it takes no more records until the stream is opened again");
-        if !planted(Mistake::ForgetFailure) {
-            state.failure = Some(Arc::clone(&failure));
-        }
-        self.context.failure.get_or_init(|| (self.id, Arc::clone(&failure)));
+        self.keep_failure(state, &failure);
         self.tell(state);
         ShardError::Failed(failure)
+    }
+
+    fn keep_failure(&self, state: &mut AppendState, failure: &Arc<io::Error>) {
+        event!(error, shard = %self.id, error = %failure, "shard failed: it takes no more records until the stream is opened again");
+        if !planted(Mistake::ForgetFailure) {
+            state.failure = Some(Arc::clone(failure));
+        }
+        self.context.failure.get_or_init(|| (self.id, Arc::clone(failure)));
     }
 }

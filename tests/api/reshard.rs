@@ -6,8 +6,10 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use anabranch::storage::Operation;
 use anabranch::{
-    Error, ErrorKind, HashKey, HashKeyRange, PutEntry, Record, RecordsStart, ShardId, ShardState, Stream,
+    DiskFault, Error, ErrorKind, HashKey, HashKeyRange, PutEntry, Record, RecordsStart, ShardId, ShardState,
+    Stream,
 };
 
 use crate::support::{
@@ -382,4 +384,15 @@ fn readers_by_shard_follow_the_children() {
     let count = producer.join().unwrap();
     stream.close().unwrap();
     assert_eq!(reader.join().unwrap(), count);
+}
+
+/// For those who watch a stream and put nothing.
+#[test]
+fn a_split_of_unknown_outcome_is_a_failure_of_the_stream() {
+    let (disk, _clock, stream) = simulated(builder());
+    stream.put("key", b"data").unwrap();
+    disk.fail_on(Operation::SyncDir, 1, DiskFault::Error(std::io::ErrorKind::Other)); // behind that of the shards' directory
+    assert!(stream.split_shard(S0, None).is_err());
+    assert!(matches!(stream.put("key", b"data"), Err(Error::ShardFailed { .. })));
+    assert!(matches!(stream.failure(), Some(Error::ShardFailed { shard_id: S0, .. })), "{:?}", stream.failure());
 }
