@@ -5,6 +5,7 @@
 //! ```
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(unsafe_code, reason = "fork and _exit")]
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -20,8 +21,8 @@ use anabranch::{
     DiskFault, Durability, Error, PutEntry, PutOptions, RecordsStart, SequenceNumber, ShardId, ShardIteratorType,
     SimulatedDisk, Stream,
 };
-use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::{FutureExt, StreamExt};
 
 const S0: ShardId = ShardId::new(0);
 
@@ -128,6 +129,47 @@ fn a_dropped_future_loses_nothing() {
     let mut records = stream.records(RecordsStart::TrimHorizon).unwrap();
     let data: Vec<_> = records.available().map(|record| record.unwrap().data().to_vec()).collect();
     assert_eq!(data, [&b"never polled"[..], b"polled once"]);
+}
+
+/// Nothing of this process wakes it, and it must give way all the same.
+#[test]
+fn a_reader_of_what_another_process_writes_does_not_spin() {
+    let (_directory, stream) = stream(Durability::Synced, 1);
+    stream.put("key", b"data").unwrap();
+    let other = Stream::builder().open_read_only(stream.path()).unwrap();
+    let poll = thread::spawn(move || {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut records = other.records(RecordsStart::TrimHorizon).unwrap().into_stream();
+        let mut shard = other.shard_iterator(S0, ShardIteratorType::TrimHorizon).unwrap().into_stream();
+        let polls = [(); 2].map(|()| (records.poll_next_unpin(&mut context), shard.poll_next_unpin(&mut context)));
+        polls.map(|(records, shard)| (records.is_pending(), shard.is_pending()))
+    });
+    eventually("they give way", || poll.is_finished());
+    assert_eq!(poll.join().unwrap(), [(false, false), (true, true)]);
+}
+
+/// In a child, which has copies of what nobody wakes there.
+#[test]
+fn a_forks_copies_of_what_is_awaited_are_over() {
+    let (_directory, stream) = stream(Durability::Synced, 1);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut records = stream.records(RecordsStart::TrimHorizon).unwrap().into_stream();
+    assert!(records.poll_next_unpin(&mut context).is_pending());
+    let mut put = stream.put_async("key", b"data");
+    // SAFETY: the child polls copies that must be over before they take a lock, drops them, and leaves.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let put_is_over = matches!(put.poll_unpin(&mut context), Poll::Ready(Err(Error::Closed)));
+        let records_are_over = matches!(records.poll_next_unpin(&mut context), Poll::Ready(None));
+        drop((put, records));
+        // SAFETY: ends this process at once.
+        unsafe { libc::_exit(i32::from(put_is_over) + 2 * i32::from(records_are_over)) }
+    }
+    let mut status = 0;
+    // SAFETY: `status` is ours.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(libc::WEXITSTATUS(status), 3);
+    smol::block_on(put).unwrap();
 }
 
 /// Nobody else would do it.

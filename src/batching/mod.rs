@@ -187,6 +187,7 @@ impl BatchingProducer {
 
     /// What was put and is not resolved.
     pub fn in_flight(&self) -> InFlight {
+        let Ok(()) = self.handle.shared.check_process() else { return InFlight::default() };
         self.handle.shared.queue.in_flight()
     }
 }
@@ -229,7 +230,7 @@ impl Shared {
         }
     }
 
-    /// One outcome for each record, whatever happens: a storage or a clock of the user's may panic.
+    /// One outcome for each record, whatever happens: a clock of the user's may panic.
     fn send(&self, batch: &Batch) -> Vec<Result<PutReceipt>> {
         let put = || self.put_all(&batch.records().entries());
         catch_unwind(AssertUnwindSafe(put)).unwrap_or_else(|panic| {

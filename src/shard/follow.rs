@@ -13,7 +13,7 @@ use crate::sync::Mutex;
 
 use super::recover::list_segments;
 use super::segments::Segments;
-use super::{Shard, ShardContext};
+use super::{Phase, Shard, ShardContext};
 use crate::format::{Footer, ShardEntry, segment_name};
 use crate::segment::{Scan, Segment, StampedBatch, Visibility, advance, read_footer, read_header};
 use crate::storage::{Access, Fault, StorageFile};
@@ -63,7 +63,7 @@ impl Shard {
         }
         let mut shard = Self::assemble(context, directory, entry, segments, next, entry.last_arrival);
         shard.follow = Some(Mutex::new(FollowState { live: None, next, front: entry.first }));
-        shard.shut();
+        shard.append.lock().phase = Phase::Closed; // not shut: there is more to come, from elsewhere
         shard.refresh()?;
         Ok(shard)
     }

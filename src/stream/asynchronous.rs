@@ -16,6 +16,7 @@ use super::{PutBatchOptions, PutEntry, PutOptions, PutReceipt, Records, ShardIte
 use crate::error::{Error, Result};
 use crate::segment::Record;
 use crate::shard::{Shard, TaskId};
+use crate::storage::Process;
 use crate::types::SequenceNumber;
 
 /// A task that always finds a record gives way after so many.
@@ -121,11 +122,14 @@ struct Acknowledgement<T> {
     outcome: Option<Result<T>>,
     waits: Vec<(Arc<Shard>, SequenceNumber)>,
     task: TaskId,
+    /// In a copy that a fork made nobody is woken, and a lock may be held for ever.
+    process: Process,
 }
 
 impl<T> Acknowledgement<T> {
     fn new(stream: &StreamInner, outcome: Result<T>, waits: Vec<(Arc<Shard>, SequenceNumber)>) -> Self {
-        let mut acknowledgement = Self { outcome: Some(outcome), waits, task: stream.context.new_task() };
+        let (outcome, task) = (Some(outcome), stream.context.new_task());
+        let mut acknowledgement = Self { outcome, waits, task, process: Process::this() };
         if stream.context.has_background {
             for (shard, _) in &acknowledgement.waits {
                 shard.want_commit();
@@ -138,19 +142,19 @@ impl<T> Acknowledgement<T> {
 
     fn commit_here(&mut self) {
         for (shard, end) in self.waits.drain(..) {
-            if let Err(error) = shard.commit(end) {
-                self.outcome = Some(Err(Error::of_shard(shard.id())(error)));
-            }
+            let committed = shard.commit(end).map_err(Error::of_shard(shard.id()));
+            note(&mut self.outcome, committed);
         }
     }
 
     fn poll(&mut self, waker: &Waker) -> Poll<Result<T>> {
+        if self.process.was_forked() {
+            return Poll::Ready(Err(Error::Closed));
+        }
         while let Some((shard, end)) = self.waits.last() {
             match shard.committed(*end) {
-                Some(outcome) => {
-                    if let Err(error) = outcome {
-                        self.outcome = Some(Err(Error::of_shard(shard.id())(error)));
-                    }
+                Some(committed) => {
+                    note(&mut self.outcome, committed.map_err(Error::of_shard(shard.id())));
                     shard.forget(self.task);
                     self.waits.pop();
                 }
@@ -163,9 +167,16 @@ impl<T> Acknowledgement<T> {
     }
 }
 
+/// Of several errors the first is told.
+fn note<T>(outcome: &mut Option<Result<T>>, committed: Result<()>) {
+    if let (Some(Ok(_)), Err(error)) = (&outcome, committed) {
+        *outcome = Some(Err(error));
+    }
+}
+
 impl<T> Drop for Acknowledgement<T> {
     fn drop(&mut self) {
-        if let Some((shard, _)) = self.waits.last() {
+        if let Some((shard, _)) = self.waits.last().filter(|_| !self.process.was_forked()) {
             shard.forget(self.task);
         }
     }
@@ -185,7 +196,7 @@ impl Records {
     /// they wait.
     pub fn into_stream(self) -> RecordsStream {
         let task = self.stream().context.new_task();
-        let waiting = Waiting { at: At::Stream(Arc::clone(self.stream())), task, in_a_row: 0 };
+        let waiting = Waiting::new(At::Stream(Arc::clone(self.stream())), task);
         RecordsStream { records: self, waiting }
     }
 }
@@ -197,7 +208,7 @@ impl ShardIterator {
         let stream = Arc::clone(self.stream());
         let task = stream.context.new_task();
         let at = if stream.read_only { At::Stream(stream) } else { At::Shard(Arc::clone(self.cursor().shard())) };
-        ShardStream { iterator: self, waiting: Waiting { at, task, in_a_row: 0 } }
+        ShardStream { iterator: self, waiting: Waiting::new(at, task) }
     }
 }
 
@@ -307,10 +318,19 @@ struct Waiting {
     at: At,
     task: TaskId,
     in_a_row: u32,
+    /// As in an [`Acknowledgement`].
+    process: Process,
 }
 
 impl Waiting {
+    fn new(at: At, task: TaskId) -> Self {
+        Self { at, task, in_a_row: 0, process: Process::this() }
+    }
+
     fn poll(&mut self, reader: &mut impl Reader, waker: &Waker) -> Poll<Option<Result<Record>>> {
+        if self.process.was_forked() {
+            return Poll::Ready(None); // as of a stream that is closed
+        }
         if self.in_a_row >= RECORDS_IN_A_ROW {
             self.in_a_row = 0;
             waker.wake_by_ref();
@@ -357,6 +377,9 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
+        if self.process.was_forked() {
+            return;
+        }
         match &self.at {
             At::Shard(shard) => shard.forget(self.task),
             At::Stream(stream) => stream.context.tail.forget(self.task),

@@ -283,6 +283,11 @@ impl StreamInner {
         if closed { Err(Error::Closed) } else { Ok(()) }
     }
 
+    /// In a copy that a fork made, a lock may be held for ever.
+    fn not_forked(&self) -> Result<()> {
+        if self.process.was_forked() { Err(Error::Closed) } else { Ok(()) }
+    }
+
     fn topology(&self) -> Arc<Topology> {
         self.topology.load_full()
     }
