@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::consumer::{Consumer, Lease, Position};
+use crate::consumer::{Consumer, Lease};
 use crate::error::{Error, Result};
 use crate::segment::Record;
 use crate::stream::{EntryBuffer, Producer, PutEntry, RecordsStart, ShardIterator, ShardSummary, Stream};
@@ -206,11 +206,10 @@ impl Pipeline {
         if shards.iter().all(|shard| is_known(&shard.shard_id) || waits(shard)) {
             return Ok(());
         }
-        let checkpoints = self.consumer.checkpoints()?;
-        let (finished, unfinished): (Vec<_>, Vec<_>) =
-            checkpoints.iter().partition(|checkpoint| checkpoint.position == Position::ShardEnd);
-        let mut outcome = self.forget_finished(finished.iter().map(|checkpoint| checkpoint.shard_id).collect());
-        let unfinished: BTreeSet<_> = unfinished.iter().map(|checkpoint| checkpoint.shard_id).collect();
+        let finished = self.consumer.finished()?;
+        let ids = shards.iter().map(|shard| shard.shard_id);
+        let unfinished: BTreeSet<_> = ids.filter(|shard_id| !finished.contains(shard_id)).collect();
+        let mut outcome = self.forget_finished(finished);
         for shard in shards {
             let waits = shard.parents.iter().any(|parent| unfinished.contains(parent));
             if !unfinished.contains(&shard.shard_id) || waits || self.lanes.contains_key(&shard.shard_id) {

@@ -33,6 +33,7 @@ mod rounds;
 mod worker;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,8 @@ use crate::format::{SlotState, StoredPosition, WindowState, WindowsSnapshot};
 use crate::leases::LeaseFile;
 use crate::stream::{RecordsStart, ShardIterator, Stream, error_of};
 use crate::types::{Durability, ShardId};
+
+use position::is_finished;
 
 pub use handler::Handler;
 pub use lease::Lease;
@@ -243,6 +246,21 @@ impl Consumer {
         self.inner.file.sync().map_err(error_of(&self.inner.name))
     }
 
+    /// The shards that are done to their ends. Those that expired since are among them: they have no end to come to any more.
+    pub(crate) fn finished(&self) -> Result<BTreeSet<ShardId>> {
+        let states = self.states()?; // first: an end that is stored is that of a shard which is listed as closed by now
+        let is_gone = self.is_gone()?;
+        let shards = self.inner.stream.shards();
+        let is_finished = |state: &SlotState| {
+            let listed = shards.binary_search_by_key(&state.shard_id, |shard| shard.shard_id);
+            match listed.ok().and_then(|place| shards.get(place)) {
+                Some(shard) => is_finished(shard, state.position),
+                None => Position::of(state.position) == Position::ShardEnd && is_gone(state.shard_id),
+            }
+        };
+        Ok(states.iter().filter(|state| is_finished(state)).map(|state| state.shard_id).collect())
+    }
+
     /// Keeps what a child of a shard gets from it: the states of windows that are open, durably when this returns.
     pub(crate) fn bequeath(&self, child: ShardId, parent: ShardId, states: Vec<WindowState>) -> Result<()> {
         let (stream_id, file_id) = (self.inner.stream.stream_id(), self.inner.file.file_id());
@@ -264,9 +282,7 @@ impl Consumer {
 
     /// What shards got that are finished, and that a crash left: it is with their children.
     pub(crate) fn forget_inheritances_of_finished(&self) -> Result<()> {
-        let is_finished = |state: &SlotState| matches!(state.position, StoredPosition::ShardEnd { .. });
-        let states = self.states()?.into_iter();
-        let finished: Vec<_> = states.filter(is_finished).map(|state| state.shard_id).collect();
+        let finished: Vec<_> = self.finished()?.into_iter().collect();
         if finished.is_empty() {
             return Ok(());
         }

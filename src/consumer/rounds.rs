@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use super::position::is_finished;
 use super::worker::Worker;
 use super::{Lease, millis, next_epoch, untouched};
 use crate::error::Result;
-use crate::format::{SlotState, StoredPosition};
+use crate::format::SlotState;
 use crate::leases::{LockedLeases, Slot};
-use crate::stream::{ShardState, ShardSummary, error_of};
+use crate::stream::{ShardSummary, error_of};
 use crate::types::ShardId;
 
 /// What a round came to.
@@ -157,9 +158,7 @@ fn workable<'a>(
 ) -> impl Iterator<Item = ShardId> + 'a {
     let is_done = |shard: &ShardSummary| {
         let state = slots.get(&shard.shard_id).and_then(Slot::state);
-        // One that is open again, after a split that a crash undid, is not at its end.
-        shard.state == ShardState::Closed
-            && state.is_some_and(|state| matches!(state.position, StoredPosition::ShardEnd { .. }))
+        state.is_some_and(|state| is_finished(shard, state.position))
     };
     let done: BTreeSet<_> = shards.iter().filter(|shard| is_done(shard)).map(|shard| shard.shard_id).collect();
     let listed: BTreeSet<_> = shards.iter().map(|shard| shard.shard_id).collect();

@@ -1,9 +1,13 @@
 //! From stream to stream.
 
-use anabranch::{Error, Outputs, Pipeline, Position, Record, RecordsStart, ShardState, Stream};
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use anabranch::{Crash, Error, Outputs, Pipeline, Position, Record, RecordsStart, ShardState, Stream};
 
 use crate::support::{
-    S0, S1, builder, damage, fill_large, number, put_to, read_all, read_stream, segments, simulated, stream,
+    S0, S1, builder, damage, fill_large, number, put_to, read_all, read_stream, segments, simulated,
+    split_undurably, stream,
 };
 
 fn copy(record: &Record, output: &mut Outputs) {
@@ -222,4 +226,36 @@ fn the_producer_of_a_shard_that_an_earlier_life_finished_is_forgotten() {
     let left: Vec<_> = output.producers().unwrap().into_iter().map(|producer| producer.name).collect();
     assert_eq!(left.len(), 2, "{left:?}");
     assert!(!left.iter().any(|name| name.contains(".000000000000.")), "{left:?}");
+}
+
+/// A pipeline in a process that may not make the split durable stored an end that a power cut undoes. The shard goes on, and is split again.
+#[test]
+fn an_end_that_a_power_cut_undid_is_none() {
+    let mut undone = 0;
+    for seed in 0..16 {
+        let (disk, clock, writer) = simulated(builder());
+        let (_disk, _clock, output) = simulated(builder());
+        writer.consumer("copy").unwrap();
+        writer.put("key", "0").unwrap();
+        let reader =
+            builder().storage(Arc::new(disk.clone())).clock(clock.clone()).open_read_only("stream").unwrap();
+        let consumer = reader.consumer("copy").unwrap();
+        split_undurably(&disk, &writer, ErrorKind::PermissionDenied);
+        run(&mut pipeline(&reader, &output));
+        assert_eq!(consumer.checkpoint(S0).unwrap().position, Position::ShardEnd);
+        let survivor = Arc::new(disk.crash(Crash::PowerLost { seed }));
+        let input = builder().storage(survivor).clock(clock).open_existing("stream").unwrap();
+        undone += u32::from(input.shards().len() == 1);
+        let mut again = pipeline(&input, &output);
+        input.put("key", "1").unwrap();
+        if seed % 2 == 0 {
+            run(&mut again); // before it ends again, and behind that
+        }
+        input.put("key", "2").unwrap();
+        input.split_shard(input.open_shards()[0], None).unwrap();
+        input.put("key", "3").unwrap();
+        run(&mut again);
+        assert_eq!(data(&output), ["0", "1", "2", "3"], "seed {seed}");
+    }
+    assert!((1..16).contains(&undone), "{undone}");
 }
