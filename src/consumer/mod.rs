@@ -402,7 +402,9 @@ mod tests {
     use crate::storage::{Crash, SimulatedDisk};
     use crate::types::{HashKey, Timestamp};
 
-    const SHARD: ShardId = ShardId::new(0);
+    const PARENT: ShardId = ShardId::new(0);
+    /// The lower child of a split.
+    const SHARD: ShardId = ShardId::new(1);
 
     fn window() -> WindowState {
         WindowState {
@@ -414,6 +416,21 @@ mod tests {
         }
     }
 
+    /// As of a merge that a power cut undid, after which the id was given to the child of a split.
+    #[test]
+    fn windows_of_another_parent_are_not_given() {
+        let builder = Stream::builder().background(false).storage(Arc::new(SimulatedDisk::new()));
+        let stream = builder.shards(2).create("/s").unwrap();
+        let (lower, upper) = stream.split_shard(PARENT, None).unwrap();
+        let consumer = stream.consumer("c").unwrap();
+        for child in [lower, upper] {
+            consumer.bequeath(child, ShardId::new(1), vec![window()]).unwrap();
+        }
+        consumer.bequeath(upper, PARENT, vec![window()]).unwrap();
+        let inherited = |child| consumer.inheritance(child).unwrap().len();
+        assert_eq!((inherited(lower), inherited(upper)), (0, 1));
+    }
+
     /// By a worker in a process that was killed since, and then the power goes.
     #[test]
     fn what_a_shard_got_stays_until_its_end_is_durable_whoever_stored_that() {
@@ -423,10 +440,10 @@ mod tests {
             builder.flush_interval(Duration::from_secs(3_600)).storage(Arc::new(disk.clone()))
         };
         let stream = builder().create("/s").unwrap();
-        stream.put("key", b"data").unwrap();
+        stream.split_shard(PARENT, None).unwrap();
         stream.split_shard(SHARD, None).unwrap();
         let ours = stream.consumer("c").unwrap();
-        ours.bequeath(SHARD, ShardId::new(9), vec![window()]).unwrap();
+        ours.bequeath(SHARD, PARENT, vec![window()]).unwrap();
         let others = builder().open_read_only("/s").unwrap();
         others.consumer("c").unwrap().take(SHARD, "w").unwrap().checkpoint_end().unwrap();
         let of_a_crash = |seed| {
