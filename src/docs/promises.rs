@@ -212,8 +212,10 @@
 //! Tests: `crash/pipeline.rs::output_is_as_if_the_power_had_stayed`, `crash/pipeline.rs::output_of_buffered_streams_is_as_if_the_power_had_stayed`,
 //! `crash/pipeline.rs::output_is_as_if_nothing_had_failed`,
 //! `api/pipeline.rs::a_shard_that_retention_overtook_keeps_no_other_waiting_and_goes_on_after_a_reset`,
-//! `api/pipeline.rs::the_producer_of_a_shard_that_an_earlier_life_finished_is_forgotten`, `api/pipeline.rs::an_end_that_a_power_cut_undid_is_none`; the
-//! example `exactly_once` kills real processes.
+//! `api/pipeline.rs::the_producer_of_a_shard_that_an_earlier_life_finished_is_forgotten`, `api/pipeline.rs::an_end_that_a_power_cut_undid_is_none`,
+//! `api/pipeline.rs::a_batch_that_expires_before_it_is_repeated_is_repeated_whole`,
+//! `api/pipeline.rs::a_batch_of_which_a_part_has_expired_is_passed_and_nothing_of_it_put_twice`,
+//! `api/pipeline.rs::a_batch_of_which_records_are_lost_is_passed_and_nothing_of_it_put_twice`; the example `exactly_once` kills real processes.
 //!
 //! # A18. Groups
 //!
