@@ -49,7 +49,7 @@ impl Observed {
 struct Survey {
     /// Those that somebody may take at once.
     free: Vec<ShardId>,
-    /// How many each living worker has; those that may be stolen.
+    /// What each other living worker has: one may be stolen.
     loads: BTreeMap<String, Vec<ShardId>>,
 }
 
@@ -128,12 +128,10 @@ impl Worker {
             let is_left = state.owner == self.name && state.lease_ms > 0;
             if state.owner.is_empty() || is_dead || is_left {
                 survey.free.push(*shard_id);
-            } else {
-                let stealable = survey.loads.entry(state.owner.clone()).or_default();
-                if state.lease_ms > 0 {
-                    stealable.push(*shard_id);
-                }
+            } else if state.lease_ms > 0 {
+                survey.loads.entry(state.owner.clone()).or_default().push(*shard_id);
             }
+            // Who took one by hand, without an end, is no worker, and has no share of the others.
         }
         survey
     }

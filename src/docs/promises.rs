@@ -232,6 +232,7 @@
 //! `api/groups.rs::what_a_handler_failed_at_is_given_again_from_the_checkpoint_on`, `api/groups.rs::a_shard_that_expires_while_it_is_held_is_lost`,
 //! `api/groups.rs::a_shard_is_finished_once_its_end_is_stored`, `api/groups.rs::a_shard_that_went_on_behind_an_end_is_given_to_its_new_one`,
 //! `api/read_only.rs::what_a_reader_is_shown_of_the_shards_is_not_undone_by_a_power_cut`,
+//! `api/groups.rs::who_took_a_shard_by_hand_has_no_share_of_the_others`,
 //! `api/groups.rs::handlers_of_two_threads_get_a_stream_through_a_split_and_a_merge`, `process/groups.rs::workers_that_are_killed_lose_no_record`.
 //!
 //! # A19. Queues

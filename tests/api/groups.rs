@@ -121,6 +121,20 @@ fn what_was_taken_by_hand_is_left_to_its_owner() {
     assert_eq!(counts(&[&mut other, &mut of_its_name]), [2, 2]);
 }
 
+/// They share what is left, all of it.
+#[test]
+fn who_took_a_shard_by_hand_has_no_share_of_the_others() {
+    let (_disk, clock, stream) = simulated(builder().shards(4));
+    let consumer = stream.consumer("c").unwrap();
+    let _by_hand = consumer.take(S0, "hand").unwrap();
+    let mut one = worker(&consumer, "one");
+    settle(&clock, &mut [&mut one]);
+    assert_eq!(one.shards().len(), 3);
+    let mut two = worker(&consumer, "two");
+    settle(&clock, &mut [&mut one, &mut two]);
+    assert_eq!(counts(&[&mut one, &mut two]), [2, 1]);
+}
+
 #[test]
 fn a_worker_that_comes_back_under_its_name_need_not_wait() {
     let (disk, clock, stream) = simulated(builder().shards(3));
