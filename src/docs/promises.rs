@@ -266,4 +266,4 @@
 //! `api/event_source.rs::keys_stay_in_order_through_splits_and_merges_in_two_sources`, `api/event_source.rs::without_a_destination_the_source_stops_at_what_is_to_be_given_up`,
 //! `api/event_source.rs::a_destination_that_fails_stops_the_source`, `api/event_source.rs::a_handler_may_take_longer_than_a_lease_lasts`, `api/event_source.rs::bad_use_is_told`,
 //! `api/event_windows.rs::states_go_to_the_children_that_take_their_keys`, `api/event_windows.rs::another_worker_and_a_later_life_go_on_with_what_a_shard_left`,
-//! `api/event_windows.rs::a_damaged_file_is_told_and_a_repair_sets_it_aside`.
+//! `api/event_windows.rs::an_event_source_stores_no_end_that_a_power_cut_may_undo`, `api/event_windows.rs::a_damaged_file_is_told_and_a_repair_sets_it_aside`.
