@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::format::{ManifestError, ManifestState};
 use crate::limits::MAX_MANIFEST_BYTES;
 use crate::routing::Routes;
-use crate::storage::{Access, Corruption, Fault, Storage, read_whole, write_whole};
+use crate::storage::{Access, Corruption, Fault, Storage, may_not_write, read_whole, write_whole};
 
 /// The file's name in the stream's directory.
 pub(crate) const MANIFEST_FILE: &str = "MANIFEST";
@@ -97,6 +97,16 @@ pub(crate) fn load(storage: &dyn Storage, directory: &Path) -> Result<Option<Man
     match routes(&state) {
         Some(_) => Ok(Some(state)),
         None => Err(Corruption::new(&path, 0, "the open shards do not tile the hash-key space").into()),
+    }
+}
+
+/// Reads the manifest of a stream that another process writes, and makes what was read durable, since its writer may not live to: an end of a shard that a power
+/// cut undoes must not be where a consumer is, durably. Who may not write there has no consumer there either, and does without.
+pub(crate) fn load_durable(storage: &dyn Storage, directory: &Path) -> Result<Option<ManifestState>, Fault> {
+    let Some(state) = load(storage, directory)? else { return Ok(None) };
+    match storage.sync_dir(directory) {
+        Err(error) if may_not_write(&error) => Ok(Some(state)),
+        synced => synced.map(|()| Some(state)).map_err(Fault::io("sync", directory)),
     }
 }
 

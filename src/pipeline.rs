@@ -9,7 +9,7 @@
 //! Killed between the second and the third, the next life finds the checkpoint below the number of the producer's last batch: so the input of that batch is everything from the
 //! one to the other. It is read again, and what is made of it, which has to be the same, is put again under the same number: what is there is not
 //! appended again, what is missing is. No other journal is needed. The checkpoint is durable before the next batch is put, so that there is never more
-//! than one batch to repeat.
+//! than one batch to repeat. Where retention or damage took some of its input meanwhile, what is made of the rest is there once all the same.
 //!
 //! Only durable input is read: what a power cut could take back is not made anything of.
 
@@ -77,10 +77,12 @@ struct Lane {
     lease: Lease,
     iterator: ShardIterator,
     producer: Producer,
-    /// Records that were read and did not fit a batch: they come before those of the iterator.
+    /// Records that were read and are in no batch yet: they come before those of the iterator.
     ahead: Vec<Record>,
     /// The last input record of a batch that was put and not checkpointed.
     repeats_to: Option<SequenceNumber>,
+    /// Whether others of that batch may be gone: expired before the lane was begun, or lost.
+    may_lack: bool,
 }
 
 /// What is made of a batch of records.
@@ -136,7 +138,8 @@ impl Pipeline {
     /// # Errors
     ///
     /// Those of reading, of [`Producer::put_batch`] and of [`Lease::checkpoint`]: the first, once all shards had their batch. After any of them, calling it again goes on where
-    /// it has to: nothing is skipped and nothing put twice. [`Error::BatchTooLarge`] only where what was made of one record is.
+    /// it has to: nothing is skipped and nothing put twice. [`Error::BatchTooLarge`] only where what was made of one record is. [`Error::Lost`] is said
+    /// once, and goes on behind what is lost.
     pub fn step(&mut self, mut make: impl FnMut(&Record, &mut Outputs)) -> Result<u64> {
         loop {
             let begun = self.begin_lanes();
@@ -206,11 +209,10 @@ impl Pipeline {
         if shards.iter().all(|shard| is_known(&shard.shard_id) || waits(shard)) {
             return Ok(());
         }
-        let checkpoints = self.consumer.checkpoints()?;
-        let (finished, unfinished): (Vec<_>, Vec<_>) =
-            checkpoints.iter().partition(|checkpoint| checkpoint.position == Position::ShardEnd);
-        let mut outcome = self.forget_finished(finished.iter().map(|checkpoint| checkpoint.shard_id).collect());
-        let unfinished: BTreeSet<_> = unfinished.iter().map(|checkpoint| checkpoint.shard_id).collect();
+        let finished = self.consumer.finished()?;
+        let ids = shards.iter().map(|shard| shard.shard_id);
+        let unfinished: BTreeSet<_> = ids.filter(|shard_id| !finished.contains(shard_id)).collect();
+        let mut outcome = self.forget_finished(finished);
         for shard in shards {
             let waits = shard.parents.iter().any(|parent| unfinished.contains(parent));
             if !unfinished.contains(&shard.shard_id) || waits || self.lanes.contains_key(&shard.shard_id) {
@@ -228,10 +230,14 @@ impl Pipeline {
     fn begin_lane(&self, shard_id: ShardId) -> Result<Lane> {
         let lease = self.consumer.take(shard_id, &self.worker)?;
         let producer = self.output.producer(producer_name(&self.consumer, shard_id))?;
-        let iterator = lease.iterator()?.include_unsynced(false);
+        let mut iterator = lease.iterator()?.include_unsynced(false);
         let last = producer.last_batch()?.map(SequenceNumber::new);
         let repeats_to = last.filter(|last| *last >= iterator.next_sequence_number());
-        Ok(Lane { lease, iterator, producer, ahead: Vec::new(), repeats_to })
+        if repeats_to.is_some() {
+            iterator = iterator.uncounted(); // it was read before, and paid for where that is asked for
+        }
+        let may_lack = !matches!(self.consumer.checkpoint(shard_id)?.position, Position::After(_));
+        Ok(Lane { lease, iterator, producer, ahead: Vec::new(), repeats_to, may_lack })
     }
 
     /// Forgets the producers of shards that are finished: each once, those too that an earlier life finished and did not come to forget.
@@ -278,9 +284,7 @@ impl Lane {
                 outcome => {
                     outcome?;
                     consumer.sync()?; // the next batch is put on the word of this checkpoint
-                    if self.repeats_to.take().is_some() {
-                        self.iterator = self.lease.iterator()?.include_unsynced(false); // behind it
-                    }
+                    self.end_repeat();
                     break;
                 }
             }
@@ -290,28 +294,56 @@ impl Lane {
 
     /// The records of the next batch: those of the one to repeat, all of them, or as many as there are.
     fn read(&mut self, batch_records: usize) -> Result<Vec<Record>> {
-        let first = self.iterator.next_sequence_number();
-        let repeats =
-            self.repeats_to.map(|last| usize::try_from(last.since(first)).map_or(usize::MAX, |before| before + 1));
-        let Some(repeats) = repeats else {
-            let ahead = self.ahead.len().min(batch_records);
-            if ahead > 0 {
-                return Ok(self.ahead.drain(..ahead).collect());
+        if let Some(last) = self.repeats_to {
+            if !self.read_to(last)? {
+                return Ok(Vec::new()); // the rest is there, but this process does not see it yet
             }
-            return self.iterator.next_records(batch_records);
-        };
-        // It was read before, and paid for where that is asked for.
-        let mut again = self.lease.iterator()?.include_unsynced(false).uncounted();
-        let records = again.available().take(repeats).collect::<Result<Vec<_>>>()?;
-        // Those that are missing are there, but this process does not see them yet.
-        Ok(if records.len() < repeats { Vec::new() } else { records })
+            if !self.ahead.is_empty() {
+                return Ok(std::mem::take(&mut self.ahead));
+            }
+            self.end_repeat(); // nothing is left of it
+        }
+        let ahead = self.ahead.len().min(batch_records);
+        if ahead > 0 {
+            return Ok(self.ahead.drain(..ahead).collect());
+        }
+        self.iterator.next_records(batch_records)
+    }
+
+    /// Reads the batch to repeat, on from where the lane was begun: what expires meanwhile is part of it. Whether all of it was read.
+    fn read_to(&mut self, last: SequenceNumber) -> Result<bool> {
+        while self.iterator.next_sequence_number() <= last {
+            match self.iterator.available().next() {
+                Some(Ok(record)) => self.ahead.push(record),
+                Some(Err(error)) => {
+                    self.may_lack |= matches!(error, Error::Lost { .. }); // said once, and passed over
+                    return Err(error);
+                }
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 
     fn put(&mut self, records: &[Record], outputs: &Outputs) -> Result<()> {
         let Some(last) = records.last() else { return Ok(()) };
+        let here = last.sequence_number();
+        let number = self.repeats_to.map_or(here, |there| there.max(here)); // the last one of a batch to repeat may be lost
         // Whatever the stream's level: a checkpoint must not outlive what was made.
-        self.producer.put_batch_with(last.sequence_number().get(), &outputs.0.entries(), Durability::Synced)?;
+        match self.producer.put_batch_with(number.get(), &outputs.0.entries(), Durability::Synced) {
+            // It was made of more. What is made of the rest is there, once.
+            Err(Error::BatchMismatch { expected, found, .. })
+                if self.repeats_to.is_some() && self.may_lack && found < expected => {}
+            put => drop(put?),
+        }
         self.lease.checkpoint(last)
+    }
+
+    /// Goes on behind the batch that was repeated, if one was.
+    fn end_repeat(&mut self) {
+        if self.repeats_to.take().is_some() {
+            self.iterator.count_again();
+        }
     }
 }
 

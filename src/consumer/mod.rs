@@ -33,6 +33,7 @@ mod rounds;
 mod worker;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,8 @@ use crate::format::{SlotState, StoredPosition, WindowState, WindowsSnapshot};
 use crate::leases::LeaseFile;
 use crate::stream::{RecordsStart, ShardIterator, Stream, error_of};
 use crate::types::{Durability, ShardId};
+
+use position::is_finished;
 
 pub use handler::Handler;
 pub use lease::Lease;
@@ -243,6 +246,21 @@ impl Consumer {
         self.inner.file.sync().map_err(error_of(&self.inner.name))
     }
 
+    /// The shards that are done to their ends. Those that expired since are among them: they have no end to come to any more.
+    pub(crate) fn finished(&self) -> Result<BTreeSet<ShardId>> {
+        let states = self.states()?; // first: an end that is stored is that of a shard which is listed as closed by now
+        let is_gone = self.is_gone()?;
+        let shards = self.inner.stream.shards();
+        let is_finished = |state: &SlotState| {
+            let listed = shards.binary_search_by_key(&state.shard_id, |shard| shard.shard_id);
+            match listed.ok().and_then(|place| shards.get(place)) {
+                Some(shard) => is_finished(shard, state.position),
+                None => Position::of(state.position) == Position::ShardEnd && is_gone(state.shard_id),
+            }
+        };
+        Ok(states.iter().filter(|state| is_finished(state)).map(|state| state.shard_id).collect())
+    }
+
     /// Keeps what a child of a shard gets from it: the states of windows that are open, durably when this returns.
     pub(crate) fn bequeath(&self, child: ShardId, parent: ShardId, states: Vec<WindowState>) -> Result<()> {
         let (stream_id, file_id) = (self.inner.stream.stream_id(), self.inner.file.file_id());
@@ -264,9 +282,7 @@ impl Consumer {
 
     /// What shards got that are finished, and that a crash left: it is with their children.
     pub(crate) fn forget_inheritances_of_finished(&self) -> Result<()> {
-        let is_finished = |state: &SlotState| matches!(state.position, StoredPosition::ShardEnd { .. });
-        let states = self.states()?.into_iter();
-        let finished: Vec<_> = states.filter(is_finished).map(|state| state.shard_id).collect();
+        let finished: Vec<_> = self.finished()?.into_iter().collect();
         if finished.is_empty() {
             return Ok(());
         }
@@ -386,7 +402,9 @@ mod tests {
     use crate::storage::{Crash, SimulatedDisk};
     use crate::types::{HashKey, Timestamp};
 
-    const SHARD: ShardId = ShardId::new(0);
+    const PARENT: ShardId = ShardId::new(0);
+    /// The lower child of a split.
+    const SHARD: ShardId = ShardId::new(1);
 
     fn window() -> WindowState {
         WindowState {
@@ -398,6 +416,21 @@ mod tests {
         }
     }
 
+    /// As of a merge that a power cut undid, after which the id was given to the child of a split.
+    #[test]
+    fn windows_of_another_parent_are_not_given() {
+        let builder = Stream::builder().background(false).storage(Arc::new(SimulatedDisk::new()));
+        let stream = builder.shards(2).create("/s").unwrap();
+        let (lower, upper) = stream.split_shard(PARENT, None).unwrap();
+        let consumer = stream.consumer("c").unwrap();
+        for child in [lower, upper] {
+            consumer.bequeath(child, ShardId::new(1), vec![window()]).unwrap();
+        }
+        consumer.bequeath(upper, PARENT, vec![window()]).unwrap();
+        let inherited = |child| consumer.inheritance(child).unwrap().len();
+        assert_eq!((inherited(lower), inherited(upper)), (0, 1));
+    }
+
     /// By a worker in a process that was killed since, and then the power goes.
     #[test]
     fn what_a_shard_got_stays_until_its_end_is_durable_whoever_stored_that() {
@@ -407,10 +440,10 @@ mod tests {
             builder.flush_interval(Duration::from_secs(3_600)).storage(Arc::new(disk.clone()))
         };
         let stream = builder().create("/s").unwrap();
-        stream.put("key", b"data").unwrap();
+        stream.split_shard(PARENT, None).unwrap();
         stream.split_shard(SHARD, None).unwrap();
         let ours = stream.consumer("c").unwrap();
-        ours.bequeath(SHARD, ShardId::new(9), vec![window()]).unwrap();
+        ours.bequeath(SHARD, PARENT, vec![window()]).unwrap();
         let others = builder().open_read_only("/s").unwrap();
         others.consumer("c").unwrap().take(SHARD, "w").unwrap().checkpoint_end().unwrap();
         let of_a_crash = |seed| {

@@ -2,6 +2,7 @@
 
 use crate::format::{SlotState, StoredPosition};
 use crate::segment::{Record, RecordRef};
+use crate::stream::ShardSummary;
 use crate::types::{SequenceNumber, ShardId, Timestamp};
 
 /// Where a consumer stands in a shard, and who works on it.
@@ -30,6 +31,11 @@ pub enum Position {
     After(RecordPosition),
     /// Everything, and nothing will come: the shard is closed.
     ShardEnd,
+}
+
+/// Whether all of a shard is done, to the end that it has. What is stored may be an end that a power cut undid: the shard went on, and may have come to another.
+pub(super) fn is_finished(shard: &ShardSummary, stored: StoredPosition) -> bool {
+    matches!(stored, StoredPosition::ShardEnd { next, .. } if shard.end.is_some_and(|end| next >= end))
 }
 
 /// A record's place for all time, perhaps inside an aggregated record.

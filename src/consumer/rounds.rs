@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use super::position::is_finished;
 use super::worker::Worker;
 use super::{Lease, millis, next_epoch, untouched};
 use crate::error::Result;
-use crate::format::{SlotState, StoredPosition};
+use crate::format::SlotState;
 use crate::leases::{LockedLeases, Slot};
-use crate::stream::{ShardState, ShardSummary, error_of};
+use crate::stream::{ShardSummary, error_of};
 use crate::types::ShardId;
 
 /// What a round came to.
@@ -48,7 +49,7 @@ impl Observed {
 struct Survey {
     /// Those that somebody may take at once.
     free: Vec<ShardId>,
-    /// How many each living worker has; those that may be stolen.
+    /// What each other living worker has: one may be stolen.
     loads: BTreeMap<String, Vec<ShardId>>,
 }
 
@@ -127,12 +128,10 @@ impl Worker {
             let is_left = state.owner == self.name && state.lease_ms > 0;
             if state.owner.is_empty() || is_dead || is_left {
                 survey.free.push(*shard_id);
-            } else {
-                let stealable = survey.loads.entry(state.owner.clone()).or_default();
-                if state.lease_ms > 0 {
-                    stealable.push(*shard_id);
-                }
+            } else if state.lease_ms > 0 {
+                survey.loads.entry(state.owner.clone()).or_default().push(*shard_id);
             }
+            // Who took one by hand, without an end, is no worker, and has no share of the others.
         }
         survey
     }
@@ -157,9 +156,7 @@ fn workable<'a>(
 ) -> impl Iterator<Item = ShardId> + 'a {
     let is_done = |shard: &ShardSummary| {
         let state = slots.get(&shard.shard_id).and_then(Slot::state);
-        // One that is open again, after a split that a crash undid, is not at its end.
-        shard.state == ShardState::Closed
-            && state.is_some_and(|state| matches!(state.position, StoredPosition::ShardEnd { .. }))
+        state.is_some_and(|state| is_finished(shard, state.position))
     };
     let done: BTreeSet<_> = shards.iter().filter(|shard| is_done(shard)).map(|shard| shard.shard_id).collect();
     let listed: BTreeSet<_> = shards.iter().map(|shard| shard.shard_id).collect();

@@ -212,7 +212,10 @@
 //! Tests: `crash/pipeline.rs::output_is_as_if_the_power_had_stayed`, `crash/pipeline.rs::output_of_buffered_streams_is_as_if_the_power_had_stayed`,
 //! `crash/pipeline.rs::output_is_as_if_nothing_had_failed`,
 //! `api/pipeline.rs::a_shard_that_retention_overtook_keeps_no_other_waiting_and_goes_on_after_a_reset`,
-//! `api/pipeline.rs::the_producer_of_a_shard_that_an_earlier_life_finished_is_forgotten`; the example `exactly_once` kills real processes.
+//! `api/pipeline.rs::the_producer_of_a_shard_that_an_earlier_life_finished_is_forgotten`, `api/pipeline.rs::an_end_that_a_power_cut_undid_is_none`,
+//! `api/pipeline.rs::a_batch_that_expires_before_it_is_repeated_is_repeated_whole`,
+//! `api/pipeline.rs::a_batch_of_which_a_part_has_expired_is_passed_and_nothing_of_it_put_twice`,
+//! `api/pipeline.rs::a_batch_of_which_records_are_lost_is_passed_and_nothing_of_it_put_twice`; the example `exactly_once` kills real processes.
 //!
 //! # A18. Groups
 //!
@@ -227,7 +230,9 @@
 //! `api/groups.rs::workers_share_the_shards_evenly_and_steal_one_at_a_time`, `api/groups.rs::bad_use_is_told`,
 //! `api/clock.rs::a_leap_makes_no_consumer_skip_anything`,
 //! `api/groups.rs::what_a_handler_failed_at_is_given_again_from_the_checkpoint_on`, `api/groups.rs::a_shard_that_expires_while_it_is_held_is_lost`,
-//! `api/groups.rs::a_shard_is_finished_once_its_end_is_stored`,
+//! `api/groups.rs::a_shard_is_finished_once_its_end_is_stored`, `api/groups.rs::a_shard_that_went_on_behind_an_end_is_given_to_its_new_one`,
+//! `api/read_only.rs::what_a_reader_is_shown_of_the_shards_is_not_undone_by_a_power_cut`,
+//! `api/groups.rs::who_took_a_shard_by_hand_has_no_share_of_the_others`,
 //! `api/groups.rs::handlers_of_two_threads_get_a_stream_through_a_split_and_a_merge`, `process/groups.rs::workers_that_are_killed_lose_no_record`.
 //!
 //! # A19. Queues
@@ -261,4 +266,4 @@
 //! `api/event_source.rs::keys_stay_in_order_through_splits_and_merges_in_two_sources`, `api/event_source.rs::without_a_destination_the_source_stops_at_what_is_to_be_given_up`,
 //! `api/event_source.rs::a_destination_that_fails_stops_the_source`, `api/event_source.rs::a_handler_may_take_longer_than_a_lease_lasts`, `api/event_source.rs::bad_use_is_told`,
 //! `api/event_windows.rs::states_go_to_the_children_that_take_their_keys`, `api/event_windows.rs::another_worker_and_a_later_life_go_on_with_what_a_shard_left`,
-//! `api/event_windows.rs::a_damaged_file_is_told_and_a_repair_sets_it_aside`.
+//! `api/event_windows.rs::an_event_source_stores_no_end_that_a_power_cut_may_undo`, `api/event_windows.rs::a_damaged_file_is_told_and_a_repair_sets_it_aside`.

@@ -10,7 +10,7 @@ use super::{LeaseError, claim, patiently};
 use crate::format::{CONSUMER_HEADER_BYTES, CONSUMER_SLOT_BYTES, ConsumerHeader, SlotState};
 use crate::limits::MAX_CONSUMERS;
 use crate::storage::{
-    Access, Corruption, Fault, LockGuard, Storage, list_if_there, make_directory, replace_whole,
+    Access, Corruption, Fault, LockGuard, Storage, list_if_there, make_directory, may_not_write, replace_whole,
 };
 use crate::types::{StreamId, is_name};
 
@@ -207,8 +207,4 @@ impl ConsumersDirectory<'_> {
         let attempt = || self.storage.lock(&path).map_err(Fault::io("lock", &path));
         patiently(attempt)?.ok_or(LeaseError::Busy(path.clone()))
     }
-}
-
-fn may_not_write(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }

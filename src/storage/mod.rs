@@ -42,7 +42,7 @@ use std::sync::Arc;
 pub use disk::Disk;
 pub use fault::{Corruption, Fault};
 pub use map::Map;
-pub(crate) use names::{list_if_there, make_directory, remove_if_there, sync_if_there};
+pub(crate) use names::{list_if_there, make_directory, may_not_write, remove_if_there, sync_if_there};
 pub(crate) use process::Process;
 pub use simulated::{Crash, DiskFault, Operation, SimulatedDisk};
 pub use staging::{Staging, StagingLayout, StagingSlot};

@@ -1,6 +1,6 @@
 //! What is done with names that may be there or not.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use super::{DirEntry, Fault, Storage};
@@ -27,6 +27,11 @@ pub(crate) fn sync_if_there(storage: &dyn Storage, path: &Path) -> Result<(), Fa
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         synced => synced.map_err(Fault::io("sync", path)),
     }
+}
+
+/// Whether it is an answer to who may not change anything there.
+pub(crate) fn may_not_write(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }
 
 /// Removes a file's name; whether it was there.

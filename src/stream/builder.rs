@@ -233,7 +233,8 @@ impl StreamBuilder {
         }
     }
 
-    /// Opens the stream at `path` for reading, beside the process that writes it, or alone. Takes no lock and changes nothing.
+    /// Opens the stream at `path` for reading, beside the process that writes it, or alone. Takes no lock and changes nothing, but makes durable what the writer
+    /// says of its shards, where it may: no end that a reader comes to is undone by a power cut.
     ///
     /// Readers are shown what the writer has made durable (on a `Buffered` stream: written), within about a
     /// millisecond of looking; they look when they are asked for more.
@@ -244,7 +245,7 @@ impl StreamBuilder {
     pub fn open_read_only(self, path: impl AsRef<Path>) -> Result<Stream> {
         let opening = Opening::new(self, path.as_ref())?;
         opening.expect_directory()?;
-        match opening.load_manifest()? {
+        match opening.load_durable_manifest()? {
             Some(state) => opening.open_read_only(state),
             None => Err(opening.no_manifest()),
         }

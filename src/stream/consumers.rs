@@ -51,10 +51,16 @@ impl Stream {
         self.inner.consumers_directory().keep_windows(consumer, snapshot).map_err(error_of(consumer))
     }
 
-    /// The windows that a child got from its parents.
+    /// The windows that a child got from its parents. A split that a power cut undid may have left some to a shard of the same id.
     pub(crate) fn windows(&self, consumer: &str, file_id: u128, child: ShardId) -> Result<Vec<WindowsSnapshot>> {
         self.inner.not_closed()?;
-        self.inner.consumers_directory().windows(consumer, file_id, child).map_err(error_of(consumer))
+        let mut found =
+            self.inner.consumers_directory().windows(consumer, file_id, child).map_err(error_of(consumer))?;
+        let topology = self.inner.topology();
+        let parents =
+            topology.shards.get(&child).map(|member| member.entry.parents.as_slice()).unwrap_or_default();
+        found.retain(|snapshot| parents.contains(&snapshot.parent));
+        Ok(found)
     }
 
     pub(crate) fn forget_windows(&self, consumer: &str, children: &[ShardId]) -> Result<()> {

@@ -78,6 +78,8 @@ pub struct ShardSummary {
     pub opened: Timestamp,
     /// When it was closed.
     pub closed: Option<Timestamp>,
+    /// The number behind its last record, once it is closed.
+    pub(crate) end: Option<SequenceNumber>,
 }
 
 /// A shard and what it holds.
@@ -271,5 +273,6 @@ fn summary(entry: &ShardEntry) -> ShardSummary {
         state: if entry.is_open() { ShardState::Open } else { ShardState::Closed },
         opened: entry.opened,
         closed: entry.closed.map(|closed| closed.at),
+        end: entry.closed.map(|_| entry.next),
     }
 }

@@ -74,6 +74,11 @@ impl Opening {
         Ok(manifest::load(self.storage(), &self.path)?)
     }
 
+    /// For who only reads the stream; see [`manifest::load_durable`].
+    pub(super) fn load_durable_manifest(&self) -> Result<Option<ManifestState>> {
+        Ok(manifest::load_durable(self.storage(), &self.path)?)
+    }
+
     pub(super) fn expect_directory(&self) -> Result<()> {
         match self.storage.list(&self.path) {
             Ok(_) => Ok(()),
@@ -290,7 +295,7 @@ impl Opening {
                 Ok((context, shards)) => return Ok(self.assemble_read_only(context, state, &shards)),
                 Err(fault) => fault,
             };
-            match self.load_manifest()? {
+            match self.load_durable_manifest()? {
                 Some(newer) if newer.generation != state.generation => state = newer,
                 _ => return Err(fault.into()),
             }

@@ -210,6 +210,11 @@ impl ShardIterator {
         self
     }
 
+    /// What is read from now on is counted again, to the quota that all readers share.
+    pub(crate) fn count_again(&mut self) {
+        self.cursor.payer = Some(Payer::Readers);
+    }
+
     /// Begins a read call that is counted to the [quotas](crate::Quotas), be there records or not: what a server does for each `GetRecords`. Otherwise a call
     /// begins by itself with the first record. Without quotas this does nothing.
     ///

@@ -23,7 +23,8 @@ impl StreamInner {
         if !changed.map_err(|fault| self.or_deleted(fault))? {
             return Ok(());
         }
-        let Some(state) = manifest::load(storage, &self.path)? else {
+        let loaded = manifest::load_durable(storage, &self.path).map_err(|fault| self.or_deleted(fault))?;
+        let Some(state) = loaded else {
             return Err(Error::StreamNotFound(self.path.clone()));
         };
         if state.stream_id != self.context.stream_id {

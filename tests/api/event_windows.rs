@@ -12,7 +12,7 @@ use anabranch::{
     SimulatedDisk, Stream, VerifyOptions, repair, verify,
 };
 
-use crate::support::{S0, S1, builder, put_at, put_to, simulated};
+use crate::support::{S0, S1, builder, put_at, put_to, simulated, split_undurably};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -442,6 +442,35 @@ fn a_reset_that_was_cut_short_is_ended_by_the_next() {
             assert!(files(&disk.fork(Crash::PowerLost { seed })).is_empty(), "{nth}, {seed}");
         }
     }
+}
+
+/// It leaves its windows to the children first, durably, and with them that these are its children.
+#[test]
+fn an_event_source_stores_no_end_that_a_power_cut_may_undo() {
+    let mut undone = 0;
+    for seed in 0..16 {
+        let (disk, clock, writer) = simulated(builder());
+        writer.consumer("c").unwrap();
+        writer.put("a", b"1").unwrap();
+        let reader = builder().storage(Arc::new(disk.clone())).clock(clock.clone());
+        let mut beside = source(&reader.open_read_only("stream").unwrap(), options());
+        split_undurably(&disk, &writer, std::io::ErrorKind::PermissionDenied);
+        assert!(matches!(drain(&mut beside, &Strings::default()), Err(Error::Io { .. })));
+        let (_disk, stream) = reopened(&disk, &clock, Crash::PowerLost { seed });
+        undone += u32::from(stream.shards().len() == 1);
+        let (handler, mut source) = (Strings::default(), source(&stream, options()));
+        for word in [b"2", b"3"] {
+            stream.put("a", word).unwrap();
+            drain(&mut source, &handler).unwrap();
+            stream.split_shard(stream.route("a").unwrap(), None).unwrap();
+        }
+        drain(&mut source, &handler).unwrap();
+        clock.advance(MINUTE + 2 * SECOND);
+        drain(&mut source, &handler).unwrap();
+        let ends = handler.ends();
+        assert!(ends.len() == 1 && ends[0].ends_with("a=123"), "seed {seed}: {ends:?}");
+    }
+    assert!((1..16).contains(&undone), "{undone}");
 }
 
 /// What a shard leaves to its children cannot be written: the others go on.

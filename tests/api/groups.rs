@@ -12,7 +12,8 @@ use anabranch::{
 };
 
 use crate::support::{
-    DEADLINE, Mixer, S0, S1, builder, eventually, fill_large, number, put_to, read_stream, simulated, stream,
+    DEADLINE, Mixer, S0, S1, builder, eventually, fill_large, number, put_to, read_stream, simulated,
+    split_undurably, stream,
 };
 
 const LEASE: Duration = Duration::from_secs(9);
@@ -118,6 +119,20 @@ fn what_was_taken_by_hand_is_left_to_its_owner() {
     }
     settle(&clock, &mut [&mut other, &mut of_its_name]);
     assert_eq!(counts(&[&mut other, &mut of_its_name]), [2, 2]);
+}
+
+/// They share what is left, all of it.
+#[test]
+fn who_took_a_shard_by_hand_has_no_share_of_the_others() {
+    let (_disk, clock, stream) = simulated(builder().shards(4));
+    let consumer = stream.consumer("c").unwrap();
+    let _by_hand = consumer.take(S0, "hand").unwrap();
+    let mut one = worker(&consumer, "one");
+    settle(&clock, &mut [&mut one]);
+    assert_eq!(one.shards().len(), 3);
+    let mut two = worker(&consumer, "two");
+    settle(&clock, &mut [&mut one, &mut two]);
+    assert_eq!(counts(&[&mut one, &mut two]), [2, 1]);
 }
 
 #[test]
@@ -716,4 +731,45 @@ fn a_shard_is_finished_once_its_end_is_stored() {
     assert_eq!(consumer.checkpoint(S0).unwrap().position, Position::ShardEnd);
     all(&mut worker);
     assert_eq!(worker.shards(), [lower, upper]);
+}
+
+/// A worker in a process that may not make the split durable stored an end that a power cut undoes. Before anybody takes the shard again, it has come to another.
+#[test]
+fn a_shard_that_went_on_behind_an_end_is_given_to_its_new_one() {
+    let mut undone = 0;
+    for seed in 0..16 {
+        let (disk, clock, writer) = simulated(builder());
+        writer.consumer("c").unwrap();
+        writer.put("key", b"0").unwrap();
+        let reader =
+            builder().storage(Arc::new(disk.clone())).clock(clock.clone()).open_read_only("stream").unwrap();
+        let consumer = reader.consumer("c").unwrap();
+        split_undurably(&disk, &writer, std::io::ErrorKind::PermissionDenied);
+        assert_eq!(words_to_the_end(&consumer), ["0"]);
+        let survivor = Arc::new(disk.crash(anabranch::Crash::PowerLost { seed }));
+        let stream = builder().storage(survivor).clock(clock).open_existing("stream").unwrap();
+        undone += u32::from(stream.shards().len() == 1);
+        stream.put("key", b"1").unwrap();
+        stream.split_shard(stream.open_shards()[0], None).unwrap();
+        stream.put("key", b"2").unwrap();
+        assert_eq!(words_to_the_end(&stream.consumer("c").unwrap()), ["1", "2"], "seed {seed}");
+    }
+    assert!((1..16).contains(&undone), "{undone}");
+}
+
+/// What a worker is given until there is nothing more to do, all of it done.
+fn words_to_the_end(consumer: &Consumer) -> Vec<String> {
+    let mut worker = worker(consumer, "w");
+    let mut words = Vec::new();
+    while let Some(work) = worker.poll().unwrap() {
+        match work {
+            Work::Records { shard_id, records } => {
+                words.extend(records.iter().map(|record| String::from_utf8_lossy(record.data()).into_owned()));
+                worker.checkpoint(shard_id, &records[records.len() - 1]).unwrap();
+            }
+            Work::Ended(shard_id) => worker.finish(shard_id).unwrap(),
+            _ => {}
+        }
+    }
+    words
 }

@@ -1,9 +1,18 @@
 //! From stream to stream.
 
-use anabranch::{Error, Outputs, Pipeline, Position, Record, RecordsStart, ShardState, Stream};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anabranch::{
+    Crash, Error, ManualClock, Outputs, Pipeline, Position, Record, RecordsStart, ShardState, SimulatedDisk,
+    Stream, repair,
+};
 
 use crate::support::{
-    S0, S1, builder, damage, fill_large, number, put_to, read_all, read_stream, segments, simulated, stream,
+    S0, S1, builder, damage, fill_large, number, put_to, read_all, read_stream, segments, simulated,
+    split_undurably, stream,
 };
 
 fn copy(record: &Record, output: &mut Outputs) {
@@ -222,4 +231,130 @@ fn the_producer_of_a_shard_that_an_earlier_life_finished_is_forgotten() {
     let left: Vec<_> = output.producers().unwrap().into_iter().map(|producer| producer.name).collect();
     assert_eq!(left.len(), 2, "{left:?}");
     assert!(!left.iter().any(|name| name.contains(".000000000000.")), "{left:?}");
+}
+
+/// A pipeline in a process that may not make the split durable stored an end that a power cut undoes. The shard goes on, and is split again.
+#[test]
+fn an_end_that_a_power_cut_undid_is_none() {
+    let mut undone = 0;
+    for seed in 0..16 {
+        let (disk, clock, writer) = simulated(builder());
+        let (_disk, _clock, output) = simulated(builder());
+        writer.consumer("copy").unwrap();
+        writer.put("key", "0").unwrap();
+        let reader =
+            builder().storage(Arc::new(disk.clone())).clock(clock.clone()).open_read_only("stream").unwrap();
+        let consumer = reader.consumer("copy").unwrap();
+        split_undurably(&disk, &writer, ErrorKind::PermissionDenied);
+        run(&mut pipeline(&reader, &output));
+        assert_eq!(consumer.checkpoint(S0).unwrap().position, Position::ShardEnd);
+        let survivor = Arc::new(disk.crash(Crash::PowerLost { seed }));
+        let input = builder().storage(survivor).clock(clock).open_existing("stream").unwrap();
+        undone += u32::from(input.shards().len() == 1);
+        let mut again = pipeline(&input, &output);
+        input.put("key", "1").unwrap();
+        if seed % 2 == 0 {
+            run(&mut again); // before it ends again, and behind that
+        }
+        input.put("key", "2").unwrap();
+        input.split_shard(input.open_shards()[0], None).unwrap();
+        input.put("key", "3").unwrap();
+        run(&mut again);
+        assert_eq!(data(&output), ["0", "1", "2", "3"], "seed {seed}");
+    }
+    assert!((1..16).contains(&undone), "{undone}");
+}
+
+/// Two shards, in the second of which a life of the pipeline put a batch of four records and made no checkpoint, since somebody else had taken the shard by then.
+/// A batch of one record came before, if there is a checkpoint; two records follow. What was put first is five seconds older than the rest, and all expires after ten.
+fn with_a_batch_to_repeat(output: &Stream, has_checkpoint: bool) -> (SimulatedDisk, Arc<ManualClock>) {
+    let (disk, clock, input) = simulated(builder().shards(2).retention(Duration::from_secs(10)));
+    let put = |texts: [&str; 2]| texts.map(|text| put_to(&input, S1, "key", text.as_bytes()));
+    let mut first = pipeline(&input, output);
+    if has_checkpoint {
+        put_to(&input, S1, "key", b"first");
+        run(&mut first);
+    }
+    put(["0", "1"]);
+    clock.advance(Duration::from_secs(5));
+    put(["2", "3"]);
+    let taken = first.step(|record, output| {
+        copy(record, output);
+        input.consumer("copy").unwrap().take(S1, "somebody").unwrap();
+    });
+    assert!(matches!(taken, Err(Error::LeaseLost { .. })), "{taken:?}");
+    assert!(data(output).starts_with(&["0", "1", "2", "3"].map(str::to_owned)));
+    put(["4", "5"]);
+    put_to(&input, S0, "key", b"other");
+    input.close().unwrap();
+    (disk, clock)
+}
+
+fn reopened(disk: &SimulatedDisk, clock: &Arc<ManualClock>) -> Stream {
+    builder().storage(Arc::new(disk.clone())).clock(clock.clone()).open_existing("stream").unwrap()
+}
+
+/// The other shard has its turn first, and takes so long that the clock is believed by then.
+#[test]
+fn a_batch_that_expires_before_it_is_repeated_is_repeated_whole() {
+    let (_output, output) = stream(builder());
+    let (disk, clock) = with_a_batch_to_repeat(&output, false);
+    let input = reopened(&disk, &clock);
+    let mut again = pipeline(&input, &output);
+    let mut made = Vec::new();
+    let make = |record: &Record, output: &mut Outputs| {
+        if record.data() == b"other" {
+            clock.advance(Duration::from_secs(6));
+        }
+        made.push(String::from_utf8(record.data().to_vec()).unwrap());
+        copy(record, output);
+    };
+    assert_eq!(again.step(make).unwrap(), 5);
+    assert_eq!(made, ["other", "0", "1", "2", "3"]);
+    run(&mut again);
+    assert_eq!(data(&output), ["0", "1", "2", "3", "4", "5", "other"]);
+}
+
+#[test]
+fn a_batch_of_which_a_part_has_expired_is_passed_and_nothing_of_it_put_twice() {
+    let left: [(u64, &[&str]); 2] =
+        [(6, &["0", "1", "2", "3", "4", "5", "new", "other"]), (30, &["0", "1", "2", "3", "new"])];
+    for (seconds, expected) in left {
+        let (_output, output) = stream(builder());
+        let (disk, clock) = with_a_batch_to_repeat(&output, false);
+        let input = reopened(&disk, &clock);
+        clock.advance(Duration::from_secs(seconds)); // of all of it at last, and of what follows
+        run(&mut pipeline(&input, &output));
+        put_to(&input, S1, "key", b"new");
+        run(&mut pipeline(&input, &output));
+        assert_eq!(data(&output), expected, "{seconds}");
+    }
+}
+
+/// In its middle, at its end, all of it.
+#[test]
+fn a_batch_of_which_records_are_lost_is_passed_and_nothing_of_it_put_twice() {
+    let expected = ["0", "1", "2", "3", "4", "5", "first", "other"].map(str::to_owned).to_vec();
+    for lost in [1..2, 3..4, 0..4] {
+        let (_output, output) = stream(builder());
+        let (disk, clock) = with_a_batch_to_repeat(&output, true);
+        let path = Path::new("stream/shards/000000000001/00000000000000000000.seg");
+        for number in lost.clone() {
+            let text = [b"key".as_slice(), number.to_string().as_bytes()].concat();
+            let at = disk.read_file(path).unwrap().windows(4).position(|bytes| bytes == text).unwrap();
+            disk.damage(path, |bytes| bytes[at] ^= 1).unwrap();
+        }
+        assert!(!repair("stream", Some(Arc::new(disk.clone()))).unwrap().lost.is_empty());
+        let input = reopened(&disk, &clock);
+        let mut again = pipeline(&input, &output);
+        let mut told = 0;
+        for _ in 0..10 {
+            match again.step(copy) {
+                Ok(_) => {}
+                Err(Error::Lost { .. }) => told += 1,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        assert_eq!((told, data(&output)), (1, expected.clone()), "{lost:?}");
+    }
 }

@@ -1,5 +1,6 @@
 //! Reading beside a live writer, through files alone.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -7,13 +8,13 @@ use std::time::Duration;
 
 use anabranch::storage::Operation;
 use anabranch::{
-    Durability, Error, ErrorKind, ManualClock, PutEntry, RecordsStart, RetentionPeriod, ShardIteratorType,
+    Crash, Durability, Error, ErrorKind, ManualClock, PutEntry, RecordsStart, RetentionPeriod, ShardIteratorType,
     SimulatedDisk, Stream,
 };
 
 use crate::support::{
     DEADLINE, HORIZON, S0, S1, builder, drain, eventually, fill, fill_large, number, numbers, numbers_from, place,
-    read_all, read_stream, snapshot, stream,
+    read_all, read_stream, simulated, snapshot, split_undurably, stream,
 };
 
 fn reader_of(writer: &Stream) -> Stream {
@@ -365,4 +366,46 @@ fn a_reader_that_was_left_behind_goes_on_at_the_trim_horizon() {
     assert_eq!(numbers_from(&reader, S0, HORIZON), [0; 0]);
     fill_large(&writer, S0, 1);
     assert_eq!(numbers_from(&reader, S0, HORIZON), [63]);
+}
+
+/// The writer did not live to make a split durable that a reader was shown.
+#[test]
+fn what_a_reader_is_shown_of_the_shards_is_not_undone_by_a_power_cut() {
+    let open = |disk: &SimulatedDisk| builder().storage(Arc::new(disk.clone()));
+    let shards_after_a_cut = |disk: &SimulatedDisk, seed| {
+        let survivor = disk.fork(Crash::PowerLost { seed });
+        open(&survivor).open_existing("stream").unwrap().shards().len()
+    };
+    let (disk, _clock, writer) = simulated(builder());
+    let reader = open(&disk).open_read_only("stream").unwrap();
+    split_undurably(&disk, &writer, io::ErrorKind::Other);
+    assert!((0..32).any(|seed| shards_after_a_cut(&disk, seed) == 1));
+    // Who cannot make it durable is told, and shown what was there before.
+    assert!(matches!(reader.describe(), Err(Error::Io { .. })));
+    assert!(matches!(reader.consumer("c"), Err(Error::Io { .. })));
+    assert_eq!(reader.shards().len(), 1);
+    assert!(matches!(open(&disk).open_read_only("stream"), Err(Error::Io { .. })));
+    for is_new in [false, true] {
+        let (disk, _clock, writer) = simulated(builder());
+        let reader = open(&disk).open_read_only("stream").unwrap();
+        split_undurably(&disk, &writer, io::ErrorKind::Other);
+        disk.clear_faults();
+        let reader = if is_new { open(&disk).open_read_only("stream").unwrap() } else { reader };
+        assert_eq!(reader.shards().len(), 3);
+        for seed in 0..32 {
+            assert_eq!(shards_after_a_cut(&disk, seed), 3, "{is_new}, seed {seed}");
+        }
+    }
+}
+
+/// It keeps no place there, either.
+#[test]
+fn who_may_not_write_reads_what_may_be_undone() {
+    for refusal in [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem] {
+        let (disk, _clock, writer) = simulated(builder());
+        let open = || builder().storage(Arc::new(disk.clone())).open_read_only("stream").unwrap();
+        let reader = open();
+        split_undurably(&disk, &writer, refusal);
+        assert_eq!((reader.describe().unwrap().shards.len(), open().shards().len()), (3, 3));
+    }
 }

@@ -1,14 +1,16 @@
 //! What the tests share: directories, clocks, fillers, and polling with a deadline.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anabranch::storage::Operation;
 use anabranch::{
-    HashKey, ManualClock, PutOptions, PutReceipt, Record, RecordsStart, SequenceNumber, ShardId, ShardIterator,
-    ShardIteratorType, SimulatedDisk, Stream, StreamBuilder,
+    DiskFault, HashKey, ManualClock, PutOptions, PutReceipt, Record, RecordsStart, SequenceNumber, ShardId,
+    ShardIterator, ShardIteratorType, SimulatedDisk, Stream, StreamBuilder,
 };
 use tempfile::TempDir;
 
@@ -90,6 +92,13 @@ pub(crate) fn fill_large(stream: &Stream, shard_id: ShardId, count: u64) {
     for _ in 0..count {
         put_to(stream, shard_id, "key", &[b'x'; 500]);
     }
+}
+
+/// Splits a stream's first shard, and fails to make it durable, as does from then on everybody who would. There is one shard or three after a power cut.
+pub(crate) fn split_undurably(disk: &SimulatedDisk, stream: &Stream, failure: ErrorKind) {
+    // The first makes the directories of the children durable.
+    disk.fail_on(Operation::SyncDir, 1, DiskFault::ErrorFromThenOn(failure));
+    stream.split_shard(S0, None).unwrap_err();
 }
 
 /// All that is there, from the trim horizon on.
