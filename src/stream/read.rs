@@ -396,8 +396,12 @@ impl StreamInner {
         // The tail may have moved since the files were looked at.
         self.refresh()?;
         self.look(|| {
-            self.refresh_shard(cursor.shard())?;
-            cursor.poll().map_err(Error::of_shard(shard_id))
+            let refreshed = self.refresh_shard(cursor.shard());
+            let progress = cursor.poll().map_err(Error::of_shard(shard_id))?;
+            if progress != Progress::Records {
+                refreshed?; // what is sound comes first
+            }
+            Ok(progress)
         })
     }
 }

@@ -17,6 +17,16 @@ impl StreamInner {
         if !self.read_only {
             return Ok(());
         }
+        for _ in 1..READ_ONLY_ATTEMPTS {
+            match self.take_over_manifest() {
+                Err(error) if may_be_stale(&error) => {} // the writer went on meanwhile, and has removed what the manifest named
+                other => return other,
+            }
+        }
+        self.take_over_manifest()
+    }
+
+    fn take_over_manifest(&self) -> Result<()> {
         let mut manifest = self.manifest.lock();
         let storage = self.context.storage.as_ref();
         let changed = manifest::changed(storage, &self.path, manifest.state());

@@ -13,7 +13,7 @@ use anabranch::{
 
 use crate::support::{
     DEADLINE, HORIZON, S0, S1, builder, drain, eventually, fill, fill_large, number, numbers, numbers_from, place,
-    read_all, read_stream, snapshot, stream,
+    read_all, read_stream, simulated, snapshot, stream,
 };
 
 fn reader_of(writer: &Stream) -> Stream {
@@ -330,6 +330,74 @@ fn a_reader_keeps_up_with_rolls_splits_and_trims_at_full_speed() {
     }
     done.store(true, Ordering::SeqCst);
     assert!(watching.join().unwrap() > 0);
+}
+
+/// What was removed while it was looked for is trimmed, or not listed any more, and nothing else.
+fn unless_overtaken<T>(outcome: anabranch::Result<T>) -> Option<T> {
+    match outcome {
+        Ok(found) => Some(found),
+        Err(Error::Trimmed { .. } | Error::ShardNotFound(_)) => None,
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// Whoever opens the stream and reads it, or describes and follows it, while its writer rolls, trims, splits, closes and opens.
+#[test]
+fn a_busy_writer_is_never_taken_for_damage() {
+    let (disk, clock, writer) = simulated(builder().segment_bytes(4 << 10).retention_bytes(Some(16 << 10)));
+    let options = || builder().storage(Arc::new(disk.clone())).clock(clock.clone());
+    let done = AtomicBool::new(false);
+    let watch = |look: &dyn Fn() -> usize| {
+        let mut found = 0;
+        while !done.load(Ordering::SeqCst) {
+            found += look();
+        }
+        found
+    };
+    thread::scope(|scope| {
+        let opening = scope.spawn(|| {
+            watch(&|| {
+                let reader = options().open_read_only("stream").unwrap();
+                let Some(mut records) = unless_overtaken(reader.records(RecordsStart::TrimHorizon)) else {
+                    return 0;
+                };
+                records.available().take(40).filter_map(unless_overtaken).count()
+            })
+        });
+        let following = scope.spawn(|| {
+            let reader = options().open_read_only("stream").unwrap();
+            watch(&|| {
+                let newest = reader.describe().unwrap().shards.last().unwrap().summary.shard_id;
+                let Some(mut iterator) = unless_overtaken(reader.shard_iterator(newest, HORIZON)) else {
+                    return 0;
+                };
+                (0..20).map(|_| iterator.available().map_while(unless_overtaken).count()).sum()
+            })
+        });
+        let writing = scope.spawn(move || {
+            let mut writer = writer;
+            for round in 0..150 {
+                for shard_id in writer.open_shards() {
+                    fill_large(&writer, shard_id, 9);
+                }
+                match writer.open_shards()[..] {
+                    [one] => drop(writer.split_shard(one, None).unwrap()),
+                    [lower, upper, ..] => drop(writer.merge_shards(lower, upper).unwrap()),
+                    [] => {}
+                }
+                writer.enforce_retention().unwrap();
+                if round % 10 == 9 {
+                    writer.close().unwrap();
+                    writer = options().open_existing("stream").unwrap();
+                }
+            }
+        });
+        let written = writing.join();
+        done.store(true, Ordering::SeqCst);
+        written.unwrap();
+        let found = [opening.join().unwrap(), following.join().unwrap()];
+        assert!(found.iter().all(|records| *records > 0), "{found:?}");
+    });
 }
 
 #[test]
