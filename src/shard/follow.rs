@@ -103,9 +103,14 @@ impl Shard {
         }
     }
 
-    /// The shard is no longer listed: all its records expired. Readers are at its end, or are told that they fell behind.
-    pub(crate) fn expire(&self) {
-        let end = self.next(Visibility::Written);
+    /// The shard is no longer listed: all its records expired. It ended at `end`, or nobody knows: then a record may have stood behind those that
+    /// were seen. Readers are at its end, or are told that they fell behind.
+    pub(crate) fn expire(&self, end: Option<SequenceNumber>) {
+        let _follow = self.follow.as_ref().map(Mutex::lock); // whoever looks for records now is done before
+        let seen = self.next(Visibility::Written);
+        let end = self.end().unwrap_or_else(|| end.unwrap_or(seen.next()).max(seen));
+        self.written.fetch_max(end.get(), Ordering::SeqCst);
+        self.drained.fetch_max(end.get(), Ordering::SeqCst);
         self.durable.fetch_max(end.get(), Ordering::SeqCst);
         self.raise_horizon(end);
         *self.segments.write() = Segments::default();

@@ -633,17 +633,30 @@ fn a_follower_ends_where_the_manifest_closes_the_shard() {
     assert_eq!(follower.end(), Some(next));
 }
 
+/// Who has read all that there was is at its end. Who has not, or cannot know, is told that there may have been more.
 #[test]
-fn a_follower_of_a_shard_that_expired_is_at_its_end() {
+fn a_follower_of_a_shard_that_expired_is_at_its_end_or_behind() {
     let (shard, _) = rolled();
-    let follower = Arc::new(follow(&shard, &entry()));
-    let kind = ShardIteratorType::AtSequenceNumber(SequenceNumber::ZERO);
-    let mut cursor = Cursor::new(Arc::clone(&follower), kind, Visibility::Durable, None).unwrap();
-    let next = follower.next(Visibility::Written);
-    follower.expire();
-    assert_eq!((follower.end(), follower.trim_horizon(None).unwrap()), (Some(next), next));
-    let outcome = cursor.poll();
-    assert!(matches!(outcome, Err(ShardError::Trimmed { earliest, .. }) if earliest == next), "{outcome:?}");
+    let next = shard.next(Visibility::Written);
+    let more = next.plus(3);
+    for (told, end) in
+        [(Some(next), next), (Some(more), more), (None, next.next()), (Some(SequenceNumber::ZERO), next)]
+    {
+        let follower = Arc::new(follow(&shard, &entry()));
+        let cursor_at = |number| {
+            let kind = ShardIteratorType::AtSequenceNumber(number);
+            Cursor::new(Arc::clone(&follower), kind, Visibility::Durable, None).unwrap()
+        };
+        let [mut behind, mut at_tail] = [SequenceNumber::ZERO, next.previous().unwrap()].map(cursor_at);
+        assert_eq!(at_tail.next_record().unwrap().unwrap().sequence_number().next(), next);
+        assert_eq!(at_tail.poll().unwrap(), Progress::Tail);
+        follower.expire(told);
+        assert_eq!((follower.end(), follower.trim_horizon(None).unwrap()), (Some(end), end));
+        let is_trimmed = |outcome| matches!(outcome, Err(ShardError::Trimmed { earliest, .. }) if earliest == end);
+        assert!(is_trimmed(behind.poll()), "{told:?}");
+        let outcome = at_tail.poll();
+        assert!(if end == next { outcome.unwrap() == Progress::End } else { is_trimmed(outcome) }, "{told:?}");
+    }
 }
 
 /// A segment without a record is removed when its writer died, and the next writer's has its name.

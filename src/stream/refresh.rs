@@ -4,12 +4,14 @@ use crate::sync::atomic::Ordering;
 use std::io;
 use std::sync::Arc;
 
-use super::StreamInner;
 use super::open::{READ_ONLY_ATTEMPTS, SHARDS_DIRECTORY};
+use super::{Member, StreamInner};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::ManifestState;
 use crate::manifest::{self, Manifest};
 use crate::shard::Shard;
 use crate::storage::Fault;
+use crate::types::SequenceNumber;
 
 impl StreamInner {
     /// In a read-only stream: takes over what the writer changed in the manifest.
@@ -49,14 +51,15 @@ impl StreamInner {
                 made.push(Arc::new(Shard::follow(Arc::clone(&self.context), directory, entry)?));
             }
         }
-        for (id, member) in &known.shards {
-            if state.shard(*id).is_none() {
-                member.shard.expire();
-            }
-        }
         self.context.retention.store(state.options.retention.as_millis().unwrap_or(u64::MAX), Ordering::Relaxed);
         self.context.producers.replace(&state.producers);
         self.publish(&state, made);
+        // Behind that, so that a reader that meets the end of one finds its children.
+        for (id, member) in &known.shards {
+            if state.shard(*id).is_none() {
+                member.shard.expire(end_of_expired(member, &state));
+            }
+        }
         *manifest = Manifest::new(Arc::clone(&self.context.storage), self.path.clone(), state);
         Ok(())
     }
@@ -103,6 +106,16 @@ impl StreamInner {
         }
         Ok(())
     }
+}
+
+/// Where a shard ended that is not listed any more: where it was closed, if that was seen, or where its children start. A child of a merge starts
+/// behind both of its parents.
+fn end_of_expired(member: &Member, state: &ManifestState) -> Option<SequenceNumber> {
+    if !member.entry.is_open() {
+        return Some(member.entry.next);
+    }
+    let mut children = state.shards.iter().filter(|entry| entry.parents.contains(&member.entry.id));
+    children.next().map(|child| child.starting)
 }
 
 /// What a file that the writer removed meanwhile looks like.

@@ -332,6 +332,64 @@ fn a_reader_keeps_up_with_rolls_splits_and_trims_at_full_speed() {
     assert!(watching.join().unwrap() > 0);
 }
 
+/// Between two looks of a reader that has read all, more records came, the shard was split or merged, and retention took it: what came is not passed over
+/// in silence. Who had read all is at the end.
+#[test]
+fn a_reader_of_a_shard_that_expired_is_told_what_it_missed() {
+    for merges in [false, true] {
+        for missed in [0, 1, 20] {
+            let (disk, clock, writer) = simulated(builder().shards(2).segment_bytes(4 << 10));
+            let options = builder().storage(Arc::new(disk.clone())).clock(clock.clone());
+            fill_large(&writer, S0, 5);
+            fill_large(&writer, S1, 2);
+            let reader = options.open_read_only("stream").unwrap();
+            let mut iterator = reader.shard_iterator(S0, HORIZON).unwrap();
+            assert_eq!(numbers(&mut iterator), [0, 1, 2, 3, 4]);
+            fill_large(&writer, S0, missed);
+            if merges {
+                writer.merge_shards(S0, S1).unwrap();
+            } else {
+                writer.split_shard(S0, None).unwrap();
+            }
+            writer.set_retention_bytes(Some(1)).unwrap();
+            assert!(writer.enforce_retention().unwrap().shards_removed.contains(&S0));
+            let outcome = iterator.available().next();
+            let name = format!("merges: {merges}, missed {missed}: {outcome:?}");
+            match outcome {
+                None => {
+                    assert_eq!(missed, 0, "{name}");
+                    assert!(iterator.end_of_shard().is_some(), "{name}");
+                }
+                Some(Err(Error::Trimmed { earliest, .. })) => {
+                    assert_eq!((missed > 0, earliest), (true, number(5 + missed)), "{name}");
+                }
+                _ => panic!("{name}"),
+            }
+        }
+    }
+}
+
+/// Its children went too, so that nobody knows where it ended: it is taken for longer than what was seen.
+#[test]
+fn a_reader_of_a_shard_whose_children_expired_too_is_told() {
+    let (disk, clock, writer) = simulated(builder().segment_bytes(4 << 10));
+    fill_large(&writer, S0, 5);
+    let reader = builder().storage(Arc::new(disk.clone())).clock(clock.clone()).open_read_only("stream").unwrap();
+    let mut iterator = reader.shard_iterator(S0, HORIZON).unwrap();
+    assert_eq!(numbers(&mut iterator), [0, 1, 2, 3, 4]);
+    fill_large(&writer, S0, 1);
+    let (lower, upper) = writer.split_shard(S0, None).unwrap();
+    fill_large(&writer, lower, 1);
+    fill_large(&writer, upper, 1);
+    writer.merge_shards(lower, upper).unwrap();
+    writer.set_retention_bytes(Some(1)).unwrap();
+    assert_eq!(writer.enforce_retention().unwrap().shards_removed, [S0, lower, upper]);
+    for _ in 0..2 {
+        let outcome = iterator.available().next();
+        assert!(matches!(outcome, Some(Err(Error::Trimmed { .. }))), "{outcome:?}");
+    }
+}
+
 /// What was removed while it was looked for is trimmed, or not listed any more, and nothing else.
 fn unless_overtaken<T>(outcome: anabranch::Result<T>) -> Option<T> {
     match outcome {
