@@ -282,7 +282,8 @@ impl Opening {
         Ok(())
     }
 
-    /// Beside a live writer, files that the manifest named may be gone by now: then it is read again.
+    /// Beside a live writer, files that the manifest named may be gone by now: then it is read again. So may a segment without records that was
+    /// listed, which the recovery of another process removes before it changes the manifest: then the list is made again.
     pub(super) fn open_read_only(self, mut state: ManifestState) -> Result<Stream> {
         self.builder.check_against(&state.options)?;
         for _ in 1..READ_ONLY_ATTEMPTS {
@@ -291,7 +292,7 @@ impl Opening {
                 Err(fault) => fault,
             };
             match self.load_manifest()? {
-                Some(newer) if newer.generation != state.generation => state = newer,
+                Some(newer) if newer.generation != state.generation || fault.is_missing_file() => state = newer,
                 _ => return Err(fault.into()),
             }
         }

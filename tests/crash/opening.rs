@@ -575,6 +575,52 @@ fn a_look_beside_a_writer_that_trims_is_repeated() {
     }
 }
 
+/// The writer died at any write of a roll. Between two looks of a follower that opens, its next life removes an empty segment that was listed,
+/// and has not come to the manifest yet.
+#[test]
+fn an_opening_beside_a_recovery_is_repeated() {
+    let mut removed = 0;
+    for nth in 0.. {
+        let (mut case, stream) = Case::create(Durability::Synced, 4096);
+        (0..3).for_each(|_| drop(stream.put("key", [1; 1000]).unwrap()));
+        case.disk.fail_on(Operation::Write, nth, DiskFault::Error(io::ErrorKind::Other));
+        let is_whole = stream.put("key", [1; 1000]).is_ok();
+        case.kill(stream);
+        let mut happened = true;
+        for at in 0.. {
+            let case = case.copy();
+            let segments = || case.disk.list(segment(0).parent().unwrap()).unwrap().len();
+            let before = segments();
+            let storage = Arc::new(Meanwhile {
+                disk: case.disk.clone(),
+                looks: AtomicU64::new(0),
+                at: at..at + 1,
+                happens: Box::new({
+                    let case = Case { disk: case.disk.clone(), clock: Arc::clone(&case.clock) };
+                    move || {
+                        case.disk.fail_on(Operation::Rename, 0, DiskFault::Error(io::ErrorKind::Other));
+                        case.open().unwrap_err();
+                    }
+                }),
+            });
+            let name = format!("write {nth} failed, before look {at}");
+            let opened = case.builder().storage(storage.clone()).open_read_only(PATH);
+            let reader = opened.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+            assert!((3..=4).contains(&count(&reader)), "{name}");
+            removed += before - segments();
+            happened = storage.looks.load(Ordering::SeqCst) > at;
+            if !happened {
+                break;
+            }
+        }
+        assert!(!happened, "it happened before every look");
+        if is_whole {
+            break;
+        }
+    }
+    assert!(removed > 0, "no recovery removed a segment");
+}
+
 /// Damage is told though the writer changes something before every look: the looks are repeated a few times and not for ever.
 #[test]
 fn damage_beside_a_busy_writer_is_told() {
