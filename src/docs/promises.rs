@@ -105,6 +105,7 @@
 //!
 //! Tests: `api/retention.rs::records_expire_by_their_age`, `api/retention.rs::a_reader_goes_on_in_the_segment_it_holds`,
 //! `process/moved.rs::records_of_a_trimmed_segment_stay_readable`, `api/read_only.rs::a_reader_of_a_shard_that_expired_is_told_what_it_missed`,
+//! `crash/opening.rs::a_reader_beside_retention_is_told_what_is_trimmed`,
 //! `crash/directed.rs::segments_are_not_removed_on_the_word_of_a_manifest_that_may_be_lost`,
 //! `crash/directed.rs::a_budget_that_is_enforced_and_cut_short_removes_nothing_more`.
 //!

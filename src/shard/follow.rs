@@ -2,7 +2,8 @@
 //!
 //! The writer publishes nothing to followers but its files. A follower reads the WATERMARK first, then the
 //! footer, then the frames, each checked by its checksum; in that order what it read first is vouched for by what
-//! it reads next, and a value that is late or torn does no harm.
+//! it reads next, and a value that is late or torn does no harm. What the WATERMARK or the manifest counts, and the files
+//! that are read after it do not hold, is damage.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use std::io;

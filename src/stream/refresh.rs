@@ -4,7 +4,7 @@ use crate::sync::atomic::Ordering;
 use std::io;
 use std::sync::Arc;
 
-use super::open::{READ_ONLY_ATTEMPTS, SHARDS_DIRECTORY};
+use super::open::{LOOKS, SHARDS_DIRECTORY};
 use super::{Member, StreamInner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::ManifestState;
@@ -19,9 +19,9 @@ impl StreamInner {
         if !self.read_only {
             return Ok(());
         }
-        for _ in 1..READ_ONLY_ATTEMPTS {
+        for _ in 1..LOOKS {
             match self.take_over_manifest() {
-                Err(error) if may_be_stale(&error) => {} // the writer went on meanwhile, and has removed what the manifest named
+                Err(error) if self.may_be_stale(&error) => {} // the writer went on meanwhile, and has removed what the manifest named
                 other => return other,
             }
         }
@@ -86,15 +86,23 @@ impl StreamInner {
         Ok(())
     }
 
-    /// Looks at files. Beside a live writer, one may have gone since it was listed: then again, by what is listed now.
+    /// Looks at files. Beside a live writer, or retention in another thread, one may have gone since it was listed: then again, by what is listed now.
     pub(super) fn look<T>(&self, mut look: impl FnMut() -> Result<T>) -> Result<T> {
-        for _ in 1..READ_ONLY_ATTEMPTS {
+        for _ in 1..LOOKS {
             match look() {
-                Err(error) if self.read_only && may_be_stale(&error) => self.refresh()?,
+                Err(error) if self.may_be_stale(&error) => self.refresh()?,
                 other => return other,
             }
         }
         look()
+    }
+
+    /// Whether this is what a file looks like that was removed meanwhile. What is damaged in the process that writes is so for good.
+    fn may_be_stale(&self, error: &Error) -> bool {
+        match error {
+            Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            other => self.read_only && other.kind() == ErrorKind::Corrupt,
+        }
     }
 
     pub(super) fn refresh_all(&self) -> Result<()> {
@@ -116,12 +124,4 @@ fn end_of_expired(member: &Member, state: &ManifestState) -> Option<SequenceNumb
     }
     let mut children = state.shards.iter().filter(|entry| entry.parents.contains(&member.entry.id));
     children.next().map(|child| child.starting)
-}
-
-/// What a file that the writer removed meanwhile looks like.
-fn may_be_stale(error: &Error) -> bool {
-    match error {
-        Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
-        other => other.kind() == ErrorKind::Corrupt,
-    }
 }

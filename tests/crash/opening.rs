@@ -3,14 +3,16 @@
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use anabranch::limits::RECENT_SEGMENTS;
 use anabranch::storage::{Access, DirEntry, LockGuard, Operation, Storage, StorageFile};
 use anabranch::{
     Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, PutEntry, PutOptions, QueueOptions, RecordsStart,
-    SequenceNumber, ShardId, ShardIteratorType, SimulatedDisk, Stream, StreamBuilder, VerifyOptions, verify,
+    RetentionPeriod, SequenceNumber, ShardId, ShardIteratorType, SimulatedDisk, Stream, StreamBuilder,
+    VerifyOptions, verify,
 };
 
 use crate::history::{PATH, assert_sound, builder};
@@ -582,7 +584,9 @@ fn an_opening_beside_a_recovery_is_repeated() {
     let mut removed = 0;
     for nth in 0.. {
         let (mut case, stream) = Case::create(Durability::Synced, 4096);
-        (0..3).for_each(|_| drop(stream.put("key", [1; 1000]).unwrap()));
+        for _ in 0..3 {
+            stream.put("key", [1; 1000]).unwrap();
+        }
         case.disk.fail_on(Operation::Write, nth, DiskFault::Error(io::ErrorKind::Other));
         let is_whole = stream.put("key", [1; 1000]).is_ok();
         case.kill(stream);
@@ -619,6 +623,65 @@ fn an_opening_beside_a_recovery_is_repeated() {
         }
     }
     assert!(removed > 0, "no recovery removed a segment");
+}
+
+/// Retention removes segments just before a reader opens one, in the process that writes and in another: what is gone is trimmed.
+#[test]
+fn a_reader_beside_retention_is_told_what_is_trimmed() {
+    const SEGMENTS: u64 = RECENT_SEGMENTS as u64 + 6; // more than stay open
+    let disk = SimulatedDisk::new();
+    let clock = Arc::new(ManualClock::default());
+    let made = builder(&disk, &clock).segment_bytes(4096).retention(RetentionPeriod::Unlimited);
+    let stream = made.create(PATH).unwrap();
+    for _ in 0..3 * SEGMENTS {
+        stream.put("key", [1; 1000]).unwrap();
+    }
+    stream.close().unwrap();
+    let whole = Case { disk, clock };
+    for follows in [false, true] {
+        let mut trimmed = 0;
+        let mut happened = true;
+        for at in 0.. {
+            let case = whole.copy();
+            let writer = Arc::new(Mutex::new(None::<Stream>));
+            let storage = Arc::new(Meanwhile {
+                disk: case.disk.clone(),
+                looks: AtomicU64::new(0),
+                at: at..at + 1,
+                happens: Box::new({
+                    let writer = Arc::clone(&writer);
+                    move || {
+                        let writer = writer.lock().unwrap().take();
+                        if let Some(writer) = writer {
+                            writer.trim_shard(SHARD, SequenceNumber::new(3 * SEGMENTS - 4)).unwrap();
+                        }
+                    }
+                }),
+            });
+            let on_storage = || case.builder().storage(storage.clone());
+            let stream = if follows { case.open() } else { on_storage().open_existing(PATH) }.unwrap();
+            stream.describe().unwrap(); // so that a trim opens nothing, whatever is being opened
+            let reader = if follows { on_storage().open_read_only(PATH).unwrap() } else { stream.clone() };
+            *writer.lock().unwrap() = Some(stream);
+            storage.looks.store(0, Ordering::SeqCst);
+            let mut outcomes = vec![reader.get(SHARD, SequenceNumber::new(1)).map(drop)];
+            match reader.shard_iterator(SHARD, ShardIteratorType::TrimHorizon) {
+                Ok(mut iterator) => outcomes.extend(iterator.available().take(20).map(|record| record.map(drop))),
+                Err(error) => outcomes.push(Err(error)),
+            }
+            for error in outcomes.into_iter().filter_map(Result::err) {
+                assert!(matches!(error, Error::Trimmed { .. }), "follows: {follows}, before look {at}: {error:?}");
+                trimmed += 1;
+            }
+            happened = storage.looks.load(Ordering::SeqCst) > at;
+            if !happened {
+                drop(writer.lock().unwrap().take());
+                break;
+            }
+        }
+        assert!(!happened, "it happened before every look");
+        assert!(trimmed > 0, "nothing was trimmed, follows: {follows}");
+    }
 }
 
 /// Damage is told though the writer changes something before every look: the looks are repeated a few times and not for ever.
