@@ -89,7 +89,7 @@ impl Shard {
         let need = Need { bytes: bytes_of(entries.clone()), records: entries.len() as u64 };
         let mut state = self.append.lock();
         let was_closed = state.writer.as_ref().is_none_or(SegmentWriter::is_parked);
-        self.make_room(&mut state, need, condition)?;
+        self.make_room(&mut state, need, |state| Self::check_open(state, condition))?;
         let mut appended = self.stage(&mut state, entries, None)?;
         appended.opened_file = was_closed;
         self.hand_on(state, durability)?;
@@ -124,10 +124,11 @@ impl Shard {
         }
         let added = STAMP_BYTES as u64 + producers.most_added(id);
         let need = Need { bytes: bytes_of(fresh.iter().copied()) + added, records: fresh.len() as u64 };
-        self.make_room(&mut state, need, stamped.condition)?;
-        if !planted(Mistake::EpochUnchecked) {
-            stamped.check_epoch()?; // that may have waited; nobody else of this epoch appends meanwhile
-        }
+        // Making room may wait; nobody else of this epoch appends meanwhile.
+        self.make_room(&mut state, need, |state| {
+            Self::check_open(state, stamped.condition)?;
+            if planted(Mistake::EpochUnchecked) { Ok(()) } else { stamped.check_epoch() }
+        })?;
         let mut appended = self.stage(&mut state, fresh.iter().copied(), Some(stamped.stamp))?;
         self.remember(&mut state, stamped.stamp, &appended, fresh.len())?;
         appended.opened_file = was_closed;
@@ -311,15 +312,15 @@ impl Shard {
         Ok(())
     }
 
-    /// Leaves with an active segment that has room for what is needed.
+    /// Leaves with an active segment that has room for what is needed. Whether the append is accepted is looked at first, and again after each wait.
     fn make_room(
         &self,
         state: &mut MutexGuard<'_, AppendState>,
         need: Need,
-        condition: Condition,
+        check: impl Fn(&AppendState) -> Result<(), ShardError>,
     ) -> Result<(), ShardError> {
         loop {
-            Self::check_open(state, condition)?; // before a roll: a segment that is made gets a record at once
+            check(state)?; // before a roll: a segment that is made gets a record at once
             let has_room = state.writer.as_ref().is_some_and(|writer| writer.has_room(need.bytes, need.records));
             let staged = state.writer.as_ref().map_or(0, SegmentWriter::staged_bytes);
             if has_room && staged < MAX_PENDING_BYTES {

@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::format::{ClosedShard, FrameInput, SegmentHeader, StreamOptions, frame_bytes};
+use crate::format::{ClosedShard, FrameInput, ProducerStamp, SegmentHeader, StreamOptions, frame_bytes};
 use crate::limits::{MAX_PENDING_BYTES, MAX_STAGING_SLOTS, READ_BATCH_BYTES, RECENT_SEGMENTS, UNSYNCED_FACTOR};
 use crate::segment::Segment;
 use crate::storage::{Access, DirEntry, DiskFault, LockGuard, Operation, SimulatedDisk, StorageFile};
-use crate::types::{Durability, HashKeyRange, ShardIteratorType};
+use crate::types::{Durability, HashKey, HashKeyRange, ShardIteratorType};
 
 const STREAM: StreamId = StreamId::new(1);
 const DATA: &[u8] = &[7; 100];
@@ -557,6 +557,31 @@ fn segment_of(shard: &Shard, incarnation: u64, first: u64) -> SegmentWriter {
         file_bytes: 4096,
     };
     SegmentWriter::create(&shard.context.storage, &shard.directory, header).unwrap()
+}
+
+/// Another handle of its producer was made while it waited: the batch is refused before the segment is sealed as one that has a successor. An empty
+/// successor would go with the close, and the shard could not be opened any more.
+#[test]
+fn a_batch_that_was_fenced_while_it_waited_rolls_nothing() {
+    let shard = shard_with(StreamOptions { segment_bytes: 4096, ..StreamOptions::default() }, true);
+    put(&shard);
+    shard.append.lock().committing = true;
+    let epoch = Arc::new(AtomicU64::new(1));
+    let waiting = sleeper({
+        let (shard, epoch) = (Arc::clone(&shard), Arc::clone(&epoch));
+        move || {
+            let stamp = ProducerStamp { producer_id: 0, epoch: 1, batch_number: 1 };
+            let stamped = Stamped { producer: "p", stamp, current_epoch: &epoch, condition: Condition::default() };
+            let entry = AppendEntry { partition_key: "key", data: &[7; 4000], explicit_hash_key: None };
+            shard.append_stamped(&[(HashKey::new(0), entry)], Durability::Buffered, stamped).map(drop)
+        }
+    });
+    epoch.store(2, Ordering::SeqCst);
+    shard.append.lock().committing = false;
+    shard.committed.notify_all();
+    let outcome = join(waiting);
+    assert!(matches!(outcome, Err(ShardError::ProducerFenced { .. })), "{outcome:?}");
+    assert_eq!(shard.segments.read().all().len(), 1);
 }
 
 #[test]
