@@ -10,9 +10,9 @@ use std::time::Duration;
 use anabranch::limits::RECENT_SEGMENTS;
 use anabranch::storage::{Access, DirEntry, LockGuard, Operation, Storage, StorageFile};
 use anabranch::{
-    Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, PutEntry, PutOptions, QueueOptions, RecordsStart,
-    RetentionPeriod, SequenceNumber, ShardId, ShardIteratorType, SimulatedDisk, Stream, StreamBuilder,
-    VerifyOptions, verify,
+    Crash, DiskFault, Durability, Error, ErrorKind, HashKey, ManualClock, PutEntry, PutOptions, QueueOptions,
+    RecordsStart, RetentionPeriod, SequenceNumber, ShardId, ShardIteratorType, SimulatedDisk, Stream,
+    StreamBuilder, VerifyOptions, verify,
 };
 
 use crate::history::{PATH, assert_sound, builder};
@@ -575,6 +575,43 @@ fn a_look_beside_a_writer_that_trims_is_repeated() {
         }
         assert!(!happened, "it happened before every look");
     }
+}
+
+/// The same of a shard that a follower meets for the first time.
+#[test]
+fn a_look_for_new_shards_beside_a_writer_that_trims_is_repeated() {
+    let mut happened = true;
+    for at in 0.. {
+        let (case, stream) = Case::create(Durability::Synced, 4096);
+        let (child, before) = (ShardId::new(1), SequenceNumber::new(3));
+        let storage = Arc::new(Meanwhile {
+            disk: case.disk.clone(),
+            looks: AtomicU64::new(0),
+            at: at..at + 1,
+            happens: Box::new({
+                let stream = stream.clone();
+                move || drop(stream.trim_shard(child, before)) // once there is one
+            }),
+        });
+        let reader = case.builder().storage(storage.clone()).open_read_only(PATH).unwrap();
+        stream.split_shard(SHARD, None).unwrap();
+        for _ in 0..4 {
+            stream.put_with("key", [1; 1000], PutOptions::new().explicit_hash_key(HashKey::MIN)).unwrap();
+        }
+        storage.looks.store(0, Ordering::SeqCst);
+        let opened = reader.shard_iterator(child, ShardIteratorType::TrimHorizon);
+        let mut iterator = opened.unwrap_or_else(|error| panic!("before look {at}: {error:?}"));
+        let outcomes: Vec<_> = iterator.available().take(5).collect();
+        let read = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        let is_expected = |outcome: &_| matches!(outcome, Ok(_) | Err(Error::Trimmed { .. }));
+        assert!(outcomes.iter().all(is_expected), "before look {at}: {outcomes:?}");
+        happened = storage.looks.load(Ordering::SeqCst) > at;
+        if !happened {
+            assert_eq!(read, 4);
+            break;
+        }
+    }
+    assert!(!happened, "it happened before every look");
 }
 
 /// The writer died at any write of a roll. Between two looks of a follower that opens, its next life removes an empty segment that was listed,
