@@ -89,6 +89,7 @@
 //!
 //! Tests: `crash/damage.rs::every_changed_byte_of_a_closed_stream_is_right_or_refused`, `crash/damage.rs::files_of_another_length_or_place_are_right_or_refused`,
 //! `crash/damage.rs::damage_to_what_was_durable_is_refused_after_a_crash_too`, `crash/damage.rs::damage_is_located`,
+//! beside a writer `crash/damage.rs::a_follower_that_comes_to_damage_is_told`, `api/read_only.rs::a_busy_writer_is_never_taken_for_damage`,
 //! `crash/repair.rs::every_kind_of_damage_is_mended_and_costs_only_what_it_hit`, `crash/repair.rs::a_repair_that_is_cut_short_is_run_again`.
 //!
 //! The STAGING file holds nothing durable: a slot that is damaged gives up its records from the damage on, as a tail that was not synced
@@ -103,7 +104,8 @@
 //! left; not a wrong record, not a silent jump, not a signal.
 //!
 //! Tests: `api/retention.rs::records_expire_by_their_age`, `api/retention.rs::a_reader_goes_on_in_the_segment_it_holds`,
-//! `process/moved.rs::records_of_a_trimmed_segment_stay_readable`,
+//! `process/moved.rs::records_of_a_trimmed_segment_stay_readable`, `api/read_only.rs::a_reader_of_a_shard_that_expired_is_told_what_it_missed`,
+//! `crash/opening.rs::a_reader_beside_retention_is_told_what_is_trimmed`,
 //! `crash/directed.rs::segments_are_not_removed_on_the_word_of_a_manifest_that_may_be_lost`,
 //! `crash/directed.rs::a_budget_that_is_enforced_and_cut_short_removes_nothing_more`.
 //!

@@ -223,6 +223,11 @@ impl Cursor {
                 self.next = next; // said once; what follows can be read
                 return Err(ShardError::Lost { first, last: next.previous().unwrap_or(first) });
             }
+            // What a shard ends with was sealed before: another process removed this, and what followed in it was not seen here.
+            if self.shard.end().is_some() && place.segment.footer().is_none() {
+                self.place = None;
+                continue;
+            }
             // A sealed segment is durable to its end, so being there means that it was read.
             let Some(footer) = place.segment.footer().filter(|footer| place.position >= footer.frames_end) else {
                 return Ok(Progress::Tail);

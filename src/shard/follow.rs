@@ -2,21 +2,22 @@
 //!
 //! The writer publishes nothing to followers but its files. A follower reads the WATERMARK first, then the
 //! footer, then the frames, each checked by its checksum; in that order what it read first is vouched for by what
-//! it reads next, and a value that is late or torn does no harm.
+//! it reads next, and a value that is late or torn does no harm. What the WATERMARK or the manifest counts, and the files
+//! that are read after it do not hold, is damage.
 
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::sync::Mutex;
 
-use super::recover::list_segments;
+use super::recover::{check_front, list_segments};
 use super::segments::Segments;
-use super::{Phase, Shard, ShardContext};
+use super::{Phase, STILL_OPEN, Shard, ShardContext};
 use crate::format::{Footer, ShardEntry, segment_name};
 use crate::segment::{Scan, Segment, StampedBatch, Visibility, advance, read_footer, read_header};
-use crate::storage::{Access, Fault, StorageFile};
+use crate::storage::{Access, Corruption, Fault, StorageFile};
 use crate::types::SequenceNumber;
 
 /// How far a shard was followed.
@@ -28,6 +29,8 @@ pub(super) struct FollowState {
     next: SequenceNumber,
     /// Where the manifest's first segment starts: what is below may be gone.
     front: SequenceNumber,
+    /// All records below were durable when the manifest was written.
+    known_durable: SequenceNumber,
 }
 
 #[derive(Debug)]
@@ -46,6 +49,7 @@ impl Shard {
     ) -> Result<Self, Fault> {
         let mut firsts = list_segments(&context, &directory, entry)?;
         firsts.retain(|first| *first >= entry.first);
+        check_front(&directory, entry, firsts.first().copied().unwrap_or(entry.next))?;
         let mut next = None;
         // At most the two newest are unsealed: the active one, and a successor that is being made.
         while let Some(first) = firsts.last().copied() {
@@ -62,7 +66,9 @@ impl Shard {
             segments.push_sealed(first, None);
         }
         let mut shard = Self::assemble(context, directory, entry, segments, next, entry.last_arrival);
-        shard.follow = Some(Mutex::new(FollowState { live: None, next, front: entry.first }));
+        let known_durable = entry.next;
+        shard.follow = Some(Mutex::new(FollowState { live: None, next, front: entry.first, known_durable }));
+        shard.end = AtomicU64::new(STILL_OPEN); // until all that the manifest counts is found
         shard.append.lock().phase = Phase::Closed; // not shut: there is more to come, from elsewhere
         shard.refresh()?;
         Ok(shard)
@@ -81,6 +87,7 @@ impl Shard {
         if let Some(follow) = &self.follow {
             let mut state = follow.lock();
             state.front = state.front.max(entry.first);
+            state.known_durable = state.known_durable.max(entry.next);
         }
         let mut segments = self.segments.write();
         while segments.first().is_some_and(|first| first < entry.first) {
@@ -97,9 +104,14 @@ impl Shard {
         }
     }
 
-    /// The shard is no longer listed: all its records expired. Readers are at its end, or are told that they fell behind.
-    pub(crate) fn expire(&self) {
-        let end = self.next(Visibility::Written);
+    /// The shard is no longer listed: all its records expired. It ended at `end`, or nobody knows: then a record may have stood behind those that
+    /// were seen. Readers are at its end, or are told that they fell behind.
+    pub(crate) fn expire(&self, end: Option<SequenceNumber>) {
+        let _follow = self.follow.as_ref().map(Mutex::lock); // whoever looks for records now is done before
+        let seen = self.next(Visibility::Written);
+        let end = self.end().unwrap_or_else(|| end.unwrap_or(seen.next()).max(seen));
+        self.written.fetch_max(end.get(), Ordering::SeqCst);
+        self.drained.fetch_max(end.get(), Ordering::SeqCst);
         self.durable.fetch_max(end.get(), Ordering::SeqCst);
         self.raise_horizon(end);
         *self.segments.write() = Segments::default();
@@ -107,14 +119,15 @@ impl Shard {
         self.announce();
     }
 
-    /// Looks for what the writer has added.
+    /// Looks for what the writer has added. That records which were durable are not there is damage; or the writer has removed them, and the
+    /// manifest says so by now.
     pub(crate) fn refresh(&self) -> Result<(), Fault> {
         let Some(follow) = self.follow.as_ref().filter(|_| self.end().is_none()) else {
             return Ok(());
         };
         let mut state = follow.lock();
         loop {
-            let durable = self.context.watermarks.load(self.id)?;
+            let durable = self.context.watermarks.load(self.id)?.max(state.known_durable);
             // A segment that never got a record is removed when its writer died, and another one may have its name.
             let first = state.next;
             if state.live.take_if(|followed| followed.found.next == first).is_some() {
@@ -122,7 +135,11 @@ impl Shard {
             }
             if state.live.is_none() {
                 self.skip_removed(&mut state);
-                state.live = self.open_next(state.next)?;
+                state.live = match self.open_next(state.next) {
+                    // Not made yet, or being made: its header is there before any of its records is durable.
+                    Err(Fault::Corrupt(_)) if durable <= state.next => None,
+                    opened => Some(opened?),
+                };
             }
             let Some(followed) = &mut state.live else {
                 return Ok(());
@@ -145,21 +162,20 @@ impl Shard {
         }
     }
 
-    fn open_next(&self, first: SequenceNumber) -> Result<Option<Followed>, Fault> {
+    fn open_next(&self, first: SequenceNumber) -> Result<Followed, Fault> {
         let path = self.directory.join(segment_name(first));
         let file = match self.context.storage.open_file(&path, Access::Read) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let missing = Corruption::new(&path, 0, "the segment is missing");
+                return Err(missing.of_shard(self.id).of_records(first, None).into());
+            }
             Err(error) => return Err(Fault::io("open", &path)(error)),
         };
-        let header = match read_header(file.as_ref(), &path, self.context.stream_id, self.id, first) {
-            Ok(header) => header,
-            Err(Fault::Corrupt(_)) => return Ok(None), // being made
-            Err(fault) => return Err(fault),
-        };
+        let header = read_header(file.as_ref(), &path, self.context.stream_id, self.id, first)?;
         let segment = Arc::new(Segment::follow(&path, header, file.as_ref())?);
         self.segments.write().push_live(Arc::clone(&segment));
-        Ok(Some(Followed { segment, file, found: Scan::start(&header) }))
+        Ok(Followed { segment, file, found: Scan::start(&header) })
     }
 
     /// Publishes what stands behind the part of the segment that was read before; gives its footer once it is sealed.
@@ -204,7 +220,7 @@ fn footer_of(
     let file = context.storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
     match read_header(file.as_ref(), &path, context.stream_id, entry.id, first) {
         Ok(header) => read_footer(file.as_ref(), &path, &header),
-        Err(Fault::Corrupt(_)) => Ok(None), // being made
+        Err(Fault::Corrupt(_)) => Ok(None), // being made, or damaged: a look at what should be in it will tell
         Err(fault) => Err(fault),
     }
 }

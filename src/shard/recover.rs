@@ -67,10 +67,10 @@ impl Shard {
         let mut firsts = opening.list()?;
         opening.remove_trimmed(&mut firsts)?;
         if let Some(first) = firsts.first() {
-            opening.check_front(*first)?; // before anything is changed
+            check_front(&directory, entry, *first)?; // before anything is changed
         }
         let tail = opening.find_tail(&mut firsts)?;
-        opening.check_front(firsts.first().copied().unwrap_or(tail.next))?;
+        check_front(&directory, entry, firsts.first().copied().unwrap_or(tail.next))?;
         opening.check_end(tail.next, exact)?;
 
         let mut segments = Segments::default();
@@ -114,6 +114,17 @@ pub(super) fn list_segments(
     let mut firsts: Vec<_> = names.filter_map(|entry| parse_segment_name(&entry.name)).collect();
     firsts.sort_unstable();
     Ok(firsts)
+}
+
+/// Refuses a shard whose files start behind its first segment.
+pub(super) fn check_front(directory: &Path, entry: &ShardEntry, starts_at: SequenceNumber) -> Result<(), Fault> {
+    if starts_at == entry.first {
+        return Ok(());
+    }
+    Err(Corruption::new(&directory.join(segment_name(entry.first)), 0, "the shard's first segment is missing")
+        .of_shard(entry.id)
+        .of_records(entry.first, starts_at.previous())
+        .into())
 }
 
 struct Opening<'a> {
@@ -382,16 +393,6 @@ impl Opening<'_> {
     /// The number below which records are known to have been durable: by the manifest, or by the note after the last sync.
     fn known_durable(&self) -> Result<SequenceNumber, Fault> {
         Ok(self.entry.next.max(self.context.watermarks.load(self.entry.id)?))
-    }
-
-    fn check_front(&self, starts_at: SequenceNumber) -> Result<(), Fault> {
-        if starts_at == self.entry.first {
-            return Ok(());
-        }
-        Err(Corruption::new(&self.path(self.entry.first), 0, "the shard's first segment is missing")
-            .of_shard(self.entry.id)
-            .of_records(self.entry.first, starts_at.previous())
-            .into())
     }
 
     fn check_end(&self, next: SequenceNumber, exact: bool) -> Result<(), Fault> {

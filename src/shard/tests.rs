@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::format::{ClosedShard, FrameInput, SegmentHeader, StreamOptions, frame_bytes};
+use crate::format::{ClosedShard, FrameInput, ProducerStamp, SegmentHeader, StreamOptions, frame_bytes};
 use crate::limits::{MAX_PENDING_BYTES, MAX_STAGING_SLOTS, READ_BATCH_BYTES, RECENT_SEGMENTS, UNSYNCED_FACTOR};
 use crate::segment::Segment;
 use crate::storage::{Access, DirEntry, DiskFault, LockGuard, Operation, SimulatedDisk, StorageFile};
-use crate::types::{Durability, HashKeyRange, ShardIteratorType};
+use crate::types::{Durability, HashKey, HashKeyRange, ShardIteratorType};
 
 const STREAM: StreamId = StreamId::new(1);
 const DATA: &[u8] = &[7; 100];
@@ -559,6 +559,31 @@ fn segment_of(shard: &Shard, incarnation: u64, first: u64) -> SegmentWriter {
     SegmentWriter::create(&shard.context.storage, &shard.directory, header).unwrap()
 }
 
+/// Another handle of its producer was made while it waited: the batch is refused before the segment is sealed as one that has a successor. An empty
+/// successor would go with the close, and the shard could not be opened any more.
+#[test]
+fn a_batch_that_was_fenced_while_it_waited_rolls_nothing() {
+    let shard = shard_with(StreamOptions { segment_bytes: 4096, ..StreamOptions::default() }, true);
+    put(&shard);
+    shard.append.lock().committing = true;
+    let epoch = Arc::new(AtomicU64::new(1));
+    let waiting = sleeper({
+        let (shard, epoch) = (Arc::clone(&shard), Arc::clone(&epoch));
+        move || {
+            let stamp = ProducerStamp { producer_id: 0, epoch: 1, batch_number: 1 };
+            let stamped = Stamped { producer: "p", stamp, current_epoch: &epoch, condition: Condition::default() };
+            let entry = AppendEntry { partition_key: "key", data: &[7; 4000], explicit_hash_key: None };
+            shard.append_stamped(&[(HashKey::new(0), entry)], Durability::Buffered, stamped).map(drop)
+        }
+    });
+    epoch.store(2, Ordering::SeqCst);
+    shard.append.lock().committing = false;
+    shard.committed.notify_all();
+    let outcome = join(waiting);
+    assert!(matches!(outcome, Err(ShardError::ProducerFenced { .. })), "{outcome:?}");
+    assert_eq!(shard.segments.read().all().len(), 1);
+}
+
 #[test]
 fn the_segments_that_were_opened_last_are_kept() {
     let shard = shard(1 << 20, true);
@@ -633,17 +658,30 @@ fn a_follower_ends_where_the_manifest_closes_the_shard() {
     assert_eq!(follower.end(), Some(next));
 }
 
+/// Who has read all that there was is at its end. Who has not, or cannot know, is told that there may have been more.
 #[test]
-fn a_follower_of_a_shard_that_expired_is_at_its_end() {
+fn a_follower_of_a_shard_that_expired_is_at_its_end_or_behind() {
     let (shard, _) = rolled();
-    let follower = Arc::new(follow(&shard, &entry()));
-    let kind = ShardIteratorType::AtSequenceNumber(SequenceNumber::ZERO);
-    let mut cursor = Cursor::new(Arc::clone(&follower), kind, Visibility::Durable, None).unwrap();
-    let next = follower.next(Visibility::Written);
-    follower.expire();
-    assert_eq!((follower.end(), follower.trim_horizon(None).unwrap()), (Some(next), next));
-    let outcome = cursor.poll();
-    assert!(matches!(outcome, Err(ShardError::Trimmed { earliest, .. }) if earliest == next), "{outcome:?}");
+    let next = shard.next(Visibility::Written);
+    let more = next.plus(3);
+    for (told, end) in
+        [(Some(next), next), (Some(more), more), (None, next.next()), (Some(SequenceNumber::ZERO), next)]
+    {
+        let follower = Arc::new(follow(&shard, &entry()));
+        let cursor_at = |number| {
+            let kind = ShardIteratorType::AtSequenceNumber(number);
+            Cursor::new(Arc::clone(&follower), kind, Visibility::Durable, None).unwrap()
+        };
+        let [mut behind, mut at_tail] = [SequenceNumber::ZERO, next.previous().unwrap()].map(cursor_at);
+        assert_eq!(at_tail.next_record().unwrap().unwrap().sequence_number().next(), next);
+        assert_eq!(at_tail.poll().unwrap(), Progress::Tail);
+        follower.expire(told);
+        assert_eq!((follower.end(), follower.trim_horizon(None).unwrap()), (Some(end), end));
+        let is_trimmed = |outcome| matches!(outcome, Err(ShardError::Trimmed { earliest, .. }) if earliest == end);
+        assert!(is_trimmed(behind.poll()), "{told:?}");
+        let outcome = at_tail.poll();
+        assert!(if end == next { outcome.unwrap() == Progress::End } else { is_trimmed(outcome) }, "{told:?}");
+    }
 }
 
 /// A segment without a record is removed when its writer died, and the next writer's has its name.
@@ -737,13 +775,13 @@ fn a_producer_that_is_fenced_during_a_roll_leaves_no_segment_without_a_record() 
     let large = vec![7; usize::try_from(crate::limits::FIRST_SEGMENT_BYTES).unwrap()];
     let stamped = Stamped {
         producer: "p",
-        stamp: crate::format::ProducerStamp { producer_id: 1, epoch: 1, batch_number: 1 },
+        stamp: ProducerStamp { producer_id: 1, epoch: 1, batch_number: 1 },
         current_epoch: &clock.epoch,
         condition: Condition::default(),
     };
     let append = || {
         let entry = AppendEntry { partition_key: "key", data: &large, explicit_hash_key: None };
-        shard.append_stamped(&[(crate::types::HashKey::new(0), entry)], Durability::Buffered, stamped)
+        shard.append_stamped(&[(HashKey::new(0), entry)], Durability::Buffered, stamped)
     };
     append().unwrap();
     assert!(matches!(append(), Err(ShardError::ProducerFenced { .. })), "from then on");

@@ -35,6 +35,11 @@ impl Fault {
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { operation, path: path.to_path_buf(), source }
     }
+
+    /// Whether there is no file of this name: it may just have been removed.
+    pub(crate) fn is_missing_file(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 impl From<Corruption> for Fault {

@@ -165,7 +165,7 @@ impl Stream {
             return Ok(Some(end));
         }
         self.inner.refresh()?;
-        Ok(self.inner.refreshed(shard_id)?.end())
+        self.inner.look(|| Ok(self.inner.refreshed(shard_id)?.end()))
     }
 
     /// Sees to it that a position which is to be stored is not ahead of the data: its record is there, and durable where puts are.
@@ -183,7 +183,7 @@ impl Stream {
         // In a read-only process nothing can be made durable: what is not is not there yet.
         let visibility = if self.inner.read_only { self.inner.visibility() } else { Visibility::Written };
         if shard.next(visibility) < next {
-            self.inner.refresh_shard(shard)?;
+            self.inner.look(|| self.inner.refresh_shard(shard))?;
         }
         let tail = shard.next(visibility);
         if next <= tail {

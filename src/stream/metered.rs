@@ -35,14 +35,13 @@ impl MeteredCursor {
 
     /// The records that follow and are there now, borrowed from the map.
     pub(super) fn next_batch(&mut self, stream: &StreamInner) -> Result<RecordBatch<'_>> {
-        let progress = self.look(stream)?;
+        if self.look(stream)? != Progress::Records {
+            return Ok(RecordBatch::default());
+        }
         let shard_id = self.cursor.shard().id();
         let Some(payer) = self.payer.as_ref().filter(|_| stream.quotas.are_on()) else {
             return Ok(self.cursor.next_batch(usize::MAX).map_err(Error::of_shard(shard_id))?.0);
         };
-        if progress != Progress::Records {
-            return Ok(RecordBatch::default());
-        }
         let most = stream.admit_read(&mut self.call, shard_id, payer)?;
         let (batch, _) = self.cursor.next_batch(most).map_err(Error::of_shard(shard_id))?;
         let bytes = batch.clone().map(|record| record.partition_key().len() + record.data().len());
@@ -58,7 +57,9 @@ impl MeteredCursor {
 
     /// The bytes of the next record, if it is there now: looking at them is not counted.
     pub(super) fn next_record_bytes(&mut self, stream: &StreamInner) -> Result<Option<usize>> {
-        self.look(stream)?;
+        if self.look(stream)? != Progress::Records {
+            return Ok(None);
+        }
         let shard_id = self.cursor.shard().id();
         self.cursor.next_record_bytes().map_err(Error::of_shard(shard_id))
     }
@@ -70,7 +71,9 @@ impl MeteredCursor {
     }
 
     fn next_uncounted(&mut self, stream: &StreamInner) -> Result<Option<Record>> {
-        stream.poll_cursor(&mut self.cursor)?;
+        if stream.poll_cursor(&mut self.cursor)? != Progress::Records {
+            return Ok(None);
+        }
         let shard_id = self.cursor.shard().id();
         self.cursor.next_record().map_err(Error::of_shard(shard_id))
     }

@@ -41,8 +41,8 @@ pub(crate) const LOCK_FILE: &str = "LOCK";
 /// The logs of a stream's shards.
 type Shards = BTreeMap<ShardId, Arc<Shard>>;
 
-/// How often a read-only stream looks again after the writer changed what it was looking at.
-pub(super) const READ_ONLY_ATTEMPTS: u32 = 10;
+/// How often somebody looks at files of which one was removed, or changed by the process that writes, while he looked.
+pub(super) const LOOKS: u32 = 10;
 
 /// One attempt to create or open.
 pub(super) struct Opening {
@@ -287,16 +287,17 @@ impl Opening {
         Ok(())
     }
 
-    /// Beside a live writer, files that the manifest named may be gone by now: then it is read again.
+    /// Beside a live writer, files that the manifest named may be gone by now: then it is read again. So may a segment without records that was
+    /// listed, which the recovery of another process removes before it changes the manifest: then the list is made again.
     pub(super) fn open_read_only(self, mut state: ManifestState) -> Result<Stream> {
         self.builder.check_against(&state.options)?;
-        for _ in 1..READ_ONLY_ATTEMPTS {
+        for _ in 1..LOOKS {
             let fault = match self.follow(&state) {
                 Ok((context, shards)) => return Ok(self.assemble_read_only(context, state, &shards)),
                 Err(fault) => fault,
             };
             match self.load_durable_manifest()? {
-                Some(newer) if newer.generation != state.generation => state = newer,
+                Some(newer) if newer.generation != state.generation || fault.is_missing_file() => state = newer,
                 _ => return Err(fault.into()),
             }
         }

@@ -96,13 +96,15 @@ impl Stream {
     /// The producers that the stream knows, by name. On a read-only stream, as far as the other process' files say.
     pub fn producers(&self) -> Result<Vec<ProducerDescription>> {
         self.inner.not_closed()?;
-        self.inner.refresh_all()?;
-        let known = self.inner.manifest.lock().state().producers.clone();
-        let describe = |ProducerEntry { name, id, epoch }| {
-            let last_batch = self.inner.last_batch(id)?;
-            Ok(ProducerDescription { name, epoch, last_batch })
-        };
-        known.into_iter().map(describe).collect()
+        self.inner.look(|| {
+            self.inner.refresh_all()?;
+            let known = self.inner.manifest.lock().state().producers.clone();
+            let describe = |ProducerEntry { name, id, epoch }| {
+                let last_batch = self.inner.last_batch(id)?;
+                Ok(ProducerDescription { name, epoch, last_batch })
+            };
+            known.into_iter().map(describe).collect()
+        })
     }
 
     /// Forgets a producer and its batches. A later one of the same name is another: batches that came before are new to it.

@@ -115,10 +115,11 @@ impl StreamInner {
         self.refresh()?;
         let mut cursor = cursor(self, shard_id, ShardIteratorType::AtSequenceNumber(sequence_number))?;
         let next = cursor.shard().next(cursor.visibility());
-        match cursor.next_batch(1).map_err(Error::of_shard(shard_id))?.0.next() {
-            Some(record) => Ok(record.to_record()),
-            None => Err(Error::BeyondTail { shard_id, requested: sequence_number, next }),
-        }
+        let found = self.look(|| {
+            let (mut batch, _) = cursor.next_batch(1).map_err(Error::of_shard(shard_id))?;
+            Ok(batch.next().map(|record| record.to_record()))
+        })?;
+        found.ok_or(Error::BeyondTail { shard_id, requested: sequence_number, next })
     }
 
     /// A record that is there for certain. A read-only stream has to look at files to tell.
@@ -401,8 +402,12 @@ impl StreamInner {
         // The tail may have moved since the files were looked at.
         self.refresh()?;
         self.look(|| {
-            self.refresh_shard(cursor.shard())?;
-            cursor.poll().map_err(Error::of_shard(shard_id))
+            let refreshed = self.refresh_shard(cursor.shard());
+            let progress = cursor.poll().map_err(Error::of_shard(shard_id))?;
+            if progress != Progress::Records {
+                refreshed?; // what is sound comes first
+            }
+            Ok(progress)
         })
     }
 }

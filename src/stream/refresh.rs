@@ -4,12 +4,14 @@ use crate::sync::atomic::Ordering;
 use std::io;
 use std::sync::Arc;
 
-use super::StreamInner;
-use super::open::{READ_ONLY_ATTEMPTS, SHARDS_DIRECTORY};
+use super::open::{LOOKS, SHARDS_DIRECTORY};
+use super::{Member, StreamInner};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::ManifestState;
 use crate::manifest::{self, Manifest};
 use crate::shard::Shard;
 use crate::storage::Fault;
+use crate::types::SequenceNumber;
 
 impl StreamInner {
     /// In a read-only stream: takes over what the writer changed in the manifest.
@@ -17,6 +19,16 @@ impl StreamInner {
         if !self.read_only {
             return Ok(());
         }
+        for _ in 1..LOOKS {
+            match self.take_over_manifest() {
+                Err(error) if self.may_be_stale(&error) => {} // the writer went on meanwhile, and has removed what the manifest named
+                other => return other,
+            }
+        }
+        self.take_over_manifest()
+    }
+
+    fn take_over_manifest(&self) -> Result<()> {
         let mut manifest = self.manifest.lock();
         let storage = self.context.storage.as_ref();
         let changed = manifest::changed(storage, &self.path, manifest.state());
@@ -40,14 +52,15 @@ impl StreamInner {
                 made.push(Arc::new(Shard::follow(Arc::clone(&self.context), directory, entry)?));
             }
         }
-        for (id, member) in &known.shards {
-            if state.shard(*id).is_none() {
-                member.shard.expire();
-            }
-        }
         self.context.retention.store(state.options.retention.as_millis().unwrap_or(u64::MAX), Ordering::Relaxed);
         self.context.producers.replace(&state.producers);
         self.publish(&state, made);
+        // Behind that, so that a reader that meets the end of one finds its children.
+        for (id, member) in &known.shards {
+            if state.shard(*id).is_none() {
+                member.shard.expire(end_of_expired(member, &state));
+            }
+        }
         *manifest = Manifest::new(Arc::clone(&self.context.storage), self.path.clone(), state);
         Ok(())
     }
@@ -74,15 +87,23 @@ impl StreamInner {
         Ok(())
     }
 
-    /// Looks at files. Beside a live writer, one may have gone since it was listed: then again, by what is listed now.
+    /// Looks at files. Beside a live writer, or retention in another thread, one may have gone since it was listed: then again, by what is listed now.
     pub(super) fn look<T>(&self, mut look: impl FnMut() -> Result<T>) -> Result<T> {
-        for _ in 1..READ_ONLY_ATTEMPTS {
+        for _ in 1..LOOKS {
             match look() {
-                Err(error) if self.read_only && may_be_stale(&error) => self.refresh()?,
+                Err(error) if self.may_be_stale(&error) => self.refresh()?,
                 other => return other,
             }
         }
         look()
+    }
+
+    /// Whether this is what a file looks like that was removed meanwhile. What is damaged in the process that writes is so for good.
+    fn may_be_stale(&self, error: &Error) -> bool {
+        match error {
+            Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            other => self.read_only && other.kind() == ErrorKind::Corrupt,
+        }
     }
 
     pub(super) fn refresh_all(&self) -> Result<()> {
@@ -96,10 +117,12 @@ impl StreamInner {
     }
 }
 
-/// What a file that the writer removed meanwhile looks like.
-fn may_be_stale(error: &Error) -> bool {
-    match error {
-        Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
-        other => other.kind() == ErrorKind::Corrupt,
+/// Where a shard ended that is not listed any more: where it was closed, if that was seen, or where its children start. A child of a merge starts
+/// behind both of its parents.
+fn end_of_expired(member: &Member, state: &ManifestState) -> Option<SequenceNumber> {
+    if !member.entry.is_open() {
+        return Some(member.entry.next);
     }
+    let mut children = state.shards.iter().filter(|entry| entry.parents.contains(&member.entry.id));
+    children.next().map(|child| child.starting)
 }

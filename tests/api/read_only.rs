@@ -333,6 +333,132 @@ fn a_reader_keeps_up_with_rolls_splits_and_trims_at_full_speed() {
     assert!(watching.join().unwrap() > 0);
 }
 
+/// Between two looks of a reader that has read all, more records came, the shard was split or merged, and retention took it: what came is not passed over
+/// in silence. Who had read all is at the end.
+#[test]
+fn a_reader_of_a_shard_that_expired_is_told_what_it_missed() {
+    for merges in [false, true] {
+        for missed in [0, 1, 20] {
+            let (disk, clock, writer) = simulated(builder().shards(2).segment_bytes(4 << 10));
+            let options = builder().storage(Arc::new(disk.clone())).clock(clock.clone());
+            fill_large(&writer, S0, 5);
+            fill_large(&writer, S1, 2);
+            let reader = options.open_read_only("stream").unwrap();
+            let mut iterator = reader.shard_iterator(S0, HORIZON).unwrap();
+            assert_eq!(numbers(&mut iterator), [0, 1, 2, 3, 4]);
+            fill_large(&writer, S0, missed);
+            if merges {
+                writer.merge_shards(S0, S1).unwrap();
+            } else {
+                writer.split_shard(S0, None).unwrap();
+            }
+            writer.set_retention_bytes(Some(1)).unwrap();
+            assert!(writer.enforce_retention().unwrap().shards_removed.contains(&S0));
+            let outcome = iterator.available().next();
+            let name = format!("merges: {merges}, missed {missed}: {outcome:?}");
+            match outcome {
+                None => {
+                    assert_eq!(missed, 0, "{name}");
+                    assert!(iterator.end_of_shard().is_some(), "{name}");
+                }
+                Some(Err(Error::Trimmed { earliest, .. })) => {
+                    assert_eq!((missed > 0, earliest), (true, number(5 + missed)), "{name}");
+                }
+                _ => panic!("{name}"),
+            }
+        }
+    }
+}
+
+/// Its children went too, so that nobody knows where it ended: it is taken for longer than what was seen.
+#[test]
+fn a_reader_of_a_shard_whose_children_expired_too_is_told() {
+    let (disk, clock, writer) = simulated(builder().segment_bytes(4 << 10));
+    fill_large(&writer, S0, 5);
+    let reader = builder().storage(Arc::new(disk.clone())).clock(clock.clone()).open_read_only("stream").unwrap();
+    let mut iterator = reader.shard_iterator(S0, HORIZON).unwrap();
+    assert_eq!(numbers(&mut iterator), [0, 1, 2, 3, 4]);
+    fill_large(&writer, S0, 1);
+    let (lower, upper) = writer.split_shard(S0, None).unwrap();
+    fill_large(&writer, lower, 1);
+    fill_large(&writer, upper, 1);
+    writer.merge_shards(lower, upper).unwrap();
+    writer.set_retention_bytes(Some(1)).unwrap();
+    assert_eq!(writer.enforce_retention().unwrap().shards_removed, [S0, lower, upper]);
+    for _ in 0..2 {
+        let outcome = iterator.available().next();
+        assert!(matches!(outcome, Some(Err(Error::Trimmed { .. }))), "{outcome:?}");
+    }
+}
+
+/// What was removed while it was looked for is trimmed, or not listed any more, and nothing else.
+fn unless_overtaken<T>(outcome: anabranch::Result<T>) -> Option<T> {
+    match outcome {
+        Ok(found) => Some(found),
+        Err(Error::Trimmed { .. } | Error::ShardNotFound(_)) => None,
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// Whoever opens the stream and reads it, or describes and follows it, while its writer rolls, trims, splits, closes and opens.
+#[test]
+fn a_busy_writer_is_never_taken_for_damage() {
+    let (disk, clock, writer) = simulated(builder().segment_bytes(4 << 10).retention_bytes(Some(16 << 10)));
+    let options = || builder().storage(Arc::new(disk.clone())).clock(clock.clone());
+    let done = AtomicBool::new(false);
+    let watch = |look: &dyn Fn() -> usize| {
+        let mut found = 0;
+        while !done.load(Ordering::SeqCst) {
+            found += look();
+        }
+        found
+    };
+    thread::scope(|scope| {
+        let opening = scope.spawn(|| {
+            watch(&|| {
+                let reader = options().open_read_only("stream").unwrap();
+                let Some(mut records) = unless_overtaken(reader.records(RecordsStart::TrimHorizon)) else {
+                    return 0;
+                };
+                records.available().take(40).filter_map(unless_overtaken).count()
+            })
+        });
+        let following = scope.spawn(|| {
+            let reader = options().open_read_only("stream").unwrap();
+            watch(&|| {
+                let newest = reader.describe().unwrap().shards.last().unwrap().summary.shard_id;
+                let Some(mut iterator) = unless_overtaken(reader.shard_iterator(newest, HORIZON)) else {
+                    return 0;
+                };
+                (0..20).map(|_| iterator.available().map_while(unless_overtaken).count()).sum()
+            })
+        });
+        let writing = scope.spawn(move || {
+            let mut writer = writer;
+            for round in 0..150 {
+                for shard_id in writer.open_shards() {
+                    fill_large(&writer, shard_id, 9);
+                }
+                match writer.open_shards()[..] {
+                    [one] => drop(writer.split_shard(one, None).unwrap()),
+                    [lower, upper, ..] => drop(writer.merge_shards(lower, upper).unwrap()),
+                    [] => {}
+                }
+                writer.enforce_retention().unwrap();
+                if round % 10 == 9 {
+                    writer.close().unwrap();
+                    writer = options().open_existing("stream").unwrap();
+                }
+            }
+        });
+        let written = writing.join();
+        done.store(true, Ordering::SeqCst);
+        written.unwrap();
+        let found = [opening.join().unwrap(), following.join().unwrap()];
+        assert!(found.iter().all(|records| *records > 0), "{found:?}");
+    });
+}
+
 #[test]
 fn a_reader_gives_up_its_wait_when_it_is_closed() {
     let (_directory, writer) = stream(builder());

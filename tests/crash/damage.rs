@@ -118,6 +118,29 @@ impl Sample {
             Ok(stream) => stream,
             Err(error) => return refused(&error, case),
         };
+        let mut refusals = self.read_all(&stream, case);
+        match put_stamped(&stream) {
+            Ok(places) => self.assert_stamped(&places, case),
+            Err(error) => {
+                refused(&error, case);
+                refusals += 1;
+            }
+        }
+        if refusals == 0 { Outcome::Right } else { Outcome::Refused }
+    }
+
+    /// The same as a follower does.
+    fn follow(&self, disk: &SimulatedDisk, case: &str) -> Outcome {
+        let case = &format!("{case}, read-only");
+        match builder(disk, &self.clock).open_read_only(PATH) {
+            Ok(stream) if self.read_all(&stream, case) == 0 => Outcome::Right,
+            Ok(_) => Outcome::Refused,
+            Err(error) => refused(&error, case),
+        }
+    }
+
+    /// Reads all of a stream; gives how often that was refused.
+    fn read_all(&self, stream: &Stream, case: &str) -> u64 {
         let mut refusals = 0;
         for shard in stream.shards() {
             let id = shard.shard_id;
@@ -168,14 +191,7 @@ impl Sample {
                 refusals += 1;
             }
         }
-        match put_stamped(&stream) {
-            Ok(places) => self.assert_stamped(&places, case),
-            Err(error) => {
-                refused(&error, case);
-                refusals += 1;
-            }
-        }
-        if refusals == 0 { Outcome::Right } else { Outcome::Refused }
+        refusals
     }
 
     /// The producer's batch is where it was put.
@@ -197,10 +213,12 @@ impl Sample {
         }
     }
 
-    /// Damages a copy of one file; gives whether reading was refused, and whether `verify` found it.
+    /// Damages a copy of one file; gives whether reading was refused, and whether `verify` found it. A follower is given all of the right data
+    /// too, or refused.
     fn damage(&self, path: &Path, case: &str, change: impl FnOnce(&mut Vec<u8>)) -> (Outcome, bool) {
         let disk = self.copy();
         disk.damage(path, change).unwrap();
+        self.follow(&disk, case);
         (self.read(&disk.fork(Crash::ProcessKilled), case), finds_damage(&disk, case))
     }
 }
@@ -285,7 +303,13 @@ fn files_of_another_length_or_place_are_right_or_refused() {
         disk.remove_file(&path).unwrap();
         let case = format!("{name} is gone");
         assert!(finds_damage(&disk, &case), "{case}: not seen by verify");
+        assert_eq!(sample.follow(&disk, &case), Outcome::Refused, "{case}: a follower");
         assert_eq!(sample.read(&disk, &case), Outcome::Refused, "{case}");
+        if path.extension().is_some() {
+            let case = format!("{case}, and WATERMARK is zeros");
+            disk.damage(&Path::new(PATH).join("WATERMARK"), |bytes| bytes.fill(0)).unwrap();
+            assert_eq!(sample.follow(&disk, &case), Outcome::Refused, "{case}");
+        }
     }
 }
 
@@ -303,6 +327,7 @@ fn segments_in_each_others_place_are_refused() {
             disk.damage(one, |bytes| *bytes = other_bytes).unwrap();
             disk.damage(other, |bytes| *bytes = one_bytes).unwrap();
             assert!(finds_damage(&disk, &case), "{case}: not seen by verify");
+            assert_eq!(sample.follow(&disk, &case), Outcome::Refused, "{case}: a follower");
             assert_eq!(sample.read(&disk, &case), Outcome::Refused, "{case}");
         }
     }
@@ -373,6 +398,7 @@ fn damage_to_what_was_durable_is_refused_after_a_crash_too() {
                 let disk = sample.copy();
                 disk.damage(&path, |bytes| bytes[start + offset] ^= 0x10).unwrap();
                 assert!(finds_damage(&disk, &case), "{case}: not seen by verify");
+                assert_eq!(sample.follow(&disk, &case), Outcome::Refused, "{case}: a follower");
                 assert_eq!(sample.read(&disk, &case), Outcome::Refused, "{case}");
                 // Without the witness, the later records still tell of all but the last.
                 let disk = sample.copy();
@@ -396,7 +422,38 @@ fn a_missing_segment_is_refused_after_a_crash_too() {
         let disk = sample.copy();
         disk.remove_file(&path).unwrap();
         assert!(finds_damage(&disk, &case), "{case}: not seen by verify");
+        assert_eq!(sample.follow(&disk, &case), Outcome::Refused, "{case}: a follower");
         assert_eq!(sample.read(&disk, &case), Outcome::Refused, "{case}");
+    }
+}
+
+/// A follower that was there before comes to a segment that is damaged, or missing: it is told so, as often as it looks.
+#[test]
+fn a_follower_that_comes_to_damage_is_told() {
+    for is_removed in [false, true] {
+        let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+        let writer = builder(&disk, &clock).segment_bytes(4096).create(PATH).unwrap();
+        let put = || writer.put("key", [1; 1000]).unwrap();
+        put();
+        let follower = builder(&disk, &clock).open_read_only(PATH).unwrap();
+        let mut iterator = follower.shard_iterator(ShardId::new(0), ShardIteratorType::TrimHorizon).unwrap();
+        assert_eq!(iterator.available().map(Result::unwrap).count(), 1);
+        let next = [put(), put(), put()][2].sequence_number;
+        let path = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, next.get()));
+        if is_removed {
+            disk.remove_file(&path).unwrap();
+        } else {
+            disk.damage(&path, |bytes| bytes[20] ^= 1).unwrap();
+        }
+        assert_eq!(iterator.available().map_while(Result::ok).count(), 2, "what is sound comes first");
+        for _ in 0..2 {
+            match iterator.available().next() {
+                Some(Err(anabranch::Error::Corrupt(met))) => {
+                    assert_eq!((&met.path, met.first_sequence_number), (&path, Some(next)), "{met}");
+                }
+                other => panic!("removed: {is_removed}: {other:?}"),
+            }
+        }
     }
 }
 

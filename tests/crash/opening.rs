@@ -3,15 +3,16 @@
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use anabranch::limits::RECENT_SEGMENTS;
 use anabranch::storage::{Access, DirEntry, LockGuard, Operation, Storage, StorageFile};
 use anabranch::{
-    Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, PutEntry, PutOptions, QueueOptions, RecordsStart,
-    SequenceNumber, ShardId, ShardIteratorType, SimulatedDisk, Store, Stream, StreamBuilder, VerifyOptions,
-    verify,
+    Crash, DiskFault, Durability, Error, ErrorKind, HashKey, ManualClock, PutEntry, PutOptions, QueueOptions,
+    RecordsStart, RetentionPeriod, SequenceNumber, ShardId, ShardIteratorType, SimulatedDisk, Store, Stream,
+    StreamBuilder, VerifyOptions, verify,
 };
 
 use crate::history::{PATH, assert_sound, builder};
@@ -573,6 +574,150 @@ fn a_look_beside_a_writer_that_trims_is_repeated() {
             }
         }
         assert!(!happened, "it happened before every look");
+    }
+}
+
+/// The same of a shard that a follower meets for the first time.
+#[test]
+fn a_look_for_new_shards_beside_a_writer_that_trims_is_repeated() {
+    let mut happened = true;
+    for at in 0.. {
+        let (case, stream) = Case::create(Durability::Synced, 4096);
+        let (child, before) = (ShardId::new(1), SequenceNumber::new(3));
+        let storage = Arc::new(Meanwhile {
+            disk: case.disk.clone(),
+            looks: AtomicU64::new(0),
+            at: at..at + 1,
+            happens: Box::new({
+                let stream = stream.clone();
+                move || drop(stream.trim_shard(child, before)) // once there is one
+            }),
+        });
+        let reader = case.builder().storage(storage.clone()).open_read_only(PATH).unwrap();
+        stream.split_shard(SHARD, None).unwrap();
+        for _ in 0..4 {
+            stream.put_with("key", [1; 1000], PutOptions::new().explicit_hash_key(HashKey::MIN)).unwrap();
+        }
+        storage.looks.store(0, Ordering::SeqCst);
+        let opened = reader.shard_iterator(child, ShardIteratorType::TrimHorizon);
+        let mut iterator = opened.unwrap_or_else(|error| panic!("before look {at}: {error:?}"));
+        let outcomes: Vec<_> = iterator.available().take(5).collect();
+        let read = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        let is_expected = |outcome: &_| matches!(outcome, Ok(_) | Err(Error::Trimmed { .. }));
+        assert!(outcomes.iter().all(is_expected), "before look {at}: {outcomes:?}");
+        happened = storage.looks.load(Ordering::SeqCst) > at;
+        if !happened {
+            assert_eq!(read, 4);
+            break;
+        }
+    }
+    assert!(!happened, "it happened before every look");
+}
+
+/// The writer died at any write of a roll. Between two looks of a follower that opens, its next life removes an empty segment that was listed,
+/// and has not come to the manifest yet.
+#[test]
+fn an_opening_beside_a_recovery_is_repeated() {
+    let mut removed = 0;
+    for nth in 0.. {
+        let (mut case, stream) = Case::create(Durability::Synced, 4096);
+        for _ in 0..3 {
+            stream.put("key", [1; 1000]).unwrap();
+        }
+        case.disk.fail_on(Operation::Write, nth, DiskFault::Error(io::ErrorKind::Other));
+        let is_whole = stream.put("key", [1; 1000]).is_ok();
+        case.kill(stream);
+        let mut happened = true;
+        for at in 0.. {
+            let case = case.copy();
+            let segments = || case.disk.list(segment(0).parent().unwrap()).unwrap().len();
+            let before = segments();
+            let storage = Arc::new(Meanwhile {
+                disk: case.disk.clone(),
+                looks: AtomicU64::new(0),
+                at: at..at + 1,
+                happens: Box::new({
+                    let case = Case { disk: case.disk.clone(), clock: Arc::clone(&case.clock) };
+                    move || {
+                        case.disk.fail_on(Operation::Rename, 0, DiskFault::Error(io::ErrorKind::Other));
+                        case.open().unwrap_err();
+                    }
+                }),
+            });
+            let name = format!("write {nth} failed, before look {at}");
+            let opened = case.builder().storage(storage.clone()).open_read_only(PATH);
+            let reader = opened.unwrap_or_else(|error| panic!("{name}: {error:?}"));
+            assert!((3..=4).contains(&count(&reader)), "{name}");
+            removed += before - segments();
+            happened = storage.looks.load(Ordering::SeqCst) > at;
+            if !happened {
+                break;
+            }
+        }
+        assert!(!happened, "it happened before every look");
+        if is_whole {
+            break;
+        }
+    }
+    assert!(removed > 0, "no recovery removed a segment");
+}
+
+/// Retention removes segments just before a reader opens one, in the process that writes and in another: what is gone is trimmed.
+#[test]
+fn a_reader_beside_retention_is_told_what_is_trimmed() {
+    const SEGMENTS: u64 = RECENT_SEGMENTS as u64 + 6; // more than stay open
+    let disk = SimulatedDisk::new();
+    let clock = Arc::new(ManualClock::default());
+    let made = builder(&disk, &clock).segment_bytes(4096).retention(RetentionPeriod::Unlimited);
+    let stream = made.create(PATH).unwrap();
+    for _ in 0..3 * SEGMENTS {
+        stream.put("key", [1; 1000]).unwrap();
+    }
+    stream.close().unwrap();
+    let whole = Case { disk, clock };
+    for follows in [false, true] {
+        let mut trimmed = 0;
+        let mut happened = true;
+        for at in 0.. {
+            let case = whole.copy();
+            let writer = Arc::new(Mutex::new(None::<Stream>));
+            let storage = Arc::new(Meanwhile {
+                disk: case.disk.clone(),
+                looks: AtomicU64::new(0),
+                at: at..at + 1,
+                happens: Box::new({
+                    let writer = Arc::clone(&writer);
+                    move || {
+                        let writer = writer.lock().unwrap().take();
+                        if let Some(writer) = writer {
+                            writer.trim_shard(SHARD, SequenceNumber::new(3 * SEGMENTS - 4)).unwrap();
+                        }
+                    }
+                }),
+            });
+            let on_storage = || case.builder().storage(storage.clone());
+            let stream = if follows { case.open() } else { on_storage().open_existing(PATH) }.unwrap();
+            stream.describe().unwrap(); // so that a trim opens nothing, whatever is being opened
+            let reader = if follows { on_storage().open_read_only(PATH).unwrap() } else { stream.clone() };
+            *writer.lock().unwrap() = Some(stream);
+            storage.looks.store(0, Ordering::SeqCst);
+            let mut outcomes = vec![reader.get(SHARD, SequenceNumber::new(1)).map(drop)];
+            match reader.shard_iterator(SHARD, ShardIteratorType::TrimHorizon) {
+                Ok(mut iterator) => outcomes.extend(iterator.available().take(20).map(|record| record.map(drop))),
+                Err(error) => outcomes.push(Err(error)),
+            }
+            for error in outcomes.into_iter().filter_map(Result::err) {
+                assert!(matches!(error, Error::Trimmed { .. }), "follows: {follows}, before look {at}: {error:?}");
+                trimmed += 1;
+            }
+            happened = storage.looks.load(Ordering::SeqCst) > at;
+            if !happened {
+                drop(writer.lock().unwrap().take());
+                break;
+            }
+        }
+        assert!(!happened, "it happened before every look");
+        assert!(trimmed > 0, "nothing was trimmed, follows: {follows}");
     }
 }
 
