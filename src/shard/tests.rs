@@ -759,12 +759,12 @@ impl Clock for FencingClock {
 fn a_producer_that_is_fenced_during_a_roll_leaves_no_segment_without_a_record() {
     let disk = SimulatedDisk::new();
     let (storage, options): (Arc<dyn Storage>, _) = (Arc::new(disk.clone()), StreamOptions::default());
-    drop(shard_on(Arc::clone(&storage), options.clone(), false));
+    drop(shard_on(Arc::clone(&storage), options, false));
     let stream = Path::new("stream");
     let clock = Arc::new(FencingClock { armed: AtomicBool::new(false), epoch: AtomicU64::new(1) });
     let opened = |incarnation| {
         let watermarks = Watermarks::open(&disk, stream, STREAM, Access::Write).unwrap();
-        let mut context = context(Arc::clone(&storage), watermarks, options.clone(), false);
+        let mut context = context(Arc::clone(&storage), watermarks, options, false);
         let changed = Arc::get_mut(&mut context).unwrap();
         (changed.incarnation, changed.clock) = (incarnation, Arc::<FencingClock>::clone(&clock));
         context
