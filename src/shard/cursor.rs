@@ -155,6 +155,7 @@ impl Cursor {
 
     /// Whether there is a record at the cursor, now or ever.
     pub(crate) fn poll(&mut self) -> Result<Progress, ShardError> {
+        let mut has_drained = false;
         loop {
             match (self.advance()?, self.not_before) {
                 (Progress::Records, _) if self.is_done() => self.pass_over_done(),
@@ -164,15 +165,18 @@ impl Cursor {
                         self.not_before = None;
                     }
                 }
-                // What was acknowledged is shown: it waits in a slot, and comes to the segment now.
-                (Progress::Tail, _) if self.has_staged() => self.shard.drain()?,
+                // What was acknowledged is shown: it waits in a slot and comes to the segment now, or somebody brought it there since the last look.
+                (Progress::Tail, _) if !has_drained && self.has_unseen() => {
+                    self.shard.drain()?;
+                    has_drained = true;
+                }
                 (progress, _) => return Ok(progress),
             }
         }
     }
 
-    fn has_staged(&self) -> bool {
-        self.visibility == Visibility::Written && self.has_news() && self.shard.has_staged()
+    fn has_unseen(&self) -> bool {
+        self.visibility == Visibility::Written && self.has_news()
     }
 
     /// Whether all of a closed shard is read.
