@@ -58,6 +58,7 @@ impl FrameBuffer {
     }
 
     /// Adds a frame, which `encode` writes into the place that it is given. There is room.
+    #[inline]
     pub(super) fn push(&mut self, size: usize, encode: impl FnOnce(&mut [u8])) -> io::Result<()> {
         let range = self.range(self.used..self.used + size);
         match &mut self.memory {

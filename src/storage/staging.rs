@@ -160,6 +160,7 @@ impl StagingSlot {
 
     /// The bytes of this range were stored, after all that was told before: from now on they survive the death of the process. On a real
     /// disk that needs no call and cannot fail; a simulated one can lose its power here.
+    #[inline]
     pub fn stored(&self, range: Range<usize>) -> io::Result<()> {
         if let (Memory::Simulated(file), Some(bytes)) = (&self.inner.memory, self.bytes().get(range.clone())) {
             return file.stage(bytes, self.index * self.len() + range.start);
