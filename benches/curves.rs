@@ -164,7 +164,7 @@ const LEFT: f64 = 56.0;
 const TOP: f64 = 44.0;
 const BOTTOM: f64 = 250.0;
 /// What the axis of costs begins and ends with, in nanoseconds.
-const COSTS: (f64, f64) = (100.0, 100_000.0);
+const COSTS: (f64, f64) = (100.0, 1_000_000.0);
 
 fn chart(left: &Curve, right: &Curve) -> String {
     let mut svg = format!(
@@ -182,7 +182,9 @@ fn panel(svg: &mut String, curve: &Curve, x: f64) {
     let step = (WIDTH - LEFT - 40.0) / (curve.points.len().max(2) - 1) as f64;
     let at = |index: usize| x + LEFT + step * index as f64;
     writeln!(svg, "<text x=\"{}\" y=\"24\" font-weight=\"600\">{}</text>", x + LEFT, curve.title).unwrap();
-    for (nanos, label) in [(100.0, "0.1 us"), (1_000.0, "1 us"), (10_000.0, "10 us"), (100_000.0, "100 us")] {
+    for (nanos, label) in
+        [(100.0, "0.1 us"), (1_000.0, "1 us"), (10_000.0, "10 us"), (100_000.0, "100 us"), (1_000_000.0, "1 ms")]
+    {
         let (height, end) = (y(nanos), x + WIDTH - 40.0);
         writeln!(svg, "<path stroke=\"#ccc\" stroke-width=\".5\" d=\"M{} {height:.1}H{end}\"/>", x + LEFT)
             .unwrap();

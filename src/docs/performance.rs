@@ -91,6 +91,9 @@
 //!   (`cargo bench --bench kernel`, ext4, Linux 6.18).
 //! - 64 threads that wait for their records are bound by their wake-ups (W4 of `benches/peers`, beside its bare group commit, which is too). In trials that were not
 //!   kept, waiters that yield in place of sleeping were slower, and waiters that each wake the next gained a tenth at most.
+//! - Two commits in flight on one shard are not worth it. The disk would take them: direct synchronous writes of 4 KiB, 2, 4, 8 and 16 at once, are 2.0, 2.3, 3.2 and 3.9 times as many a second as one
+//!   (`cargo bench --bench kernel`). But threads that wait for their records get no more of them than one a sync, and one group for all gives them that: with 8 threads a record
+//!   takes 305 us (26,200 a second), where a write and its `fdatasync` take 284. A second commit would only help who comes just behind the start of the first, by half a sync.
 //! - A fresh page of the page cache costs the kernel more than the record costs the library: a profile of single puts of 128 bytes
 //!   shows 44 % of all time in the kernel's copy alone.
 //! - The clock of the system is some 20 to 30 ns of a put. A coarser one would be cheaper, and would let a record arrive before a time that was looked at before it was put.

@@ -422,7 +422,7 @@ fn a_busy_writer_is_never_taken_for_damage() {
                     return 0;
                 };
                 records.available().take(40).filter_map(unless_overtaken).count()
-            })
+            });
         });
         let following = scope.spawn(|| {
             let reader = options().open_read_only("stream").unwrap();
@@ -432,7 +432,7 @@ fn a_busy_writer_is_never_taken_for_damage() {
                     return 0;
                 };
                 (0..20).map(|_| iterator.available().map_while(unless_overtaken).count()).sum()
-            })
+            });
         });
         let writing = scope.spawn(move || {
             let mut writer = writer;
