@@ -48,9 +48,7 @@ pub(crate) struct Stamped<'a> {
 }
 
 impl Stamped<'_> {
-    /// Whether the shard takes appends, and this one.
-    fn check(&self, state: &AppendState) -> Result<(), ShardError> {
-        Shard::check_open(state, self.condition)?;
+    fn check_epoch(&self) -> Result<(), ShardError> {
         let epoch = self.stamp.epoch;
         if self.current_epoch.load(Ordering::SeqCst) == u64::from(epoch) {
             return Ok(());
@@ -108,7 +106,8 @@ impl Shard {
     ) -> Result<(Vec<Option<ProducerPart>>, Option<Appended>), ShardError> {
         let mut state = self.append.lock();
         let was_closed = state.writer.as_ref().is_none_or(SegmentWriter::is_parked);
-        stamped.check(&state)?;
+        Self::check_open(&state, stamped.condition)?;
+        stamped.check_epoch()?;
         let id = stamped.stamp.producer_id;
         let producers = self.producers(&mut state)?;
         let last = producers.last_batch(id).filter(|last| *last >= stamped.stamp.batch_number);
@@ -126,8 +125,10 @@ impl Shard {
         let added = STAMP_BYTES as u64 + producers.most_added(id);
         let need = Need { bytes: bytes_of(fresh.iter().copied()) + added, records: fresh.len() as u64 };
         // Again whenever that has waited; nobody else of this epoch appends meanwhile. Who is fenced during a roll may append this once: who fences it waits for the lock.
-        let is_checked = !planted(Mistake::EpochUnchecked);
-        self.make_room(&mut state, need, |state| if is_checked { stamped.check(state) } else { Ok(()) })?;
+        self.make_room(&mut state, need, |state| {
+            Self::check_open(state, stamped.condition)?;
+            if planted(Mistake::EpochUnchecked) { Ok(()) } else { stamped.check_epoch() }
+        })?;
         let mut appended = self.stage(&mut state, fresh.iter().copied(), Some(stamped.stamp))?;
         self.remember(&mut state, stamped.stamp, &appended, fresh.len())?;
         appended.opened_file = was_closed;
@@ -173,7 +174,7 @@ impl Shard {
         } else {
             self.note_written(state.next); // it survives the process: it is there for everybody
         }
-        self.limit_unsynced(&mut state)?;
+        let limited = self.limit_unsynced(&mut state); // told behind the others: the record is there, whatever becomes of older ones
         drop(state); // whoever is woken now may take the lock next
         if !early {
             self.announce_staged();
@@ -181,7 +182,7 @@ impl Shard {
         if !is_drained {
             self.wake_drains();
         }
-        Ok(())
+        limited
     }
 
     fn announce_staged(&self) {

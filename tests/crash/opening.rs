@@ -474,6 +474,11 @@ impl std::fmt::Debug for Meanwhile {
 }
 
 impl Meanwhile {
+    /// On this disk it happens before these looks.
+    fn before(at: Range<u64>, disk: &SimulatedDisk, happens: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { disk: disk.clone(), looks: AtomicU64::new(0), at, happens: Box::new(happens) })
+    }
+
     fn look(&self) -> &SimulatedDisk {
         if self.at.contains(&self.looks.fetch_add(1, Ordering::SeqCst)) {
             (self.happens)();
@@ -531,19 +536,14 @@ fn a_look_beside_a_writer_that_trims_is_repeated() {
             for _ in 0..14 {
                 stream.put("key", [1; 1000]).unwrap();
             }
-            let storage = Arc::new(Meanwhile {
-                disk: case.disk.clone(),
-                looks: AtomicU64::new(0),
-                at: at..at + 1,
-                happens: Box::new({
-                    let stream = stream.clone();
-                    move || {
-                        for _ in 0..8 {
-                            stream.put("key", [1; 1000]).unwrap();
-                        }
-                        stream.trim_shard(SHARD, SequenceNumber::new(18)).unwrap();
+            let storage = Meanwhile::before(at..at + 1, &case.disk, {
+                let stream = stream.clone();
+                move || {
+                    for _ in 0..8 {
+                        stream.put("key", [1; 1000]).unwrap();
                     }
-                }),
+                    stream.trim_shard(SHARD, SequenceNumber::new(18)).unwrap();
+                }
             });
             let has_happened = || storage.looks.load(Ordering::SeqCst) > at;
             let name = format!("verifies: {verifies}, before look {at}");
@@ -584,14 +584,9 @@ fn a_look_for_new_shards_beside_a_writer_that_trims_is_repeated() {
     for at in 0.. {
         let (case, stream) = Case::create(Durability::Synced, 4096);
         let (child, before) = (ShardId::new(1), SequenceNumber::new(3));
-        let storage = Arc::new(Meanwhile {
-            disk: case.disk.clone(),
-            looks: AtomicU64::new(0),
-            at: at..at + 1,
-            happens: Box::new({
-                let stream = stream.clone();
-                move || drop(stream.trim_shard(child, before)) // once there is one
-            }),
+        let storage = Meanwhile::before(at..at + 1, &case.disk, {
+            let stream = stream.clone();
+            move || drop(stream.trim_shard(child, before)) // once there is one
         });
         let reader = case.builder().storage(storage.clone()).open_read_only(PATH).unwrap();
         stream.split_shard(SHARD, None).unwrap();
@@ -632,17 +627,12 @@ fn an_opening_beside_a_recovery_is_repeated() {
             let case = case.copy();
             let segments = || case.disk.list(segment(0).parent().unwrap()).unwrap().len();
             let before = segments();
-            let storage = Arc::new(Meanwhile {
-                disk: case.disk.clone(),
-                looks: AtomicU64::new(0),
-                at: at..at + 1,
-                happens: Box::new({
-                    let case = Case { disk: case.disk.clone(), clock: Arc::clone(&case.clock) };
-                    move || {
-                        case.disk.fail_on(Operation::Rename, 0, DiskFault::Error(io::ErrorKind::Other));
-                        case.open().unwrap_err();
-                    }
-                }),
+            let storage = Meanwhile::before(at..at + 1, &case.disk, {
+                let case = Case { disk: case.disk.clone(), clock: Arc::clone(&case.clock) };
+                move || {
+                    case.disk.fail_on(Operation::Rename, 0, DiskFault::Error(io::ErrorKind::Other));
+                    case.open().unwrap_err();
+                }
             });
             let name = format!("write {nth} failed, before look {at}");
             let opened = case.builder().storage(storage.clone()).open_read_only(PATH);
@@ -681,19 +671,14 @@ fn a_reader_beside_retention_is_told_what_is_trimmed() {
         for at in 0.. {
             let case = whole.copy();
             let writer = Arc::new(Mutex::new(None::<Stream>));
-            let storage = Arc::new(Meanwhile {
-                disk: case.disk.clone(),
-                looks: AtomicU64::new(0),
-                at: at..at + 1,
-                happens: Box::new({
-                    let writer = Arc::clone(&writer);
-                    move || {
-                        let writer = writer.lock().unwrap().take();
-                        if let Some(writer) = writer {
-                            writer.trim_shard(SHARD, SequenceNumber::new(3 * SEGMENTS - 4)).unwrap();
-                        }
+            let storage = Meanwhile::before(at..at + 1, &case.disk, {
+                let writer = Arc::clone(&writer);
+                move || {
+                    let writer = writer.lock().unwrap().take();
+                    if let Some(writer) = writer {
+                        writer.trim_shard(SHARD, SequenceNumber::new(3 * SEGMENTS - 4)).unwrap();
                     }
-                }),
+                }
             });
             let on_storage = || case.builder().storage(storage.clone());
             let stream = if follows { case.open() } else { on_storage().open_existing(PATH) }.unwrap();
@@ -731,13 +716,8 @@ fn damage_beside_a_busy_writer_is_told() {
     let segment = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
     case.disk.damage(&segment, |bytes| bytes[128 + 50] ^= 1).unwrap();
     let budget = AtomicU64::new(1 << 40);
-    let storage = Arc::new(Meanwhile {
-        disk: case.disk.clone(),
-        looks: AtomicU64::new(0),
-        at: 0..u64::MAX,
-        happens: Box::new(move || {
-            stream.set_retention_bytes(Some(budget.fetch_add(1, Ordering::SeqCst))).unwrap();
-        }),
+    let storage = Meanwhile::before(0..u64::MAX, &case.disk, move || {
+        stream.set_retention_bytes(Some(budget.fetch_add(1, Ordering::SeqCst))).unwrap();
     });
     let report = verify(PATH, VerifyOptions { storage: Some(storage), progress: None }).unwrap();
     assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
@@ -754,18 +734,13 @@ fn a_repair_begins_with_what_is_there_when_it_has_the_lock() {
         }
         let segment = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
         case.disk.damage(&segment, |bytes| bytes[128 + 50] ^= 1).unwrap();
-        let storage = Arc::new(Meanwhile {
-            disk: case.disk.clone(),
-            looks: AtomicU64::new(0),
-            at: at..at + 1,
-            happens: Box::new({
-                let stream = stream.clone();
-                move || {
-                    stream.split_shard(SHARD, None).unwrap();
-                    stream.put("key", b"to a child").unwrap();
-                    stream.clone().close().unwrap();
-                }
-            }),
+        let storage = Meanwhile::before(at..at + 1, &case.disk, {
+            let stream = stream.clone();
+            move || {
+                stream.split_shard(SHARD, None).unwrap();
+                stream.put("key", b"to a child").unwrap();
+                stream.clone().close().unwrap();
+            }
         });
         match anabranch::repair(PATH, Some(storage)) {
             Err(Error::Locked(_)) => continue,
@@ -795,14 +770,9 @@ fn a_stream_that_is_deleted_while_its_store_is_opened_is_whole_or_gone() {
             stream.put("key", [byte]).unwrap();
         }
         stream.close().unwrap();
-        let storage = Arc::new(Meanwhile {
-            disk: disk.clone(),
-            looks: AtomicU64::new(0),
-            at: at..at + 1,
-            happens: Box::new({
-                let disk = disk.clone();
-                move || drop(disk.rename(&store.join("clicks"), &store.join("~deleted-clicks")))
-            }),
+        let storage = Meanwhile::before(at..at + 1, &disk, {
+            let disk = disk.clone();
+            move || drop(disk.rename(&store.join("clicks"), &store.join("~deleted-clicks")))
         });
         drop(open(storage.clone()));
         happened += u32::from(storage.looks.load(Ordering::SeqCst) > at);
