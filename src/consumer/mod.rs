@@ -400,21 +400,10 @@ impl fmt::Debug for Consumer {
 mod tests {
     use super::*;
     use crate::storage::{Crash, SimulatedDisk};
-    use crate::types::{HashKey, Timestamp};
 
     const PARENT: ShardId = ShardId::new(0);
     /// The lower child of a split.
     const SHARD: ShardId = ShardId::new(1);
-
-    fn window() -> WindowState {
-        WindowState {
-            start: Timestamp::from_millis(0),
-            end: Timestamp::from_millis(10),
-            hash_key: HashKey::new(1),
-            partition_key: "key".to_owned(),
-            state: vec![1],
-        }
-    }
 
     /// As of a merge that a power cut undid, after which the id was given to the child of a split.
     #[test]
@@ -424,9 +413,9 @@ mod tests {
         let (lower, upper) = stream.split_shard(PARENT, None).unwrap();
         let consumer = stream.consumer("c").unwrap();
         for child in [lower, upper] {
-            consumer.bequeath(child, ShardId::new(1), vec![window()]).unwrap();
+            consumer.bequeath(child, ShardId::new(1), vec![WindowState::example()]).unwrap();
         }
-        consumer.bequeath(upper, PARENT, vec![window()]).unwrap();
+        consumer.bequeath(upper, PARENT, vec![WindowState::example()]).unwrap();
         let inherited = |child| consumer.inheritance(child).unwrap().len();
         assert_eq!((inherited(lower), inherited(upper)), (0, 1));
     }
@@ -443,7 +432,7 @@ mod tests {
         stream.split_shard(PARENT, None).unwrap();
         stream.split_shard(SHARD, None).unwrap();
         let ours = stream.consumer("c").unwrap();
-        ours.bequeath(SHARD, PARENT, vec![window()]).unwrap();
+        ours.bequeath(SHARD, PARENT, vec![WindowState::example()]).unwrap();
         let others = builder().open_read_only("/s").unwrap();
         others.consumer("c").unwrap().take(SHARD, "w").unwrap().checkpoint_end().unwrap();
         let of_a_crash = |seed| {

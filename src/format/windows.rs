@@ -79,6 +79,20 @@ impl WindowsSnapshot {
     }
 }
 
+#[cfg(test)]
+impl WindowState {
+    /// One for the tests of those who keep such.
+    pub(crate) fn example() -> Self {
+        Self {
+            start: Timestamp::from_millis(0),
+            end: Timestamp::from_millis(10),
+            hash_key: HashKey::new(1),
+            partition_key: "key".to_owned(),
+            state: vec![1],
+        }
+    }
+}
+
 impl WindowState {
     pub(crate) fn order(&self) -> (Timestamp, Timestamp, HashKey, &str) {
         (self.start, self.end, self.hash_key, &self.partition_key)

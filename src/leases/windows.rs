@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::format::WindowState;
     use crate::storage::{Crash, DiskFault, Operation, SimulatedDisk, Storage};
-    use crate::types::{HashKey, StreamId, Timestamp};
+    use crate::types::StreamId;
 
     const CHILD: ShardId = ShardId::new(2);
 
@@ -132,16 +132,6 @@ mod tests {
         WindowsSnapshot { stream_id: StreamId::new(7), file_id: 1, child, parent: ShardId::new(0), states }
     }
 
-    fn state() -> WindowState {
-        WindowState {
-            start: Timestamp::from_millis(0),
-            end: Timestamp::from_millis(10),
-            hash_key: HashKey::new(1),
-            partition_key: "key".to_owned(),
-            state: vec![1],
-        }
-    }
-
     /// Two children of one shard, each with a window.
     fn disk_with_windows() -> SimulatedDisk {
         let disk = SimulatedDisk::new();
@@ -150,7 +140,7 @@ mod tests {
         }
         disk.sync_dir(Path::new("/")).unwrap();
         for child in [CHILD, ShardId::new(22)] {
-            directory(&disk).keep_windows("c", &snapshot(child, vec![state()])).unwrap();
+            directory(&disk).keep_windows("c", &snapshot(child, vec![WindowState::example()])).unwrap();
         }
         disk
     }
