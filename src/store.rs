@@ -11,7 +11,7 @@ use crate::sync::Mutex;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::shard::OpenFiles;
-use crate::storage::{Disk, Fault, Storage, remove_if_there};
+use crate::storage::{Contained, Disk, Fault, Storage, remove_if_there};
 use crate::stream::{Background, Stream, StreamBuilder, WeakStream, make_directories};
 use crate::types::is_name;
 
@@ -70,7 +70,7 @@ impl StoreBuilder {
 
     /// Where the files of all streams are; the machine's file systems by default.
     pub fn storage(mut self, storage: Arc<dyn Storage>) -> Self {
-        self.storage = Some(storage);
+        self.storage = Some(Arc::new(Contained::new(storage)));
         self
     }
 

@@ -3,8 +3,10 @@
 //! Normally these are `parking_lot`'s and the standard library's, and nothing is added. Built with `--cfg shuttle` they are those of the
 //! `shuttle` scheduler, and `tests/concurrency` runs the crate's own code under thousands of chosen schedules.
 
+mod caught;
 mod door;
 
+pub(crate) use caught::caught;
 pub(crate) use door::Door;
 #[cfg(not(shuttle))]
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};

@@ -4,10 +4,8 @@ mod batch;
 mod builder;
 mod queue;
 
-use std::any::Any;
 use std::fmt;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -15,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::storage::{Fault, Process};
 use crate::stream::{PutEntry, PutReceipt, Stream};
+use crate::sync::caught;
 use crate::types::Durability;
 
 pub use batch::PutHandle;
@@ -232,9 +231,8 @@ impl Shared {
 
     /// One outcome for each record, whatever happens: a clock of the user's may panic.
     fn send(&self, batch: &Batch) -> Vec<Result<PutReceipt>> {
-        let put = || self.put_all(&batch.records().entries());
-        catch_unwind(AssertUnwindSafe(put)).unwrap_or_else(|panic| {
-            let fault = Fault::io("put to", self.stream.path())(io::Error::other(words_of(panic.as_ref())));
+        caught(|| self.put_all(&batch.records().entries())).unwrap_or_else(|panic| {
+            let fault = Fault::io("put to", self.stream.path())(io::Error::other(panic));
             vec![Err(Error::from(fault)); batch.records().len()]
         })
     }
@@ -264,11 +262,4 @@ fn throttled_for(outcome: &Result<PutReceipt>) -> Option<Duration> {
         Err(Error::ThroughputExceeded { retry_after, .. }) => Some(*retry_after),
         _ => None,
     }
-}
-
-/// What a panic said.
-pub(crate) fn words_of(panic: &(dyn Any + Send)) -> String {
-    let words = panic.downcast_ref::<&str>().copied();
-    let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panicked: {}", words.unwrap_or("without a word"))
 }

@@ -1,13 +1,12 @@
 //! One call of the handler or of the destination, on its way to a thread and back.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::batch::{Batch, BatchFailure, BatchHandler};
 use super::failure::{FailedBatch, FailureDestination};
 use super::windows::{Changes, ClosedWindow, States, Window};
-use crate::batching::words_of;
 use crate::segment::Record;
+use crate::sync::caught;
 use crate::types::{PartitionHash, ShardId};
 
 /// Whose job it is.
@@ -60,9 +59,9 @@ impl Job {
         handler: &impl BatchHandler,
         destination: Option<&dyn FailureDestination>,
     ) -> Finished {
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.call(handler, destination)));
+        let outcome = caught(|| self.call(handler, destination));
         let outcome = outcome.unwrap_or_else(|panic| Outcome {
-            result: Err(BatchFailure::new(words_of(panic.as_ref()))),
+            result: Err(BatchFailure::new(panic)),
             changes: Changes::default(),
         });
         Finished { place: self.place, outcome }

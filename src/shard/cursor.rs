@@ -88,6 +88,11 @@ impl Cursor {
         self.next
     }
 
+    /// Goes on at another record.
+    pub(crate) fn go_on_at(&mut self, next: SequenceNumber) {
+        (self.place, self.next, self.verified) = (None, next, (next, 0));
+    }
+
     pub(crate) fn visibility(&self) -> Visibility {
         self.visibility
     }

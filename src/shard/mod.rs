@@ -344,6 +344,10 @@ impl Shard {
         self.id
     }
 
+    pub(crate) fn range(&self) -> HashKeyRange {
+        self.range
+    }
+
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }

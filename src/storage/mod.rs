@@ -24,6 +24,7 @@
 //! write. What no library can check is another program that changes the files of a live stream: as
 //! for every memory-mapped store, that is undefined, and the lock keeps this crate's own writers apart.
 
+mod contained;
 mod disk;
 mod fault;
 mod map;
@@ -39,6 +40,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use contained::Contained;
 pub use disk::Disk;
 pub use fault::{Corruption, Fault};
 pub use map::Map;
@@ -51,7 +53,7 @@ pub(crate) use whole::{read_whole, replace_whole, write_whole};
 /// A file system, as far as the library needs one.
 ///
 /// Errors are `io::Error`; of their kinds the library looks at `NotFound`, `AlreadyExists`,
-/// `StorageFull` and `ReadOnlyFilesystem`.
+/// `StorageFull` and `ReadOnlyFilesystem`. A call that panics counts as one that failed.
 pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Makes a directory. Its parent must exist; its name is durable after a sync of the parent.
     fn create_dir(&self, path: &Path) -> io::Result<()>;

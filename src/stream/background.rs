@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::sync::{Mistake, Mutex, planted};
+use crate::sync::{Mistake, Mutex, caught, planted};
 
 use super::StreamInner;
 use crate::limits::{DRAIN_INTERVAL_MS, RETENTION_CHECK_MS};
@@ -294,6 +294,11 @@ impl StreamInner {
     /// One round of background work. Failures are kept by the shards, which tell the next one who appends; a
     /// failed trim or reshard is tried again in its time.
     fn tend(&self, work: Work) {
+        // The streams of a store share the thread: a clock of the user's that panics ends this round, and nothing else.
+        let _ = caught(|| self.work(work));
+    }
+
+    fn work(&self, work: Work) {
         if self.writable().is_err() {
             return;
         }

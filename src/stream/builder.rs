@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::StreamOptions;
 use crate::limits::{Limits, MIN_SEGMENT_BYTES, Quotas};
 use crate::shard::OpenFiles;
-use crate::storage::Storage;
+use crate::storage::{Contained, Storage};
 use crate::types::{Durability, PartitionHash, RetentionPeriod};
 
 /// Describes a stream to create or open: made by [`Stream::builder`].
@@ -137,7 +137,7 @@ impl StreamBuilder {
     /// Where the files are; the machine's file systems by default. With a
     /// [`SimulatedDisk`](crate::SimulatedDisk) the stream lives in memory.
     pub fn storage(mut self, storage: Arc<dyn Storage>) -> Self {
-        self.storage = Some(storage);
+        self.storage = Some(Arc::new(Contained::new(storage)));
         self
     }
 

@@ -10,7 +10,7 @@ use super::read::{FOLLOW_STEP, WAIT_STEP};
 use super::{Stream, StreamInner};
 use crate::error::{Error, Result};
 use crate::segment::{Record, RecordBatch};
-use crate::shard::Progress;
+use crate::shard::{Progress, Shard};
 use crate::types::{ShardId, ShardIteratorType, Timestamp};
 
 /// Where [`Stream::records`] starts.
@@ -28,6 +28,8 @@ pub enum RecordsStart {
 /// A reader of the whole stream. A child shard is begun when all its parents were read to their end, so for each
 /// partition key records come in the exact order in which they were put, through every split and merge. Between shards that are
 /// read at the same time there is no order.
+///
+/// Where retention overtook it in a shard, it says [`Error::Trimmed`] once, and goes on at the oldest record that is left.
 pub struct Records {
     stream: Arc<StreamInner>,
     start: RecordsStart,
@@ -92,14 +94,18 @@ impl Records {
     /// Begins the shards whose parents are all read, or no longer listed. One that cannot be begun keeps no other waiting.
     fn discover(&mut self) -> Result<()> {
         let topology = self.stream.topology();
+        // What is read though it is no longer listed. Between it and a shard with some of its keys there may have been others, which are not listed either.
+        let read = self.active.values().map(|cursor| Arc::clone(cursor.shard()));
+        let removed: Vec<_> = read.filter(|shard| !topology.shards.contains_key(&shard.id())).collect();
         let mut outcome = Ok(());
         for (id, member) in &topology.shards {
             let known = self.active.contains_key(id) || self.finished.contains(id);
-            let waits_for = |parent: &ShardId| {
-                let listed = topology.shards.contains_key(parent) || self.active.contains_key(parent);
-                listed && !self.finished.contains(parent)
-            };
-            if known || member.entry.parents.iter().any(waits_for) {
+            let waits_for =
+                |parent: &ShardId| topology.shards.contains_key(parent) && !self.finished.contains(parent);
+            let range = member.entry.range;
+            let descends =
+                |removed: &Arc<Shard>| removed.id() < *id && removed.range().intersection(range).is_some();
+            if known || member.entry.parents.iter().any(waits_for) || removed.iter().any(descends) {
                 continue;
             }
             let kind = match self.start {
@@ -175,7 +181,7 @@ impl Records {
 
     fn goes_on(&mut self) -> Result<bool> {
         match self.active.get_mut(&self.last) {
-            Some(cursor) if self.turn > 0 => match cursor.look(&self.stream) {
+            Some(cursor) if self.turn > 0 => match look(&self.stream, cursor) {
                 Ok(progress) => Ok(progress == Progress::Records),
                 Err(error) => {
                     self.turn = 0;
@@ -213,7 +219,7 @@ impl Records {
         let turns: Vec<_> = after.chain(self.active.range(..=self.last).map(|(id, _)| *id)).collect();
         for id in turns {
             let Some(cursor) = self.active.get_mut(&id) else { continue };
-            match cursor.look(&self.stream) {
+            match look(&self.stream, cursor) {
                 Ok(Progress::Records) => return Ok(Some(id)),
                 Ok(Progress::End) => {
                     self.active.remove(&id);
@@ -265,6 +271,15 @@ impl Records {
     pub(super) fn stream(&self) -> &Arc<StreamInner> {
         &self.stream
     }
+}
+
+/// Looks whether a shard has records. That retention removed some first is said once, for nobody but this reader could go on behind them.
+fn look(stream: &StreamInner, cursor: &mut MeteredCursor) -> Result<Progress> {
+    let outcome = cursor.look(stream);
+    if let Err(Error::Trimmed { earliest, .. }) = outcome {
+        cursor.go_on_at(earliest);
+    }
+    outcome
 }
 
 impl fmt::Debug for Records {

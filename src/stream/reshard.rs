@@ -132,40 +132,24 @@ impl StreamInner {
         let mut state = manifest.state().clone();
         check_count(&state, ranges.len())?;
         let mut starting = SequenceNumber::ZERO;
-        for (index, parent) in parents.iter().enumerate() {
-            match parent.shard.freeze() {
-                Ok((next, last_arrival)) => {
-                    starting = starting.max(next);
-                    self.close_entry(&mut state, parent.shard.id(), next, last_arrival);
-                }
-                Err(error) => {
-                    thaw(&parents[..index]);
-                    return Err(Error::of_shard(parent.shard.id())(error));
-                }
-            }
+        let frozen = Thaw(parents);
+        for parent in parents {
+            let (next, last_arrival) = parent.shard.freeze().map_err(Error::of_shard(parent.shard.id()))?;
+            starting = starting.max(next);
+            self.close_entry(&mut state, parent.shard.id(), next, last_arrival);
         }
         let children = add_children(&mut state, parents, ranges, starting, self.context.clock.now());
-        let shards = match self.make_shards(&children) {
-            Ok(shards) => shards,
-            Err(fault) => {
-                thaw(parents);
-                return Err(fault.into());
-            }
-        };
-        match manifest.replace(state) {
-            Ok(()) => {}
-            Err(ReplaceError::Kept(fault)) => {
-                thaw(parents);
-                return Err(fault.into());
-            }
-            Err(ReplaceError::Unknown(fault)) => {
+        let shards = self.make_shards(&children)?;
+        if let Err(error) = manifest.replace(state) {
+            if let ReplaceError::Unknown(fault) = &error {
                 // A crash may leave the children in force: a parent must not take another record.
                 for parent in parents {
-                    parent.shard.abandon(&fault);
+                    parent.shard.abandon(fault);
                 }
-                return Err(fault.into());
             }
+            return Err(error.into_fault().into());
         }
+        std::mem::forget(frozen); // the children have their keys now
         self.publish(manifest.state(), shards);
         for parent in parents {
             parent.shard.close();
@@ -239,9 +223,12 @@ fn add_children(
     children
 }
 
-fn thaw(parents: &[Member]) {
-    for parent in parents {
-        parent.shard.thaw();
+/// Parents that take appends again when this is dropped, be it by a clock that panics; not those that were given up.
+struct Thaw<'a>(&'a [Member]);
+
+impl Drop for Thaw<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|parent| parent.shard.thaw());
     }
 }
 

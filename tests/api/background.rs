@@ -1,13 +1,14 @@
 //! The one thread that flushes and trims. These tests alone have it running, and take turns.
 
 use std::fs;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anabranch::storage::{DiskFault, Operation};
 use anabranch::{Capacity, CapacityPolicy, Durability, Error, ManualClock, SimulatedDisk, Store, Stream};
 
-use crate::support::{S0, eventually, fill_large, place, put_to};
+use crate::support::{FaultyClock, S0, eventually, fill_large, place, put_to};
 
 /// Two tests that count threads must not run at the same time.
 fn turn() -> MutexGuard<'static, ()> {
@@ -155,6 +156,20 @@ fn a_hot_shard_is_split_by_the_thread() {
         stream.open_shards().len() > 1
     });
     assert_eq!(stream.metrics().records_in, put);
+}
+
+#[test]
+fn a_clock_that_panics_does_not_end_the_thread() {
+    let _turn = turn();
+    let policy = CapacityPolicy::default().interval(Duration::from_millis(1));
+    let clock = Arc::new(FaultyClock::default());
+    let options = buffered().capacity(Capacity::OnDemand(policy)).storage(Arc::new(SimulatedDisk::new()));
+    let stream = options.clock(clock.clone()).create("stream").unwrap();
+    clock.panics.store(true, Ordering::SeqCst);
+    eventually("the thread meets it", || clock.panicked.load(Ordering::SeqCst) > 1);
+    clock.panics.store(false, Ordering::SeqCst);
+    stream.put("key", b"data").unwrap();
+    eventually("the thread syncs", || stream.metrics().unsynced_records == 0);
 }
 
 /// A flush that nobody waits for fails where nobody is told: who watches the stream sees it all the same, and before the next put is refused.

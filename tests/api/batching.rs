@@ -1,18 +1,18 @@
 //! The batching producer: what becomes of each record, in which order, and how much may be under way.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anabranch::storage::Operation;
 use anabranch::{
-    BatchingProducer, BatchingProducerBuilder, Clock, DiskFault, Durability, Error, HashKey, ManualClock,
-    PutEntry, PutHandle, SimulatedDisk, Stream, Timestamp,
+    BatchingProducer, BatchingProducerBuilder, DiskFault, Durability, Error, HashKey, PutEntry, PutHandle,
+    SimulatedDisk, Stream,
 };
 
-use crate::support::{Mixer, S0, S1, builder, eventually, read_all, read_stream, simulated, stream};
+use crate::support::{FaultyClock, Mixer, S0, S1, builder, eventually, read_all, read_stream, simulated, stream};
 
 /// Longer than any test lasts: what lingers for so long is not sent by itself.
 const HOURS: Duration = Duration::from_secs(20 * 3_600);
@@ -347,27 +347,9 @@ fn a_full_disk_refuses_some_and_the_producer_goes_on() {
     assert_eq!((read_all(&stream, S0).len(), read_all(&stream, S1).len()), (1, 2));
 }
 
-/// A clock of the user's that panics when it is told to.
-#[derive(Debug, Default)]
-struct Faulty {
-    clock: ManualClock,
-    panics: AtomicBool,
-}
-
-impl Clock for Faulty {
-    fn now(&self) -> Timestamp {
-        assert!(!self.panics.load(Ordering::SeqCst), "the clock is broken");
-        self.clock.now()
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.clock.monotonic()
-    }
-}
-
 #[test]
 fn a_panic_where_a_batch_is_sent_is_told_to_its_handles() {
-    let clock = Arc::new(Faulty::default());
+    let clock = Arc::new(FaultyClock::default());
     let options = builder().storage(Arc::new(SimulatedDisk::new())).clock(clock.clone());
     let stream = options.create("stream").unwrap();
     let producer = eager(&stream);

@@ -1,6 +1,7 @@
 //! Splits and merges: their refusals, their lineage, and the order of records through them.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -9,12 +10,12 @@ use std::time::Duration;
 use anabranch::storage::Operation;
 use anabranch::{
     DiskFault, Error, ErrorKind, HashKey, HashKeyRange, PutEntry, Record, RecordsStart, ShardId, ShardState,
-    Stream,
+    SimulatedDisk, Stream,
 };
 
 use crate::support::{
-    HORIZON, Mixer, S0, S1, builder, fill, number, numbers_from, put_at, put_to, read_all, read_stream, simulated,
-    stream,
+    FaultyClock, HORIZON, Mixer, S0, S1, builder, fill, number, numbers_from, put_at, put_to, read_all,
+    read_stream, simulated, stream,
 };
 
 const fn shard(id: u32) -> ShardId {
@@ -395,4 +396,18 @@ fn a_split_of_unknown_outcome_is_a_failure_of_the_stream() {
     assert!(stream.split_shard(S0, None).is_err());
     assert!(matches!(stream.put("key", b"data"), Err(Error::ShardFailed { .. })));
     assert!(matches!(stream.failure(), Some(Error::ShardFailed { shard_id: S0, .. })), "{:?}", stream.failure());
+}
+
+#[test]
+fn a_clock_that_panics_in_a_split_leaves_the_shard_open() {
+    let clock = Arc::new(FaultyClock::default());
+    let options = builder().storage(Arc::new(SimulatedDisk::new())).clock(clock.clone());
+    let stream = options.create("stream").unwrap();
+    put_to(&stream, S0, "key", b"before");
+    clock.panics.store(true, Ordering::SeqCst);
+    assert!(catch_unwind(AssertUnwindSafe(|| stream.split_shard(S0, None))).is_err());
+    clock.panics.store(false, Ordering::SeqCst);
+    put_to(&stream, S0, "key", b"behind");
+    stream.split_shard(S0, None).unwrap();
+    assert_eq!(read_stream(&stream).len(), 2);
 }

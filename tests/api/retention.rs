@@ -11,8 +11,8 @@ use anabranch::{
 use tempfile::TempDir;
 
 use crate::support::{
-    HORIZON, LARGE_PER_SEGMENT, S0, S1, builder, drain, fill, fill_large, number, numbers, numbers_from, read_all,
-    read_stream, segments, stream,
+    HORIZON, LARGE_PER_SEGMENT, S0, S1, builder, drain, fill, fill_large, number, numbers, numbers_from, put_to,
+    read_all, read_stream, segments, stream,
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -241,6 +241,37 @@ fn a_reader_goes_on_in_the_segment_it_holds() {
     let outcomes: Vec<_> = whole.available().take(5).collect();
     assert!(outcomes[..4].iter().all(Result::is_ok));
     assert!(matches!(outcomes[4], Err(Error::Trimmed { .. })), "{:?}", outcomes[4]);
+    let rest: Vec<_> = whole.available().map(|record| record.unwrap().sequence_number().get()).collect();
+    assert_eq!(rest, numbers_from(&stream, S0, at(earliest)), "a reader of the whole goes on");
+}
+
+#[test]
+fn a_reader_of_the_whole_begins_no_grandchild_of_what_it_reads() {
+    let clock = Arc::new(ManualClock::default());
+    let (_directory, stream) =
+        stream(builder().shards(2).retention(RetentionPeriod::hours(2)).clock(clock.clone()));
+    for _ in 0..1_000 {
+        put_to(&stream, S0, "key", b"old");
+    }
+    let mut whole = stream.records(RecordsStart::TrimHorizon).unwrap();
+    assert_eq!(whole.available().take(1).count(), 1, "it holds the segment");
+    stream.split_shard(S1, None).unwrap(); // whose end has it look for others
+    let (lower, upper) = stream.split_shard(S0, None).unwrap();
+    put_to(&stream, lower, "key", b"between");
+    let grandchild = stream.merge_shards(lower, upper).unwrap();
+    clock.advance(3 * HOUR);
+    put_to(&stream, grandchild, "key", b"new");
+    stream.enforce_retention().unwrap();
+    let listed: Vec<_> = stream.shards().iter().map(|shard| shard.shard_id.get()).collect();
+    assert_eq!(listed, [2, 3, 6], "parents and grandparents expired");
+
+    let rest: Vec<_> = whole.available().map(|record| record.unwrap()).collect();
+    assert_eq!(rest.len(), 1_000);
+    assert_eq!(
+        rest.iter().position(|record| record.data() == b"new"),
+        Some(999),
+        "behind all that was put before"
+    );
 }
 
 #[test]

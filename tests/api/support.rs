@@ -4,13 +4,14 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anabranch::storage::Operation;
 use anabranch::{
-    DiskFault, HashKey, ManualClock, PutOptions, PutReceipt, Record, RecordsStart, SequenceNumber, ShardId,
-    ShardIterator, ShardIteratorType, SimulatedDisk, Stream, StreamBuilder,
+    Clock, DiskFault, HashKey, ManualClock, PutOptions, PutReceipt, Record, RecordsStart, SequenceNumber, ShardId,
+    ShardIterator, ShardIteratorType, SimulatedDisk, Stream, StreamBuilder, Timestamp,
 };
 use tempfile::TempDir;
 
@@ -91,6 +92,36 @@ pub(crate) fn fill(stream: &Stream, count: u64) {
 pub(crate) fn fill_large(stream: &Stream, shard_id: ShardId, count: u64) {
     for _ in 0..count {
         put_to(stream, shard_id, "key", &[b'x'; 500]);
+    }
+}
+
+/// A clock of the user's that panics when it is told to.
+#[derive(Debug, Default)]
+pub(crate) struct FaultyClock {
+    clock: ManualClock,
+    pub(crate) panics: AtomicBool,
+    /// How often it did.
+    pub(crate) panicked: AtomicU64,
+}
+
+impl FaultyClock {
+    fn check(&self) {
+        if self.panics.load(Ordering::SeqCst) {
+            self.panicked.fetch_add(1, Ordering::SeqCst);
+            panic!("the clock is broken");
+        }
+    }
+}
+
+impl Clock for FaultyClock {
+    fn now(&self) -> Timestamp {
+        self.check();
+        self.clock.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.check();
+        self.clock.monotonic()
     }
 }
 

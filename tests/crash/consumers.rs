@@ -12,7 +12,7 @@ use anabranch::{
 };
 
 use crate::history::{PATH, assert_sound, builder};
-use crate::{Case, Random, is_single, only_at, seeds};
+use crate::{Case, FAULTS, Random, is_single, only_at, seeds};
 
 const NAMES: [&str; 2] = ["billing", "audit"];
 const STEPS: u64 = 14;
@@ -120,7 +120,7 @@ impl World {
             let outcome = self.step();
             let is_cut = matches!(self.fault, Some((at, DiskFault::PowerCut)) if self.operations() > at);
             if let Err(error) = &outcome {
-                let typed = matches!(error.kind(), ErrorKind::Io | ErrorKind::Reopen);
+                let typed = matches!(error.kind(), ErrorKind::Io | ErrorKind::StorageFull | ErrorKind::Reopen);
                 assert!(typed && self.fault.is_some(), "an error of the wrong kind: {error:?}");
             }
             if is_cut {
@@ -373,7 +373,8 @@ impl World {
             match self.open() {
                 Ok(stream) => break stream,
                 Err(error)
-                    if !matches!(self.fault, Some((_, DiskFault::PowerCut))) && error.kind() == ErrorKind::Io => {}
+                    if !matches!(self.fault, Some((_, DiskFault::PowerCut)))
+                        && matches!(error.kind(), ErrorKind::Io | ErrorKind::StorageFull) => {}
                 Err(error) => return Err(error),
             }
         });
@@ -600,7 +601,7 @@ fn buffered_consumers_survive_a_cut_at_every_operation() {
 #[test]
 fn consumers_survive_every_failing_operation() {
     for durability in [Durability::Synced, Durability::Buffered] {
-        for fault in [DiskFault::Error(io::ErrorKind::Other), DiskFault::ShortWrite] {
+        for fault in FAULTS {
             every_operation("consumers_survive_every_failing_operation", durability, fault, 2);
         }
     }

@@ -1,22 +1,31 @@
 //! Every operation fails once: errors, a full disk, short writes. And a disk that is really full.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anabranch::storage::Operation;
 use anabranch::{
-    Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, RetentionPeriod, ShardId, ShardIteratorType,
-    SimulatedDisk,
+    Crash, DiskFault, Durability, Error, ErrorKind, Lease, ManualClock, Queue, QueueOptions, RecordsStart,
+    RetentionPeriod, ShardId, ShardIteratorType, SimulatedDisk, Stream,
 };
 
 use crate::history::{PATH, World, assert_sound, builder, probe};
 use crate::ledger::{Survives, Visited};
-use crate::{Case, Random, is_single, only_at, seeds};
+use crate::{Case, FAULTS, Random, is_single, number, only_at, seeds};
 
 const STEPS: u64 = 48;
+const S0: ShardId = ShardId::new(0);
 
-const FAULTS: [DiskFault; 3] =
-    [DiskFault::Error(io::ErrorKind::Other), DiskFault::Error(io::ErrorKind::StorageFull), DiskFault::ShortWrite];
+/// What every run has to reach.
+const STATES: [&str; 5] = [
+    "a shard refused to the end",
+    "close reported a failure",
+    "creation failed",
+    "reshard cut short, in force",
+    "reshard cut short, not in force",
+];
 
 #[test]
 fn synced_streams_survive_every_failing_operation() {
@@ -41,24 +50,28 @@ fn fail_everywhere(test: &'static str, durability: Durability) {
             case.at = at;
             for fault in FAULTS {
                 case.detail = format!("{fault:?}");
-                let mut random = Random::new(seed << 32 | at);
-                let mut world = World::new(seed, durability, Some((at, fault)));
-                if let Err(error) = world.run(STEPS, false) {
-                    visited.count("creation failed", true);
-                    let typed = matches!(error.kind(), ErrorKind::Io | ErrorKind::StorageFull);
-                    assert!(typed, "creating failed with {error:?}");
-                    world.create().expect("the second try to create");
-                }
-                let has_failed = world.ledger.shards.values().any(|shard| shard.failed);
-                visited.count("a shard refused to the end", has_failed);
-                finish(&mut world, &mut random, &mut visited, &mut case);
+                strike(seed, durability, (at, fault), &mut visited, &mut case);
             }
         }
     }
     if !is_single() {
-        visited.0.remove("buffered tail lost"); // the death of the process spares it
-        visited.demand_all();
+        visited.demand(&STATES);
     }
+}
+
+fn strike(seed: u64, durability: Durability, fault: (u64, DiskFault), visited: &mut Visited, case: &mut Case) {
+    let mut random = Random::new(seed << 32 | fault.0);
+    let mut world = World::new(seed, durability, Some(fault));
+    if let Err(error) = world.run(STEPS, false) {
+        visited.count("creation failed", true);
+        let typed = matches!(error.kind(), ErrorKind::Io | ErrorKind::StorageFull);
+        assert!(typed, "creating failed with {error:?}");
+        world.disk.clear_faults(); // those that last
+        world.create().expect("the second try to create");
+    }
+    let has_failed = world.ledger.shards.values().any(|shard| shard.failed);
+    visited.count("a shard refused to the end", has_failed);
+    finish(&mut world, &mut random, visited, case);
 }
 
 fn finish(world: &mut World, random: &mut Random, visited: &mut Visited, case: &mut Case) {
@@ -103,7 +116,7 @@ fn what_is_shown_after_a_failed_sync_survives_power_loss() {
         let disk = disk.crash(Crash::ProcessKilled);
         drop(stream);
         let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
-        let read = |stream: &anabranch::Stream| {
+        let read = |stream: &Stream| {
             let mut iterator = stream.shard_iterator(ShardId::new(0), ShardIteratorType::TrimHorizon).unwrap();
             iterator.available().map(|record| record.unwrap().data().to_vec()).collect::<Vec<_>>()
         };
@@ -139,7 +152,7 @@ fn a_full_disk_refuses_and_recovers_without_reopening() {
             };
             assert_eq!(refusal.kind(), ErrorKind::StorageFull, "spare {spare}: {refusal:?}");
             assert_eq!(stream.put("key", [1; 100]).unwrap_err().kind(), ErrorKind::StorageFull);
-            let count = |stream: &anabranch::Stream| {
+            let count = |stream: &Stream| {
                 let kind = ShardIteratorType::TrimHorizon;
                 let mut iterator = stream.shard_iterator(ShardId::new(0), kind).unwrap();
                 iterator.available().map(Result::unwrap).filter(|record| record.data() == [1; 100]).count() as u64
@@ -172,14 +185,15 @@ fn a_full_disk_refuses_a_split_and_keeps_the_parent() {
     assert_eq!(stream.open_shards(), [lower, upper]);
 }
 
-/// Errors of rarer kinds, and ones that last, at a sample of the calls.
+/// Errors of rarer kinds, and ones that last: at a sample of the calls, in the long form at every one.
 #[test]
 fn rarer_and_lasting_failures_lose_nothing_either() {
-    use io::ErrorKind::{Interrupted, Other, OutOfMemory, QuotaExceeded, StorageFull};
+    use io::ErrorKind::{Interrupted, Other, OutOfMemory, QuotaExceeded, StorageFull, Unsupported};
     let faults = [
         DiskFault::Error(Interrupted),
         DiskFault::Error(OutOfMemory),
         DiskFault::Error(QuotaExceeded),
+        DiskFault::Error(Unsupported),
         DiskFault::ErrorFromThenOn(Other),
         DiskFault::ErrorFromThenOn(StorageFull),
     ];
@@ -191,24 +205,24 @@ fn rarer_and_lasting_failures_lose_nothing_either() {
             let mut whole = World::new(seed, durability, None);
             whole.run(STEPS, true).expect("a history without faults");
             let operations = whole.operations();
+            let rarely = number("ANABRANCH_CRASH_SEEDS").is_none() && !is_single();
             for (place, fault) in faults.into_iter().enumerate() {
-                let sample = (place as u64..operations).step_by(9);
+                let sample = if rarely { (place..).step_by(SAMPLE) } else { (0..).step_by(1) };
+                let sample = sample.map(|at| at as u64).take_while(|at| *at < operations);
                 for at in sample.filter(|at| only_at().is_none_or(|only| only == *at)) {
                     (case.at, case.detail) = (at, format!("{durability:?}, {fault:?}"));
-                    let mut random = Random::new(seed << 32 | at);
-                    let mut world = World::new(seed, durability, Some((at, fault)));
-                    if let Err(error) = world.run(STEPS, false) {
-                        let typed = matches!(error.kind(), ErrorKind::Io | ErrorKind::StorageFull);
-                        assert!(typed, "creating failed with {error:?}");
-                        world.disk.clear_faults();
-                        world.create().expect("the second try to create");
-                    }
-                    finish(&mut world, &mut random, &mut visited, &mut case);
+                    strike(seed, durability, (at, fault), &mut visited, &mut case);
                 }
             }
         }
     }
+    if !is_single() {
+        visited.demand(&STATES);
+    }
 }
+
+/// One in so many calls, in the quick form.
+const SAMPLE: usize = 9;
 
 /// One sync for many: when it fails, each of them is told, and of the same failure; then the shard refuses, and reading goes on.
 #[test]
@@ -248,25 +262,35 @@ fn a_failed_sync_is_told_to_all_its_waiters() {
 }
 
 fn wait_until(mut happened: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !happened() {
-        assert!(std::time::Instant::now() < deadline, "gave up waiting");
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        assert!(Instant::now() < deadline, "gave up waiting");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// No byte of room at each change of a stream: a refusal that says so, nothing lost, and it goes on once there is room, without
+/// No byte of room at each change of a stream and of what reads it: a refusal that says so, nothing lost, and it goes on once there is room, without
 /// reopening; a failed creation and a failed close are tried again by opening.
 #[test]
 fn a_full_disk_refuses_every_change_and_then_allows_it() {
-    type Change = fn(&anabranch::Stream) -> anabranch::Result<()>;
-    let changes: [(&str, Change); 6] = [
-        ("split", |stream| stream.split_shard(ShardId::new(0), None).map(drop)),
-        ("merge", |stream| stream.merge_shards(ShardId::new(0), ShardId::new(1)).map(drop)),
-        ("scale", |stream| stream.update_shard_count(5).map(drop)),
-        ("retention", |stream| stream.decrease_retention(RetentionPeriod::hours(2))),
-        ("budget", |stream| stream.set_retention_bytes(Some(1 << 20))),
-        ("trim", |stream| stream.trim_shard(ShardId::new(0), 1.into()).map(drop)),
+    type Change = fn(&Changed) -> anabranch::Result<()>;
+    let changes: [(&str, Change); 11] = [
+        ("split", |of| of.stream.split_shard(S0, None).map(drop)),
+        ("merge", |of| of.stream.merge_shards(S0, ShardId::new(1)).map(drop)),
+        ("scale", |of| of.stream.update_shard_count(5).map(drop)),
+        ("retention", |of| of.stream.decrease_retention(RetentionPeriod::hours(2))),
+        ("budget", |of| of.stream.set_retention_bytes(Some(1 << 20))),
+        ("trim", |of| of.stream.trim_shard(S0, 1.into()).map(drop)),
+        ("fence", |of| of.stream.fence_shard(S0, 7).map(drop)),
+        ("producer", |of| of.stream.producer("producer").map(drop)),
+        ("consumer", |of| of.stream.consumer("another").map(drop)),
+        ("queue", |of| of.stream.queue("another", QueueOptions::new()).map(drop)),
+        ("acknowledgement", |of| {
+            for received in of.queue.receive(10, Duration::ZERO)? {
+                of.queue.acknowledge(&received)?;
+            }
+            of.queue.sync()
+        }),
     ];
     for (name, change) in changes {
         let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
@@ -274,27 +298,24 @@ fn a_full_disk_refuses_every_change_and_then_allows_it() {
         let made = || builder(&disk, &clock).shards(2).segment_bytes(4096);
         assert_eq!(made().create(PATH).unwrap_err().kind(), ErrorKind::StorageFull, "create");
         disk.set_capacity(None);
-        let stream = made().open(PATH).unwrap();
+        let of = Changed::new(made().open(PATH).unwrap());
         for id in 0..40_u8 {
-            stream.put(id.to_string(), [id; 200]).unwrap();
+            of.stream.put(id.to_string(), [id; 200]).unwrap();
         }
-        let read = |stream: &anabranch::Stream| {
-            let mut records = stream.records(anabranch::RecordsStart::TrimHorizon).unwrap();
-            records.available().map(|record| record.unwrap().data()[0]).collect::<std::collections::BTreeSet<_>>()
-        };
-        let before = read(&stream);
+        let before = read(&of.stream);
         disk.set_capacity(Some(0));
-        let refusal = change(&stream).expect_err(name);
+        of.checkpoint();
+        let refusal = change(&of).expect_err(name);
         assert_eq!(refusal.kind(), ErrorKind::StorageFull, "{name}: {refusal:?}");
-        assert_eq!(read(&stream), before, "{name}");
+        assert_eq!(read(&of.stream), before, "{name}");
         disk.set_capacity(None);
-        stream.put("between", [100; 200]).unwrap_or_else(|error| panic!("after a refused {name}: {error:?}"));
-        change(&stream).unwrap_or_else(|error| panic!("{name} with room: {error:?}"));
-        stream.put("after", [101; 200]).unwrap();
-        let before = read(&stream);
+        of.stream.put("between", [100; 200]).unwrap_or_else(|error| panic!("after a refused {name}: {error:?}"));
+        change(&of).unwrap_or_else(|error| panic!("{name} with room: {error:?}"));
+        of.stream.put("after", [101; 200]).unwrap();
+        let before = read(&of.stream);
         assert!(before.len() >= 41 && before.contains(&100) && before.contains(&101), "{name}");
         disk.set_capacity(Some(0));
-        assert_eq!(stream.close().unwrap_err().kind(), ErrorKind::StorageFull, "close");
+        assert_eq!(of.stream.close().unwrap_err().kind(), ErrorKind::StorageFull, "close");
         disk.set_capacity(None);
         let disk = disk.crash(Crash::PowerLost { seed: 5 });
         let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
@@ -302,4 +323,30 @@ fn a_full_disk_refuses_every_change_and_then_allows_it() {
         stream.close().unwrap();
         assert_sound(&disk, name);
     }
+}
+
+/// A stream that is changed, and those who read it.
+struct Changed {
+    stream: Stream,
+    lease: Lease,
+    queue: Queue,
+}
+
+impl Changed {
+    fn new(stream: Stream) -> Self {
+        let lease = stream.consumer("consumer").unwrap().take(S0, "worker").unwrap();
+        let queue = stream.queue("queue", QueueOptions::new()).unwrap();
+        Self { stream, lease, queue }
+    }
+
+    /// Leases and checkpoints are written in place, and need no room; a disk that refuses them all the same is among the faults of `consumers`.
+    fn checkpoint(&self) {
+        let first = self.stream.describe().unwrap().shards[0].starting_sequence_number;
+        self.lease.checkpoint_at(first).unwrap();
+    }
+}
+
+fn read(stream: &Stream) -> BTreeSet<u8> {
+    let mut records = stream.records(RecordsStart::TrimHorizon).unwrap();
+    records.available().map(|record| record.unwrap().data()[0]).collect()
 }

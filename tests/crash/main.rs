@@ -22,7 +22,7 @@
 //! ANABRANCH_CRASH_SEEDS=200 ANABRANCH_CRASH_STEPS=3 cargo test --release --test crash -- --nocapture
 //! ```
 //!
-//! A failure prints its seed and the operation at which the history was cut. To run that one alone:
+//! A failure prints its seed and the operation at which the history was cut. To run that one alone, as it prints:
 //!
 //! ```text
 //! ANABRANCH_CRASH_SEED=17 ANABRANCH_CRASH_AT=203 cargo test --test crash TEST_NAME -- --nocapture
@@ -45,7 +45,18 @@ mod repair;
 mod threads;
 mod verified;
 
+use std::io;
 use std::ops::Range;
+
+use anabranch::DiskFault;
+
+/// What each call is struck by.
+pub(crate) const FAULTS: [DiskFault; 4] = [
+    DiskFault::Error(io::ErrorKind::Other),
+    DiskFault::Error(io::ErrorKind::StorageFull),
+    DiskFault::ShortWrite,
+    DiskFault::Panic,
+];
 
 /// `SplitMix64`: the same numbers for the same seed, on every machine.
 #[derive(Debug, Clone)]
@@ -123,7 +134,11 @@ impl Drop for Case {
         if std::thread::panicking() {
             let Self { test, seed, at, detail } = self;
             eprintln!("failed with seed {seed} at operation {at}: {detail}");
-            eprintln!("alone: ANABRANCH_CRASH_SEED={seed} ANABRANCH_CRASH_AT={at} cargo test --test crash {test}");
+            let steps = number("ANABRANCH_CRASH_STEPS").map(|steps| format!("ANABRANCH_CRASH_STEPS={steps} "));
+            let steps = steps.unwrap_or_default(); // which histories there are depends on it
+            eprintln!(
+                "alone: {steps}ANABRANCH_CRASH_SEED={seed} ANABRANCH_CRASH_AT={at} cargo test --test crash {test}"
+            );
         }
     }
 }

@@ -2,7 +2,6 @@
 //! aside then is so still.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use anabranch::{
 };
 
 use crate::history::{PATH, assert_sound, builder};
-use crate::{Case, Random, is_single, only_at, seeds};
+use crate::{Case, FAULTS, Random, is_single, only_at, seeds};
 
 const STEPS: u64 = 16;
 const VISIBILITY: Duration = Duration::from_secs(30);
@@ -89,7 +88,7 @@ impl World {
         for _ in 0..STEPS {
             let outcome = self.step();
             let Err(error) = outcome else { continue };
-            let typed = matches!(error.kind(), ErrorKind::Io | ErrorKind::Reopen);
+            let typed = matches!(error.kind(), ErrorKind::Io | ErrorKind::StorageFull | ErrorKind::Reopen);
             assert!(typed && self.fault.is_some(), "an error of the wrong kind: {error:?}");
             if self.stream.is_none() || matches!(self.fault, Some((_, DiskFault::PowerCut))) {
                 return;
@@ -328,7 +327,7 @@ fn queues_of_buffered_streams_survive_a_cut_at_every_operation() {
 
 #[test]
 fn queues_survive_every_failing_operation() {
-    for fault in [DiskFault::Error(io::ErrorKind::Other), DiskFault::ShortWrite] {
+    for fault in FAULTS {
         every_operation("queues_survive_every_failing_operation", Durability::Synced, fault, 3);
     }
 }

@@ -62,6 +62,8 @@ pub enum DiskFault {
     ErrorFromThenOn(io::ErrorKind),
     /// A write stores the first half of its bytes and fails; any other call just fails. Once.
     ShortWrite,
+    /// The call panics, as that of a faulty storage might, without a word on standard error; a write when it has stored the first half of its bytes. Once.
+    Panic,
     /// The machine goes off in the middle of the call. A write may be in part on the medium; any
     /// other call has not happened. All later calls fail until the test restarts the machine with
     /// [`SimulatedDisk::crash`](super::SimulatedDisk::crash).
@@ -69,12 +71,14 @@ pub enum DiskFault {
 }
 
 impl DiskFault {
+    /// What the call gives, if it gives anything.
     pub(super) fn error(self) -> io::Error {
         match self {
             Self::Error(kind) | Self::ErrorFromThenOn(kind) => {
                 io::Error::new(kind, "a planned fault of the simulated disk")
             }
             Self::ShortWrite => io::Error::new(io::ErrorKind::WriteZero, "a planned short write"),
+            Self::Panic => std::panic::resume_unwind(Box::new("a planned panic")),
             Self::PowerCut => io::Error::other("the simulated machine is off"),
         }
     }
@@ -83,7 +87,7 @@ impl DiskFault {
     pub(super) fn written(self, len: usize) -> usize {
         match self {
             Self::Error(_) | Self::ErrorFromThenOn(_) => 0,
-            Self::ShortWrite => len / 2,
+            Self::ShortWrite | Self::Panic => len / 2,
             // All of it reached the system; the power loss that follows takes any part of it.
             Self::PowerCut => len,
         }

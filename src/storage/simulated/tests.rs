@@ -437,6 +437,10 @@ fn faults_strike_the_chosen_call() {
     disk.fail_at(0, DiskFault::ShortWrite);
     assert_eq!(kind(file.write_at(b"ABCD", 0)), ErrorKind::WriteZero);
     assert_eq!(disk.read_file(path("f")).unwrap(), b"AB345678");
+    disk.fail_at(0, DiskFault::Panic);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| file.write_at(b"abcd", 0)));
+    assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&"a planned panic"));
+    assert_eq!(disk.read_file(path("f")).unwrap(), b"ab345678");
     disk.fail_at(0, DiskFault::ShortWrite);
     disk.fail_at(0, DiskFault::Error(ErrorKind::TimedOut));
     assert_eq!(kind(disk.list(path(""))), ErrorKind::WriteZero);
