@@ -346,3 +346,39 @@ fn a_follower_of_another_writer_is_woken_too() {
     }
     assert!(readers.into_iter().all(|reader| reader.join().unwrap() == 100));
 }
+
+/// A waker whose executor is gone.
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("there is no executor any more");
+    }
+}
+
+/// Whoever rings goes on, and so do the others that the ring was for.
+#[test]
+fn a_waker_that_panics_harms_nobody() {
+    for durability in [Durability::Synced, Durability::Buffered] {
+        let (_directory, stream) = stream(durability, 1);
+        let gone = Waker::from(Arc::new(Panics));
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        let [mut first, mut second] =
+            [(), ()].map(|()| stream.records(RecordsStart::TrimHorizon).unwrap().into_stream());
+        assert!(first.poll_next_unpin(&mut Context::from_waker(&gone)).is_pending());
+        assert!(second.poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
+        let puts = thread::spawn({
+            let stream = stream.clone();
+            move || {
+                for _ in 0..200 {
+                    stream.put("key", [1; 1_000]).unwrap(); // segments are rolled, too
+                }
+                stream.close().unwrap();
+            }
+        });
+        eventually("the puts come back", || puts.is_finished());
+        puts.join().unwrap();
+        assert!(count.get() > 0, "the other one was woken");
+    }
+}

@@ -89,8 +89,9 @@ impl Shard {
         let need = Need { bytes: bytes_of(entries.clone()), records: entries.len() as u64 };
         let mut state = self.append.lock();
         let was_closed = state.writer.as_ref().is_none_or(SegmentWriter::is_parked);
+        let now = self.context.clock.now();
         self.make_room(&mut state, need, |state| Self::check_open(state, condition))?;
-        let mut appended = self.stage(&mut state, entries, None)?;
+        let mut appended = self.stage(&mut state, now, entries, None)?;
         appended.opened_file = was_closed;
         self.hand_on(state, durability)?;
         Ok(appended)
@@ -124,12 +125,13 @@ impl Shard {
         }
         let added = STAMP_BYTES as u64 + producers.most_added(id);
         let need = Need { bytes: bytes_of(fresh.iter().copied()) + added, records: fresh.len() as u64 };
+        let now = self.context.clock.now();
         // Again whenever that has waited; nobody else of this epoch appends meanwhile. Who is fenced during a roll may append this once: who fences it waits for the lock.
         self.make_room(&mut state, need, |state| {
             Self::check_open(state, stamped.condition)?;
             if planted(Mistake::EpochUnchecked) { Ok(()) } else { stamped.check_epoch() }
         })?;
-        let mut appended = self.stage(&mut state, fresh.iter().copied(), Some(stamped.stamp))?;
+        let mut appended = self.stage(&mut state, now, fresh.iter().copied(), Some(stamped.stamp))?;
         self.remember(&mut state, stamped.stamp, &appended, fresh.len())?;
         appended.opened_file = was_closed;
         self.hand_on(state, durability)?;
@@ -160,6 +162,7 @@ impl Shard {
     fn hand_on(&self, mut state: MutexGuard<'_, AppendState>, durability: Durability) -> Result<(), ShardError> {
         if durability == Durability::Synced {
             state.groups.note_arrival();
+            self.awaited.store(state.next.get(), Ordering::SeqCst);
             return Ok(());
         }
         let is_staged = state.writer.as_ref().is_some_and(SegmentWriter::has_slot);
@@ -206,10 +209,12 @@ impl Shard {
         }
     }
 
+    /// Stages records that arrived `now`. The clock was read before room was made for them: should it panic, there is no segment without a record.
     #[inline]
     fn stage<'a, I>(
         &self,
         state: &mut AppendState,
+        now: Timestamp,
         entries: I,
         mut stamp: Option<ProducerStamp>,
     ) -> Result<Appended, ShardError>
@@ -220,7 +225,7 @@ impl Shard {
             return Err(ShardError::NotOpen); // `make_room` made one
         };
         let first = state.next;
-        let arrival = self.context.clock.now().max(state.last_arrival);
+        let arrival = now.max(state.last_arrival);
         let durable = self.next(crate::segment::Visibility::Durable);
         let mut remaining = u32::try_from(entries.len()).unwrap_or(u32::MAX);
         let mut bytes = 0;

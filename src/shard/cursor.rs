@@ -421,6 +421,7 @@ impl Shard {
 
     fn first_at_or_next(&self, time: Timestamp) -> Result<SequenceNumber, Fault> {
         let _ = self.drain(); // a failed shard has what is written
+        let next = self.next_drained(); // looked at first: what comes meanwhile may have arrived in time, and no look below would see it
         let slots = self.segments.read().all();
         // Arrival times never fall, so the segments that end before `time` come first.
         let (mut low, mut high) = (0, slots.len());
@@ -437,11 +438,11 @@ impl Shard {
             }
         }
         let Some(slot) = slots.get(low) else {
-            return Ok(self.next_drained());
+            return Ok(next);
         };
         let segment = slot.segment(&self.context, self.id, &self.directory)?;
         let found = segment.first_at(time, Visibility::Written)?;
-        Ok(found.unwrap_or_else(|| self.next_drained()))
+        Ok(found.unwrap_or(next))
     }
 
     /// `next`, if `requested` names a place that exists.

@@ -228,6 +228,8 @@ pub(crate) struct Shard {
     drained: AtomicU64,
     /// What `written` was when somebody looked for old staged records last.
     seen_written: AtomicU64,
+    /// All records below that were put to be durable are appended, and wait for a commit if they are not.
+    awaited: AtomicU64,
     /// All records below are durable.
     durable: AtomicU64,
     /// Bytes of keys and data that were appended in this opening and are counted.
@@ -322,6 +324,7 @@ impl Shard {
             written: AtomicU64::new(next.get()),
             drained: AtomicU64::new(next.get()),
             seen_written: AtomicU64::new(next.get()),
+            awaited: AtomicU64::new(next.get()),
             durable: AtomicU64::new(next.get()),
             bytes_in: AtomicU64::new(0),
             horizon: AtomicU64::new(entry.horizon.get()),
@@ -368,7 +371,8 @@ impl Shard {
 
     /// Whether anything is appended that is not durable.
     pub(crate) fn has_unsynced(&self) -> bool {
-        self.next(Visibility::Written) > self.next(Visibility::Durable)
+        let appended = self.awaited.load(Ordering::SeqCst).max(self.written.load(Ordering::SeqCst));
+        appended > self.durable.load(Ordering::SeqCst)
     }
 
     /// The arrival of the newest record, or the time before which no further one will be stamped.

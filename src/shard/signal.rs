@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
+#[cfg(feature = "async")]
+use crate::sync::caught;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Mistake, Mutex, park_timeout, planted};
 
@@ -100,14 +102,18 @@ impl Signal {
     /// Has the next ring wake this task, and says whether something has `happened` already: then the task has to look again now. The waker stays until a ring, or until it is
     /// [forgotten](Self::forget).
     pub(crate) fn watch(&self, task: TaskId, waker: &std::task::Waker, happened: impl FnOnce() -> bool) -> bool {
+        // Somebody else's code: cloned before the lock is taken, and what it takes the place of is dropped behind it.
+        let waker = waker.clone();
         let mut sleeping = self.sleeping.lock();
-        if let Some((_, known)) = sleeping.tasks.iter_mut().find(|(other, _)| *other == task) {
-            known.clone_from(waker);
+        let before = if let Some((_, known)) = sleeping.tasks.iter_mut().find(|(other, _)| *other == task) {
+            Some(std::mem::replace(known, waker))
         } else {
+            sleeping.tasks.push((task, waker));
             self.sleepers.fetch_add(1, Ordering::SeqCst);
-            sleeping.tasks.push((task, waker.clone()));
-        }
+            None
+        };
         drop(sleeping);
+        drop(before);
         crate::sync::atomic::fence(Ordering::SeqCst); // as in `wait_unless`
         happened()
     }
@@ -115,10 +121,11 @@ impl Signal {
     /// The task waits no more.
     pub(crate) fn forget(&self, task: TaskId) {
         let mut sleeping = self.sleeping.lock();
-        let before = sleeping.tasks.len();
-        sleeping.tasks.retain(|(other, _)| *other != task);
-        let gone = before - sleeping.tasks.len();
-        self.sleepers.fetch_sub(gone as u64, Ordering::SeqCst);
+        let place = sleeping.tasks.iter().position(|(other, _)| *other == task);
+        let gone = place.map(|place| sleeping.tasks.swap_remove(place));
+        self.sleepers.fetch_sub(u64::from(gone.is_some()), Ordering::SeqCst);
+        drop(sleeping);
+        drop(gone);
     }
 
     /// Whether tasks wait.
@@ -129,16 +136,60 @@ impl Signal {
     fn wake_tasks(&self, tasks: Vec<(TaskId, std::task::Waker)>) {
         self.sleepers.fetch_sub(tasks.len() as u64, Ordering::SeqCst);
         for (_, waker) in tasks {
-            waker.wake();
+            // It may panic, where its executor is gone; the ring was for others too, and for a shard in the middle of a commit.
+            let _ = caught(|| waker.wake());
         }
     }
 }
 
 #[cfg(all(test, feature = "async"))]
 mod tests {
-    use std::task::Waker;
+    use std::sync::Arc;
+    use std::task::{Wake, Waker};
+    use std::time::Instant;
 
     use super::*;
+
+    /// A waker that is the last to hold its task, which waits at the same signal for something else, too.
+    struct Last {
+        signal: Arc<Signal>,
+        other: TaskId,
+    }
+
+    impl Wake for Last {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for Last {
+        fn drop(&mut self) {
+            self.signal.forget(self.other);
+        }
+    }
+
+    #[test]
+    fn a_task_that_goes_with_its_waker_may_ask_the_signal_for_something() {
+        let done = thread::spawn(|| {
+            let signal = Arc::new(Signal::default());
+            let watch = |task| {
+                let waker = Waker::from(Arc::new(Last { signal: Arc::clone(&signal), other: TaskId(task + 1) }));
+                signal.watch(TaskId(task), &waker, || false);
+            };
+            watch(1);
+            signal.watch(TaskId(2), Waker::noop(), || false);
+            signal.forget(TaskId(1));
+            assert!(!signal.has_sleepers(), "both are gone");
+            watch(3);
+            signal.watch(TaskId(4), Waker::noop(), || false);
+            signal.watch(TaskId(3), Waker::noop(), || false);
+            assert_eq!(signal.sleepers.load(Ordering::SeqCst), 1, "the third, with another waker");
+        });
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !done.is_finished() {
+            assert!(Instant::now() < deadline, "it waits for a lock that it has");
+            thread::sleep(Duration::from_millis(1));
+        }
+        done.join().unwrap();
+    }
 
     /// Nobody rings for it any more.
     #[test]

@@ -372,6 +372,17 @@ fn many_unsynced_bytes_ask_for_a_sync_and_too_many_are_synced_at_once() {
     assert!(!shard.has_unsynced());
 }
 
+/// Nobody leads its commit yet: whoever syncs the stream does.
+#[test]
+fn what_waits_for_a_commit_is_unsynced() {
+    let shard = shard(1 << 20, true);
+    let staged = append(&shard, Durability::Synced).unwrap();
+    assert_eq!(shard.next(Visibility::Written), staged, "not even written");
+    assert!(shard.has_unsynced());
+    shard.commit(staged.next()).unwrap();
+    assert!(!shard.has_unsynced());
+}
+
 #[test]
 fn without_a_background_the_put_syncs() {
     let shard = shard(4 * frame(), false);

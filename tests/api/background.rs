@@ -165,9 +165,9 @@ fn a_clock_that_panics_does_not_end_the_thread() {
     let clock = Arc::new(FaultyClock::default());
     let options = buffered().capacity(Capacity::OnDemand(policy)).storage(Arc::new(SimulatedDisk::new()));
     let stream = options.clock(clock.clone()).create("stream").unwrap();
-    clock.panics.store(true, Ordering::SeqCst);
+    clock.break_behind(0);
     eventually("the thread meets it", || clock.panicked.load(Ordering::SeqCst) > 1);
-    clock.panics.store(false, Ordering::SeqCst);
+    clock.mend();
     stream.put("key", b"data").unwrap();
     eventually("the thread syncs", || stream.metrics().unsynced_records == 0);
 }

@@ -1,7 +1,6 @@
 //! The batching producer: what becomes of each record, in which order, and how much may be under way.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -354,11 +353,11 @@ fn a_panic_where_a_batch_is_sent_is_told_to_its_handles() {
     let stream = options.create("stream").unwrap();
     let producer = eager(&stream);
     producer.put("key", b"data").unwrap().wait().unwrap();
-    clock.panics.store(true, Ordering::SeqCst);
+    clock.break_behind(0);
     let error = producer.put("key", b"data").unwrap().wait().unwrap_err();
     assert!(error.to_string().contains("the clock is broken"), "{error}");
     assert!(producer.flush().is_err());
-    clock.panics.store(false, Ordering::SeqCst);
+    clock.mend();
     producer.put("key", b"data").unwrap().wait().unwrap();
     producer.close().unwrap();
 }

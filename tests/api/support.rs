@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -95,18 +95,35 @@ pub(crate) fn fill_large(stream: &Stream, shard_id: ShardId, count: u64) {
     }
 }
 
-/// A clock of the user's that panics when it is told to.
-#[derive(Debug, Default)]
+/// A clock of the user's that breaks: then it panics.
+#[derive(Debug)]
 pub(crate) struct FaultyClock {
     clock: ManualClock,
-    pub(crate) panics: AtomicBool,
-    /// How often it did.
+    /// How many readings it still gives.
+    readings: AtomicU64,
+    /// How often it panicked.
     pub(crate) panicked: AtomicU64,
 }
 
+impl Default for FaultyClock {
+    fn default() -> Self {
+        Self { clock: ManualClock::default(), readings: AtomicU64::new(u64::MAX), panicked: AtomicU64::new(0) }
+    }
+}
+
 impl FaultyClock {
+    /// From so many readings on it panics.
+    pub(crate) fn break_behind(&self, readings: u64) {
+        self.readings.store(readings, Ordering::SeqCst);
+    }
+
+    pub(crate) fn mend(&self) {
+        self.break_behind(u64::MAX);
+    }
+
     fn check(&self) {
-        if self.panics.load(Ordering::SeqCst) {
+        let spend = |left: u64| if left == u64::MAX { Some(left) } else { left.checked_sub(1) };
+        if self.readings.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spend).is_err() {
             self.panicked.fetch_add(1, Ordering::SeqCst);
             panic!("the clock is broken");
         }

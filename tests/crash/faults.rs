@@ -19,13 +19,7 @@ const STEPS: u64 = 48;
 const S0: ShardId = ShardId::new(0);
 
 /// What every run has to reach.
-const STATES: [&str; 5] = [
-    "a shard refused to the end",
-    "close reported a failure",
-    "creation failed",
-    "reshard cut short, in force",
-    "reshard cut short, not in force",
-];
+const STATES: [&str; 3] = ["a shard refused to the end", "close reported a failure", "creation failed"];
 
 #[test]
 fn synced_streams_survive_every_failing_operation() {
@@ -218,6 +212,7 @@ fn rarer_and_lasting_failures_lose_nothing_either() {
     }
     if !is_single() {
         visited.demand(&STATES);
+        visited.demand(&["reshard cut short, in force", "reshard cut short, not in force"]);
     }
 }
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 use anabranch::limits::RECENT_SEGMENTS;
 use anabranch::storage::{Access, DirEntry, LockGuard, Operation, Storage, StorageFile};
 use anabranch::{
-    Crash, DiskFault, Durability, Error, ErrorKind, HashKey, ManualClock, PutEntry, PutOptions, QueueOptions,
-    RecordsStart, RetentionPeriod, SequenceNumber, ShardId, ShardIteratorType, SimulatedDisk, Store, Stream,
-    StreamBuilder, VerifyOptions, verify,
+    Clock, Crash, DiskFault, Durability, Error, ErrorKind, HashKey, ManualClock, PutEntry, PutOptions,
+    QueueOptions, RecordsStart, RetentionPeriod, SequenceNumber, ShardId, ShardIteratorType, SimulatedDisk, Store,
+    Stream, StreamBuilder, VerifyOptions, verify,
 };
 
 use crate::history::{PATH, assert_sound, builder};
@@ -869,4 +869,40 @@ fn what_an_opening_shows_as_deleted_stays_deleted() {
         });
         assert!(gone > 0, "it never failed behind the removal");
     }
+}
+
+/// Readers from a time on, begun while the first record that arrived then is put: it is given, whatever was looked at before it came.
+#[test]
+fn a_reader_from_a_time_on_is_given_what_comes_while_it_begins() {
+    let mut happened = true;
+    for at in 0.. {
+        let (case, stream) = Case::create(Durability::Synced, 4096);
+        for _ in 0..14 {
+            stream.put("key", [1; 1000]).unwrap();
+        }
+        stream.close().unwrap();
+        case.clock.advance(Duration::from_secs(1));
+        let late: Arc<Mutex<Option<Stream>>> = Arc::default();
+        let storage = Meanwhile::before(at..u64::MAX, &case.disk, {
+            let late = Arc::clone(&late);
+            move || {
+                let taken = late.lock().unwrap().take(); // the put has looks of its own
+                if let Some(stream) = taken {
+                    stream.put("key", b"late").unwrap();
+                }
+            }
+        });
+        let stream = case.builder().storage(storage.clone()).open_existing(PATH).unwrap();
+        *late.lock().unwrap() = Some(stream.clone());
+        storage.looks.store(0, Ordering::SeqCst);
+        let since = ShardIteratorType::AtTimestamp(case.clock.now());
+        let mut iterator = stream.shard_iterator(SHARD, since).unwrap();
+        happened = late.lock().unwrap().is_none();
+        if !happened {
+            break;
+        }
+        let given: Vec<_> = iterator.available().map(|record| record.unwrap().data().to_vec()).collect();
+        assert_eq!(given, [b"late"], "before look {at}");
+    }
+    assert!(!happened, "it happened before every look");
 }

@@ -2,16 +2,17 @@
 
 use super::*;
 
-/// Fences a producer while a segment is made, once it is armed.
+/// Fences a producer while a segment is made for a record of its, once it is armed: the first reading is the record's.
 #[derive(Debug)]
 struct FencingClock {
     armed: AtomicBool,
+    readings: AtomicU64,
     epoch: AtomicU64,
 }
 
 impl Clock for FencingClock {
     fn now(&self) -> Timestamp {
-        if self.armed.load(Ordering::SeqCst) {
+        if self.armed.load(Ordering::SeqCst) && self.readings.fetch_add(1, Ordering::SeqCst) == 1 {
             self.epoch.store(2, Ordering::SeqCst);
         }
         Timestamp::from_millis(0)
@@ -29,7 +30,11 @@ fn a_producer_that_is_fenced_during_a_roll_leaves_no_segment_without_a_record() 
     let (storage, options): (Arc<dyn Storage>, _) = (Arc::new(disk.clone()), StreamOptions::default());
     drop(shard_on(Arc::clone(&storage), options, false));
     let stream = Path::new("stream");
-    let clock = Arc::new(FencingClock { armed: AtomicBool::new(false), epoch: AtomicU64::new(1) });
+    let clock = Arc::new(FencingClock {
+        armed: AtomicBool::new(false),
+        readings: AtomicU64::new(0),
+        epoch: AtomicU64::new(1),
+    });
     let opened = |incarnation| {
         let watermarks = Watermarks::open(&disk, stream, STREAM, Access::Write).unwrap();
         let mut context = context(Arc::clone(&storage), watermarks, options, false);
