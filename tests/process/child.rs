@@ -5,7 +5,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 
-use crate::{consumers, create, event_source, follow, groups, limits, lock, producers, queue, syscalls, writer};
+use crate::{
+    consumers, create, event_source, follow, groups, limits, lock, producers, queue, short, syscalls, writer,
+};
 
 const ROLE: &str = "ANABRANCH_CHILD";
 
@@ -104,6 +106,7 @@ fn role() {
         "hold" => lock::hold(),
         "create" => create::run(),
         "history" => syscalls::run(),
+        "short" => short::run(),
         "limited" => limits::run(),
         "decode" => limits::decode(),
         other => panic!("no role {other}"),

@@ -19,6 +19,7 @@ mod moved;
 mod producers;
 mod queue;
 mod records;
+mod short;
 mod support;
 mod syscalls;
 mod writer;
