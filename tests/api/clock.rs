@@ -94,6 +94,7 @@ fn no_leap_deletes_at_once() {
             let (_disk, clock, stream) = simulated(hourly());
             clock.set(at(first));
             fill_large(&stream, S0, 20);
+            stream.enforce_retention().unwrap(); // the first look after an opening is not believed anyway
             clock.set(at(second));
             let leaps = stream.enforce_retention().unwrap();
             assert_eq!(leaps.segments_removed, 0, "{first} {second}");

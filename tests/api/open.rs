@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch::{
-    Durability, Error, ErrorKind, Limits, ManualClock, PartitionHash, RetentionPeriod, SimulatedDisk, Stream,
-    StreamBuilder, VerifyOptions, verify,
+    Crash, Durability, Error, ErrorKind, Limits, ManualClock, PartitionHash, RetentionPeriod, SimulatedDisk,
+    Stream, StreamBuilder, VerifyOptions, verify,
 };
 
 use crate::support::{
     HORIZON, LARGE_PER_SEGMENT, S0, builder, fill, fill_large, number, numbers_from, place, put_to, read_all,
-    segments, snapshot, stream,
+    segments, simulated, snapshot, stream,
 };
 
 fn refusal(outcome: anabranch::Result<Stream>) -> Error {
@@ -504,4 +504,26 @@ fn relative_paths_are_taken_from_where_the_program_stands() {
     let error = refusal(builder().open_existing("no-such-stream-anywhere"));
     assert!(matches!(error, Error::StreamNotFound(_)), "{error:?}");
     assert!(!Path::new("no-such-stream-anywhere").exists());
+}
+
+/// What is sealed costs an opening nothing, however much of it there is: neither behind a clean close nor behind a crash.
+#[test]
+fn an_opening_reads_no_more_for_more_that_is_sealed() {
+    let calls = |segments: u64, crash: bool| {
+        let (disk, clock, stream) = simulated(builder().segment_bytes(4 << 10));
+        fill_large(&stream, S0, segments * LARGE_PER_SEGMENT + 3);
+        if !crash {
+            stream.clone().close().unwrap();
+        }
+        let disk = disk.crash(Crash::ProcessKilled);
+        drop(stream);
+        let before = disk.operations();
+        let stream = builder().storage(Arc::new(disk.clone())).clock(clock).open_existing("stream").unwrap();
+        let calls = disk.operations() - before;
+        assert_eq!(read_all(&stream, S0).len() as u64, segments * LARGE_PER_SEGMENT + 3);
+        calls
+    };
+    for crash in [false, true] {
+        assert_eq!(calls(50, crash), calls(3, crash), "after a crash: {crash}");
+    }
 }
