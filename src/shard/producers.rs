@@ -263,7 +263,7 @@ impl Memory<'_> {
                 None if index == newest => {} // it is being written, or was when its writer died
                 None => {
                     let reason = "the footer of a sealed segment is not sound";
-                    return Err(Corruption::new(&path, 0, reason)
+                    return Err(Corruption::new(&path, header.footer_position(), reason)
                         .of_shard(entry.id)
                         .of_records(first, None)
                         .into());

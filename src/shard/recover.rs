@@ -269,7 +269,9 @@ impl Opening<'_> {
             return self.without_newest(firsts, newest, None);
         }
         let before = firsts.last().copied().unwrap_or_default();
-        Err(Corruption::new(&self.path(before), 0, "the footer of a segment that has a successor is not sound")
+        let path = self.path(before);
+        let footer = self.header(self.open(&path)?.as_ref(), &path, before)?.footer_position();
+        Err(Corruption::new(&path, footer, "the footer of a segment that has a successor is not sound")
             .of_shard(self.entry.id)
             .of_records(before, newest.previous())
             .into())

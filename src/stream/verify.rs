@@ -381,7 +381,10 @@ impl<'a, 'p> Verification<'a, 'p> {
         newest: bool,
     ) -> Result<Scan, Fault> {
         let entry = listing.entry;
-        let found = scan(file, path, header, Scan::start(header), listing.durable)?;
+        // The records from the next segment's first on are no business of this one.
+        let next = listing.firsts.iter().find(|first| **first > header.first);
+        let durable = next.map_or(listing.durable, |next| listing.durable.min(*next));
+        let found = scan(file, path, header, Scan::start(header), durable)?;
         let may_be_unsealed = if newest {
             self.may_grow(entry) || found.starts.is_empty() // the next opening removes one that never got a record
         } else {
