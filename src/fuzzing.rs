@@ -203,6 +203,7 @@ fn consumer_header() -> ConsumerHeader {
         file_id: 7,
         created: Timestamp::from_millis(1_000),
         name: "consumer".to_owned(),
+        slots: 1,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::reader::Reader;
 use super::{FORMAT_VERSION, Seed, u32_of};
-use crate::limits::{MAX_NAME_CHARS, MAX_SHARD_ID};
+use crate::limits::{MAX_CONSUMER_SLOTS, MAX_NAME_CHARS, MAX_SHARD_ID};
 use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
 
 /// The header; the slots start behind it.
@@ -22,6 +22,8 @@ const MAGIC: [u8; 8] = *b"ANABRCON";
 const CHECKED_BYTES: usize = 244;
 const NAME_BYTES: usize = MAX_NAME_CHARS;
 const OWNER_BYTES: usize = MAX_NAME_CHARS;
+/// Behind the name.
+const SLOTS_POSITION: usize = 56 + NAME_BYTES;
 
 /// The front of a consumer's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub(crate) struct ConsumerHeader {
     pub(crate) file_id: u128,
     pub(crate) created: Timestamp,
     pub(crate) name: String,
+    /// How many slots the file was made with: it never has fewer.
+    pub(crate) slots: u32,
 }
 
 /// Why a header does not decode.
@@ -57,6 +61,7 @@ impl ConsumerHeader {
         bytes[32..48].copy_from_slice(&self.file_id.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.created.as_millis().to_le_bytes());
         bytes[56..56 + name.len()].copy_from_slice(name);
+        bytes[SLOTS_POSITION..SLOTS_POSITION + 4].copy_from_slice(&self.slots.to_le_bytes());
         let checksum = crc32fast::hash(&bytes[..CHECKED_BYTES]);
         bytes[CHECKED_BYTES..MARK_POSITION].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -85,8 +90,10 @@ impl ConsumerHeader {
         let file_id = reader.u128()?;
         let created = Timestamp::from_millis(reader.i64()?);
         let name = text(reader, name_bytes, NAME_BYTES)?;
-        reader.zeros(CHECKED_BYTES - 56 - NAME_BYTES)?;
-        (!name.is_empty()).then_some(Self { stream_id, file_id, created, name })
+        let slots = reader.u32()?;
+        reader.zeros(CHECKED_BYTES - SLOTS_POSITION - 4)?;
+        let is_sound = !name.is_empty() && slots <= MAX_CONSUMER_SLOTS;
+        is_sound.then_some(Self { stream_id, file_id, created, name, slots })
     }
 
     /// The seed of the checksums of a slot: bytes of another stream, file or slot never pass for its own.
@@ -136,6 +143,8 @@ pub(crate) struct SlotCopy {
     pub(crate) durable: u64,
     /// Whether it is acknowledged only after a sync.
     pub(crate) synced: bool,
+    /// The file had so many slots at least, durably, when this was written; it never has fewer.
+    pub(crate) slots: u32,
     pub(crate) state: SlotState,
 }
 
@@ -198,6 +207,7 @@ impl SlotCopy {
         bytes[64..72].copy_from_slice(&state.renewals.to_le_bytes());
         bytes[72..80].copy_from_slice(&state.lease_ms.to_le_bytes());
         bytes[80..84].copy_from_slice(&u32_of(owner.len()).to_le_bytes());
+        bytes[84..88].copy_from_slice(&self.slots.to_le_bytes());
         bytes[88..88 + owner.len()].copy_from_slice(owner);
         let checksum = seed.checksum(&bytes[4..]);
         bytes[0..4].copy_from_slice(&checksum.to_le_bytes());
@@ -215,14 +225,18 @@ impl SlotCopy {
         let position = StoredPosition::of_fields((reader.u32()?, reader.u64()?, reader.u64()?, reader.u64()?))?;
         let (epoch, renewals, lease_ms) = (reader.u64()?, reader.u64()?, reader.u64()?);
         let owner_bytes = usize::try_from(reader.u32()?).ok()?;
-        reader.zeros(4)?;
+        let slots = reader.u32()?;
         let owner = text(&mut reader, owner_bytes, OWNER_BYTES)?;
         reader.zeros(COPY_BYTES - 88 - OWNER_BYTES)?;
         reader.end()?;
         let counts = [version, epoch, renewals].iter().all(|count| *count <= MAX_COUNT);
-        let in_range = counts && shard_id.get() <= MAX_SHARD_ID && durable < version && flags <= SYNCED;
+        let in_range = counts
+            && shard_id.get() <= MAX_SHARD_ID
+            && durable < version
+            && flags <= SYNCED
+            && slots <= MAX_CONSUMER_SLOTS;
         let state = SlotState { shard_id, epoch, owner, renewals, lease_ms, position };
-        in_range.then_some(Self { version, durable, synced: flags == SYNCED, state })
+        in_range.then_some(Self { version, durable, synced: flags == SYNCED, slots, state })
     }
 }
 
@@ -245,6 +259,7 @@ mod tests {
             file_id: 9,
             created: Timestamp::from_millis(-5),
             name: "billing".to_owned(),
+            slots: 3,
         }
     }
 
@@ -262,6 +277,7 @@ mod tests {
             version: 10 + index,
             durable: 9,
             synced: index % 2 == 0,
+            slots: 4,
             state: SlotState {
                 shard_id: ShardId::new(3),
                 epoch: 2,
@@ -336,6 +352,7 @@ mod tests {
             assert!(refused(at, &(MAX_COUNT + 1).to_le_bytes()), "the counter at {at}");
         }
         assert!(refused(24, &2_u32.to_le_bytes()), "flags");
+        assert!(refused(84, &(MAX_CONSUMER_SLOTS + 1).to_le_bytes()), "count of slots");
         for kind in [0_u32, 6] {
             assert!(refused(28, &kind.to_le_bytes()), "kind {kind}");
         }

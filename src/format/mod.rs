@@ -169,7 +169,8 @@
 //!  32 16  file id, drawn when the file is made
 //!  48  8  time of creation, ms since 1970
 //!  56 128 name, zeros behind it
-//! 184 60  0
+//! 184  4  count of slots that the file was made with
+//! 188 56  0
 //! 244  4  CRC-32 of bytes 0 to 243
 //! 248  8  0; "DELETED", 0 in a file whose consumer was deleted: who has it open is told
 //! ```
@@ -190,12 +191,13 @@
 //!  64  8  renewals of the lease
 //!  72  8  how long the lease lasts without one, in ms; 0 = no end
 //!  80  4  length of the owner's name
-//!  84  4  0
+//!  84  4  count of slots that the file was known to have when this was written
 //!  88 128 owner's name, zeros behind it
 //! 216 40  0
 //! ```
 //!
 //! A write goes to a copy that is neither the one in force nor the newest that is known durable. See the room `leases` for how that is known.
+//! A file that ends before the last slot that its header or a sound copy counts is damaged.
 //!
 //! # consumers/~NAME~~CHILD~PARENT
 //!

@@ -36,6 +36,8 @@ struct Known {
     durable: HashMap<u32, u64>,
     /// The versions that were written here and not synced.
     unsynced: HashMap<u32, u64>,
+    /// How many slots the file has for certain, if any were added here.
+    slots: u32,
     /// A write or a sync failed: what looks clean may be lost.
     is_suspect: bool,
 }
@@ -85,6 +87,7 @@ impl LeaseFile {
             file_id: 0,
             created: crate::types::Timestamp::MIN,
             name: String::new(),
+            slots: 0,
         };
         Self { path: path.to_path_buf(), file, header, known: Mutex::default() }
     }
@@ -210,12 +213,13 @@ impl LeaseFile {
         Ok(damage)
     }
 
-    /// How many slots the file has; one that is not there to its end counts.
-    fn slots(&self) -> Result<u32, Fault> {
+    /// How many slots the file has, and how many of them are there to their ends: the last may have been cut short when it was made.
+    fn slots(&self) -> Result<(u32, u32), Fault> {
         let length = self.file.len().map_err(Fault::io("read the length of", &self.path))?;
-        let slots = length.saturating_sub(CONSUMER_HEADER_BYTES as u64).div_ceil(CONSUMER_SLOT_BYTES as u64);
-        match u32::try_from(slots) {
-            Ok(slots) if slots <= MAX_CONSUMER_SLOTS => Ok(slots),
+        let bytes = length.saturating_sub(CONSUMER_HEADER_BYTES as u64);
+        let (slots, whole) = (bytes.div_ceil(CONSUMER_SLOT_BYTES as u64), bytes / CONSUMER_SLOT_BYTES as u64);
+        match (u32::try_from(slots), u32::try_from(whole)) {
+            (Ok(slots), Ok(whole)) if slots <= MAX_CONSUMER_SLOTS => Ok((slots, whole)),
             _ => {
                 let reason = format!("{length} bytes are more than a consumer's file can have");
                 Err(Corruption::new(&self.path, 0, reason).into())
@@ -270,24 +274,30 @@ impl LeaseFile {
         Ok((slots, free))
     }
 
+    /// A file that ends before the last slot that it is known to have was cut: what was stored there is gone, and not a beginning.
     fn for_each_slot(
         &self,
         mut visit: impl FnMut(u32, Result<Option<Slot>, Fault>) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        let count = self.slots()?;
+        let (count, whole) = self.slots()?;
+        let mut known = self.header.slots;
+        let cut = |index| Corruption::new(&self.path, slot_position(index), "the file ends before the slot does");
         let mut first = 0;
         while first < count {
             let many = (count - first).min(SLOTS_AT_ONCE);
             let mut bytes = vec![0; many as usize * CONSUMER_SLOT_BYTES];
             self.read(&mut bytes, slot_position(first))?;
             for (index, bytes) in (first..).zip(bytes.chunks_exact(CONSUMER_SLOT_BYTES)) {
-                if let Some(bytes) = bytes.first_chunk() {
-                    visit(index, self.decode_slot(index, bytes))?;
+                let Some(bytes) = bytes.first_chunk() else { continue };
+                let found = self.decode_slot(index, bytes);
+                if let Ok(Some(Slot { copies, .. })) = &found {
+                    known = copies.iter().flatten().map(|copy| copy.slots).fold(known, u32::max);
                 }
+                visit(index, if (whole..known).contains(&index) { Err(cut(index).into()) } else { found })?;
             }
             first += many;
         }
-        Ok(())
+        (count..known).try_for_each(|index| visit(index, Err(cut(index).into())))
     }
 }
 
@@ -320,7 +330,7 @@ impl LockedLeases<'_> {
         let durable = self.durable_version(slot, newest)?;
         let version = newest.version.checked_add(1);
         let version = version.ok_or_else(|| self.damaged(slot.index, "the versions of a slot are used up"))?;
-        let copy = SlotCopy { version, durable, synced, state };
+        let copy = SlotCopy { version, durable, synced, slots: newest.slots.max(self.known.slots), state };
         let position = copy_position(slot.index, slot.spare(durable));
         self.write_slot(&copy.encode(leases.header.seed(slot.index)), position)?;
         self.known.unsynced.insert(slot.index, version);
@@ -396,7 +406,7 @@ impl LockedLeases<'_> {
         let (slots, mut free) = self.leases.read_slots()?;
         let mut gone: Vec<_> =
             slots.into_iter().filter(|slot| slot.state().is_some_and(|state| is_gone(state.shard_id))).collect();
-        let mut count = self.leases.slots()?;
+        let (mut count, _) = self.leases.slots()?;
         let mut made = Vec::new();
         for state in states {
             if let Some(slot) = gone.pop() {
@@ -419,7 +429,7 @@ impl LockedLeases<'_> {
     fn make_slots(&mut self, made: Vec<(u32, SlotState)>) -> Result<(), LeaseError> {
         let leases = self.leases;
         for (index, state) in &made {
-            let copy = SlotCopy { version: 1, durable: 0, synced: true, state: state.clone() };
+            let copy = SlotCopy { version: 1, durable: 0, synced: true, slots: 0, state: state.clone() };
             let mut bytes = [0; CONSUMER_SLOT_BYTES];
             bytes[..COPY_BYTES].copy_from_slice(&copy.encode(leases.header.seed(*index)));
             self.write_slot(&bytes, slot_position(*index))?;
@@ -432,7 +442,20 @@ impl LockedLeases<'_> {
             let slot = slot.ok_or_else(|| self.damaged(index, "a slot that was just made is not there"))?;
             self.write(&slot, state, true)?;
         }
+        self.note_slots()?;
         self.sync()
+    }
+
+    /// Says in the first slot how many there are, now that they are durable: a cut that takes them does not take that, or takes what the header counts.
+    fn note_slots(&mut self) -> Result<(), LeaseError> {
+        let (_, whole) = self.leases.slots()?;
+        self.known.slots = whole;
+        let (slots, _) = self.leases.read_slots()?;
+        let Some((slot, copy)) = slots.first().and_then(|slot| Some((slot, slot.copy()?))) else { return Ok(()) };
+        if self.leases.header.slots.max(copy.slots) >= whole {
+            return Ok(());
+        }
+        self.write(slot, copy.state.clone(), true)
     }
 
     fn damaged(&self, index: u32, reason: &str) -> LeaseError {
@@ -448,10 +471,11 @@ impl Drop for LockedLeases<'_> {
 
 /// The bytes of a new file, in which each slot has two copies.
 pub(super) fn first_copies(header: &ConsumerHeader, slots: Vec<SlotState>) -> Vec<u8> {
-    let mut bytes = header.encode().to_vec();
+    let count = u32::try_from(slots.len()).unwrap_or(u32::MAX); // a stream has no more shards than a file has room for
+    let mut bytes = ConsumerHeader { slots: count, ..header.clone() }.encode().to_vec();
     for (index, state) in (0..).zip(slots) {
         let seed = header.seed(index);
-        let first = SlotCopy { version: 1, durable: 0, synced: true, state };
+        let first = SlotCopy { version: 1, durable: 0, synced: true, slots: 0, state };
         let second = SlotCopy { version: 2, durable: 1, ..first.clone() };
         bytes.extend_from_slice(&first.encode(seed));
         bytes.extend_from_slice(&second.encode(seed));

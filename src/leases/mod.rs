@@ -19,6 +19,9 @@
 //! A slot comes into being in two steps, each synced: one copy, then a second one. So a slot with no sound copy was never finished if at most one of them
 //! holds anything, and is damaged otherwise.
 //!
+//! How many slots there are is said by the header, of those that the file was made with, and by the copies, of those that came later: once they are
+//! durable, the first slot is written with their count. So a file that was cut is told from one that never had more.
+//!
 //! # Making and deleting
 //!
 //! Both are done under the lock of the directory. A file is made whole under another name, synced, renamed, its directory synced. One

@@ -30,6 +30,7 @@ impl Stream {
             file_id: super::open::draw_id(inner.context.clock.now(), &inner.path),
             created: inner.context.clock.now(),
             name: name.to_owned(),
+            slots: 0, // known where they are made
         };
         let file = inner.consumers_directory().open_or_create(name, header, slots).map_err(error_of(name))?;
         let file = Arc::new(file);
