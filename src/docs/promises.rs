@@ -89,6 +89,8 @@
 //!
 //! Tests: `crash/damage.rs::every_changed_byte_of_a_closed_stream_is_right_or_refused`, `crash/damage.rs::files_of_another_length_or_place_are_right_or_refused`,
 //! `crash/damage.rs::damage_to_what_was_durable_is_refused_after_a_crash_too`, `crash/damage.rs::damage_is_located`,
+//! of consumers, queues and windows `crash/damage/kept.rs::every_changed_byte_beside_the_log_is_right_or_refused`,
+//! `crash/damage/kept.rs::files_beside_the_log_of_another_length_are_right_or_refused`, `crash/damage/kept.rs::a_consumers_file_that_was_cut_is_mended`,
 //! beside a writer `crash/damage.rs::a_follower_that_comes_to_damage_is_told`, `api/read_only.rs::a_busy_writer_is_never_taken_for_damage`,
 //! `crash/repair.rs::every_kind_of_damage_is_mended_and_costs_only_what_it_hit`, `crash/repair.rs::a_repair_that_is_cut_short_is_run_again`.
 //!

@@ -95,7 +95,9 @@
 //! ## Damage
 //!
 //! `tests/crash/damage.rs` changes every byte of header, footer, index, MANIFEST and WATERMARK, bytes of every record, lengths, places and ages of files: the answer is the right
-//! data or a typed error that leads to the file, the offset and the record, and `verify` finds all of it. `tests/crash/repair.rs` mends each: what was sound
+//! data or a typed error that leads to the file, the offset (inside the header, record, index, slot or footer that was hit) and the record, and `verify` finds all of it.
+//! `tests/crash/damage/kept.rs` changes every byte of the files beside the log, of consumers, of queues and of windows that a shard left to its child, and cuts each to every length: the
+//! answer is what was stored, or that error, and `verify` finds it; of a slot of a consumer, one damaged copy is harmless, and gives the position in force or the one before it. `tests/crash/repair.rs` mends each: what was sound
 //! is there under its number, what is gone is named (records in sectors that cannot be read, too), every damaged file is kept as a copy; cut at every call, a repair is run again and loses nothing more.
 //!
 //! # Concurrency

@@ -1,16 +1,22 @@
 //! Stored bytes change: every file of a stream, field by field. The answer is the right data or a typed error.
 
+mod kept;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anabranch::storage::Storage;
 use anabranch::{
-    Crash, Durability, ErrorKind, HashKey, ManualClock, PutEntry, PutOptions, RecordsStart, RetentionPeriod,
-    SequenceNumber, ShardId, ShardIterator, ShardIteratorType, SimulatedDisk, Stream, VerifyOptions, verify,
+    Corruption, Crash, Durability, Error, HashKey, ManualClock, PutEntry, PutOptions, RecordsStart,
+    RetentionPeriod, SequenceNumber, ShardId, ShardIterator, ShardIteratorType, SimulatedDisk, Stream,
+    VerifyOptions, verify,
 };
 
 use crate::history::{PATH, builder};
+use kept::Kept;
 
 pub(crate) const HEADER: usize = 128;
 pub(crate) const FOOTER: usize = 128;
@@ -25,6 +31,59 @@ enum Outcome {
     Right,
     /// Refused by an error of a kind that damage may have.
     Refused,
+}
+
+/// What was damaged, and where an error may say that it is.
+#[derive(Debug, Clone)]
+struct Case {
+    name: String,
+    /// The damaged file; its directory, or a neighbour, where it is gone or is another's.
+    paths: Vec<PathBuf>,
+    /// The enclosing unit that has a checksum of its own: a header, a record, an index, a slot, a whole file. `Corruption::offset` is where the damage
+    /// was noticed, and nothing below such a unit is noticed by itself.
+    unit: Range<u64>,
+    /// The first record that cannot be read is one of these. The damage hides none where there is nothing here.
+    numbers: Option<RangeInclusive<u64>>,
+}
+
+impl Case {
+    fn new(name: String, path: &Path, unit: Range<u64>) -> Self {
+        Self { name, paths: vec![path.to_path_buf()], unit, numbers: None }
+    }
+
+    /// It may be said to be anywhere in one of these.
+    fn anywhere(name: String, paths: &[&Path]) -> Self {
+        let paths = paths.iter().map(|path| path.to_path_buf()).collect();
+        Self { name, paths, unit: 0..u64::MAX, numbers: None }
+    }
+
+    /// A file is missed by the one before it, or by its directory.
+    fn gone(name: String, path: &Path) -> Self {
+        Self::anywhere(name, &[path, path.parent().unwrap()])
+    }
+
+    fn and(&self, more: &str) -> Self {
+        Self { name: format!("{self}, {more}"), ..self.clone() }
+    }
+
+    fn expect(&self, found: &Corruption) {
+        assert!(self.paths.contains(&found.path), "{self}: said to be elsewhere: {found:?}");
+        assert!(self.unit.contains(&found.offset), "{self}: not in {:?}: {found:?}", self.unit);
+        let mut parts = found.path.components().filter_map(|part| part.as_os_str().to_str()?.parse().ok());
+        let is_slot = found.path.ends_with("WATERMARK") && found.shard_id.is_some();
+        let shard = if is_slot { u32::try_from(found.offset / 16).ok() } else { parts.next() };
+        assert_eq!(found.shard_id, shard.map(ShardId::new), "{self}: {found:?}");
+        if let Some(numbers) = &self.numbers {
+            let is_among = |first: SequenceNumber| numbers.contains(&first.get());
+            assert!(found.first_sequence_number.is_some_and(is_among), "{self}: not of {numbers:?}: {found:?}");
+        }
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
 }
 
 pub(crate) struct Sample {
@@ -58,6 +117,7 @@ pub(crate) fn sample(durability: Durability) -> (SimulatedDisk, Arc<ManualClock>
         contents.insert((receipt.shard_id, receipt.sequence_number.get()), data);
     };
     put(&stream, u128::MAX, 300);
+    stream.consumer(kept::CONSUMER).unwrap(); // the shards that come get slots later
     stream.split_shard(ShardId::new(0), None).unwrap();
     for _ in 0..12 {
         put(&stream, 1, 500);
@@ -69,7 +129,7 @@ pub(crate) fn sample(durability: Durability) -> (SimulatedDisk, Arc<ManualClock>
 const STAMPED: [(HashKey, &[u8]); 2] = [(HashKey::new(1), &[0xfe; 300]), (HashKey::MAX, &[0xff; 300])];
 
 /// Puts the batch, or puts it again; gives its places.
-fn put_stamped(stream: &Stream) -> Result<Vec<(ShardId, u64)>, anabranch::Error> {
+fn put_stamped(stream: &Stream) -> Result<Vec<(ShardId, u64)>, Error> {
     let entries =
         STAMPED.map(|(key, data)| PutEntry { explicit_hash_key: Some(key), ..PutEntry::new("partition", data) });
     let receipts = stream.producer("producer")?.put_batch(1, &entries)?;
@@ -78,19 +138,34 @@ fn put_stamped(stream: &Stream) -> Result<Vec<(ShardId, u64)>, anabranch::Error>
 
 impl Sample {
     pub(crate) fn closed() -> Self {
-        let (disk, clock, stream, contents) = sample(Durability::Synced);
-        stream.close().unwrap();
-        Self { disk, clock, contents }
+        Self::closed_with_kept().0
     }
 
     pub(crate) fn killed() -> Self {
-        let (disk, clock, stream, contents) = sample(Durability::Synced);
-        let disk = disk.crash(Crash::ProcessKilled);
-        drop(stream);
-        Self { disk, clock, contents }
+        Self::killed_with_kept().0
     }
 
+    fn closed_with_kept() -> (Self, Kept) {
+        let (disk, clock, stream, contents) = sample(Durability::Synced);
+        let kept = Kept::keep(&stream);
+        stream.close().unwrap();
+        (Self { disk, clock, contents }, kept)
+    }
+
+    fn killed_with_kept() -> (Self, Kept) {
+        let (disk, clock, stream, contents) = sample(Durability::Synced);
+        let kept = Kept::keep(&stream);
+        let disk = disk.crash(Crash::ProcessKilled);
+        drop(stream);
+        (Self { disk, clock, contents }, kept)
+    }
+
+    /// All that have bytes, but for those of consumers and queues.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.all_files().into_iter().filter(|path| !kept::is_kept(path)).collect()
+    }
+
+    fn all_files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut pending = vec![PathBuf::from(PATH)];
         while let Some(directory) = pending.pop() {
@@ -99,7 +174,7 @@ impl Sample {
                 if entry.is_dir { pending.push(path) } else { found.push(path) }
             }
         }
-        found.retain(|path| !path.ends_with("LOCK")); // has no bytes
+        found.retain(|path| !self.disk.read_file(path).unwrap().is_empty()); // but for locks
         found.sort();
         found
     }
@@ -113,7 +188,7 @@ impl Sample {
     }
 
     /// Opens a damaged copy and reads all of it, in every way.
-    fn read(&self, disk: &SimulatedDisk, case: &str) -> Outcome {
+    fn read(&self, disk: &SimulatedDisk, case: &Case) -> Outcome {
         let stream = match builder(disk, &self.clock).open_existing(PATH) {
             Ok(stream) => stream,
             Err(error) => return refused(&error, case),
@@ -130,8 +205,8 @@ impl Sample {
     }
 
     /// The same as a follower does.
-    fn follow(&self, disk: &SimulatedDisk, case: &str) -> Outcome {
-        let case = &format!("{case}, read-only");
+    fn follow(&self, disk: &SimulatedDisk, case: &Case) -> Outcome {
+        let case = &case.and("read-only");
         match builder(disk, &self.clock).open_read_only(PATH) {
             Ok(stream) if self.read_all(&stream, case) == 0 => Outcome::Right,
             Ok(_) => Outcome::Refused,
@@ -140,7 +215,7 @@ impl Sample {
     }
 
     /// Reads all of a stream; gives how often that was refused.
-    fn read_all(&self, stream: &Stream, case: &str) -> u64 {
+    fn read_all(&self, stream: &Stream, case: &Case) -> u64 {
         let mut refusals = 0;
         for shard in stream.shards() {
             let id = shard.shard_id;
@@ -195,7 +270,7 @@ impl Sample {
     }
 
     /// The producer's batch is where it was put.
-    fn assert_stamped(&self, places: &[(ShardId, u64)], case: &str) {
+    fn assert_stamped(&self, places: &[(ShardId, u64)], case: &dyn fmt::Display) {
         for (place, (_, data)) in places.iter().zip(STAMPED) {
             let found = self.contents.get(place).map(Vec::as_slice);
             assert_eq!(found, Some(data), "{case}: the batch was appended again, at {place:?}");
@@ -209,13 +284,13 @@ impl Sample {
             places.any(|((id, number), _)| stream.get(*id, SequenceNumber::new(*number)).is_ok())
         };
         if STAMPED.iter().all(|(_, data)| is_there(data)) {
-            self.assert_stamped(&put_stamped(stream).unwrap(), case);
+            self.assert_stamped(&put_stamped(stream).unwrap(), &case);
         }
     }
 
     /// Damages a copy of one file; gives whether reading was refused, and whether `verify` found it. A follower is given all of the right data
     /// too, or refused.
-    fn damage(&self, path: &Path, case: &str, change: impl FnOnce(&mut Vec<u8>)) -> (Outcome, bool) {
+    fn damage(&self, path: &Path, case: &Case, change: impl FnOnce(&mut Vec<u8>)) -> (Outcome, bool) {
         let disk = self.copy();
         disk.damage(path, change).unwrap();
         self.follow(&disk, case);
@@ -223,23 +298,59 @@ impl Sample {
     }
 }
 
-fn refused(error: &anabranch::Error, case: &str) -> Outcome {
-    let typed = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::NotFound);
-    assert!(typed, "{case}: the wrong kind of error: {error:?}");
+fn refused(error: &Error, case: &Case) -> Outcome {
+    match error {
+        Error::Corrupt(found) => case.expect(found),
+        Error::UnsupportedVersion { path, .. } => assert!(case.paths.contains(path), "{case}: {error:?}"),
+        Error::NotAStream { path, .. } => {
+            assert_eq!(path, Path::new(PATH), "{case}: {error:?}");
+            assert_eq!(case.paths[0], path.join("MANIFEST"), "{case}: {error:?}");
+        }
+        _ => panic!("{case}: the wrong kind of error: {error:?}"),
+    }
     Outcome::Refused
 }
 
-fn finds_damage(disk: &SimulatedDisk, case: &str) -> bool {
+fn finds_damage(disk: &SimulatedDisk, case: &Case) -> bool {
     let options = VerifyOptions { storage: Some(Arc::new(disk.clone())), progress: None };
     match verify(PATH, options) {
-        Ok(report) => !report.is_sound(),
+        Ok(report) => {
+            report.damage.iter().for_each(|found| case.expect(found));
+            !report.is_sound()
+        }
         Err(error) => refused(&error, case) == Outcome::Refused,
     }
 }
 
+/// The units of a file of the log that have checksums of their own, in order; and of a segment, the first record that damage to each hides.
+fn units(path: &Path, bytes: &[u8]) -> Vec<(Range<usize>, Option<RangeInclusive<u64>>)> {
+    if path.ends_with("WATERMARK") {
+        return (0..bytes.len()).step_by(16).map(|at| (at..at + 16, None)).collect();
+    }
+    if path.extension().is_none() {
+        return vec![(0..bytes.len(), None)];
+    }
+    let footer = &bytes[bytes.len() - FOOTER..];
+    let field = |at: usize| u64::from_le_bytes(footer[at..at + 8].try_into().unwrap());
+    let (first, records, index) = (field(16), field(24), usize::try_from(field(40)).unwrap());
+    let producers = index + usize::try_from(records * 4).unwrap().next_multiple_of(8);
+    let mut starts = frames(bytes);
+    starts.push(index);
+    let of_frames = starts.windows(2).zip(first..).map(|(at, number)| (at[0]..at[1], Some(number..=number)));
+    let all = Some(first..=first + records);
+    let slack = slack(bytes);
+    let mut units = vec![(0..HEADER, all.clone())];
+    units.extend(of_frames);
+    units.push((index..producers, all.clone()));
+    units.push((producers..slack.start, None));
+    units.push((slack.clone(), None));
+    units.push((slack.end..bytes.len(), all));
+    units
+}
+
 /// Where a sealed segment has bytes that say nothing: behind index and producers, up to the footer. They were allocated for records that never
 /// came, nothing points there, and no later record will be stored there.
-fn slack(bytes: &[u8]) -> std::ops::Range<usize> {
+fn slack(bytes: &[u8]) -> Range<usize> {
     let footer = &bytes[bytes.len() - FOOTER..];
     let field = |at: usize| u64::from_le_bytes(footer[at..at + 8].try_into().unwrap());
     let (records, index) = (field(24), field(40));
@@ -258,6 +369,7 @@ fn every_changed_byte_of_a_closed_stream_is_right_or_refused() {
         let slack = if is_segment { slack(&bytes) } else { 0..0 };
         // Each byte of header, footer and index, of MANIFEST and WATERMARK; of the frames and the slack, some.
         let index = if is_segment { slack.start - 64 - 72..slack.start } else { 0..0 };
+        let units = units(&path, &bytes);
         for at in 0..bytes.len() {
             let sampled = !is_segment
                 || at < HEADER + 64
@@ -267,7 +379,9 @@ fn every_changed_byte_of_a_closed_stream_is_right_or_refused() {
             if !sampled {
                 continue;
             }
-            let case = format!("{} byte {at}", path.display());
+            let (unit, numbers) = units.iter().find(|(unit, _)| unit.contains(&at)).unwrap().clone();
+            let unit = unit.start as u64..unit.end as u64;
+            let case = Case { numbers, ..Case::new(format!("{} byte {at}", path.display()), &path, unit) };
             let bit = 1 << (at % 8);
             let (outcome, found) = sample.damage(&path, &case, |bytes| bytes[at] ^= bit);
             if !found {
@@ -287,26 +401,26 @@ fn files_of_another_length_or_place_are_right_or_refused() {
         let bytes = sample.disk.read_file(&path).unwrap();
         let name = path.display();
         for len in [0, 1, 8, bytes.len() / 2, bytes.len() - FOOTER.min(bytes.len()), bytes.len() - 1] {
-            let case = format!("{name} cut to {len}");
+            let case = Case::new(format!("{name} cut to {len}"), &path, 0..bytes.len() as u64);
             let (outcome, found) = sample.damage(&path, &case, |bytes| bytes.truncate(len));
             // WATERMARK is a witness: what it does not say is not missed after a clean close.
             assert!(found || path.ends_with("WATERMARK"), "{case}: not seen by verify");
             assert!(outcome == Outcome::Refused || path.ends_with("WATERMARK"), "{case}: not refused");
         }
         for more in [1, 8, 4096] {
-            let case = format!("{name} with {more} more bytes");
+            let case = Case::new(format!("{name} with {more} more bytes"), &path, 0..bytes.len() as u64);
             let (outcome, found) = sample.damage(&path, &case, |bytes| bytes.extend(vec![7; more]));
             assert!(found || path.ends_with("WATERMARK"), "{case}: not seen by verify");
             assert!(outcome == Outcome::Refused || path.ends_with("WATERMARK"), "{case}: not refused");
         }
         let disk = sample.copy();
         disk.remove_file(&path).unwrap();
-        let case = format!("{name} is gone");
+        let case = Case::gone(format!("{name} is gone"), &path);
         assert!(finds_damage(&disk, &case), "{case}: not seen by verify");
         assert_eq!(sample.follow(&disk, &case), Outcome::Refused, "{case}: a follower");
         assert_eq!(sample.read(&disk, &case), Outcome::Refused, "{case}");
         if path.extension().is_some() {
-            let case = format!("{case}, and WATERMARK is zeros");
+            let case = case.and("and WATERMARK is zeros");
             disk.damage(&Path::new(PATH).join("WATERMARK"), |bytes| bytes.fill(0)).unwrap();
             assert_eq!(sample.follow(&disk, &case), Outcome::Refused, "{case}");
         }
@@ -320,7 +434,8 @@ fn segments_in_each_others_place_are_refused() {
     assert!(segments.len() >= 6, "several segments of several shards");
     for (index, one) in segments.iter().enumerate() {
         for other in &segments[index + 1..] {
-            let case = format!("{} and {} swapped", one.display(), other.display());
+            let name = format!("{} and {} swapped", one.display(), other.display());
+            let case = Case::anywhere(name, &[one, other]);
             let (one_bytes, other_bytes) =
                 (sample.disk.read_file(one).unwrap(), sample.disk.read_file(other).unwrap());
             let disk = sample.copy();
@@ -338,8 +453,7 @@ fn segments_in_each_others_place_are_refused() {
 fn an_older_version_of_a_file_is_refused() {
     let (disk, clock, stream, contents) = sample(Durability::Synced);
     stream.close().unwrap();
-    let old =
-        Sample { disk: disk.fork(Crash::ProcessKilled), clock: Arc::clone(&clock), contents: contents.clone() };
+    let old = disk.fork(Crash::ProcessKilled);
     let mut sample = Sample { disk, clock, contents };
     let stream = builder(&sample.disk, &sample.clock).open_existing(PATH).unwrap();
     for key in [1, u128::MAX] {
@@ -349,15 +463,20 @@ fn an_older_version_of_a_file_is_refused() {
     }
     stream.split_shard(ShardId::new(1), None).unwrap();
     stream.close().unwrap();
-    let case = "an older MANIFEST";
     let path = Path::new(PATH).join("MANIFEST");
-    let older = old.disk.read_file(&path).unwrap();
+    let older = old.read_file(&path).unwrap();
+    // It is what does not fit to it that is found: segments, and a shard, which it does not know.
+    let mut files = sample.files();
+    files.extend(files.clone().iter().map(|path| path.parent().unwrap().to_path_buf()));
+    let files: Vec<_> = files.iter().map(PathBuf::as_path).collect();
+    let case = &Case::anywhere("an older MANIFEST".to_owned(), &files);
     let (outcome, found) = sample.damage(&path, case, |bytes| *bytes = older);
     assert!(found, "{case}: not seen by verify");
     assert_eq!(outcome, Outcome::Refused, "{case}");
     let path = Path::new(PATH).join("WATERMARK");
-    let older = old.disk.read_file(&path).unwrap();
-    let (outcome, _) = sample.damage(&path, "an older WATERMARK", |bytes| *bytes = older);
+    let older = old.read_file(&path).unwrap();
+    let case = Case::anywhere("an older WATERMARK".to_owned(), &[&path]);
+    let (outcome, _) = sample.damage(&path, &case, |bytes| *bytes = older);
     assert_eq!(outcome, Outcome::Right, "it claims less, and the manifest knows the rest");
 }
 
@@ -381,7 +500,8 @@ pub(crate) fn frames(bytes: &[u8]) -> Vec<usize> {
 #[test]
 fn damage_to_what_was_durable_is_refused_after_a_crash_too() {
     let sample = Sample::killed();
-    assert_eq!(sample.read(&sample.copy(), "no damage"), Outcome::Right);
+    let sound = Case::anywhere("no damage".to_owned(), &[]);
+    assert_eq!(sample.read(&sample.copy(), &sound), Outcome::Right);
     let mut unsealed = 0;
     for path in sample.segments() {
         let bytes = sample.disk.read_file(&path).unwrap();
@@ -389,12 +509,16 @@ fn damage_to_what_was_durable_is_refused_after_a_crash_too() {
             continue;
         }
         let starts = frames(&bytes);
+        let first: u64 = path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
         unsealed += 1;
         assert!(!starts.is_empty(), "an active segment with records");
         for (index, start) in starts.iter().enumerate() {
             let is_last = index + 1 == starts.len();
             for offset in [0, 4, 8, 16, 24, 32, 36, 38, 39, 40, 60, 200] {
-                let case = format!("{} byte {offset} of the record at {start}", path.display());
+                let name = format!("{} byte {offset} of the record at {start}", path.display());
+                let number = first + index as u64;
+                let unit = *start as u64..*start as u64 + 1;
+                let case = Case { numbers: Some(number..=number), ..Case::new(name, &path, unit) };
                 let disk = sample.copy();
                 disk.damage(&path, |bytes| bytes[start + offset] ^= 0x10).unwrap();
                 assert!(finds_damage(&disk, &case), "{case}: not seen by verify");
@@ -405,8 +529,9 @@ fn damage_to_what_was_durable_is_refused_after_a_crash_too() {
                 disk.damage(&Path::new(PATH).join("WATERMARK"), |bytes| bytes.fill(0)).unwrap();
                 disk.damage(&path, |bytes| bytes[start + offset] ^= 0x10).unwrap();
                 if !is_last {
-                    assert!(finds_damage(&disk, &case), "{case}, no WATERMARK: not seen by verify");
-                    assert_eq!(sample.read(&disk, &case), Outcome::Refused, "{case}, no WATERMARK");
+                    let case = case.and("no WATERMARK");
+                    assert!(finds_damage(&disk, &case), "{case}: not seen by verify");
+                    assert_eq!(sample.read(&disk, &case), Outcome::Refused, "{case}");
                 }
             }
         }
@@ -418,7 +543,7 @@ fn damage_to_what_was_durable_is_refused_after_a_crash_too() {
 fn a_missing_segment_is_refused_after_a_crash_too() {
     let sample = Sample::killed();
     for path in sample.segments() {
-        let case = format!("{} is gone", path.display());
+        let case = Case::gone(format!("{} is gone", path.display()), &path);
         let disk = sample.copy();
         disk.remove_file(&path).unwrap();
         assert!(finds_damage(&disk, &case), "{case}: not seen by verify");
@@ -448,7 +573,7 @@ fn a_follower_that_comes_to_damage_is_told() {
         assert_eq!(iterator.available().map_while(Result::ok).count(), 2, "what is sound comes first");
         for _ in 0..2 {
             match iterator.available().next() {
-                Some(Err(anabranch::Error::Corrupt(met))) => {
+                Some(Err(Error::Corrupt(met))) => {
                     assert_eq!((&met.path, met.first_sequence_number), (&path, Some(next)), "{met}");
                 }
                 other => panic!("removed: {is_removed}: {other:?}"),
@@ -481,7 +606,7 @@ fn damage_is_located() {
 
                 // Reading says the same as verifying does.
                 let Ok(stream) = builder(&disk, &sample.clock).open_existing(PATH) else { continue };
-                let Err(anabranch::Error::Corrupt(met)) = stream.get(ShardId::new(shard), number) else {
+                let Err(Error::Corrupt(met)) = stream.get(ShardId::new(shard), number) else {
                     panic!("{case}: it was read");
                 };
                 assert_eq!((&met.path, met.offset), (&path, *start as u64), "{case}: {met}");
@@ -510,7 +635,7 @@ fn read_to_damage(reader: &mut ShardIterator, in_batches: bool) -> (usize, u64) 
         match step {
             Ok(0) => panic!("the damage was passed over"),
             Ok(count) => records += count,
-            Err(anabranch::Error::Corrupt(met)) => return (records, met.offset),
+            Err(Error::Corrupt(met)) => return (records, met.offset),
             Err(error) => panic!("{error}"),
         }
     }
