@@ -165,6 +165,11 @@ impl Sample {
         self.all_files().into_iter().filter(|path| !kept::is_kept(path)).collect()
     }
 
+    /// Those of consumers and queues.
+    pub(crate) fn files_beside_the_log(&self) -> Vec<PathBuf> {
+        self.all_files().into_iter().filter(|path| kept::is_kept(path)).collect()
+    }
+
     fn all_files(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut pending = vec![PathBuf::from(PATH)];

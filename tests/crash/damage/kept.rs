@@ -133,7 +133,7 @@ impl Beside {
     }
 
     fn kept_files(&self) -> Vec<PathBuf> {
-        let files: Vec<_> = self.sample.all_files().into_iter().filter(|path| is_kept(path)).collect();
+        let files = self.sample.files_beside_the_log();
         let names: Vec<_> = files.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(names, [CONSUMER, SOURCE, "~totals~~000000000002~000000000000", QUEUE]);
         files
