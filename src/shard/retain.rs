@@ -131,16 +131,18 @@ impl Shard {
         Ok(removal)
     }
 
-    /// Removes segments whose removal the manifest has recorded. Readers that hold them go on reading.
+    /// Removes segments whose removal the manifest has recorded. Readers that hold them go on reading. One that cannot be removed keeps no other one.
     pub(crate) fn remove(&self, removal: &Removal) -> Result<(), Fault> {
+        let mut outcome = Ok(());
         for summary in &removal.segments {
             self.segments.write().remove(summary.first);
             self.context.recent.forget(self.id, summary.first);
             let path = self.directory.join(segment_name(summary.first));
-            self.context.storage.remove_file(&path).map_err(Fault::io("remove", &path))?;
-            Counters::add(&self.context.counters.segments_trimmed, 1);
+            let removed = self.context.storage.remove_file(&path).map_err(Fault::io("remove", &path));
+            Counters::add(&self.context.counters.segments_trimmed, u64::from(removed.is_ok()));
+            outcome = outcome.and(removed);
         }
-        Ok(())
+        outcome
     }
 
     /// Shows new readers nothing below `horizon`.

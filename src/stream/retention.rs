@@ -230,17 +230,19 @@ impl StreamInner {
         manifest.replace(state).map_err(|error| error.into_fault().into())
     }
 
+    /// A shard that fails, of which a segment is damaged or cannot be removed, keeps no other one as it is: it is told at the end.
     pub(super) fn enforce_retention(&self) -> Result<TrimReport> {
         let mut manifest = self.manifest.lock();
         self.writable()?;
         let mut report = TrimReport::default();
+        let mut outcome = Ok(());
         if let Some(now) = self.believed_now() {
-            self.trim_by_age(&mut manifest, now, &mut report)?;
+            outcome = self.trim_by_age(&mut manifest, now, &mut report);
         }
         if let Some(budget) = manifest.state().options.retention_bytes {
-            self.trim_by_bytes(&mut manifest, budget, &mut report)?;
+            outcome = outcome.and(self.trim_by_bytes(&mut manifest, budget, &mut report));
         }
-        Ok(report)
+        outcome.map(|()| report)
     }
 
     fn trim_by_age(&self, manifest: &mut Manifest, now: Timestamp, report: &mut TrimReport) -> Result<()> {
@@ -249,18 +251,11 @@ impl StreamInner {
         };
         let cutoff = now.minus_millis(period);
         let mut trim = Trim::default();
-        for (id, member) in &self.topology().shards {
-            member.shard.retire_expired(cutoff).map_err(Error::of_shard(*id))?;
-            let removal = member.shard.removal(|segment| segment.last_arrival < cutoff)?;
-            let is_empty = removal.first >= member.entry.next;
-            // Not before what its parents hold, whose last arrival it has: its children would not wait for them. A clock may have gone back since.
-            let is_old = |closed: ClosedShard| closed.at.max(member.entry.last_arrival) < cutoff;
-            if is_empty && member.entry.closed.is_some_and(is_old) {
-                trim.expired.push(member.clone());
-            }
-            trim.remove(member, removal);
+        let mut outcome = Ok(());
+        for member in self.topology().shards.values() {
+            outcome = outcome.and(trim.add_expired(member, cutoff));
         }
-        self.trim(manifest, &trim, report)
+        outcome.and(self.trim(manifest, &trim, report))
     }
 
     /// Removes the oldest sealed segments of the stream until the others' files fit the budget.
@@ -268,8 +263,16 @@ impl StreamInner {
         let topology = self.topology();
         let mut sealed = Vec::new();
         let mut total = 0_u64;
+        let mut outcome = Ok(());
         for member in topology.shards.values() {
-            for segment in member.shard.segment_summaries()? {
+            let segments = match member.shard.segment_summaries() {
+                Ok(segments) => segments,
+                Err(fault) => {
+                    outcome = outcome.and(Err(fault.into()));
+                    continue; // what is not known of cannot go, nor make others go
+                }
+            };
+            for segment in segments {
                 total += segment.disk_bytes;
                 if segment.sealed {
                     sealed.push((segment.last_arrival, member.shard.id(), segment));
@@ -295,7 +298,7 @@ impl StreamInner {
             }
             trim.remove(member, removal);
         }
-        self.trim(manifest, &trim, report)
+        outcome.and(self.trim(manifest, &trim, report))
     }
 
     /// Records what is to go in the manifest, then removes it.
@@ -318,18 +321,24 @@ impl StreamInner {
                 member.shard.raise_horizon(entry.horizon);
             }
         }
+        let mut outcome = Ok(()); // what stays on the disk is removed by the next opening
         for (member, removal) in &trim.removals {
-            member.shard.remove(removal)?;
-            report.add(removal);
-            event!(debug, shard = %member.shard.id(), first = %removal.first, "segments removed");
+            let removed = member.shard.remove(removal);
+            if removed.is_ok() {
+                report.add(removal);
+                event!(debug, shard = %member.shard.id(), first = %removal.first, "segments removed");
+            }
+            outcome = outcome.and(removed);
         }
         for member in &trim.expired {
             let directory = member.shard.directory();
-            let storage = &self.context.storage;
-            storage.remove_dir(directory).map_err(Fault::io("remove", directory))?;
-            report.shards_removed.push(member.shard.id());
+            let removed = self.context.storage.remove_dir(directory).map_err(Fault::io("remove", directory));
+            if removed.is_ok() {
+                report.shards_removed.push(member.shard.id());
+            }
+            outcome = outcome.and(removed);
         }
-        Ok(())
+        Ok(outcome?)
     }
 }
 
@@ -347,6 +356,20 @@ struct Trim {
 impl Trim {
     fn is_empty(&self) -> bool {
         self.removals.is_empty() && self.expired.is_empty() && self.horizon.is_none()
+    }
+
+    /// Adds what of a shard arrived before `cutoff`.
+    fn add_expired(&mut self, member: &Member, cutoff: Timestamp) -> Result<()> {
+        member.shard.retire_expired(cutoff).map_err(Error::of_shard(member.shard.id()))?;
+        let removal = member.shard.removal(|segment| segment.last_arrival < cutoff)?;
+        let is_empty = removal.first >= member.entry.next;
+        // Not before what its parents hold, whose last arrival it has: its children would not wait for them. A clock may have gone back since.
+        let is_old = |closed: ClosedShard| closed.at.max(member.entry.last_arrival) < cutoff;
+        if is_empty && member.entry.closed.is_some_and(is_old) {
+            self.expired.push(member.clone());
+        }
+        self.remove(member, removal);
+        Ok(())
     }
 
     fn remove(&mut self, member: &Member, removal: Removal) {

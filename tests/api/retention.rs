@@ -4,15 +4,16 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anabranch::storage::Operation;
 use anabranch::{
-    Error, ErrorKind, ManualClock, RecordsStart, RetentionPeriod, ShardIteratorType, Stream, StreamBuilder,
-    Timestamp,
+    DiskFault, Error, ErrorKind, ManualClock, RecordsStart, RetentionPeriod, ShardIteratorType, Stream,
+    StreamBuilder, Timestamp,
 };
 use tempfile::TempDir;
 
 use crate::support::{
     HORIZON, LARGE_PER_SEGMENT, S0, S1, builder, drain, fill, fill_large, number, numbers, numbers_from, put_to,
-    read_all, read_stream, segments, stream,
+    read_all, read_stream, segments, simulated, stream,
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -441,4 +442,60 @@ fn an_iterator_does_not_start_at_a_record_that_expired() {
     let error = at(0).expect_err("expired");
     assert!(matches!(error, Error::Trimmed { earliest, .. } if earliest == number(1)), "{error:?}");
     assert!(at(1).is_ok());
+}
+
+/// The footer of the oldest segment of a shard is damaged, which no opening looks at: the others are trimmed, and the damage is told.
+#[test]
+fn a_damaged_segment_keeps_no_other_shard_from_its_retention() {
+    for by_bytes in [false, true] {
+        let (_directory, clock, stream) = timed(builder().shards(2).retention(RetentionPeriod::Unlimited));
+        for shard_id in [S0, S1] {
+            fill_large(&stream, shard_id, 4 * LARGE_PER_SEGMENT);
+        }
+        if by_bytes {
+            stream.set_retention_bytes(Some(0)).unwrap();
+        } else {
+            stream.decrease_retention(RetentionPeriod::hours(1)).unwrap();
+        }
+        let path = stream.path().to_path_buf();
+        stream.close().unwrap();
+        let damaged = segments(&path, S0)[0].clone();
+        let mut bytes = fs::read(&damaged).unwrap();
+        let footer = bytes.len() - 100;
+        bytes[footer] ^= 1;
+        fs::write(&damaged, bytes).unwrap();
+
+        let stream = builder().clock(clock.clone()).open(&path).unwrap();
+        for _ in 0..2 {
+            clock.advance(2 * HOUR);
+            match stream.enforce_retention() {
+                Err(Error::Corrupt(found)) => assert_eq!(found.path, damaged),
+                other => panic!("by bytes: {by_bytes}: {other:?}"),
+            }
+        }
+        assert_eq!(segments(&path, S1).len(), 0, "by bytes: {by_bytes}");
+        assert_eq!(segments(&path, S0).len(), 4, "by bytes: {by_bytes}");
+    }
+}
+
+/// One file that cannot be removed keeps no other one, also of a shard that nobody looks at again.
+#[test]
+fn a_removal_that_fails_keeps_no_other_file() {
+    for nth in 0..6 {
+        let options = builder().shards(2).segment_bytes(4 << 10).retention(RetentionPeriod::hours(1));
+        let (disk, clock, stream) = simulated(options);
+        for shard_id in [S0, S1] {
+            fill_large(&stream, shard_id, 3 * LARGE_PER_SEGMENT);
+            stream.split_shard(shard_id, None).unwrap();
+        }
+        clock.advance(2 * HOUR);
+        disk.fail_on(Operation::RemoveFile, nth, DiskFault::Error(std::io::ErrorKind::Other));
+        assert_eq!(stream.enforce_retention().unwrap_err().kind(), ErrorKind::Io, "removal {nth}");
+        let left = |id: u32| disk.list(format!("stream/shards/{id:012}").as_ref()).map_or(0, |files| files.len());
+        assert_eq!(left(0) + left(1), 1, "removal {nth}");
+        assert_eq!(stream.shards().len(), 4, "removal {nth}");
+        stream.close().unwrap();
+        let stream = builder().storage(Arc::new(disk.clone())).clock(clock).open("stream").unwrap();
+        assert_eq!((stream.shards().len(), left(0) + left(1)), (4, 0), "removal {nth}");
+    }
 }
