@@ -312,6 +312,8 @@ impl StreamInner {
         for entry in state.shards.iter_mut().filter(|entry| entry.is_open()) {
             if let Some(member) = topology.shards.get(&entry.id) {
                 entry.next = entry.next.max(member.shard.next(Visibility::Durable));
+                // With its last segment the files say no longer when its last record arrived.
+                entry.last_arrival = entry.last_arrival.max(member.shard.last_arrival());
             }
         }
         manifest.replace(state).map_err(|error| Error::from(error.into_fault()))?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anabranch::storage::Operation;
 use anabranch::{
-    DiskFault, Error, ErrorKind, ManualClock, RecordsStart, RetentionPeriod, ShardIteratorType, Stream,
+    Crash, DiskFault, Error, ErrorKind, ManualClock, RecordsStart, RetentionPeriod, ShardIteratorType, Stream,
     StreamBuilder, Timestamp,
 };
 use tempfile::TempDir;
@@ -498,4 +498,36 @@ fn a_removal_that_fails_keeps_no_other_file() {
         let stream = builder().storage(Arc::new(disk.clone())).clock(clock).open("stream").unwrap();
         assert_eq!((stream.shards().len(), left(0) + left(1)), (4, 0), "removal {nth}");
     }
+}
+
+/// Of a shard that retention emptied, only the manifest says when its last record arrived, and its process does not live to close it.
+#[test]
+fn arrival_times_do_not_go_back_behind_all_that_expired() {
+    for is_trimmed in [false, true] {
+        let (disk, clock, stream) = simulated(builder().retention(RetentionPeriod::hours(1)));
+        clock.set(Timestamp::from_millis(100_000));
+        let last = put_to(&stream, S0, "key", b"before");
+        clock.advance(2 * HOUR);
+        if is_trimmed {
+            stream.trim_shard(S0, number(1)).unwrap();
+        }
+        assert_eq!(stream.enforce_retention().unwrap().records_removed, 1);
+        let disk = disk.crash(Crash::ProcessKilled);
+        drop(stream);
+        clock.set(Timestamp::from_millis(50_000));
+        let stream = builder().storage(Arc::new(disk)).clock(clock).open("stream").unwrap();
+        assert_eq!(segments_of(&stream), 0, "no file tells");
+        let next = put_to(&stream, S0, "key", b"after");
+        assert_eq!(next.sequence_number, number(1));
+        assert!(
+            next.arrival >= last.arrival,
+            "{:?} behind {:?}, trimmed: {is_trimmed}",
+            next.arrival,
+            last.arrival
+        );
+    }
+}
+
+fn segments_of(stream: &Stream) -> u64 {
+    stream.describe().unwrap().shards[0].segments
 }
