@@ -7,7 +7,7 @@ use crate::sync::atomic::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Member, Stream, StreamInner};
+use super::{Member, Stream, StreamInner, Topology};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::format::{ClosedShard, ManifestState};
@@ -252,8 +252,9 @@ impl StreamInner {
         let cutoff = now.minus_millis(period);
         let mut trim = Trim::default();
         let mut outcome = Ok(());
-        for member in self.topology().shards.values() {
-            outcome = outcome.and(trim.add_expired(member, cutoff));
+        let topology = self.topology();
+        for member in topology.shards.values() {
+            outcome = outcome.and(trim.add_expired(member, cutoff, &topology));
         }
         outcome.and(self.trim(manifest, &trim, report))
     }
@@ -294,7 +295,7 @@ impl StreamInner {
             let Some(member) = topology.shards.get(&id) else { continue };
             let removal = member.shard.removal(|segment| segment.next <= end)?;
             if !member.entry.is_open() && removal.first >= member.entry.next {
-                trim.expired.push(member.clone());
+                trim.take_off_the_list(member, &topology);
             }
             trim.remove(member, removal);
         }
@@ -332,7 +333,7 @@ impl StreamInner {
             }
             outcome = outcome.and(removed);
         }
-        for member in &trim.expired {
+        for member in trim.expired.values() {
             let directory = member.shard.directory();
             let removed = self.context.storage.remove_dir(directory).map_err(Fault::io("remove", directory));
             if removed.is_ok() {
@@ -350,7 +351,7 @@ struct Trim {
     /// Segments from the front of shards.
     removals: Vec<(Member, Removal)>,
     /// Closed shards that hold nothing any more.
-    expired: Vec<Member>,
+    expired: BTreeMap<ShardId, Member>,
     /// A shard's new trim horizon.
     horizon: Option<(ShardId, SequenceNumber)>,
 }
@@ -361,17 +362,25 @@ impl Trim {
     }
 
     /// Adds what of a shard arrived before `cutoff`.
-    fn add_expired(&mut self, member: &Member, cutoff: Timestamp) -> Result<()> {
+    fn add_expired(&mut self, member: &Member, cutoff: Timestamp, topology: &Topology) -> Result<()> {
         member.shard.retire_expired(cutoff).map_err(Error::of_shard(member.shard.id()))?;
         let removal = member.shard.removal(|segment| segment.last_arrival < cutoff)?;
         let is_empty = removal.first >= member.entry.next;
         // Not before what its parents hold, whose last arrival it has: its children would not wait for them. A clock may have gone back since.
         let is_old = |closed: ClosedShard| closed.at.max(member.entry.last_arrival) < cutoff;
         if is_empty && member.entry.closed.is_some_and(is_old) {
-            self.expired.push(member.clone());
+            self.take_off_the_list(member, topology);
         }
         self.remove(member, removal);
         Ok(())
+    }
+
+    /// Unless a parent stays, be it damaged: the children would not wait for what it holds. Parents come first.
+    fn take_off_the_list(&mut self, member: &Member, topology: &Topology) {
+        let stays = |id: &ShardId| topology.shards.contains_key(id) && !self.expired.contains_key(id);
+        if !member.entry.parents.iter().any(stays) {
+            self.expired.insert(member.shard.id(), member.clone());
+        }
     }
 
     fn remove(&mut self, member: &Member, removal: Removal) {
@@ -395,7 +404,7 @@ impl Trim {
             entry.horizon = entry.horizon.max(before);
             entry.next = entry.next.max(before); // below the durable end, as was checked
         }
-        state.shards.retain(|entry| self.expired.iter().all(|member| member.shard.id() != entry.id));
+        state.shards.retain(|entry| !self.expired.contains_key(&entry.id));
     }
 }
 

@@ -478,6 +478,41 @@ fn a_damaged_segment_keeps_no_other_shard_from_its_retention() {
     }
 }
 
+/// A closed shard stays listed as long as a parent of it does, which cannot be trimmed: whoever reads its children waits for what the parent holds.
+#[test]
+fn a_shard_stays_listed_while_a_damaged_parent_does() {
+    for by_bytes in [false, true] {
+        let (_directory, clock, stream) = timed(builder().retention(RetentionPeriod::Unlimited));
+        fill_large(&stream, S0, 2 * LARGE_PER_SEGMENT);
+        let (lower, _) = stream.split_shard(S0, None).unwrap();
+        fill_large(&stream, lower, LARGE_PER_SEGMENT);
+        stream.split_shard(lower, None).unwrap();
+        if by_bytes {
+            stream.set_retention_bytes(Some(0)).unwrap();
+        } else {
+            stream.decrease_retention(RetentionPeriod::hours(1)).unwrap();
+        }
+        let path = stream.path().to_path_buf();
+        stream.close().unwrap();
+        let damaged = segments(&path, S0)[0].clone();
+        let sound = fs::read(&damaged).unwrap();
+        let mut bytes = sound.clone();
+        let footer = bytes.len() - 100;
+        bytes[footer] ^= 1;
+        fs::write(&damaged, bytes).unwrap();
+        let stream = builder().clock(clock.clone()).open(&path).unwrap();
+        clock.advance(2 * HOUR);
+        stream.enforce_retention().unwrap_err();
+        assert_eq!((segments(&path, lower).len(), stream.shards().len()), (0, 5), "by bytes: {by_bytes}");
+
+        fs::write(&damaged, sound).unwrap();
+        clock.advance(2 * HOUR);
+        let report = stream.enforce_retention().unwrap();
+        let expected: &[_] = if by_bytes { &[S0] } else { &[S0, lower] };
+        assert_eq!(report.shards_removed, expected, "by bytes: {by_bytes}");
+    }
+}
+
 /// One file that cannot be removed keeps no other one, also of a shard that nobody looks at again.
 #[test]
 fn a_removal_that_fails_keeps_no_other_file() {
