@@ -7,12 +7,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::scan::Window;
-use crate::format::{FOOTER_BYTES, Footer, Frame, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::format::{FOOTER_BYTES, FRAME_HEADER_BYTES, Footer, Frame, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::storage::{Fault, StorageFile};
 use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
 
 /// How many incarnations are tried where a damaged header does not tell its own.
 const MAX_GUESSES: u64 = 1 << 16;
+/// Of how many places that may be records each of them is tried.
+const MAX_WITNESSES: usize = 16;
 /// What a device is asked for at once where it could not give more: the sectors around a bad one are still read.
 const SECTOR_GROUP: usize = 4096;
 
@@ -205,8 +207,7 @@ fn sized(header: SegmentHeader, length: u64) -> SegmentHeader {
     SegmentHeader { file_bytes: (length + FOOTER_BYTES as u64).next_multiple_of(8), ..header }
 }
 
-/// Of a damaged header only the incarnation is not known from elsewhere: the right one is that with which the footer or the
-/// first frame passes its checksum.
+/// Of a damaged header only the incarnation is not known from elsewhere: the right one is that with which the footer, or a record, passes its checksum.
 fn guess_header(
     file: &dyn StorageFile,
     path: &Path,
@@ -216,24 +217,63 @@ fn guess_header(
     if length < (SEGMENT_HEADER_BYTES + FOOTER_BYTES) as u64 || !length.is_multiple_of(8) {
         return Ok(None);
     }
+    let of = |incarnation| SegmentHeader {
+        stream_id: expected.stream_id,
+        shard_id: expected.shard_id,
+        incarnation,
+        first: expected.first,
+        created: Timestamp::MIN,
+        file_bytes: length,
+    };
     let (from, to) = (*expected.incarnations.start(), *expected.incarnations.end());
-    for incarnation in (from..=to).rev().take(usize::try_from(MAX_GUESSES).unwrap_or(usize::MAX)) {
-        let header = SegmentHeader {
-            stream_id: expected.stream_id,
-            shard_id: expected.shard_id,
-            incarnation,
-            first: expected.first,
-            created: Timestamp::MIN,
-            file_bytes: length,
-        };
-        let mut window = Window::new(file, path, &header);
-        let first = window.frame(SEGMENT_HEADER_BYTES as u64, header.seed())?;
-        let starts_with = first.is_ok_and(|frame| frame.sequence_number == expected.first);
-        if starts_with || super::read_footer(file, path, &header)?.is_some() {
-            return Ok(Some(header));
+    let witnesses = Witnesses::of(file, path, &of(to))?;
+    let newest = (from..=to).rev().take(usize::try_from(MAX_GUESSES).unwrap_or(usize::MAX));
+    Ok(newest.map(of).find(|header| witnesses.fit(header)))
+}
+
+/// What tells, of a file without a sound header, with which incarnation its checksums begin.
+struct Witnesses {
+    footer: [u8; FOOTER_BYTES],
+    /// What may be its first records: those at its front may be damaged as well.
+    frames: Vec<Vec<u8>>,
+}
+
+impl Witnesses {
+    fn of(file: &dyn StorageFile, path: &Path, header: &SegmentHeader) -> Result<Self, Fault> {
+        let mut found = Self { footer: [0; FOOTER_BYTES], frames: Vec::new() };
+        // A footer that is not there to its end is none.
+        file.read_at(&mut found.footer, header.footer_position()).map_err(Fault::io("read", path))?;
+        let mut window = Window::new(file, path, header);
+        let mut position = SEGMENT_HEADER_BYTES as u64;
+        while position + 8 <= window.limit && found.frames.len() < MAX_WITNESSES {
+            let zeros = window.zeros_at(position)?;
+            if zeros > 0 {
+                position += zeros;
+                continue;
+            }
+            if let Some(size) = window.possible_frame(position, header.first)? {
+                let mut frame = vec![0; usize::try_from(size).unwrap_or(0)];
+                file.read_at(&mut frame, position).map_err(Fault::io("read", path))?;
+                if has_room_before(&frame, position, header.first) {
+                    found.frames.push(frame);
+                }
+            }
+            position += 8;
         }
+        Ok(found)
     }
-    Ok(None)
+
+    fn fit(&self, header: &SegmentHeader) -> bool {
+        let mut frames = self.frames.iter();
+        frames.any(|frame| Frame::decode(frame, header.seed()).is_ok())
+            || Footer::decode(&self.footer, header).is_some()
+    }
+}
+
+/// Whether the records between the first one and the one that this claims to be could stand in front of it.
+fn has_room_before(frame: &[u8], position: u64, first: SequenceNumber) -> bool {
+    let most = first.plus((position - SEGMENT_HEADER_BYTES as u64) / FRAME_HEADER_BYTES as u64);
+    Frame::claimed_sequence_number(frame).is_some_and(|number| number <= most)
 }
 
 /// The same file, sectors that cannot be read as zeros: no record stands in zeros. For reading only; a repair replaces

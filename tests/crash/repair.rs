@@ -13,7 +13,7 @@ use anabranch::{
 };
 
 use crate::Random;
-use crate::damage::{FOOTER, HEADER, Sample, frames, sample};
+use crate::damage::{Contents, FOOTER, HEADER, Sample, frames, sample};
 use crate::history::{PATH, builder};
 use crate::verified;
 
@@ -195,6 +195,39 @@ fn sectors_of_noise_zeros_and_missing_ends_are_mended() {
         }
     }
     assert!(lost > 0, "some of it hit records");
+}
+
+/// A killed writer's segment, with many records behind a front that cannot be read: only what stood in the front is lost.
+#[test]
+fn a_bad_front_of_an_unsealed_segment_costs_what_stood_in_it() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(anabranch::ManualClock::default()));
+    let stream = builder(&disk, &clock).create(PATH).unwrap();
+    let mut contents = Contents::new();
+    for number in 0..100_u8 {
+        let receipt = stream.put("key", [number; 300]).unwrap();
+        contents.insert((receipt.shard_id, receipt.sequence_number.get()), vec![number; 300]);
+    }
+    let disk = disk.crash(Crash::ProcessKilled);
+    drop(stream);
+    let sample = Sample { disk, clock, contents };
+    let mut random = Random::new(5);
+    let [path] = &sample.segments()[..] else { panic!("{:?}", sample.segments()) };
+    let starts = frames(&sample.disk.read_file(path).unwrap());
+    let in_front = |bytes: usize| starts.iter().filter(|start| **start < bytes).count();
+    for (bytes, is_noise) in [(512, false), (512, true), (4096, false), (4096, true)] {
+        let disk = sample.copy();
+        disk.damage(path, |all| match is_noise {
+            true => all[..bytes].fill_with(|| random.next().to_le_bytes()[0]),
+            false => all[..bytes].fill(0),
+        })
+        .unwrap();
+        let case = format!("{bytes} bytes, noise: {is_noise}");
+        assert_eq!(check_repair(&sample, &disk, &case), in_front(bytes), "{case}");
+    }
+    let disk = sample.copy();
+    disk.make_unreadable(path, 0..1).unwrap();
+    let (found, _) = check_salvage(&sample, &disk, "unreadable");
+    assert_eq!(sample.contents.len() - found.len(), in_front(4096), "what is read at once is lost at once");
 }
 
 #[test]

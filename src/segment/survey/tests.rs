@@ -291,12 +291,32 @@ fn a_damaged_header_is_found_again_by_what_it_sealed() {
     let of_others = Expected { incarnations: 1..=2, ..expected() };
     assert!(image.survey_as(&of_others).is_none(), "an incarnation that never was");
     let first_too = Image::batches(&[1, 1]).damage_header().damage(0).whole();
-    assert!(first_too.survey_as(&expected()).is_none(), "nothing tells whose it is");
+    assert_eq!(first_too.survey().header, guessed);
+    assert_eq!(first_too.runs(), [(11, 12, 12)]);
+    let all = Image::batches(&[1, 1]).damage_header().damage(0).damage(1).whole();
+    assert!(all.survey_as(&expected()).is_none(), "nothing tells whose it is");
     for length in [0, 8, 104, 128, 248, 250] {
         let mut short = Image::batches(&[1, 1]).damage_header().whole();
         short.bytes.truncate(length);
         assert!(short.survey_as(&expected()).is_none(), "{length} bytes");
     }
+}
+
+/// A front of zeros, of noise, and of data that imitate records: those behind it tell.
+#[test]
+fn a_damaged_header_is_found_again_by_records_behind_its_front() {
+    let first = u32::try_from(FIRST).unwrap();
+    let numbers = (first..first + 200).flat_map(|number| [number, 64, number, 0]);
+    let numbers: Vec<u8> = numbers.flat_map(u32::to_le_bytes).collect();
+    for front in [vec![0; 3_000], vec![0xa7; 3_000], numbers] {
+        let image = Image::new().behind(&front).add(&input(11)).add(&input(12)).damage_header().whole();
+        let guessed = SegmentHeader { created: Timestamp::MIN, ..header() };
+        assert_eq!(image.survey().header, guessed, "{:?}", &front[..4]);
+        assert_eq!(image.runs(), [(11, 13, 13)], "{:?}", &front[..4]);
+    }
+    // What says that so many came before it that they have no room is none of its records.
+    let far = Image::new().behind(&[0; 8]).add(&input(FIRST + 40)).damage_header().whole();
+    assert!(far.survey_as(&expected()).is_none());
 }
 
 #[test]
