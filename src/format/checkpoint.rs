@@ -1,6 +1,7 @@
 //! A consumer's file: its header, and the copies of its slots. The layouts are drawn in the [room's documentation](super).
 
 use super::reader::Reader;
+use super::whole::only_version_differs;
 use super::{FORMAT_VERSION, Seed, u32_of};
 use crate::limits::{MAX_CONSUMER_SLOTS, MAX_NAME_CHARS, MAX_SHARD_ID};
 use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
@@ -73,12 +74,13 @@ impl ConsumerHeader {
         if reader.array() != Some(MAGIC) {
             return Err(ConsumerHeaderError::Magic);
         }
-        match reader.u32() {
-            Some(FORMAT_VERSION) => {}
-            other => return Err(ConsumerHeaderError::Version(other.unwrap_or(0))),
+        let version = reader.u32().ok_or(ConsumerHeaderError::Field)?;
+        let checked = &bytes[..CHECKED_BYTES];
+        let stored = Reader::new(&bytes[CHECKED_BYTES..]).u32().ok_or(ConsumerHeaderError::Field)?;
+        if version != FORMAT_VERSION && !only_version_differs(checked, stored) {
+            return Err(ConsumerHeaderError::Version(version));
         }
-        let stored = bytes[CHECKED_BYTES..].first_chunk().copied().map(u32::from_le_bytes);
-        if stored != Some(crc32fast::hash(&bytes[..CHECKED_BYTES])) {
+        if crc32fast::hash(checked) != stored {
             return Err(ConsumerHeaderError::Checksum);
         }
         Self::decode_fields(&mut reader).ok_or(ConsumerHeaderError::Field)
@@ -369,6 +371,13 @@ mod tests {
     fn later_versions_and_other_files_are_told_apart() {
         let mut bytes = header().encode();
         bytes[8] = 2;
+        assert_eq!(
+            ConsumerHeader::decode(&bytes),
+            Err(ConsumerHeaderError::Checksum),
+            "only the version is another"
+        );
+        let checksum = crc32fast::hash(&bytes[..CHECKED_BYTES]);
+        bytes[CHECKED_BYTES..MARK_POSITION].copy_from_slice(&checksum.to_le_bytes());
         assert_eq!(ConsumerHeader::decode(&bytes), Err(ConsumerHeaderError::Version(2)));
         bytes[0] = b'X';
         assert_eq!(ConsumerHeader::decode(&bytes), Err(ConsumerHeaderError::Magic));

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use super::FORMAT_VERSION;
 use super::reader::Reader;
+use super::whole::only_version_differs;
 use crate::limits::{
     DEFAULT_FLUSH_BYTES, DEFAULT_FLUSH_INTERVAL_MS, DEFAULT_SEGMENT_BYTES, Limits, MAX_PRODUCERS,
     MAX_SEGMENT_BYTES, MAX_SHARD_ID, MAX_SHARDS, MIN_SEGMENT_BYTES, Quotas,
@@ -40,7 +41,6 @@ const MAGIC: [u8; 8] = *b"ANABRMAN";
 const NONE: u64 = u64::MAX;
 /// No stream is opened or changed so often; a number beyond it was never written.
 const MAX_COUNT: u64 = 1 << 62;
-const CHECKSUM_BYTES: usize = 4;
 const PRODUCERS: u32 = 1;
 const FENCING_TOKENS: u32 = 2;
 const MAX_FLUSH_INTERVAL_S: u64 = 24 * 3_600;
@@ -225,12 +225,12 @@ impl ManifestState {
             return Err(ManifestError::Magic);
         }
         let version = reader.u32().ok_or(ManifestError::Fields)?;
-        if version != FORMAT_VERSION && version != 0 {
+        let (checked, stored) = bytes.split_last_chunk().ok_or(ManifestError::Fields)?;
+        let stored = u32::from_le_bytes(*stored);
+        if version != FORMAT_VERSION && version != 0 && !only_version_differs(checked, stored) {
             return Err(ManifestError::Version(version));
         }
-        let body = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or(ManifestError::Fields)?;
-        let (checked, checksum) = bytes.split_at(body);
-        if Reader::new(checksum).u32() != Some(crc32fast::hash(checked)) {
+        if crc32fast::hash(checked) != stored {
             return Err(ManifestError::Checksum);
         }
         if version == 0 {
@@ -577,6 +577,12 @@ mod tests {
     fn a_newer_version_is_named() {
         let mut bytes = state().encode();
         bytes[8..12].copy_from_slice(&9u32.to_le_bytes());
+        assert_eq!(
+            ManifestState::decode(&bytes),
+            Err(ManifestError::Checksum),
+            "nothing but the version is another"
+        );
+        reseal(&mut bytes);
         assert_eq!(ManifestState::decode(&bytes), Err(ManifestError::Version(9)));
     }
 

@@ -2,6 +2,7 @@
 
 use super::producers::section_bytes;
 use super::reader::Reader;
+use super::whole::only_version_differs;
 use super::{FORMAT_VERSION, Seed, padded};
 use crate::limits::{MAX_PRODUCER_PARTS, MAX_SEGMENT_FILE_BYTES};
 use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
@@ -81,15 +82,14 @@ impl SegmentHeader {
             return Err(HeaderError::Magic);
         }
         let version = reader.u32().ok_or(HeaderError::Fields)?;
-        let mut tail = Reader::new(&bytes[CHECKED_BYTES..]);
-        let sound = tail.u32() == Some(crc32fast::hash(&bytes[..CHECKED_BYTES]));
-        // A later version may keep its checksum elsewhere, so the version is looked at first; a version
-        // that is only a flipped bit is then reported as unknown, which refuses the file all the same.
-        // Version 0 was never written: it is a header that a crash tore.
-        if version != FORMAT_VERSION && version != 0 {
+        let checked = &bytes[..CHECKED_BYTES];
+        let stored = Reader::new(&bytes[CHECKED_BYTES..]).u32().ok_or(HeaderError::Fields)?;
+        // A later version may keep its checksum elsewhere, so the version is looked at first. Version 0 was never written: it is a header
+        // that a crash tore.
+        if version != FORMAT_VERSION && version != 0 && !only_version_differs(checked, stored) {
             return Err(HeaderError::Version(version));
         }
-        if !sound || version == 0 {
+        if version == 0 || crc32fast::hash(checked) != stored {
             return Err(HeaderError::Checksum);
         }
         Self::parse(&mut reader).ok_or(HeaderError::Fields)
@@ -324,6 +324,13 @@ mod tests {
     fn a_newer_version_is_named() {
         let mut bytes = header().encode();
         bytes[8..12].copy_from_slice(&2u32.to_le_bytes());
+        assert_eq!(
+            SegmentHeader::decode(&bytes),
+            Err(HeaderError::Checksum),
+            "nothing but the version is another"
+        );
+        let checksum = crc32fast::hash(&bytes[..CHECKED_BYTES]);
+        bytes[CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
         assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Version(2)));
     }
 

@@ -13,8 +13,8 @@ use anabranch::{
 };
 
 use crate::support::{
-    HORIZON, S0, S1, builder, drain, fill, fill_large, number, numbers, numbers_from, place, put_to, simulated,
-    stream,
+    HORIZON, S0, S1, builder, drain, fill, fill_large, number, numbers, numbers_from, place, put_to, say_version,
+    simulated, stream,
 };
 
 fn after(checkpoint: &Checkpoint) -> Option<u64> {
@@ -449,6 +449,8 @@ fn a_file_of_another_stream_consumer_or_version_is_refused() {
         bytes[8] = 9;
     })
     .unwrap();
+    corrupt(&stream); // nothing but its version is another
+    disk.damage(&of("a"), |bytes| say_version(bytes, 9, 244)).unwrap();
     let later = stream.consumer("a").unwrap_err();
     assert!(matches!(later, Error::UnsupportedVersion { found: 9, .. }), "{later:?}");
     disk.damage(&of("a"), |bytes| bytes.truncate(100)).unwrap();

@@ -13,7 +13,7 @@ use anabranch::{
 
 use crate::support::{
     HORIZON, LARGE_PER_SEGMENT, S0, builder, fill, fill_large, number, numbers_from, place, put_to, read_all,
-    segments, simulated, snapshot, stream,
+    say_version, segments, simulated, snapshot, stream,
 };
 
 fn refusal(outcome: anabranch::Result<Stream>) -> Error {
@@ -378,7 +378,8 @@ fn a_manifest_of_a_later_version_is_refused() {
     builder().create(&path).unwrap().close().unwrap();
     let manifest = path.join("MANIFEST");
     let mut bytes = fs::read(&manifest).unwrap();
-    bytes[8..12].copy_from_slice(&2_u32.to_le_bytes());
+    let checksum = bytes.len() - 4;
+    say_version(&mut bytes, 2, checksum);
     fs::write(&manifest, &bytes).unwrap();
     let before = snapshot(&path);
     let outcomes = [
@@ -403,7 +404,7 @@ fn a_segment_of_a_later_version_is_refused() {
     let files = segments(&path, S0);
     let newest = files.last().unwrap();
     let mut bytes = fs::read(newest).unwrap();
-    bytes[8..12].copy_from_slice(&9_u32.to_le_bytes());
+    say_version(&mut bytes, 9, 124);
     fs::write(newest, &bytes).unwrap();
     for outcome in [builder().open(&path), builder().open_read_only(&path)] {
         let error = refusal(outcome);

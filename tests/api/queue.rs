@@ -15,7 +15,7 @@ use anabranch::{
 };
 
 use crate::support::{
-    DEADLINE, S0, S1, builder, eventually, fill, fill_large, number, place, put_to, simulated, stream,
+    DEADLINE, S0, S1, builder, eventually, fill, fill_large, number, place, put_to, say_version, simulated, stream,
 };
 
 const NOW: Duration = Duration::ZERO;
@@ -552,19 +552,25 @@ fn damage_is_told_and_a_repair_sets_the_file_aside() {
         || anabranch::verify("stream", VerifyOptions { storage: Some(storage()), ..Default::default() });
     assert!(verified().unwrap().is_sound());
     let file = Path::new("stream/queues/orders");
-    disk.damage(file, |bytes| bytes[200] ^= 1).unwrap();
-    let stream = open_again(&disk, &clock);
-    assert!(matches!(stream.queue("orders", options()), Err(Error::Corrupt(damage)) if damage.path == file));
-    stream.close().unwrap();
-    assert_eq!(verified().unwrap().damage.len(), 1);
-    let report = anabranch::repair("stream", Some(storage())).unwrap();
-    assert_eq!(report.set_aside.len(), 1);
-    assert!(verified().unwrap().is_sound());
-    let stream = open_again(&disk, &clock);
-    assert_eq!(counts(&stream.queue("orders", options()).unwrap()), [(0, 1), (1, 1)]);
+    for at in [200, 8] {
+        disk.damage(file, |bytes| bytes[at] ^= 2).unwrap();
+        let stream = open_again(&disk, &clock);
+        assert!(matches!(stream.queue("orders", options()), Err(Error::Corrupt(damage)) if damage.path == file));
+        stream.close().unwrap();
+        assert_eq!(verified().unwrap().damage.len(), 1, "byte {at}");
+        let report = anabranch::repair("stream", Some(storage())).unwrap();
+        assert_eq!(report.set_aside.len(), 1, "byte {at}");
+        assert!(verified().unwrap().is_sound(), "byte {at}");
+        let stream = open_again(&disk, &clock);
+        assert_eq!(counts(&stream.queue("orders", options()).unwrap()), [(0, 1), (1, 1)], "byte {at}");
+        stream.close().unwrap();
+    }
     // What follows the last known version is refused by its own error.
-    stream.close().unwrap();
-    disk.damage(file, |bytes| bytes[8] = 2).unwrap();
+    disk.damage(file, |bytes| {
+        let checksum = bytes.len() - 4;
+        say_version(bytes, 2, checksum);
+    })
+    .unwrap();
     let stream = open_again(&disk, &clock);
     assert!(matches!(stream.queue("orders", options()), Err(Error::UnsupportedVersion { found: 2, .. })));
     stream.delete_queue("orders").unwrap();

@@ -191,6 +191,13 @@ pub(crate) fn damage(segment: &Path, data: &[u8]) {
     fs::write(segment, bytes).unwrap();
 }
 
+/// Has a file's bytes say that they are of another version, under a checksum that holds and stands at `checksum`.
+pub(crate) fn say_version(bytes: &mut [u8], version: u32, checksum: usize) {
+    bytes[8..12].copy_from_slice(&version.to_le_bytes());
+    let holds = crc32fast::hash(&bytes[..checksum]).to_le_bytes();
+    bytes[checksum..checksum + 4].copy_from_slice(&holds);
+}
+
 /// Every file below a directory with its bytes, and every directory.
 pub(crate) fn snapshot(directory: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
     let mut found = Vec::new();

@@ -151,7 +151,7 @@ fn every_kind_of_damage_is_mended_and_costs_only_what_it_hit() {
             let starts = frames(&bytes);
             let footer = bytes.len() - FOOTER;
             // (where, how many records stood there)
-            let mut flips = vec![(0, 0), (20, 0), (44, 0), (HEADER - 1, 0)];
+            let mut flips = vec![(0, 0), (8, 0), (20, 0), (44, 0), (HEADER - 1, 0)];
             flips.extend(starts.iter().flat_map(|start| [(start + 4, 1), (start + 41, 1)]));
             if sealed {
                 flips.extend([(footer, 0), (footer + 30, 0), (footer + 127, 0)]);
@@ -257,16 +257,15 @@ fn missing_and_swapped_files_are_mended() {
 fn without_a_manifest_the_records_are_salvaged_and_nothing_is_changed() {
     let sample = Sample::closed();
     let manifest = Path::new(PATH).join("MANIFEST");
-    for gone in [false, true] {
+    for damaged_at in [None, Some(40), Some(8)] {
         let disk = sample.copy();
-        if gone {
-            disk.remove_file(&manifest).unwrap();
-        } else {
-            disk.damage(&manifest, |bytes| bytes[40] ^= 1).unwrap();
+        match damaged_at {
+            None => disk.remove_file(&manifest).unwrap(),
+            Some(at) => disk.damage(&manifest, |bytes| bytes[at] ^= 4).unwrap(),
         }
         let (found, report) = check_salvage(&sample, &disk, "no MANIFEST");
         let reason = report.manifest.unwrap().reason;
-        assert_eq!(reason.contains("missing"), gone, "{reason}");
+        assert_eq!(reason.contains("missing"), damaged_at.is_none(), "{reason}");
         assert_eq!(found.len(), sample.contents.len(), "all of it can be read");
         let before = disk.operations();
         let refusal = repair(PATH, storage(&disk)).unwrap_err();
