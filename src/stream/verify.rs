@@ -113,8 +113,10 @@ pub fn verify(path: impl AsRef<Path>, options: VerifyOptions<'_>) -> Result<Veri
         let mut verification = Verification::new(storage.as_ref(), path, &state, progress.take());
         let outcome = verification.run();
         let is_sound = outcome.is_ok() && verification.report.is_sound();
-        // Beside a live writer, files that the manifest named may be gone by now: another look, by what it names then.
-        if is_sound || attempts == ATTEMPTS || !manifest::changed(storage.as_ref(), path, &state)? {
+        // Beside a live writer, files that the manifest named may be gone by now: another look, by what it names then. So may an empty segment that was
+        // listed, which the recovery of another process removes before it changes the manifest.
+        let is_gone = outcome.as_ref().is_err_and(Fault::is_missing_file);
+        if is_sound || attempts == ATTEMPTS || !(is_gone || manifest::changed(storage.as_ref(), path, &state)?) {
             outcome?;
             return Ok(verification.report);
         }

@@ -460,7 +460,7 @@ fn a_directory_that_the_manifest_does_not_name_is_removed_or_refused() {
 }
 
 /// A disk on which something happens just before some of the calls that look for files: a writer is at work beside the caller.
-struct Meanwhile {
+pub(crate) struct Meanwhile {
     disk: SimulatedDisk,
     looks: AtomicU64,
     at: Range<u64>,
@@ -475,8 +475,17 @@ impl std::fmt::Debug for Meanwhile {
 
 impl Meanwhile {
     /// On this disk it happens before these looks.
-    fn before(at: Range<u64>, disk: &SimulatedDisk, happens: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+    pub(crate) fn before(
+        at: Range<u64>,
+        disk: &SimulatedDisk,
+        happens: impl Fn() + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self { disk: disk.clone(), looks: AtomicU64::new(0), at, happens: Box::new(happens) })
+    }
+
+    /// How many there were.
+    pub(crate) fn looks(&self) -> u64 {
+        self.looks.load(Ordering::SeqCst)
     }
 
     fn look(&self) -> &SimulatedDisk {
