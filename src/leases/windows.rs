@@ -4,7 +4,6 @@
 //! another name, synced, renamed, under the directory's lock. The id of the consumer's own file tells what an earlier consumer of the same name left.
 
 use std::io;
-use std::path::Path;
 
 use super::directory::NEW_FILE;
 use super::{ConsumersDirectory, LeaseError};
@@ -21,6 +20,11 @@ fn prefix_of(consumer: &str, child: ShardId) -> String {
     format!("{}{:012}~", prefix(consumer), child.get())
 }
 
+/// How they end, whatever the consumer.
+fn suffix_of(child: ShardId, parent: ShardId) -> String {
+    format!("~~{:012}~{:012}", child.get(), parent.get())
+}
+
 fn child_of(consumer: &str, name: &str) -> Option<ShardId> {
     name.strip_prefix(&prefix(consumer))?.split('~').next()?.parse().ok().map(ShardId::new)
 }
@@ -34,7 +38,7 @@ impl ConsumersDirectory<'_> {
     /// Keeps what a child gets from a parent, durably; with no states, what was kept is removed.
     pub(crate) fn keep_windows(&self, consumer: &str, snapshot: &WindowsSnapshot) -> Result<(), LeaseError> {
         let _lock = self.lock()?;
-        let name = format!("{}{:012}", prefix_of(consumer, snapshot.child), snapshot.parent.get());
+        let name = format!("~{consumer}{}", suffix_of(snapshot.child, snapshot.parent));
         let (path, new) = (self.path(&name), self.path(NEW_FILE));
         if snapshot.states.is_empty() {
             remove_if_there(self.storage, &path)?;
@@ -58,8 +62,7 @@ impl ConsumersDirectory<'_> {
     ) -> Result<Vec<WindowsSnapshot>, LeaseError> {
         let mut found = Vec::new();
         for name in self.names_with(&prefix_of(consumer, child))? {
-            let snapshot = self.read_windows(&self.path(&name))?;
-            found.extend(snapshot.filter(|snapshot| snapshot.file_id == file_id && snapshot.child == child));
+            found.extend(self.read_windows(&name)?.filter(|snapshot| snapshot.file_id == file_id));
         }
         Ok(found)
     }
@@ -81,7 +84,7 @@ impl ConsumersDirectory<'_> {
     pub(super) fn damage_of_windows(&self) -> Result<Vec<Corruption>, Fault> {
         let mut damage = Vec::new();
         for name in self.names_with("~")?.iter().filter(|name| is_windows_file(name)) {
-            match self.read_windows(&self.path(name)) {
+            match self.read_windows(name) {
                 Ok(_) => {}
                 Err(Fault::Corrupt(found)) => damage.push(*found),
                 Err(fault) => return Err(fault),
@@ -98,18 +101,20 @@ impl ConsumersDirectory<'_> {
         Ok(names)
     }
 
-    fn read_windows(&self, path: &Path) -> Result<Option<WindowsSnapshot>, Fault> {
+    fn read_windows(&self, name: &str) -> Result<Option<WindowsSnapshot>, Fault> {
+        let path = self.path(name);
         let most = MAX_WINDOWS_FILE_BYTES as u64;
-        let Some(bytes) = read_whole(self.storage, path, most)? else { return Ok(None) };
-        let damaged = |reason: String| Fault::from(Corruption::new(path, 0, reason));
+        let Some(bytes) = read_whole(self.storage, &path, most)? else { return Ok(None) };
+        let damaged = |reason: String| Fault::from(Corruption::new(&path, 0, reason));
         match WindowsSnapshot::decode(&bytes) {
             Ok(snapshot) if snapshot.stream_id != self.stream_id => {
                 Err(damaged("it is the file of another stream".to_owned()))
             }
-            Ok(snapshot) => Ok(Some(snapshot)),
-            Err(WholeFileError::Version(found)) => {
-                Err(Fault::UnsupportedVersion { path: path.to_path_buf(), found })
+            Ok(snapshot) if !name.ends_with(&suffix_of(snapshot.child, snapshot.parent)) => {
+                Err(damaged("it is the file of another child or parent".to_owned()))
             }
+            Ok(snapshot) => Ok(Some(snapshot)),
+            Err(WholeFileError::Version(found)) => Err(Fault::UnsupportedVersion { path, found }),
             Err(error) => Err(damaged(error.to_string())),
         }
     }
@@ -117,6 +122,8 @@ impl ConsumersDirectory<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::format::WindowState;
     use crate::storage::{Crash, DiskFault, Operation, SimulatedDisk, Storage};
@@ -147,6 +154,37 @@ mod tests {
 
     fn count(disk: &SimulatedDisk, child: u32) -> usize {
         directory(disk).windows("c", 1, ShardId::new(child)).unwrap().len()
+    }
+
+    /// Two of them that were swapped, or one over the other: passed over, the windows in it would be lost.
+    #[test]
+    fn what_stands_under_the_name_of_another_is_damage() {
+        let path = |child: u32| Path::new("stream/consumers").join(format!("~c~~{child:012}~{:012}", 0));
+        let parents = disk_with_windows();
+        directory(&parents)
+            .keep_windows(
+                "c",
+                &WindowsSnapshot { parent: ShardId::new(1), ..snapshot(CHILD, vec![WindowState::example()]) },
+            )
+            .unwrap();
+        let of_parent = Path::new("stream/consumers").join(format!("~c~~{:012}~{:012}", 2, 1));
+        for (disk, one, other, child) in
+            [(disk_with_windows(), path(2), path(22), 22), (parents, path(2), of_parent, 2)]
+        {
+            assert_eq!(directory(&disk).damage_of_windows().unwrap(), []);
+            let (first, second) = (disk.read_file(&one).unwrap(), disk.read_file(&other).unwrap());
+            disk.damage(&one, |bytes| *bytes = second).unwrap();
+            disk.damage(&other, |bytes| *bytes = first).unwrap();
+            let damage = directory(&disk).damage_of_windows().unwrap();
+            let damaged: Vec<_> = damage.iter().map(|damage| damage.path.clone()).collect();
+            let mut expected = [one, other];
+            expected.sort();
+            assert_eq!(damaged, expected);
+            for child in [2, child] {
+                let asked = directory(&disk).windows("c", 1, ShardId::new(child));
+                assert!(matches!(asked, Err(LeaseError::Fault(Fault::Corrupt(_)))), "{asked:?}");
+            }
+        }
     }
 
     /// Whoever comes again finds nothing to remove, and nothing may come back once that was said to be done.
