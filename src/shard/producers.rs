@@ -18,12 +18,12 @@ use crate::sync::{Mutex, RwLock};
 
 use super::{AppendState, Shard, ShardError};
 use crate::format::{
-    ProducerEntry, ProducerPart, ProducerStamp, ShardEntry, encode_parts, parse_segment_name, section_bytes,
-    segment_name,
+    ProducerEntry, ProducerPart, ProducerStamp, SEGMENT_HEADER_BYTES, ShardEntry, encode_parts,
+    parse_segment_name, section_bytes, segment_name,
 };
 use crate::limits::MAX_PRODUCER_PARTS;
 use crate::segment::{StampedBatch, producers_section, read_footer, read_header};
-use crate::storage::{Access, Corruption, Fault, Storage, list_if_there};
+use crate::storage::{Access, Corruption, Fault, Storage, StorageFile, list_if_there};
 use crate::types::{HashKey, HashKeyRange, ShardId, StreamId};
 
 /// The producers that the stream knows, and which handle of each may append.
@@ -242,25 +242,29 @@ impl Memory<'_> {
         Ok(producers)
     }
 
-    /// The section of a shard's newest sealed segment, if there is one.
+    /// The section of a shard's newest sealed segment, if there is one. Not sealed are at most the two newest: one that is being written, or was when its
+    /// writer died, and its successor, which gets no record before that is sealed.
     fn newest_section(&self, entry: &ShardEntry) -> Result<Option<Vec<ProducerPart>>, Fault> {
         let directory = self.shards.join(entry.id.directory());
         let names = list_if_there(self.storage, &directory)?;
         let firsts = names.iter().filter(|name| !name.is_dir).filter_map(|name| parse_segment_name(&name.name));
         let mut firsts: Vec<_> = firsts.filter(|first| *first >= entry.first).collect();
         firsts.sort_unstable();
-        let newest = firsts.len().saturating_sub(1);
-        for (index, first) in firsts.into_iter().enumerate().rev() {
+        let newest = firsts.last().copied();
+        let mut may_be_unsealed = true;
+        for first in firsts.into_iter().rev() {
             let path = directory.join(segment_name(first));
             let file = self.storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
             let header = match read_header(file.as_ref(), &path, self.stream_id, entry.id, first) {
                 // Its creation was cut short, or opening says what is wrong.
-                Err(Fault::Corrupt(_)) if index == newest => continue,
+                Err(Fault::Corrupt(_)) if Some(first) == newest => continue,
                 other => other?,
             };
             match read_footer(file.as_ref(), &path, &header)? {
                 Some(footer) => return producers_section(file.as_ref(), &path, &header, &footer).map(Some),
-                None if index == newest => {} // it is being written, or was when its writer died
+                None if may_be_unsealed => {
+                    may_be_unsealed = Some(first) == newest && !holds_records(file.as_ref(), &path)?;
+                }
                 None => {
                     let reason = "the footer of a sealed segment is not sound";
                     return Err(Corruption::new(&path, header.footer_position(), reason)
@@ -272,6 +276,13 @@ impl Memory<'_> {
         }
         Ok(None)
     }
+}
+
+/// Whether anything stands in the place of a segment's first record.
+fn holds_records(file: &dyn StorageFile, path: &Path) -> Result<bool, Fault> {
+    let mut front = [0; 8];
+    file.read_at(&mut front, SEGMENT_HEADER_BYTES as u64).map_err(Fault::io("read", path))?;
+    Ok(front != [0; 8])
 }
 
 impl Shard {

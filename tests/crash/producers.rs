@@ -2,6 +2,7 @@
 //! was under way is put again, and in the end each record is there exactly once, where its receipt says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +70,39 @@ fn strike(seed: u64, durability: Durability, (at, fault): (u64, DiskFault), visi
     }
     life.disk.clear_faults();
     life.finish();
+}
+
+/// The writer dies at any call of a roll: its segment may be unsealed beside a successor that is empty, and whoever only reads is told what it remembers.
+#[test]
+fn a_reader_knows_producers_beside_a_roll_that_was_cut_short() {
+    for at in 0.. {
+        let (disk, clock) = (SimulatedDisk::new(), Arc::default());
+        let stream = builder(&disk, &clock).segment_bytes(4096).create(PATH).unwrap();
+        let mut producer = stream.producer("p").unwrap();
+        for number in 1..=3 {
+            producer.put(number, "key", [1; 1000]).unwrap();
+        }
+        disk.fail_at(at, DiskFault::PowerCut);
+        let is_done = producer.put(4, "key", [1; 1000]).is_ok();
+        let left = disk.fork(Crash::ProcessKilled);
+        let last_batch = |disk: &SimulatedDisk| {
+            let reader = builder(disk, &clock).open_read_only(PATH).unwrap();
+            reader.producers().map(|known| known[0].last_batch.unwrap())
+        };
+        let told = last_batch(&left).unwrap_or_else(|error| panic!("cut at {at}: {error:?}"));
+        assert!((if is_done { 4 } else { 3 }..=4).contains(&told), "cut at {at}: {told}");
+        if is_done {
+            // The successor has a record: now the footer is missed.
+            left.damage(&Path::new(PATH).join("WATERMARK"), |bytes| bytes.fill(0)).unwrap();
+            left.damage(&first_segment(), |bytes| *bytes.last_mut().unwrap() ^= 1).unwrap();
+            assert!(matches!(last_batch(&left), Err(Error::Corrupt(_))));
+            break;
+        }
+    }
+}
+
+fn first_segment() -> PathBuf {
+    Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0))
 }
 
 /// One program that puts batch after batch, in as many lives as it takes.
