@@ -313,7 +313,15 @@ impl Shard {
         Ok(state.producers.get_or_insert_default())
     }
 
+    /// Retention may take away what was listed: the manifest said so before, and there is nothing more to remember of it.
     fn load_producers(&self) -> Result<Producers, Fault> {
+        match self.look_for_producers() {
+            Err(fault) if fault.is_missing_file() => self.look_for_producers(),
+            looked => looked,
+        }
+    }
+
+    fn look_for_producers(&self) -> Result<Producers, Fault> {
         let context = &self.context;
         let entries = context.lineage.get();
         let place = entries.binary_search_by_key(&self.id, |entry| entry.id);

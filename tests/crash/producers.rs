@@ -4,15 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use anabranch::storage::Storage;
 use anabranch::{
     Crash, DiskFault, Durability, Error, HashKey, ManualClock, Producer, PutEntry, PutReceipt, RecordsStart,
-    SimulatedDisk, Stream,
+    ShardId, SimulatedDisk, Stream,
 };
 
 use crate::history::{PATH, assert_sound, builder};
 use crate::ledger::Visited;
+use crate::opening::Meanwhile;
 use crate::{Case, Random, is_single, only_at, seeds};
 
 const STEPS: u64 = 14;
@@ -98,6 +101,45 @@ fn a_reader_knows_producers_beside_a_roll_that_was_cut_short() {
             assert!(matches!(last_batch(&left), Err(Error::Corrupt(_))));
             break;
         }
+    }
+}
+
+/// Retention takes an ancestor's segments away between two looks of a put, which wants to know what they remember: then there is nothing to remember.
+#[test]
+fn a_put_beside_retention_looks_again() {
+    for asks in [false, true] {
+        let mut happened = true;
+        for at in 0.. {
+            let (disk, clock) = (SimulatedDisk::new(), Arc::default());
+            let stream = builder(&disk, &clock).create(PATH).unwrap();
+            stream.producer("p").unwrap().put(1, "key", b"before").unwrap();
+            stream.split_shard(ShardId::new(0), None).unwrap();
+            stream.close().unwrap();
+            let looks = Arc::new(AtomicU64::new(u64::MAX / 2));
+            let storage = Meanwhile::before(0..u64::MAX, &disk, {
+                let (disk, looks) = (disk.clone(), Arc::clone(&looks));
+                move || {
+                    if looks.fetch_add(1, Ordering::SeqCst) == at {
+                        disk.remove_file(&first_segment()).unwrap();
+                    }
+                }
+            });
+            let stream = builder(&disk, &clock).storage(storage).open_existing(PATH).unwrap();
+            let mut producer = stream.producer("p").unwrap();
+            looks.store(0, Ordering::SeqCst);
+            let name = format!("asks: {asks}, before look {at}");
+            if asks {
+                let last = producer.last_batch().unwrap_or_else(|error| panic!("{name}: {error:?}"));
+                assert!([None, Some(1)].contains(&last), "{name}: {last:?}");
+            } else {
+                producer.put(2, "key", b"after").unwrap_or_else(|error| panic!("{name}: {error:?}"));
+            }
+            happened = looks.load(Ordering::SeqCst) > at;
+            if !happened {
+                break;
+            }
+        }
+        assert!(!happened, "it happened before every look");
     }
 }
 
