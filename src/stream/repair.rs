@@ -131,7 +131,8 @@ impl<'a> Repair<'a> {
             self.take_staged(&staged, id)?;
             self.repair_shard(id)?;
         }
-        if self.damage.iter().any(|damage| damage.path == self.path.join(WATERMARK_FILE)) {
+        let watermarks = self.path.join(WATERMARK_FILE);
+        if self.damage.iter().any(|damage| damage.path == watermarks) || self.is_watermark_ahead()? {
             self.renew_watermarks()?;
         }
         self.mend_consumers()?;
@@ -361,6 +362,18 @@ impl<'a> Repair<'a> {
         }
     }
 
+    /// Whether more is noted of a closed shard than it has: that was noted of another copy of the stream.
+    fn is_watermark_ahead(&self) -> Result<bool> {
+        let found = Watermarks::open_if_there(self.storage.as_ref(), self.path, self.state.stream_id)?;
+        let Some(watermarks) = found else { return Ok(false) };
+        for entry in self.state.shards.iter().filter(|entry| !entry.is_open()) {
+            if watermarks.load(entry.id)? > entry.next {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn renew_watermarks(&mut self) -> Result<()> {
         let path = self.path.join(WATERMARK_FILE);
         match self.keep_copy(&path, WATERMARK_FILE) {
@@ -371,7 +384,7 @@ impl<'a> Repair<'a> {
         let old = Watermarks::open_if_there(self.storage.as_ref(), self.path, self.state.stream_id)?;
         let new = Watermarks::create(self.storage.as_ref(), &self.scratch, self.state.stream_id)?;
         for entry in &self.state.shards {
-            let noted = old.as_ref().map(|old| old.load(entry.id)).transpose()?;
+            let noted = old.as_ref().filter(|_| entry.is_open()).map(|old| old.load(entry.id)).transpose()?;
             new.try_store(entry.id, noted.unwrap_or_default().max(entry.next))?;
         }
         new.sync()?;

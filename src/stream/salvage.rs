@@ -199,7 +199,10 @@ impl<'a> Looker<'a> {
         let mut files = self.survey(shard_id, &directory, entry)?;
         let exact = entry.is_some_and(|entry| !entry.is_open() || self.state.is_some_and(|state| state.clean));
         let mut durable = entry.map_or(SequenceNumber::ZERO, |entry| entry.next);
-        if let Some(watermarks) = self.watermarks.as_ref().filter(|_| !exact) {
+        // Also where a clean close said the end: an older copy of manifest and segments may have been put back, and the numbers behind it were given. What is
+        // above the end of a closed shard is its children's.
+        let may_go_on = entry.is_none_or(ShardEntry::is_open);
+        if let Some(watermarks) = self.watermarks.as_ref().filter(|_| may_go_on) {
             durable = durable.max(match watermarks.load(shard_id) {
                 Err(_) if self.lenient => SequenceNumber::ZERO,
                 noted => noted?,

@@ -1,6 +1,6 @@
 //! Damage of every kind is mended: what was sound stays, what is gone is named, and nothing is deleted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -309,6 +309,56 @@ fn behind_an_older_manifest_nothing_is_deleted() {
     assert!(newer.iter().any(|bytes| bytes.windows(text.len()).any(|window| window == text)), "set aside, whole");
     let (left, right) = stream.split_shard(stream.open_shards()[0], None).unwrap();
     assert!(left > ShardId::new(5) && right > left, "ids of shards that were set aside are not used again");
+}
+
+/// Puts the files of a stream back as they were, and removes those that came later; all but WATERMARK.
+fn put_back(sample: &Sample, files: &BTreeMap<PathBuf, Vec<u8>>) {
+    for path in sample.files().iter().filter(|path| !path.ends_with("WATERMARK")) {
+        match files.get(path) {
+            Some(older) => sample.disk.damage(path, |bytes| bytes.clone_from(older)).unwrap(),
+            None => sample.disk.remove_file(path).unwrap(),
+        }
+    }
+}
+
+/// An older copy of the manifest and the segments, whose end a clean close said, and notes of what came later: those numbers were given.
+#[test]
+fn behind_an_older_copy_of_all_but_the_watermark_no_number_is_given_again() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(anabranch::ManualClock::default()));
+    let mut sample = Sample { disk: disk.clone(), clock: Arc::clone(&clock), contents: Contents::new() };
+    let stream = builder(&disk, &clock).create(PATH).unwrap();
+    let mut put_ten = |stream: anabranch::Stream| {
+        for _ in 0..10 {
+            let receipt = stream.put("key", [1; 100]).unwrap();
+            sample.contents.insert((receipt.shard_id, receipt.sequence_number.get()), vec![1; 100]);
+        }
+        stream.close().unwrap();
+    };
+    put_ten(stream);
+    let read = |sample: &Sample| {
+        let read = |path: PathBuf| (path.clone(), sample.disk.read_file(&path).unwrap());
+        sample.files().into_iter().map(read).collect::<BTreeMap<_, _>>()
+    };
+    let older = read(&Sample { disk: disk.clone(), clock: Arc::clone(&clock), contents: Contents::new() });
+    put_ten(builder(&disk, &clock).open_existing(PATH).unwrap());
+    let watermark = disk.read_file(&Path::new(PATH).join("WATERMARK")).unwrap();
+    put_back(&sample, &older);
+    let behind = sample.copy();
+    assert_eq!(check_repair(&sample, &behind, "an older copy"), 10);
+
+    // Of a shard that is closed, the numbers behind its end are its children's: there the note is wrong.
+    let path = Path::new(PATH).join("WATERMARK");
+    disk.damage(&path, |bytes| bytes.clone_from(&older[&path])).unwrap();
+    let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
+    stream.split_shard(ShardId::new(0), None).unwrap();
+    let receipt = stream.put("key", [2; 100]).unwrap();
+    stream.close().unwrap();
+    sample.contents.retain(|(_, number), _| *number < 10);
+    sample.contents.insert((receipt.shard_id, receipt.sequence_number.get()), vec![2; 100]);
+    disk.damage(&path, |bytes| bytes.clone_from(&watermark)).unwrap();
+    let report = repair(PATH, storage(&sample.copy())).unwrap();
+    assert_eq!((report.lost, report.set_aside.len()), (vec![], 1));
+    assert_eq!(check_repair(&sample, &disk, "notes of another copy"), 0);
 }
 
 fn sample_of(sample: &Sample) -> Sample {
