@@ -204,7 +204,8 @@ impl<'a> Repair<'a> {
         Ok(())
     }
 
-    /// The files that do not stay: those that are damaged, not usable at all, or not sealed as a shard's last segment should be.
+    /// The files that do not stay: those that are damaged, not usable at all, not sealed as a shard's last segment should be, or that hold what the next one
+    /// holds as well.
     fn replaced<'l>(&self, look: &'l Look) -> Vec<&'l SegmentFile> {
         let holds = |survey: &Survey| survey.footer.is_some() || !survey.runs.is_empty();
         let last = look.files.iter().rposition(|file| file.survey.as_ref().is_some_and(holds));
@@ -215,12 +216,11 @@ impl<'a> Repair<'a> {
                 let followed = Some(*index) != last || footer.next() < look.next;
                 followed || footer.kind != SealKind::Rolled
             });
-            let overlaps = footer.is_some_and(|footer| footer.next() > look.next);
+            let behind = look.files.iter().skip(index + 1).find(|file| file.survey.is_some() && !file.is_lost());
+            let end = behind.map_or(look.next, |behind| behind.first.min(look.next));
+            let overlaps = footer.is_some_and(|footer| footer.next() > end);
             // What was lost before is written down again, together with what is lost now.
-            !sealed
-                || overlaps
-                || footer.is_some_and(|footer| footer.is_lost())
-                || self.damage.iter().any(|damage| damage.path == file.path)
+            !sealed || overlaps || file.is_lost() || self.damage.iter().any(|damage| damage.path == file.path)
         };
         files.filter(goes).map(|(_, file)| file).collect()
     }

@@ -168,6 +168,13 @@ pub(super) struct SegmentFile {
     pub(super) survey: Option<Survey>,
 }
 
+impl SegmentFile {
+    /// Whether an earlier repair made it to stand for records that were lost.
+    pub(super) fn is_lost(&self) -> bool {
+        self.survey.as_ref().and_then(|survey| survey.footer).is_some_and(|footer| footer.is_lost())
+    }
+}
+
 /// A stretch of a shard.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Piece {
@@ -248,7 +255,11 @@ fn bound(files: &mut [SegmentFile], entry: Option<&ShardEntry>, exact: bool, dur
     let mut is_last = true;
     let mut next_first = None;
     for file in files.iter_mut().rev() {
+        let is_lost = file.is_lost();
         let Some(survey) = &mut file.survey else { continue };
+        if is_lost {
+            continue; // what it stands for may be in an older copy of the file before that was put back
+        }
         if let Some(next) = next_first {
             survey.cut_at(next);
         } else if survey.footer.is_none() && survey.runs.is_empty() {

@@ -274,13 +274,8 @@ impl<'a, 'p> Verification<'a, 'p> {
             if newest && index > 0 && next.is_some_and(|next| next < *first) && self.is_cut_roll(listing)? {
                 break; // the tail before it was lost: the next opening removes it
             }
-            if next.is_some_and(|next| next != *first) {
-                let reason = format!("no segment holds the records before {first}");
-                self.report.damage.push(
-                    Corruption::new(&listing.directory, 0, reason)
-                        .of_shard(entry.id)
-                        .of_records(next.unwrap_or_default(), first.previous()),
-                );
+            if let Some(next) = next.filter(|next| next != first) {
+                self.report.damage.push(seam(listing, next, *first));
             }
             next = self.check_segment_at_rest(listing, *first, newest)?;
             if let Some(progress) = &mut self.progress {
@@ -537,6 +532,16 @@ fn index_agrees(
     Ok(read == index.len()
         && header.seed().checksum(&index) == footer.index_checksum
         && points.all(|points| points))
+}
+
+/// Two neighbours that do not meet: the one ends before `next`, the other begins with `first`.
+fn seam(listing: &Listing<'_>, next: SequenceNumber, first: SequenceNumber) -> Corruption {
+    let (reason, from, behind) = if next < first {
+        (format!("no segment holds the records before {first}"), next, first)
+    } else {
+        (format!("two segments hold the records from {first} on"), first, next)
+    };
+    Corruption::new(&listing.directory, 0, reason).of_shard(listing.entry.id).of_records(from, behind.previous())
 }
 
 /// Damage that hides all of a shard's records, for what is known.

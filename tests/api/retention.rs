@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anabranch::storage::Operation;
+use anabranch::storage::{Operation, Storage};
 use anabranch::{
     Crash, DiskFault, Error, ErrorKind, ManualClock, RecordsStart, RetentionPeriod, ShardIteratorType, Stream,
     StreamBuilder, Timestamp,

@@ -384,6 +384,50 @@ fn a_second_repair_takes_up_what_the_first_found_lost() {
     check_repair(&sample, &neighbour, "damaged beside what was lost");
 }
 
+/// After a repair, a sound copy of the damaged file is put back, over what the repair made of its front: it holds what was lost before the next file of the
+/// repair, and what is in that as well.
+#[test]
+fn a_sound_copy_that_is_put_back_is_used() {
+    let mut states = 0;
+    for (name, sample) in [("closed", Sample::closed()), ("killed", Sample::killed())] {
+        let path = sample.segments()[0].clone();
+        let copy = sample.disk.read_file(&path).unwrap();
+        let starts = frames(&copy);
+        let damage = |disk: &SimulatedDisk, record: usize| {
+            disk.damage(&path, |bytes| bytes[starts[record] + 50] ^= 1).unwrap();
+        };
+        // (what was lost, what is damaged in the copy, what is lost in the end)
+        for (first, second, lost) in
+            [(&[2][..], None, 0), (&[2, 4], None, 1), (&[2], Some(0), 1), (&[2], Some(2), 1)]
+        {
+            let case = format!("{name}: {first:?}, then {second:?}");
+            let disk = sample.copy();
+            first.iter().for_each(|record| damage(&disk, *record));
+            assert_eq!(repair(PATH, storage(&disk)).unwrap().lost.len(), first.len(), "{case}");
+            disk.damage(&path, |bytes| bytes.clone_from(&copy)).unwrap();
+            second.iter().for_each(|record| damage(&disk, *record));
+            let whole = disk.fork(Crash::ProcessKilled);
+            assert_eq!(check_repair(&sample, &whole, &case), lost, "{case}");
+            let (salvaged, _) = check_salvage(&sample, &disk, &case);
+            for at in 0.. {
+                let cut = disk.fork(Crash::ProcessKilled);
+                cut.fail_at(at, DiskFault::PowerCut);
+                let is_whole = repair(PATH, storage(&cut)).is_ok();
+                let cut = cut.fork(Crash::PowerLost { seed: at });
+                let case = format!("{case}, cut at {at}");
+                let report = repair(PATH, storage(&cut)).unwrap_or_else(|error| panic!("{case}: {error:?}"));
+                assert!(report.after.is_sound(), "{case}: {:?}", report.after.damage);
+                assert_eq!(check_salvage(&sample, &cut, &case).0, salvaged, "{case}");
+                states += 1;
+                if is_whole {
+                    break;
+                }
+            }
+        }
+    }
+    println!("{states} states");
+}
+
 /// Copied and written again is what is damaged, and nothing else.
 #[test]
 fn only_what_is_damaged_is_replaced() {
