@@ -58,7 +58,7 @@ pub(crate) use files::{OpenFiles, RecentSegments};
 pub(crate) use producers::{Lineage, Memory, ProducerRegistry, Producers};
 pub(crate) use recover::Torn;
 pub(crate) use resume::Done;
-pub(crate) use retain::Removal;
+pub(crate) use retain::{Removal, SegmentSummary};
 pub(crate) use signal::Signal;
 #[cfg(feature = "async")]
 pub(crate) use signal::TaskId;

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::{ClosedShard, ManifestState};
 use crate::manifest::Manifest;
 use crate::segment::Visibility;
-use crate::shard::Removal;
+use crate::shard::{Removal, SegmentSummary};
 use crate::storage::Fault;
 use crate::trace::event;
 use crate::types::{RetentionPeriod, SequenceNumber, ShardId, Timestamp};
@@ -262,42 +262,19 @@ impl StreamInner {
     /// Removes the oldest sealed segments of the stream until the others' files fit the budget.
     fn trim_by_bytes(&self, manifest: &mut Manifest, budget: u64, report: &mut TrimReport) -> Result<()> {
         let topology = self.topology();
-        let mut sealed = Vec::new();
-        let mut total = 0_u64;
+        let mut segments = Vec::new();
         let mut outcome = Ok(());
-        for member in topology.shards.values() {
-            let segments = match member.shard.segment_summaries() {
-                Ok(segments) => segments,
-                Err(fault) => {
-                    outcome = outcome.and(Err(fault.into()));
-                    continue; // what is not known of cannot go, nor make others go
-                }
-            };
-            for segment in segments {
-                total += segment.disk_bytes;
-                if segment.sealed {
-                    sealed.push((segment.last_arrival, member.shard.id(), segment));
-                }
+        for (id, member) in &topology.shards {
+            match member.shard.segment_summaries() {
+                Ok(found) => segments.extend(found.into_iter().map(|segment| (*id, segment))),
+                // What is not known of cannot go, nor make others go.
+                Err(fault) => outcome = outcome.and(Err(fault.into())),
             }
         }
-        // Within a shard, arrival times do not fall: the oldest first is also the front first.
-        sealed.sort_by_key(|(arrival, id, segment)| (*arrival, *id, segment.first));
-        let mut ends = BTreeMap::new();
-        for (_, id, segment) in sealed {
-            if total <= budget {
-                break;
-            }
-            total -= segment.disk_bytes;
-            ends.insert(id, segment.next);
-        }
+        let surplus = Surplus::above(budget, &segments);
         let mut trim = Trim::default();
-        for (id, end) in ends {
-            let Some(member) = topology.shards.get(&id) else { continue };
-            let removal = member.shard.removal(|segment| segment.next <= end)?;
-            if !member.entry.is_open() && removal.first >= member.entry.next {
-                trim.take_off_the_list(member, &topology);
-            }
-            trim.remove(member, removal);
+        for member in topology.shards.values() {
+            outcome = outcome.and(trim.add_surplus(member, &surplus, &topology));
         }
         outcome.and(self.trim(manifest, &trim, report))
     }
@@ -345,6 +322,35 @@ impl StreamInner {
     }
 }
 
+/// What is above a byte budget.
+struct Surplus {
+    /// Where what stays of a shard starts.
+    ends: BTreeMap<ShardId, SequenceNumber>,
+    /// When the oldest record arrived that stays; nothing if none does.
+    oldest: Option<Timestamp>,
+}
+
+impl Surplus {
+    fn above(budget: u64, segments: &[(ShardId, SegmentSummary)]) -> Self {
+        let mut total: u64 = segments.iter().map(|(_, segment)| segment.disk_bytes).sum();
+        let mut sealed: Vec<_> = segments.iter().filter(|(_, segment)| segment.sealed).collect();
+        // Within a shard, arrival times do not fall: the oldest first is also the front first.
+        sealed.sort_by_key(|(id, segment)| (segment.last_arrival, *id, segment.first));
+        let mut ends = BTreeMap::new();
+        for (id, segment) in sealed {
+            if total <= budget {
+                break;
+            }
+            total -= segment.disk_bytes;
+            ends.insert(*id, segment.next);
+        }
+        let stays =
+            |(id, segment): &&(ShardId, SegmentSummary)| ends.get(id).is_none_or(|end| segment.next > *end);
+        let oldest = segments.iter().filter(stays).map(|(_, segment)| segment.first_arrival).min();
+        Self { ends, oldest }
+    }
+}
+
 /// What is to go.
 #[derive(Default)]
 struct Trim {
@@ -369,6 +375,22 @@ impl Trim {
         // Not before what its parents hold, whose last arrival it has: its children would not wait for them. A clock may have gone back since.
         let is_old = |closed: ClosedShard| closed.at.max(member.entry.last_arrival) < cutoff;
         if is_empty && member.entry.closed.is_some_and(is_old) {
+            self.take_off_the_list(member, topology);
+        }
+        self.remove(member, removal);
+        Ok(())
+    }
+
+    /// Adds what of a shard is above the byte budget. A closed shard that had nothing goes once all that is left arrived behind its end.
+    fn add_surplus(&mut self, member: &Member, surplus: &Surplus, topology: &Topology) -> Result<()> {
+        let end = surplus.ends.get(&member.shard.id()).copied().unwrap_or_default();
+        let removal = member.shard.removal(|segment| segment.next <= end)?;
+        let is_empty = removal.first >= member.entry.next;
+        let is_passed = |closed: ClosedShard| {
+            let at = closed.at.max(member.entry.last_arrival);
+            !removal.is_empty() || surplus.oldest.is_none_or(|oldest| at < oldest)
+        };
+        if is_empty && member.entry.closed.is_some_and(is_passed) {
             self.take_off_the_list(member, topology);
         }
         self.remove(member, removal);
