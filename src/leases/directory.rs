@@ -1,16 +1,16 @@
 //! The directory of consumers' files: making, finding, deleting.
 
-use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::file::{LeaseFile, first_copies};
 use super::windows::is_windows_file;
 use super::{LeaseError, claim, patiently};
-use crate::format::{CONSUMER_HEADER_BYTES, CONSUMER_SLOT_BYTES, ConsumerHeader, SlotState};
+use crate::format::{CONSUMER_HEADER_BYTES, ConsumerHeader, SlotState};
 use crate::limits::MAX_CONSUMERS;
 use crate::storage::{
-    Access, Corruption, Fault, LockGuard, Storage, list_if_there, make_directory, may_not_write, replace_whole,
+    Access, Corruption, Fault, LockGuard, Storage, list_if_there, make_directory, may_not_write, remove_if_there,
+    replace_whole,
 };
 use crate::types::{StreamId, is_name};
 
@@ -113,18 +113,25 @@ impl ConsumersDirectory<'_> {
         }
     }
 
-    /// Takes damage out of a file that was copied aside: its damaged slots, or the whole file if it is not known whose they are, or if it has no slots.
-    pub(crate) fn mend(&self, path: &Path, damage: &[&Corruption]) -> Result<(), Fault> {
-        let is_whole = path.file_name().and_then(OsStr::to_str).is_some_and(is_windows_file);
-        if is_whole || damage.iter().any(|damage| damage.offset < CONSUMER_HEADER_BYTES as u64) {
-            self.storage.remove_file(path).map_err(Fault::io("remove", path))?;
-            return self.sync();
+    /// Takes damage out of a file that was copied aside: its damaged slots, or the whole file if it is not known whose they are, or if it has no slots. Other
+    /// processes may be at work on it: what they have made sound meanwhile stays, and who has a file open that goes meets the mark of a deletion.
+    pub(crate) fn mend(&self, name: &str) -> Result<(), LeaseError> {
+        let _lock = self.lock()?;
+        let path = self.path(name);
+        if is_windows_file(name) {
+            if matches!(self.read_windows(name), Err(Fault::Corrupt(_))) {
+                remove_if_there(self.storage, &path)?;
+            }
+            return Ok(self.sync()?);
         }
-        let file = self.storage.open_file(path, Access::Write).map_err(Fault::io("open", path))?;
-        for damage in damage {
-            file.write_at(&[0; CONSUMER_SLOT_BYTES], damage.offset).map_err(Fault::io("write", path))?;
+        let damage = self.damage_of(name)?;
+        let Some(file) = self.open_unread(&path)? else { return Ok(()) };
+        if damage.iter().any(|damage| damage.offset < CONSUMER_HEADER_BYTES as u64) {
+            file.mark_deleted()?;
+            self.storage.remove_file(&path).map_err(Fault::io("remove", &path))?;
+            return Ok(self.sync()?);
         }
-        file.sync().map_err(Fault::io("sync", path))
+        file.clear(&damage)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

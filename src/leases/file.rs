@@ -190,6 +190,15 @@ impl LeaseFile {
         self.file.sync().map_err(Fault::io("sync", &self.path))
     }
 
+    /// Makes damaged slots free, durably.
+    pub(super) fn clear(&self, damage: &[Corruption]) -> Result<(), LeaseError> {
+        let _locked = self.hold()?;
+        for damage in damage {
+            self.write(&[0; CONSUMER_SLOT_BYTES], damage.offset)?;
+        }
+        Ok(self.file.sync().map_err(Fault::io("sync", &self.path))?)
+    }
+
     /// What is damaged in the file, a header first. A reader's look: nothing is changed, no lock taken.
     pub(super) fn damage(mut self, stream_id: StreamId, name: &str) -> Result<Vec<Corruption>, Fault> {
         let mut damage = Vec::new();

@@ -101,7 +101,7 @@ impl ConsumersDirectory<'_> {
         Ok(names)
     }
 
-    fn read_windows(&self, name: &str) -> Result<Option<WindowsSnapshot>, Fault> {
+    pub(super) fn read_windows(&self, name: &str) -> Result<Option<WindowsSnapshot>, Fault> {
         let path = self.path(name);
         let most = MAX_WINDOWS_FILE_BYTES as u64;
         let Some(bytes) = read_whole(self.storage, &path, most)? else { return Ok(None) };

@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::consumers::error_of;
 use super::open::{LOCK_FILE, SHARDS_DIRECTORY};
 use super::salvage::{Look, Looker, LostRange, Piece, SegmentFile, lost_range};
 use super::verify::{VerifyOptions, VerifyReport, no_stream, verify};
@@ -399,14 +400,13 @@ impl<'a> Repair<'a> {
         let (storage, stream, stream_id) = (Arc::clone(self.storage), self.path, self.state.stream_id);
         let consumers = ConsumersDirectory { storage: storage.as_ref(), stream, stream_id };
         let directory = consumers.path("");
-        let all: Vec<_> = self.damage.iter().filter(|damage| damage.path.starts_with(&directory)).collect();
-        let paths: BTreeSet<_> = all.iter().map(|damage| damage.path.clone()).collect();
+        let damaged = self.damage.iter().filter(|damage| damage.path.starts_with(&directory));
+        let paths: BTreeSet<_> = damaged.map(|damage| damage.path.clone()).collect();
         for path in paths {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             self.keep_copy(&path, &format!("consumers-{name}"))?;
             self.sync_dir(&self.aside.clone())?;
-            let damage: Vec<_> = all.iter().copied().filter(|damage| damage.path == path).collect();
-            consumers.mend(&path, &damage)?;
+            consumers.mend(&name).map_err(error_of(&name))?;
         }
         Ok(())
     }

@@ -266,7 +266,7 @@ impl<'a> Life<'a> {
 
     fn split(&mut self) -> Result<(), Error> {
         let open: Vec<_> = self.open_shards().into_iter().collect();
-        let id = anabranch::ShardId::new(open[self.random.index(open.len())]);
+        let id = ShardId::new(open[self.random.index(open.len())]);
         self.stream().split_shard(id, None).map(drop)
     }
 

@@ -216,11 +216,8 @@ fn a_bad_front_of_an_unsealed_segment_costs_what_stood_in_it() {
     let in_front = |bytes: usize| starts.iter().filter(|start| **start < bytes).count();
     for (bytes, is_noise) in [(512, false), (512, true), (4096, false), (4096, true)] {
         let disk = sample.copy();
-        disk.damage(path, |all| match is_noise {
-            true => all[..bytes].fill_with(|| random.next().to_le_bytes()[0]),
-            false => all[..bytes].fill(0),
-        })
-        .unwrap();
+        let mut byte = || if is_noise { random.next().to_le_bytes()[0] } else { 0 };
+        disk.damage(path, |all| all[..bytes].fill_with(&mut byte)).unwrap();
         let case = format!("{bytes} bytes, noise: {is_noise}");
         assert_eq!(check_repair(&sample, &disk, &case), in_front(bytes), "{case}");
     }
@@ -316,7 +313,10 @@ fn put_back(sample: &Sample, files: &BTreeMap<PathBuf, Vec<u8>>) {
     for path in sample.files().iter().filter(|path| !path.ends_with("WATERMARK")) {
         match files.get(path) {
             Some(older) => sample.disk.damage(path, |bytes| bytes.clone_from(older)).unwrap(),
-            None => sample.disk.remove_file(path).unwrap(),
+            None => {
+                sample.disk.remove_file(path).unwrap();
+                sample.disk.sync_dir(path.parent().unwrap()).unwrap();
+            }
         }
     }
 }
@@ -402,10 +402,14 @@ fn a_sound_copy_that_is_put_back_is_used() {
         {
             let case = format!("{name}: {first:?}, then {second:?}");
             let disk = sample.copy();
-            first.iter().for_each(|record| damage(&disk, *record));
+            for record in first {
+                damage(&disk, *record);
+            }
             assert_eq!(repair(PATH, storage(&disk)).unwrap().lost.len(), first.len(), "{case}");
             disk.damage(&path, |bytes| bytes.clone_from(&copy)).unwrap();
-            second.iter().for_each(|record| damage(&disk, *record));
+            if let Some(record) = second {
+                damage(&disk, record);
+            }
             let whole = disk.fork(Crash::ProcessKilled);
             assert_eq!(check_repair(&sample, &whole, &case), lost, "{case}");
             let (salvaged, _) = check_salvage(&sample, &disk, &case);
@@ -877,4 +881,22 @@ fn what_stands_before_a_lost_record_is_handled() {
         .map(|record| record.unwrap().data()[0])
         .collect::<Vec<_>>();
     assert_eq!(copied, [0, 1, 3, 4]);
+}
+
+/// A worker in another process has the file open that a repair takes away: it is told so, and does not note in a file without a name what it has done.
+#[test]
+fn a_consumer_whose_file_goes_with_a_repair_is_told() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(anabranch::ManualClock::default()));
+    let stream = builder(&disk, &clock).create(PATH).unwrap();
+    stream.put("key", b"data").unwrap();
+    stream.consumer("c").unwrap();
+    stream.close().unwrap();
+    let reader = builder(&disk, &clock).open_read_only(PATH).unwrap();
+    let lease = reader.consumer("c").unwrap().take(ShardId::new(0), "w").unwrap();
+    let path = Path::new(PATH).join("consumers/c");
+    disk.damage(&path, |bytes| bytes[20] ^= 1).unwrap();
+    let report = repair(PATH, storage(&disk)).unwrap();
+    assert!(report.after.is_sound() && report.set_aside.len() == 1, "{report:?}");
+    let told = lease.checkpoint_at(0.into()).unwrap_err();
+    assert!(matches!(told, Error::ConsumerNotFound(_)), "{told:?}");
 }

@@ -73,7 +73,7 @@ fn each_segment_is_counted_once_whatever_is_found() {
     for sample in [Sample::closed(), Sample::killed()] {
         let segments = sample.segments();
         let bytes: u64 = segments.iter().map(|path| sample.disk.read_file(path).unwrap().len() as u64).sum();
-        let opens = |disk: &SimulatedDisk| disk.operations_of(anabranch::storage::Operation::OpenFile);
+        let opens = |disk: &SimulatedDisk| disk.operations_of(Operation::OpenFile);
         let mut opened = Vec::new();
         for is_damaged in [false, true] {
             let disk = sample.copy();
@@ -141,7 +141,7 @@ fn directories_of_shards_are_missed_and_others_are_not_minded() {
     assert_eq!(damage(&disk), [0; 0], "made for a split that came to nothing");
     for (error, is_told) in [(io::ErrorKind::NotFound, false), (io::ErrorKind::Other, true)] {
         let disk = disk.fork(Crash::ProcessKilled);
-        disk.fail_on(anabranch::storage::Operation::List, 1, DiskFault::Error(error));
+        disk.fail_on(Operation::List, 1, DiskFault::Error(error));
         assert_eq!(try_verify(&disk).is_err(), is_told, "{error:?} from the list of one of them");
     }
     disk.create_file(&shard_directory(next).join("anything")).unwrap();
@@ -167,13 +167,13 @@ fn directories_of_shards_are_missed_and_others_are_not_minded() {
 fn a_file_that_went_between_two_looks_is_looked_for_again() {
     let sample = Sample::closed();
     let disk = sample.copy();
-    let opens = disk.operations_of(anabranch::storage::Operation::OpenFile);
+    let opens = disk.operations_of(Operation::OpenFile);
     assert!(report(&disk).is_sound());
-    let opens = disk.operations_of(anabranch::storage::Operation::OpenFile) - opens;
+    let opens = disk.operations_of(Operation::OpenFile) - opens;
     let (mut sound, mut damaged, mut refused) = (0, 0, 0);
     for nth in 0..opens {
         let disk = sample.copy();
-        disk.fail_on(anabranch::storage::Operation::OpenFile, nth, DiskFault::Error(io::ErrorKind::NotFound));
+        disk.fail_on(Operation::OpenFile, nth, DiskFault::Error(io::ErrorKind::NotFound));
         match try_verify(&disk) {
             Ok(report) if report.is_sound() => sound += 1,
             Ok(_) => damaged += 1,
