@@ -7,11 +7,13 @@
 //!   flush that fails.
 //! - `full`: the disk is full, but for so many bytes.
 //!
+//! A [`workload`] has producers, splits, merges, trims, a consumer and a queue; some of its lives end inside a put.
+//!
 //! It needs root, `/dev/fuse`, loop devices and the `mkfs` of each file system, and mounts: run it through `.ci/disks`, which gives it a mount
 //! namespace of its own. Called without a file system's name it does nothing, and says so.
 //!
 //! Arguments: file systems, each by name. `POWERCUT_STATES`: how many states of each run (60); `POWERCUT_RUNS`: runs, one seed each (4);
-//! `POWERCUT_SEED`: the first seed (1); `SYNC_RUNS`: runs with a failing flush beside syncs (40); `FULL_CASES`: how many sizes of what is left (24).
+//! `POWERCUT_SEED`: the first seed (1); `SYNC_RUNS`: runs with a failing flush beside syncs (40); `FULL_CASES`: full disks (24).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test program")]
 #![cfg_attr(not(target_os = "linux"), allow(unused))]
 
@@ -27,6 +29,8 @@ mod image;
 mod mount;
 #[cfg(target_os = "linux")]
 mod power;
+#[cfg(target_os = "linux")]
+mod readers;
 #[cfg(target_os = "linux")]
 mod sync;
 #[cfg(target_os = "linux")]
@@ -53,6 +57,11 @@ fn run(arguments: &[String]) {
         && role == "workload"
     {
         return workload::main([stream, marks, durability, seed, life]);
+    }
+    if let [role, directory, marks, durability, left, case] = arguments
+        && role == "full"
+    {
+        return full::main([directory, marks, durability, left, case]);
     }
     if let [role, directory, marks] = arguments
         && role == "writers"

@@ -8,22 +8,22 @@ use crate::check::{Found, Ledger};
 use crate::fuse::Fuse;
 use crate::image::{Cut, Event, Image, Random, Rest};
 use crate::mount::{FileSystem, Mount};
-use crate::workload;
+use crate::workload::{self, End};
 
 const LIVES: u64 = 4;
+/// One state in so many, and two more, may be one that the file system does not mount.
+const MOUNTED: u64 = 50;
 
 /// Cuts the power in runs of the workload on each of these.
 pub(crate) fn cuts(file_systems: &[&FileSystem], work: &Path) {
-    let mut reached = Reached::default();
     for file_system in file_systems.iter().filter(|file_system| file_system.has_disk()) {
+        let mut reached = Reached::default();
         for seed in number("POWERCUT_SEED", 1)..number("POWERCUT_SEED", 1) + number("POWERCUT_RUNS", 4) {
             Run { file_system, seed, work }.run(&mut reached);
         }
+        println!("{}: power cuts: {reached:?}", file_system.name);
+        reached.demand(file_system.name);
     }
-    println!("power cuts: {reached:?}");
-    let found = reached.found;
-    let counts = [reached.states, reached.cut_again, found.records, found.torn, found.clean];
-    assert!(reached.states == 0 || counts.iter().all(|count| *count > 0), "an interesting state was not reached");
 }
 
 pub(crate) fn number(name: &str, default: u64) -> u64 {
@@ -43,7 +43,26 @@ struct Reached {
     cut_again: u64,
     /// States in which the file system could not be mounted: it does not survive that its own superblock is torn.
     not_mounted: u64,
+    /// Lives that ended inside a put.
+    inside: u64,
     found: Found,
+}
+
+impl Reached {
+    /// Each file system by itself has to come to every state that this is about.
+    fn demand(&self, file_system: &str) {
+        if self.states == 0 {
+            return; // nothing was asked for
+        }
+        let Found { records, torn, clean, positions, kept } = self.found;
+        let counts = [self.states, self.cut_again, self.inside, records, torn, clean, positions, kept];
+        assert!(
+            counts.iter().all(|count| *count > 0),
+            "{file_system}: an interesting state was not reached: {self:?}"
+        );
+        let all = self.states + self.cut_again + self.not_mounted;
+        assert!(self.not_mounted <= 2 + all / MOUNTED, "{file_system}: it did not survive too often: {self:?}");
+    }
 }
 
 impl Run<'_> {
@@ -62,7 +81,8 @@ impl Run<'_> {
             fuse.fail_flush(Some(70 + random.below(150))); // behind the creation and some puts
         }
         for life in 0..LIVES {
-            workload::live(&mount.stream(), &fuse.marks(), durability, self.seed, life);
+            let end = workload::live(&mount.stream(), &fuse.marks(), durability, self.seed, life);
+            reached.inside += u64::from(end == End::Inside);
         }
         let failed = failing && fuse.fail_flush(None);
         drop(mount);
@@ -70,7 +90,9 @@ impl Run<'_> {
         fuse.discard();
 
         let ledger = Ledger::of(&events);
-        assert!(ledger.len() > if failing { 10 } else { 400 }, "the workload did little: {ledger:?}");
+        assert!(ledger.len() > if failing { 10 } else { 300 }, "the workload did little: {ledger:?}");
+        // Where no flush fails nothing is refused.
+        ledger.demand_kinds(if failing { &["Io", "Reopen"] } else { &[] }, &self.case());
         let flushes = events.iter().filter(|event| matches!(event, Event::Flush)).count();
         let states_before = reached.states;
         for _ in 0..number("POWERCUT_STATES", 60) {
@@ -81,10 +103,18 @@ impl Run<'_> {
             self.file_system.name,
             self.seed,
             events.len(),
-            if failed { format!("one failed, {} refusals", ledger.refused) } else { "none failed".to_owned() },
+            if failed {
+                format!("one failed, {} refusals", ledger.refused.len())
+            } else {
+                "none failed".to_owned()
+            },
             ledger.len(),
             reached.states - states_before,
         );
+    }
+
+    fn case(&self) -> String {
+        format!("{} seed {}", self.file_system.name, self.seed)
     }
 
     fn durability(&self) -> Durability {
@@ -94,7 +124,7 @@ impl Run<'_> {
     /// One state; in a third of the cases the power goes once more during the check.
     fn check(&self, fuse: &Fuse, before: &Image, events: &[Event], random: &mut Random, reached: &mut Reached) {
         let cut = draw(events, random);
-        let case = format!("{} seed {} {cut:?}", self.file_system.name, self.seed);
+        let case = format!("{} {cut:?}", self.case());
         let ledger = Ledger::of(&events[..cut.at]);
         let state = cut.state(before, events, random);
         let disk = fuse.add_disk(state.clone(), self.file_system.bytes);
@@ -107,6 +137,8 @@ impl Run<'_> {
         reached.found.records += found.records;
         reached.found.torn += found.torn;
         reached.found.clean += found.clean;
+        reached.found.positions += found.positions;
+        reached.found.kept += found.kept;
         let events = fuse.take_events();
         fuse.discard();
         if random.below(3) == 0 {
