@@ -363,6 +363,12 @@ impl Shard {
         })
     }
 
+    /// The number behind the last record that is written, once who is just writing or sealing has counted what it shows.
+    pub(crate) fn next_settled(&self) -> SequenceNumber {
+        let _state = self.append.lock();
+        self.next(Visibility::Written)
+    }
+
     /// The number behind the last record there will ever be, once that is known.
     pub(crate) fn end(&self) -> Option<SequenceNumber> {
         let end = self.end.load(Ordering::SeqCst);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anabranch::storage::Operation;
@@ -614,7 +615,7 @@ fn threads_that_checkpoint_exclude_each_other() {
                 for round in 0..40 {
                     let shard_id = ShardId::new((thread + round) % 4);
                     let lease = consumer.take(shard_id, &format!("w{thread}")).unwrap();
-                    takes.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    takes.fetch_add(1, Ordering::SeqCst);
                     let mut iterator = lease.iterator().unwrap();
                     match iterator.available().next().map(Result::unwrap).map(|next| lease.checkpoint(&next)) {
                         None | Some(Ok(()) | Err(Error::LeaseLost { .. })) => {}
@@ -638,4 +639,40 @@ fn any_time_is_a_place_to_start() {
         assert_eq!(left(&consumer, S0).len(), expected, "{millis}");
     }
     assert_eq!(SequenceNumber::ZERO, number(0));
+}
+
+#[test]
+fn what_was_read_can_be_checkpointed_while_its_shard_is_sealed() {
+    let directory = tempfile::tempdir().unwrap();
+    let stream = Stream::builder().segment_bytes(4096).create(directory.path().join("stream")).unwrap();
+    let consumer = stream.consumer("billing").unwrap();
+    let flag = AtomicBool::new(false);
+    let is_over = || flag.load(Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        for producer in 0..3 {
+            let (stream, is_over) = (&stream, &is_over);
+            scope.spawn(move || {
+                while !is_over() {
+                    stream.put(format!("key-{producer}"), [0; 600]).unwrap();
+                }
+            });
+        }
+        scope.spawn(|| {
+            while !is_over() {
+                let shard_id = stream.shards().last().unwrap().shard_id;
+                let lease = consumer.take(shard_id, "worker").unwrap();
+                let mut records = lease.iterator().unwrap();
+                while records.end_of_shard().is_none() && !is_over() {
+                    if let Some(record) = records.next_timeout(Duration::from_millis(1)).unwrap() {
+                        lease.checkpoint(&record).unwrap();
+                    }
+                }
+            }
+        });
+        for _ in 0..60 {
+            let (lower, upper) = stream.split_shard(stream.open_shards()[0], None).unwrap();
+            stream.merge_shards(lower, upper).unwrap();
+        }
+        flag.store(true, Ordering::SeqCst);
+    });
 }
