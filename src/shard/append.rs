@@ -263,7 +263,7 @@ impl Shard {
     }
 
     /// The same, and wakes nobody.
-    fn drain_staged(&self, state: &mut AppendState) -> Result<(), ShardError> {
+    pub(super) fn drain_staged(&self, state: &mut AppendState) -> Result<(), ShardError> {
         self.count_appended(state);
         if planted(Mistake::DrainedBeforeWritten) {
             self.note_drained(state.next);

@@ -363,12 +363,6 @@ impl Shard {
         })
     }
 
-    /// The number behind the last record that is written, once who is just writing or sealing has counted what it shows.
-    pub(crate) fn next_settled(&self) -> SequenceNumber {
-        let _state = self.append.lock();
-        self.next(Visibility::Written)
-    }
-
     /// The number behind the last record there will ever be, once that is known.
     pub(crate) fn end(&self) -> Option<SequenceNumber> {
         let end = self.end.load(Ordering::SeqCst);
@@ -491,10 +485,10 @@ impl Shard {
 
     /// Seals the active segment, if there is one, and puts it aside.
     fn retire_writer(&self, state: &mut AppendState) -> Result<(), ShardError> {
+        self.drain_staged(state)?; // counted before the seal shows it: whoever reads a record may say at once that it is done
         let Some(mut writer) = state.writer.take() else {
             return Ok(());
         };
-        self.count_appended(state);
         let first = writer.segment().first();
         if writer.is_empty() {
             self.segments.write().remove(first);

@@ -183,12 +183,10 @@ impl Stream {
     fn expect_written(&self, shard: &Arc<Shard>, next: SequenceNumber) -> Result<()> {
         // In a read-only process nothing can be made durable: what is not is not there yet.
         let visibility = if self.inner.read_only { self.inner.visibility() } else { Visibility::Written };
-        if next <= shard.next(visibility) {
-            return Ok(());
+        if shard.next(visibility) < next {
+            self.inner.look(|| self.inner.refresh_shard(shard))?;
         }
-        self.inner.look(|| self.inner.refresh_shard(shard))?;
-        // A segment that is sealed shows its records before the shard counts them; who read one of them waits until it does.
-        let tail = if self.inner.read_only { shard.next(visibility) } else { shard.next_settled() };
+        let tail = shard.next(visibility);
         if next <= tail {
             return Ok(());
         }

@@ -311,12 +311,11 @@ fn behind_an_older_manifest_nothing_is_deleted() {
 /// Puts the files of a stream back as they were, and removes those that came later; all but WATERMARK.
 fn put_back(sample: &Sample, files: &BTreeMap<PathBuf, Vec<u8>>) {
     for path in sample.files().iter().filter(|path| !path.ends_with("WATERMARK")) {
-        match files.get(path) {
-            Some(older) => sample.disk.damage(path, |bytes| bytes.clone_from(older)).unwrap(),
-            None => {
-                sample.disk.remove_file(path).unwrap();
-                sample.disk.sync_dir(path.parent().unwrap()).unwrap();
-            }
+        if let Some(older) = files.get(path) {
+            sample.disk.damage(path, |bytes| bytes.clone_from(older)).unwrap();
+        } else {
+            sample.disk.remove_file(path).unwrap();
+            sample.disk.sync_dir(path.parent().unwrap()).unwrap();
         }
     }
 }

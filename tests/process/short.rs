@@ -130,7 +130,9 @@ pub(crate) fn run() {
         let received = queue.receive(1_000, Duration::ZERO).unwrap();
         let Some(first) = received.first() else { break };
         assert_eq!(first.record.sequence_number().get(), done);
-        received.iter().for_each(|received| queue.acknowledge(received).unwrap());
+        for received in &received {
+            queue.acknowledge(received).unwrap();
+        }
         done += received.len() as u64;
     }
     assert_eq!(done, u64::from(before + PUTS));
