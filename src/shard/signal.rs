@@ -144,9 +144,8 @@ impl Signal {
 
 #[cfg(all(test, feature = "async"))]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, mpsc};
     use std::task::{Wake, Waker};
-    use std::time::Instant;
 
     use super::*;
 
@@ -168,7 +167,8 @@ mod tests {
 
     #[test]
     fn a_task_that_goes_with_its_waker_may_ask_the_signal_for_something() {
-        let done = thread::spawn(|| {
+        let (tell, told) = mpsc::channel();
+        let done = thread::spawn(move || {
             let signal = Arc::new(Signal::default());
             let watch = |task| {
                 let waker = Waker::from(Arc::new(Last { signal: Arc::clone(&signal), other: TaskId(task + 1) }));
@@ -182,12 +182,9 @@ mod tests {
             signal.watch(TaskId(4), Waker::noop(), || false);
             signal.watch(TaskId(3), Waker::noop(), || false);
             assert_eq!(signal.sleepers.load(Ordering::SeqCst), 1, "the third, with another waker");
+            tell.send(()).unwrap();
         });
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !done.is_finished() {
-            assert!(Instant::now() < deadline, "it waits for a lock that it has");
-            thread::sleep(Duration::from_millis(1));
-        }
+        told.recv_timeout(Duration::from_secs(60)).expect("it does not wait for a lock that it has");
         done.join().unwrap();
     }
 

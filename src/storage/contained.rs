@@ -25,7 +25,7 @@ impl Contained {
 }
 
 /// What a call gives; an error in the place of a panic. What state that leaves the storage in is the storage's own to know: it is used on as after any error.
-fn contained<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn contained<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     caught(call).unwrap_or_else(|panic| Err(io::Error::other(format!("the storage {panic}"))))
 }
 

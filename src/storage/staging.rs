@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::StorageFile;
+use super::contained::contained;
 use super::simulated::SimulatedFile;
 use crate::sync::Mutex;
 
@@ -77,7 +78,8 @@ impl Staging {
             Some(index) => index,
             None if state.made < inner.layout.slots => {
                 // Running out of room is an error here. Without it, a store would be a signal.
-                inner.file.allocate(((state.made + 1) * inner.layout.slot_bytes) as u64)?;
+                let bytes = ((state.made + 1) * inner.layout.slot_bytes) as u64;
+                contained(|| inner.file.allocate(bytes))?;
                 state.made += 1;
                 state.made - 1
             }

@@ -293,7 +293,7 @@ fn a_reader_of_the_whole_begins_no_grandchild_of_what_it_reads() {
     assert_eq!(rest.len(), 900);
     assert_eq!(
         rest.iter().position(|record| record.data() == b"new"),
-        Some(999),
+        Some(899),
         "behind all that was put before"
     );
 }
