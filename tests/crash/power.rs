@@ -1,13 +1,14 @@
 //! The power is cut at every operation of a history, of the creation of a stream, and of recovery.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anabranch::storage::Storage;
+use anabranch::storage::{Operation, Storage};
 use anabranch::{Crash, DiskFault, Durability, Error, ManualClock, ShardIteratorType, SimulatedDisk, Stream};
 
-use crate::history::{PATH, Step, World, assert_sound, builder, probe};
+use crate::history::{PATH, Step, World, any_crash, assert_sound, builder, probe};
 use crate::ledger::{Survives, Visited};
 use crate::{Case, Random, is_single, number, only_at, only_seed, seeds};
 
@@ -87,11 +88,12 @@ fn cut_everywhere(test: &'static str, durability: Durability, quick: u64) {
 }
 
 /// What every run has to reach.
-const STATES: [&str; 15] = [
+const STATES: [&str; 16] = [
     "clean close",
     "creation cut short, created again",
     "creation cut short, opened",
     "cut during recovery",
+    "cut during the recovery behind a cut one",
     "leftover of a manifest's replacement",
     "records shown to a follower after a crash",
     "reshard cut short, in force",
@@ -109,10 +111,11 @@ fn demand(visited: &Visited, durability: Durability) {
     if is_single() {
         return;
     }
-    visited.demand(&STATES);
-    if durability == Durability::Buffered {
-        visited.demand(&["buffered tail lost"]); // a `Synced` one has none to lose, but for puts that nobody was told of
-    }
+    let and = match durability {
+        Durability::Synced => "records shown to a follower, and then a power cut",
+        _ => "buffered tail lost", // a `Synced` one has none to lose, but for puts that nobody was told of
+    };
+    visited.demand(&[STATES.as_slice(), &[and]].concat());
 }
 
 /// A history that can be run again and again.
@@ -215,7 +218,7 @@ impl Cut<'_> {
         let mut ledger = self.world.ledger.clone();
         look(disk, visited);
         if random.one_in(3) {
-            self.follow(disk, visited);
+            self.follow(disk, random.clone().next(), visited, case);
         }
         let stream = self.open(disk, visited);
         ledger.settle(&stream, clock, survives, visited);
@@ -262,14 +265,16 @@ impl Cut<'_> {
         }
     }
 
-    /// A read-only opening before any writer recovers: it shows nothing that was not put, and takes no crash for damage.
-    fn follow(&self, disk: &SimulatedDisk, visited: &mut Visited) {
+    /// A read-only opening before any writer recovers: it shows nothing that was not put, and takes no crash for damage. What it shows of a
+    /// `Synced` stream is there after a power cut, too.
+    fn follow(&self, disk: &SimulatedDisk, seed: u64, visited: &mut Visited, case: &mut Case) {
         if disk.read_file(&Path::new(PATH).join("MANIFEST")).is_err() {
             return;
         }
+        let clock = &self.world.clock;
+        let is_durable = self.world.durability == Durability::Synced;
         let disk = disk.fork(Crash::ProcessKilled);
-        let stream =
-            builder(&disk, &self.world.clock).open_read_only(PATH).expect("a read-only opening after a crash");
+        let stream = builder(&disk, clock).open_read_only(PATH).expect("a read-only opening after a crash");
         let mut ledger = self.world.ledger.clone();
         let mut shown = 0;
         for shard in stream.shards() {
@@ -282,11 +287,20 @@ impl Cut<'_> {
             };
             ledger.starts_at(shard.shard_id, iterator.next_sequence_number().get());
             for record in iterator.available() {
-                ledger.shown(&record.expect("a record shown to a follower after a crash"), false);
+                ledger.shown(&record.expect("a record shown to a follower after a crash"), is_durable);
                 shown += 1;
             }
         }
         visited.count("records shown to a follower after a crash", shown > 0);
+        if is_durable && shown > 0 {
+            let detail = case.detail.clone();
+            case.detail = format!("{detail}, shown to a follower, power lost, seed {seed}");
+            let disk = disk.crash(Crash::PowerLost { seed });
+            drop(stream);
+            ledger.settle(&reopen(&disk, clock), clock, Survives::Durable, visited);
+            visited.count("records shown to a follower, and then a power cut", true);
+            case.detail = detail;
+        }
     }
 
     /// Cuts the power at operations of the recovery itself, and recovers again.
@@ -306,27 +320,66 @@ impl Cut<'_> {
         let operations = whole.operations();
         let chosen: Vec<_> = if everything { (0..operations).collect() } else { vec![random.below(operations)] };
         for at in &chosen {
+            let mut more = Random::new(!random.clone().next());
             let disk = crashed.fork(Crash::ProcessKilled);
-            disk.fail_at(*at, DiskFault::PowerCut);
+            // Cut off, or given up because of a call that fails: the same for who comes next, but for what a failed sync leaves.
+            let is_error = more.one_in(4);
+            let fault = if is_error { DiskFault::Error(io::ErrorKind::Other) } else { DiskFault::PowerCut };
+            if everything || more.one_in(2) {
+                disk.fail_at(*at, fault);
+            } else {
+                strike_what_lasts(&disk, fault, &mut more);
+            }
             let outcome = self.try_open(&disk);
             visited.count("cut during recovery", outcome.is_err());
             let seed = random.next();
             let crash = if random.one_in(3) { Crash::ProcessKilled } else { Crash::PowerLost { seed } };
             let detail = std::mem::take(&mut case.detail);
-            case.detail = format!("{detail} at {at}, {crash:?}");
-            let again = disk.fork(crash);
+            case.detail = format!("{detail} at {at} or so by {fault:?}, {crash:?}");
+            let mut again = disk.fork(crash);
             drop(outcome);
+            let mut survives = if crash == Crash::ProcessKilled { survives } else { Survives::Durable };
+            if more.one_in(2) {
+                let crash;
+                (again, crash) = self.cut_again(&again, operations, &mut more, visited, case);
+                survives = if crash == Crash::ProcessKilled { survives } else { Survives::Durable };
+            }
             let mut ledger = self.world.ledger.clone();
             let stream = self.open(&again, visited);
-            let survives = if crash == Crash::ProcessKilled { survives } else { Survives::Durable };
             ledger.settle(&stream, clock, survives, visited);
-            probe(&stream, &mut ledger, "after a cut recovery");
+            if more.one_in(2) {
+                case.detail += ", used"; // which syncs the directories of the shards, too
+                probe(&stream, &mut ledger, "after a cut recovery");
+            }
             let last = again.crash(Crash::PowerLost { seed: !seed });
             drop(stream);
             ledger.settle(&reopen(&last, clock), clock, Survives::Durable, visited);
             case.detail = detail;
         }
         chosen.len() as u64
+    }
+
+    /// Cuts the power once more, in the recovery of what a cut recovery left: more often than not where something is made durable.
+    fn cut_again(
+        &self,
+        disk: &SimulatedDisk,
+        operations: u64,
+        random: &mut Random,
+        visited: &mut Visited,
+        case: &mut Case,
+    ) -> (SimulatedDisk, Crash) {
+        if random.one_in(4) {
+            disk.fail_at(random.below(operations), DiskFault::PowerCut);
+        } else {
+            strike_what_lasts(disk, DiskFault::PowerCut, random);
+        }
+        let outcome = self.try_open(disk);
+        visited.count("cut during the recovery behind a cut one", outcome.is_err());
+        let crash = any_crash(random);
+        case.detail = format!("{}, cut again, {crash:?}", case.detail);
+        let after = disk.fork(crash);
+        drop(outcome);
+        (after, crash)
     }
 
     fn try_open(&self, disk: &SimulatedDisk) -> Result<Stream, Error> {
@@ -356,6 +409,12 @@ impl Cut<'_> {
         }
         self.try_open(disk).expect("an opening after a crash")
     }
+}
+
+/// Plans a fault for one of the next calls that make something durable: what is in force before them and not behind them is where recoveries err.
+fn strike_what_lasts(disk: &SimulatedDisk, fault: DiskFault, random: &mut Random) {
+    let operation = if random.one_in(2) { Operation::SyncDir } else { Operation::Sync };
+    disk.fail_on(operation, random.below(6), fault);
 }
 
 /// Whether something behind a torn place has a later record's number and a frame's length: the sectors of one group reach
