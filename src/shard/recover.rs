@@ -179,6 +179,10 @@ impl Opening<'_> {
         self.context.storage.remove_file(&path).map_err(Fault::io("remove", &path))
     }
 
+    fn sync_directory(&self) -> Result<(), Fault> {
+        self.context.storage.sync_dir(self.directory).map_err(Fault::io("sync", self.directory))
+    }
+
     fn path(&self, first: SequenceNumber) -> PathBuf {
         self.directory.join(segment_name(first))
     }
@@ -250,7 +254,7 @@ impl Opening<'_> {
             return Err(Corruption::new(&self.path(newest), 0, reason).of_shard(self.entry.id).into());
         }
         self.remove(newest)?;
-        self.context.storage.sync_dir(self.directory).map_err(Fault::io("sync", self.directory))?;
+        self.sync_directory()?;
         self.find_tail(firsts) // where the one before is unsealed, this was an interrupted roll
     }
 
@@ -352,6 +356,8 @@ impl Opening<'_> {
             let reason = "there is no room for what is known of producers";
             return Err(Corruption::new(&path, found.end, reason).of_shard(self.entry.id).into());
         }
+        // A recovery that did not end may have removed an empty successor. Were it to come back later, it would stand behind a gap.
+        self.sync_directory()?;
         let footer = writer.seal(SealKind::Closed, &producers.encode())?;
         firsts.push(newest);
         Ok(Tail {

@@ -38,6 +38,10 @@ impl Story {
         drop(stream);
     }
 
+    fn segments(&self) -> usize {
+        self.disk.list(&Path::new(PATH).join("shards/000000000000")).unwrap().len()
+    }
+
     /// Verifies, opens, and reads the first records by their numbers: through the index.
     fn reopen(&self, records: u64) -> Stream {
         assert_sound(&self.disk, "before an opening");
@@ -177,6 +181,47 @@ fn a_roll_cut_short_behind_a_lost_tail_is_no_damage() {
         story.crash(Crash::ProcessKilled, stream);
         story.reopen(next + 1);
     }
+}
+
+/// A recovery removed the empty successor of a tail that was lost, and did not make that durable: whoever recovers next does, or else the
+/// power brings the successor back behind a gap.
+#[test]
+fn a_removal_that_a_recovery_did_not_finish_is_made_durable_by_the_next() {
+    let error = DiskFault::Error(io::ErrorKind::Other);
+    let mut removed = 0;
+    for (fault, trims) in
+        [(DiskFault::PowerCut, false), (DiskFault::PowerCut, true), (error, false), (error, true)]
+    {
+        for (seed, nth) in (0..40).flat_map(|seed| (0..6).map(move |nth| (seed, nth))) {
+            let (mut story, stream) = Story::begin(Durability::Buffered);
+            stream.put_with("key", b"small", PutOptions::new().durability(Durability::Synced)).unwrap();
+            stream.put("key", LARGE).unwrap();
+            // The successor's own sync is the first; the next one begins the seal.
+            story.disk.fail_on(Operation::Sync, 1, DiskFault::PowerCut);
+            stream.put("key", LARGE).unwrap_err();
+            story.crash(Crash::PowerLost { seed }, stream);
+            let before = story.segments();
+            story.disk.fail_on(Operation::SyncDir, nth, fault);
+            let opened = story.builder().open_existing(PATH);
+            story.disk = story.disk.crash(Crash::ProcessKilled);
+            removed += u64::from(opened.is_err() && story.segments() < before);
+            drop(opened);
+            let stream = story.reopen(1);
+            let next = stream.describe().unwrap().shards[0].next_sequence_number.get();
+            if trims {
+                stream.trim_shard(SHARD, SequenceNumber::new(1)).unwrap();
+            }
+            story.crash(Crash::PowerLost { seed: !seed }, stream);
+            assert_sound(&story.disk, &format!("{fault:?}, trims: {trims}, {nth}, seed {seed}"));
+            let reader = story.builder().open_read_only(PATH).unwrap();
+            for number in u64::from(trims)..next {
+                reader.get(SHARD, number.into()).unwrap();
+            }
+            let put = story.reopen(0).put("key", b"goes on").unwrap();
+            assert_eq!(put.sequence_number.get(), next);
+        }
+    }
+    assert!(removed > 100, "{removed}");
 }
 
 /// A segment whose creation failed was removed; a power cut must not bring it back in front of later records.
@@ -355,5 +400,5 @@ fn a_look_that_finds_nothing_expired_seals_nothing() {
         }
         assert_eq!(story.disk.operations_of(Operation::Write), writes, "no footer, no manifest");
     }
-    assert_eq!(story.disk.list(&Path::new(PATH).join("shards/000000000000")).unwrap().len(), 1);
+    assert_eq!(story.segments(), 1);
 }
