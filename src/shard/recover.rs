@@ -246,7 +246,7 @@ impl Opening<'_> {
             let path = self.path(*first);
             let file = self.open(&path)?;
             // Before its successor is gone: a segment sealed as rolled must have one. Cut short, this may tear the footer; what is
-            // left is then a roll that was cut short, since the successor is empty.
+            // left is then a roll that was cut short, since the successor holds no whole record.
             self.reseal(&path, &self.header(file.as_ref(), &path, *first)?, footer)?;
         }
         if self.removed.replace(self.removed.get() + 1) >= MOST_EMPTY {
@@ -259,7 +259,8 @@ impl Opening<'_> {
     }
 
     /// The roll makes the successor first and seals the old segment next; appends go on after both. So behind an unsealed segment
-    /// the successor is empty, or else the old segment's footer was damaged.
+    /// the successor is empty, or else the old segment's footer was damaged. Or the footer was torn when a recovery wrote it again, because
+    /// the successor held no whole record, whose frames may be there again.
     fn interrupted_roll(
         &self,
         firsts: &mut Vec<SequenceNumber>,
@@ -268,17 +269,29 @@ impl Opening<'_> {
         header: &SegmentHeader,
     ) -> Result<Tail, Fault> {
         let path = self.path(newest);
+        let before = firsts.last().copied().unwrap_or_default();
         let found = scan(file, &path, header, Scan::start(header), SequenceNumber::ZERO)?;
-        if found.starts.is_empty() && !found.torn {
+        if found.starts.is_empty() && (!found.torn || self.nothing_is_missing(before, newest)?) {
             return self.without_newest(firsts, newest, None);
         }
-        let before = firsts.last().copied().unwrap_or_default();
         let path = self.path(before);
         let footer = self.header(self.open(&path)?.as_ref(), &path, before)?.footer_position();
         Err(Corruption::new(&path, footer, "the footer of a segment that has a successor is not sound")
             .of_shard(self.entry.id)
             .of_records(before, newest.previous())
             .into())
+    }
+
+    /// Whether the records of a segment reach up to its successor, and none of the successor's is known durable.
+    fn nothing_is_missing(&self, before: SequenceNumber, newest: SequenceNumber) -> Result<bool, Fault> {
+        if self.known_durable()? > newest {
+            return Ok(false);
+        }
+        let path = self.path(before);
+        let file = self.open(&path)?;
+        let header = self.header(file.as_ref(), &path, before)?;
+        let found = scan(file.as_ref(), &path, &header, Scan::start(&header), SequenceNumber::ZERO)?;
+        Ok(found.next == newest)
     }
 
     /// Writes the footer of the newest segment again, as a closed one's, and makes it durable: the last writer may have died

@@ -419,7 +419,8 @@ impl<'a, 'p> Verification<'a, 'p> {
         Ok(unsealed && self.is_interrupted_roll(listing, &header)?)
     }
 
-    /// Whether this segment's successor is the newest and holds nothing: a roll is under way, or was cut short.
+    /// Whether this segment's successor is the newest and holds nothing: a roll is under way, or was cut short. Or it holds a torn write and no
+    /// record, and a recovery that wrote this segment's footer again was cut short: then no record is missing between them.
     fn is_interrupted_roll(&self, listing: &Listing<'_>, header: &SegmentHeader) -> Result<bool, Fault> {
         let [.., second_newest, newest] = listing.firsts[..] else {
             return Ok(false);
@@ -430,13 +431,22 @@ impl<'a, 'p> Verification<'a, 'p> {
         let path = listing.directory.join(segment_name(newest));
         let file = self.storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
         match read_header(file.as_ref(), &path, self.state.stream_id, listing.entry.id, newest) {
-            Ok(header) => {
-                let found = scan(file.as_ref(), &path, &header, Scan::start(&header), SequenceNumber::ZERO)?;
-                Ok(found.starts.is_empty() && !found.torn)
+            Ok(successor) => {
+                let found = scan(file.as_ref(), &path, &successor, Scan::start(&successor), SequenceNumber::ZERO)?;
+                let nothing_is_missing = || -> Result<bool, Fault> {
+                    Ok(listing.durable <= newest && self.scan_unsealed(listing, header)?.next == newest)
+                };
+                Ok(found.starts.is_empty() && (!found.torn || nothing_is_missing()?))
             }
             Err(Fault::Corrupt(_)) => self.is_unfinished(listing, file.as_ref(), &path, newest),
             Err(fault) => Err(fault),
         }
+    }
+
+    fn scan_unsealed(&self, listing: &Listing<'_>, header: &SegmentHeader) -> Result<Scan, Fault> {
+        let path = listing.directory.join(segment_name(header.first));
+        let file = self.storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
+        scan(file.as_ref(), &path, header, Scan::start(header), SequenceNumber::ZERO)
     }
 
     /// Whether a file without a sound header is one whose creation was cut short: nothing durable may lie in it.

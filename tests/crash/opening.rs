@@ -97,6 +97,66 @@ fn a_torn_successor_is_emptied_before_the_footer_before_it_is_written_again() {
     }
 }
 
+/// The zeros over a torn successor were written and not made durable, so that the next opening finds nothing torn. The power takes them when the
+/// footer before is being written again.
+#[test]
+fn a_torn_successor_that_comes_back_behind_a_torn_footer_is_no_damage() {
+    let mut both_torn = 0;
+    for fault in [DiskFault::PowerCut, DiskFault::Error(io::ErrorKind::Other)] {
+        for seed in 0..300 {
+            let (mut case, stream) = Case::create(Durability::Buffered, 4160); // whose footer is in two sectors
+            stream.put("key", [1; 3_000]).unwrap();
+            stream.put("key", [2; 3_000]).unwrap();
+            case.kill(stream);
+            case.disk.damage(&segment(1), |bytes| bytes[HEADER + 100] ^= 1).unwrap();
+            for (fault, crash) in [(fault, Crash::ProcessKilled), (DiskFault::PowerCut, Crash::PowerLost { seed })]
+            {
+                case.disk.fail_on(Operation::Sync, 0, fault);
+                case.open().unwrap_err();
+                case.disk = case.disk.crash(crash);
+            }
+            let name = format!("{fault:?}, seed {seed}");
+            let is_torn = case.disk.read_file(&segment(1)).unwrap()[HEADER..].iter().any(|byte| *byte != 0);
+            assert_sound(&case.disk, &name);
+            let stream = case.open().unwrap_or_else(|error| panic!("{name}: {error:?}"));
+            both_torn += u32::from(is_torn && stream.recovery().records_recovered == 1);
+            assert_eq!(count(&stream), 1, "{name}");
+            case.kill(stream);
+            assert_sound(&case.disk, &name);
+        }
+    }
+    assert!(both_torn > 20, "{both_torn}");
+}
+
+/// A footer that is not sound before a successor that has a torn record only is damage where that record is known durable, and where the segment
+/// does not reach up to it.
+#[test]
+fn a_damaged_footer_before_a_damaged_successor_is_told() {
+    for (durability, reaches) in [(Durability::Synced, true), (Durability::Buffered, false)] {
+        let (mut case, stream) = Case::create(durability, 4160);
+        stream.put("key", [1; 3_000]).unwrap();
+        stream.put("key", [2; 3_000]).unwrap();
+        case.kill(stream);
+        case.disk.damage(&segment(1), |bytes| bytes[HEADER + 100] ^= 1).unwrap();
+        let footer_alone = case.copy();
+        footer_alone.disk.damage(&segment(0), |bytes| bytes[4_159] ^= 1).unwrap();
+        if durability == Durability::Buffered {
+            assert_eq!(count(&footer_alone.open().unwrap()), 1, "a roll that was cut short leaves the same");
+        }
+        case.disk.damage(&segment(0), |bytes| bytes[4_159] ^= 1).unwrap();
+        if !reaches {
+            case.disk.damage(&segment(0), |bytes| bytes[HEADER + 100] ^= 1).unwrap();
+            // Nor is it known that the first record was durable.
+            case.disk.damage(&Path::new(PATH).join("WATERMARK"), |bytes| bytes.fill(0)).unwrap();
+        }
+        let options = VerifyOptions { storage: Some(Arc::new(case.disk.clone())), progress: None };
+        let report = verify(PATH, options).unwrap();
+        assert!(report.damage.iter().any(|damage| damage.path == segment(0)), "{durability:?}: {report:?}");
+        case.refused(0, 0);
+        assert!(case.disk.read_file(&segment(1)).is_ok(), "nothing is removed");
+    }
+}
+
 /// A torn tail behind sound records is told: where it stood, and from which number on.
 #[test]
 fn a_torn_tail_is_told() {
