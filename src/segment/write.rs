@@ -1,12 +1,13 @@
 //! The one writer's side of a segment.
 
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::buffer::FrameBuffer;
 use super::read::Segment;
-use super::scan::Scan;
+use super::scan::{Scan, advance};
 use crate::format::{
     Checker, FOOTER_BYTES, Footer, FrameInput, PART_BYTES, SEGMENT_HEADER_BYTES, SealKind, SegmentHeader, encode,
     index_bytes, segment_name,
@@ -142,7 +143,8 @@ impl SegmentWriter {
     /// incarnation is over, nothing is appended to it.
     ///
     /// What is not known durable, from the record `durable` on, is read and written again: if the sync of a dead writer had failed, the
-    /// kernel may hold these pages as clean, and a sync of ours would "succeed" without them.
+    /// kernel may hold these pages as clean, and a sync of ours would "succeed" without them. It may also have let them go since the scan, and
+    /// have read what the medium has: so it is decoded again once it is written, and stays in memory until it is synced.
     pub(crate) fn recover(
         storage: &Arc<dyn Storage>,
         path: &Path,
@@ -154,6 +156,7 @@ impl SegmentWriter {
         let known = usize::try_from(durable.since(header.first)).unwrap_or(usize::MAX);
         let from = found.starts.get(known).map_or(found.end, |units| u64::from(*units) * 8);
         rewrite(file.as_ref(), path, from..found.end)?;
+        expect_again(file.as_ref(), path, &header, found, known)?;
         let segment = Segment::follow(path, header, file.as_ref())?;
         segment.publish(&found.starts, found.end);
         let mut writer = Self::new(Arc::clone(storage), Arc::new(segment), file);
@@ -464,6 +467,26 @@ fn rewrite(file: &dyn StorageFile, path: &Path, range: Range<u64>) -> Result<(),
         position += read as u64;
     }
     Ok(())
+}
+
+/// Fails where the records that a scan found from the `known`th on are not found again.
+fn expect_again(
+    file: &dyn StorageFile,
+    path: &Path,
+    header: &SegmentHeader,
+    found: &Scan,
+    known: usize,
+) -> Result<(), Fault> {
+    let expected = found.starts.get(known..).unwrap_or_default();
+    let Some(start) = expected.first() else { return Ok(()) };
+    let (end, next) = (u64::from(*start) * 8, header.first.plus(known as u64));
+    let mut again = Scan { end, next, ..Scan::start(header) };
+    advance(file, path, header, &mut again)?;
+    if again.starts == expected && again.end == found.end {
+        return Ok(());
+    }
+    let lost = io::Error::other("the storage no longer gives what it gave before");
+    Err(Fault::io("read again", path)(lost))
 }
 
 #[cfg(test)]

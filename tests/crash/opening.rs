@@ -157,6 +157,49 @@ fn a_damaged_footer_before_a_damaged_successor_is_told() {
     }
 }
 
+/// A write-back failed and the system lets the pages go while a recovery is at work: it finds zeros where it found records. It vouches for no
+/// record that it does not see again.
+#[test]
+fn what_a_recovery_does_not_find_again_is_not_sealed() {
+    let is_sealed = |disk: &SimulatedDisk| {
+        let bytes = disk.read_file(&segment(0)).unwrap();
+        bytes[bytes.len() - 128..].starts_with(b"ANABREND")
+    };
+    let (mut case, stream) = Case::create(Durability::Buffered, 1 << 20);
+    for byte in 0..3 {
+        stream.put("key", [byte; 100]).unwrap();
+    }
+    assert_eq!(count(&stream), 3); // which also writes them to the segment
+    case.kill(stream);
+    case.disk.remove_file(&staging()).unwrap(); // from where they would be taken again
+    let mut refused = 0;
+    for at in 0.. {
+        let case = case.copy();
+        let disk = case.disk.clone();
+        let storage = Meanwhile::before(at..at + 1, &case.disk, move || {
+            if disk.read_file(&segment(0)).is_ok() && !is_sealed(&disk) {
+                disk.damage(&segment(0), |bytes| bytes[HEADER + 144..].fill(0)).unwrap();
+            }
+        });
+        let name = format!("before look {at}");
+        match case.builder().storage(storage.clone()).open_existing(PATH) {
+            Ok(stream) => assert!([1, 3].contains(&count(&stream)), "{name}"),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Io, "{name}: {error:?}");
+                refused += 1;
+            }
+        }
+        let disk = case.disk.crash(Crash::PowerLost { seed: at });
+        assert_sound(&disk, &name);
+        let stream = builder(&disk, &case.clock).open_existing(PATH).unwrap();
+        assert!(count(&stream) <= 3, "{name}");
+        if storage.looks.load(Ordering::SeqCst) <= at {
+            break;
+        }
+    }
+    assert!(refused > 0, "it never happened between two looks at the records");
+}
+
 /// A torn tail behind sound records is told: where it stood, and from which number on.
 #[test]
 fn a_torn_tail_is_told() {
