@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use anabranch::{
     Clock, Error, ErrorKind, HashKey, HashKeyRange, ManualClock, PutReceipt, Record, RecordsStart, SequenceNumber,
-    ShardDescription, ShardId, ShardIteratorType, ShardState, Stream, Timestamp,
+    ShardDescription, ShardId, ShardIteratorType, ShardState, SimulatedDisk, Stream, Timestamp,
 };
 
 /// What a crash has to spare.
@@ -123,10 +124,13 @@ impl ShardLedger {
         self.starting + self.entries.partition_point(expired) as u64
     }
 
-    /// Takes over an attempt that turned up at the end. Its front may have expired before anybody looked.
+    /// Takes over an attempt that turned up at the end: from its first record on, or behind as many as nobody can read, which may have
+    /// expired before anybody looked.
     fn absorb(&mut self, record: &Record) -> bool {
+        let unread = self.entries.iter().rev().take_while(|entry| entry.is_unknown()).count();
         for index in 0..self.attempts.len() {
-            if let Some(front) = self.attempts[index].iter().position(|entry| entry.is(record)) {
+            let front = self.attempts[index].iter().position(|entry| entry.is(record));
+            if let Some(front) = front.filter(|front| *front <= unread) {
                 let attempt = self.attempts.remove(index);
                 self.entries.extend(attempt.into_iter().skip(front));
                 return true;
@@ -467,4 +471,27 @@ fn check_lineage(listed: &BTreeMap<ShardId, ShardDescription>) {
             }
         }
     }
+}
+
+/// A batch that failed and turns up without its first record breaks a promise, unless that one expired before anybody looked.
+#[test]
+fn a_batch_that_turns_up_without_its_front_is_found_out() {
+    let entry = |data: &str, batch_left| Entry {
+        key: "key".to_owned(),
+        data: Rc::from(data.as_bytes()),
+        hash_key: None,
+        batch_left,
+        stamp: None,
+    };
+    let stream = Stream::builder().storage(Arc::new(SimulatedDisk::new())).create("stream").unwrap();
+    let receipt = stream.put("key", "second").unwrap();
+    let second = stream.get(receipt.shard_id, receipt.sequence_number).unwrap();
+    let mut shard = ShardLedger::new(HashKeyRange::FULL, Vec::new(), 0);
+    shard.attempts.push(vec![entry("first", 1), entry("second", 0)]);
+    assert!(!shard.clone().absorb(&second), "nothing came before it");
+    shard.entries.push(entry("before", 0));
+    assert!(!shard.clone().absorb(&second), "another record came before it");
+    shard.entries.push(Entry::unknown());
+    assert!(shard.absorb(&second));
+    assert_eq!(shard.entries.len(), 3);
 }

@@ -2,10 +2,12 @@
 //! was told, and what it was shown, is checked against what the next opening finds.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use anabranch::storage::Storage;
 use anabranch::{
     Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, PutEntry, RecordsStart, RetentionPeriod, ShardId,
     SimulatedDisk, Stream, Timestamp,
@@ -46,7 +48,7 @@ fn data(producer: u64, number: u64) -> Vec<u8> {
     data
 }
 
-fn produce(stream: &Stream, producer: u64, mut random: Random) -> Told {
+fn produce(stream: &Stream, disk: &SimulatedDisk, producer: u64, mut random: Random) -> Told {
     let mut told = Told::default();
     let key = format!("producer-{producer}");
     let synced = stream.durability() == Durability::Synced;
@@ -60,7 +62,7 @@ fn produce(stream: &Stream, producer: u64, mut random: Random) -> Told {
             told.batches.push((told.tried - count, told.tried));
             stream.put_batch(&records.iter().map(|data| PutEntry::new(&key, data)).collect::<Vec<_>>())
         };
-        let Ok(receipts) = outcome.inspect_err(check_error) else { return told };
+        let Ok(receipts) = outcome.inspect_err(|error| check_error(error, disk)) else { return told };
         let places =
             receipts.iter().map(|receipt| (receipt.shard_id, receipt.sequence_number.get(), receipt.arrival));
         told.receipts.extend((told.acknowledged..).zip(places));
@@ -68,7 +70,7 @@ fn produce(stream: &Stream, producer: u64, mut random: Random) -> Told {
         if synced {
             told.durable = told.tried;
         } else if random.one_in(6) {
-            if stream.sync().inspect_err(check_error).is_err() {
+            if stream.sync().inspect_err(|error| check_error(error, disk)).is_err() {
                 return told;
             }
             told.durable = told.tried;
@@ -77,14 +79,15 @@ fn produce(stream: &Stream, producer: u64, mut random: Random) -> Told {
     told
 }
 
-/// What a thread may be told while the disk dies.
-fn check_error(error: &Error) {
+/// What a thread may be told once the disk is off, and not before.
+fn check_error(error: &Error, disk: &SimulatedDisk) {
     let typed = matches!(error.kind(), ErrorKind::Io | ErrorKind::Reopen | ErrorKind::Closed);
     assert!(typed, "an error of the wrong kind: {error:?}");
+    assert!(disk.list(Path::new(PATH)).is_err(), "an error of a disk that is on: {error:?}");
 }
 
 /// Splits, merges and scales until an error or the end.
-fn reshard(stream: &Stream, mut random: Random, stop: &AtomicBool) -> u64 {
+fn reshard(stream: &Stream, disk: &SimulatedDisk, mut random: Random, stop: &AtomicBool) -> u64 {
     let mut done = 0;
     while !stop.load(Ordering::SeqCst) {
         let open = stream.open_shards();
@@ -97,7 +100,7 @@ fn reshard(stream: &Stream, mut random: Random, stop: &AtomicBool) -> u64 {
             _ => stream.update_shard_count(u32::try_from(random.within(1..4)).unwrap()).map(drop),
         };
         if let Err(error) = outcome {
-            check_error(&error);
+            check_error(&error, disk);
             return done;
         }
         done += 1;
@@ -107,12 +110,13 @@ fn reshard(stream: &Stream, mut random: Random, stop: &AtomicBool) -> u64 {
 }
 
 /// Reads the whole stream again and again; what it is shown on a `Synced` stream never vanishes.
-fn read(stream: &Stream, stop: &AtomicBool) -> Shown {
+fn read(stream: &Stream, disk: &SimulatedDisk, stop: &AtomicBool) -> Shown {
     let mut shown = Shown::new();
     while !stop.load(Ordering::SeqCst) {
-        let Ok(mut records) = stream.records(RecordsStart::TrimHorizon) else { return shown };
+        let records = stream.records(RecordsStart::TrimHorizon);
+        let Ok(mut records) = records.inspect_err(|error| check_error(error, disk)) else { return shown };
         for record in records.available() {
-            let Ok(record) = record.inspect_err(check_error) else { return shown };
+            let Ok(record) = record.inspect_err(|error| check_error(error, disk)) else { return shown };
             let place = (record.shard_id(), record.sequence_number().get());
             let before = shown.insert(place, record.data().to_vec());
             assert!(before.is_none_or(|before| before == record.data()), "{place:?} changed");
@@ -140,12 +144,12 @@ fn run(seed: u64, durability: Durability, cut_at: Option<u64>) -> Run {
     let random = |role: u64| Random::new(seed << 8 | role);
     let stop = AtomicBool::new(false);
     let (told, shown, reshards) = thread::scope(|scope| {
-        let stream = &stream;
+        let (stream, disk) = (&stream, &disk);
         let producers: Vec<_> = (0..PRODUCERS)
-            .map(|producer| scope.spawn(move || produce(stream, producer, random(producer))))
+            .map(|producer| scope.spawn(move || produce(stream, disk, producer, random(producer))))
             .collect();
-        let resharder = scope.spawn(|| reshard(stream, random(100), &stop));
-        let reader = scope.spawn(|| read(stream, &stop));
+        let resharder = scope.spawn(|| reshard(stream, disk, random(100), &stop));
+        let reader = scope.spawn(|| read(stream, disk, &stop));
         let told = producers.into_iter().map(|producer| producer.join().unwrap()).collect();
         stop.store(true, Ordering::SeqCst);
         (told, reader.join().unwrap(), resharder.join().unwrap())
