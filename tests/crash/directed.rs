@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use anabranch::storage::{Operation, Storage};
 use anabranch::{
-    Crash, DiskFault, Durability, Error, ManualClock, PutOptions, SequenceNumber, ShardId, SimulatedDisk, Stream,
+    Clock, Crash, DiskFault, Durability, Error, ManualClock, PutOptions, SequenceNumber, ShardId, SimulatedDisk,
+    Stream,
 };
 
 use crate::history::{PATH, assert_sound, builder};
@@ -227,11 +228,21 @@ fn a_removal_that_a_recovery_did_not_finish_is_made_durable_by_the_next() {
 /// A segment whose creation failed was removed; a power cut must not bring it back in front of later records.
 #[test]
 fn a_segment_whose_creation_failed_does_not_come_back() {
-    for operation in [Operation::Allocate, Operation::Write, Operation::Sync, Operation::SyncDir, Operation::Map] {
+    let (first, second) = ([0].as_slice(), [0, 1].as_slice());
+    for (operation, calls) in [
+        (Operation::Allocate, first),
+        (Operation::Write, first),
+        (Operation::Sync, first),
+        (Operation::SyncDir, first),
+        (Operation::SyncDir, second), // that of the removal fails as well
+        (Operation::Map, first),
+    ] {
         for seed in 0..40 {
             let (mut story, stream) = Story::begin(Durability::Synced);
             stream.put("key", LARGE).unwrap();
-            story.disk.fail_on(operation, 0, DiskFault::Error(io::ErrorKind::Other));
+            for call in calls {
+                story.disk.fail_on(operation, *call, DiskFault::Error(io::ErrorKind::Other));
+            }
             stream.put("key", LARGE).unwrap_err();
             assert_eq!(stream.put("key", b"small").unwrap().sequence_number.get(), 1, "{operation:?}");
             stream.close().unwrap();
@@ -239,6 +250,67 @@ fn a_segment_whose_creation_failed_does_not_come_back() {
             let stream = story.reopen(2);
             assert_eq!(stream.put("key", LARGE).unwrap().sequence_number.get(), 2);
         }
+    }
+}
+
+/// Small commits write zeros ahead; a large one goes on behind them, where nothing but a whole sync makes it durable.
+#[test]
+fn a_commit_that_goes_on_behind_the_zeros_is_durable() {
+    for seed in 0..16 {
+        let (mut story, stream) = {
+            let story = Story { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+            let made = story.builder().segment_bytes(8 << 20).first_segment_bytes(8 << 20);
+            let stream = made.durability(Durability::Synced).create(PATH).unwrap();
+            (story, stream)
+        };
+        for _ in 0..4 {
+            stream.put("key", b"small").unwrap();
+        }
+        stream.put("key", vec![1; 400_000]).unwrap();
+        story.crash(Crash::PowerLost { seed }, stream);
+        story.reopen(5);
+    }
+}
+
+/// The removal of trimmed segments was cut short, or undone: what the manifest does not count any more is removed by the next opening.
+#[test]
+fn segments_that_a_trim_left_are_removed_by_the_next_opening() {
+    let mut left = 0;
+    for seed in 0..40 {
+        let (mut story, stream) = Story::begin(Durability::Synced);
+        for _ in 0..3 {
+            stream.put("key", LARGE).unwrap();
+        }
+        stream.trim_shard(SHARD, SequenceNumber::new(2)).unwrap();
+        story.crash(Crash::PowerLost { seed }, stream);
+        left += story.segments() - 1;
+        let stream = story.reopen(0);
+        assert_eq!(story.segments(), 1, "seed {seed}");
+        assert_eq!(stream.get(SHARD, SequenceNumber::new(2)).unwrap().data(), LARGE);
+    }
+    assert!(left > 10, "{left}");
+}
+
+/// The clock was set back while nobody had the stream open: arrival times go on from those that are there, also where the manifest does not know
+/// them.
+#[test]
+fn arrival_times_do_not_fall_behind_a_crash() {
+    for closes in [false, true] {
+        let (mut story, stream) = Story::begin(Durability::Synced);
+        let created = story.clock.now();
+        story.clock.advance(std::time::Duration::from_secs(100));
+        let before = stream.put("key", b"before").unwrap();
+        if closes {
+            stream.close().unwrap();
+        } else {
+            story.crash(Crash::ProcessKilled, stream);
+        }
+        story.clock.set(created);
+        let stream = story.reopen(1);
+        let behind = stream.put("key", b"behind").unwrap();
+        assert!(behind.arrival >= before.arrival, "{:?} behind {:?}", behind.arrival, before.arrival);
+        stream.close().unwrap();
+        story.reopen(2);
     }
 }
 
