@@ -17,10 +17,10 @@ impl Stream {
         let inner = &self.inner;
         inner.not_closed()?;
         let mut consumers = inner.consumers.lock();
-        consumers.retain(|_, file| file.strong_count() > 0);
-        if let Some(file) = consumers.get(name).and_then(std::sync::Weak::upgrade) {
+        consumers.retain(|_, file| is_wanted(file));
+        if let Some(file) = consumers.get(name) {
             match file.lock() {
-                Ok(_) => return Ok(Arc::clone(&file)),
+                Ok(_) => return Ok(Arc::clone(file)),
                 Err(LeaseError::Deleted) => {} // and perhaps made again
                 Err(error) => return Err(error_of(name)(error)),
             }
@@ -34,7 +34,7 @@ impl Stream {
         };
         let file = inner.consumers_directory().open_or_create(name, header, slots).map_err(error_of(name))?;
         let file = Arc::new(file);
-        consumers.insert(name.to_owned(), Arc::downgrade(&file));
+        consumers.insert(name.to_owned(), Arc::clone(&file));
         Ok(file)
     }
 
@@ -78,8 +78,9 @@ impl Stream {
     pub(crate) fn delete_lease_file(&self, name: &str) -> Result<bool> {
         self.inner.not_closed()?;
         let mut consumers = self.inner.consumers.lock();
-        consumers.remove(name);
-        self.inner.consumers_directory().delete(name).map_err(error_of(name))
+        let was_there = self.inner.consumers_directory().delete(name).map_err(error_of(name))?;
+        consumers.remove(name); // not before: whoever holds one that could not be deleted goes on with it
+        Ok(was_there)
     }
 
     pub(crate) fn stream_id(&self) -> StreamId {
@@ -206,15 +207,26 @@ impl StreamInner {
 
     /// Makes the checkpoints that were made in this process durable.
     pub(super) fn sync_consumers(&self) -> Result<()> {
-        let consumers: Vec<_> = {
-            let consumers = self.consumers.lock();
-            consumers.iter().filter_map(|(name, file)| Some((name.clone(), file.upgrade()?))).collect()
-        };
+        let consumers = self.consumers.lock().clone();
         let sync = |(name, file): (String, Arc<LeaseFile>)| match file.sync() {
-            Ok(()) | Err(LeaseError::Deleted) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(LeaseError::Deleted) => {
+                self.let_go(&name, &file);
+                Ok(())
+            }
             Err(error) => Err(error_of(&name)(error)),
         };
-        consumers.into_iter().map(sync).fold(Ok(()), Result::and) // all are tried
+        let outcome = consumers.into_iter().map(sync).fold(Ok(()), Result::and); // all are tried
+        self.consumers.lock().retain(|_, file| is_wanted(file));
+        outcome
+    }
+
+    /// Of a consumer that was deleted, by whatever process, nothing is synced any more. Another one may have its name by now.
+    fn let_go(&self, name: &str, deleted: &Arc<LeaseFile>) {
+        let mut consumers = self.consumers.lock();
+        if consumers.get(name).is_some_and(|file| Arc::ptr_eq(file, deleted)) {
+            consumers.remove(name);
+        }
     }
 
     fn refreshed(&self, shard_id: ShardId) -> Result<Arc<Shard>> {
@@ -235,6 +247,11 @@ impl StreamInner {
             None => StoredPosition::After { sequence_number, sub_sequence_number: None, incarnation },
         })
     }
+}
+
+/// Whether somebody holds the consumer, or left checkpoints that the next flush has to make durable.
+fn is_wanted(file: &Arc<LeaseFile>) -> bool {
+    Arc::strong_count(file) > 1 || file.has_unsynced()
 }
 
 /// For `map_err`: says which consumer it is.

@@ -126,8 +126,8 @@ pub(crate) struct StreamInner {
     /// Whether a thread has waiting tasks of a read-only stream look at the files.
     #[cfg(feature = "async")]
     looks_for_tasks: AtomicBool,
-    /// The consumers that somebody holds, by name.
-    consumers: Mutex<BTreeMap<String, Weak<LeaseFile>>>,
+    /// The consumers that somebody holds, or of which something is to be synced, by name.
+    consumers: Mutex<BTreeMap<String, Arc<LeaseFile>>>,
     /// The queues that were opened, by name.
     queues: Mutex<BTreeMap<String, Arc<dyn OpenQueue>>>,
     /// The number of the next receipt of a queue; 0 is none.

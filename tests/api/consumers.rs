@@ -558,19 +558,81 @@ fn a_checkpoint_whose_sync_failed_is_not_taken_for_durable_by_the_next() {
     }
 }
 
+/// Whether this is where the consumer stands after whatever a power cut leaves.
+fn survives(disk: &SimulatedDisk, clock: &Arc<ManualClock>, expected: Option<u64>) -> bool {
+    (0..50).all(|seed| {
+        let lost = disk.fork(anabranch::Crash::PowerLost { seed });
+        let stream = builder().storage(Arc::new(lost)).clock(clock.clone()).open("stream").unwrap();
+        stands_at(&stream.consumer("c").unwrap(), S0) == expected
+    })
+}
+
+/// Nobody holds the consumer when the flush comes.
+#[test]
+fn a_buffered_checkpoint_outlives_the_handles_that_made_it() {
+    let (disk, clock, stream) = simulated(builder().durability(Durability::Buffered));
+    fill(&stream, 5);
+    let flushes: [&dyn Fn(); 3] =
+        [&|| stream.sync().unwrap(), &|| stream.maintain().unwrap(), &|| stream.clone().close().unwrap()];
+    for (at, flush) in (1..).zip(flushes) {
+        let consumer = stream.consumer("c").unwrap();
+        let lease = consumer.take(S0, "w").unwrap();
+        lease.checkpoint_at(number(at)).unwrap();
+        drop((lease, consumer));
+        assert!(!survives(&disk, &clock, Some(at)));
+        flush();
+        assert!(survives(&disk, &clock, Some(at)), "{at}");
+    }
+}
+
+/// Whoever holds it goes on with it.
+#[test]
+fn a_buffered_checkpoint_behind_a_failed_deletion_is_durable_after_a_flush() {
+    let (disk, clock, stream) = simulated(builder().durability(Durability::Buffered));
+    fill(&stream, 5);
+    let lease = stream.consumer("c").unwrap().take(S0, "w").unwrap();
+    disk.fail_on(Operation::Write, 0, DiskFault::Error(std::io::ErrorKind::Other));
+    assert_eq!(stream.delete_consumer("c").unwrap_err().kind(), ErrorKind::Io);
+    lease.checkpoint_at(number(2)).unwrap();
+    assert!(!survives(&disk, &clock, Some(2)));
+    stream.sync().unwrap();
+    assert!(survives(&disk, &clock, Some(2)));
+}
+
+/// One whose checkpoints are durable, or never will be, takes no room when nobody holds it.
+#[cfg(target_os = "linux")]
+#[test]
+fn files_of_consumers_that_nobody_holds_are_closed_by_the_next_flush() {
+    let (_directory, path) = place();
+    let open = || builder().durability(Durability::Buffered).open(&path).unwrap();
+    let stream = open();
+    fill(&stream, 5);
+    let open_files = || {
+        let links =
+            fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+        links.filter(|link| link.starts_with(path.join("consumers"))).count()
+    };
+    for is_deleted in [false, true] {
+        let consumer = stream.consumer("c").unwrap();
+        consumer.take(S0, "w").unwrap().checkpoint_at(number(2)).unwrap();
+        assert_eq!(open_files(), 1);
+        if is_deleted {
+            let elsewhere = builder().open_read_only(&path).unwrap();
+            elsewhere.delete_consumer("c").unwrap();
+        }
+        drop(consumer);
+        stream.sync().unwrap();
+        assert_eq!(open_files(), 0, "deleted: {is_deleted}");
+    }
+}
+
 #[test]
 fn a_buffered_checkpoint_is_durable_after_a_flush() {
     let (disk, clock, stream) = simulated(builder().durability(Durability::Buffered));
     fill(&stream, 5);
     let consumer = stream.consumer("c").unwrap();
     let lease = consumer.take(S0, "w").unwrap();
-    let survives = |expected: Option<u64>| {
-        (0..50).all(|seed| {
-            let lost = disk.fork(anabranch::Crash::PowerLost { seed });
-            let stream = builder().storage(Arc::new(lost)).clock(clock.clone()).open("stream").unwrap();
-            stands_at(&stream.consumer("c").unwrap(), S0) == expected
-        })
-    };
+    let survives = |expected| survives(&disk, &clock, expected);
     let flushes: [(u64, &dyn Fn()); 3] =
         [(1, &|| stream.sync().unwrap()), (2, &|| stream.maintain().unwrap()), (3, &|| consumer.sync().unwrap())];
     for (at, flush) in flushes {
