@@ -14,8 +14,8 @@ const STEP: Duration = Duration::from_millis(100);
 /// What is done with the records of a group's worker; see [`Worker::run`]. One value handles all shards that the worker has, one after the other.
 ///
 /// An error ends the run, and is given to who started it. What failed is given again when the worker is run again: the beginning of a shard, or, of records and
-/// ends, everything behind the shard's checkpoint. [`Error::LeaseLost`] and [`Error::ShardNotFound`] do not: the shard is another's, or
-/// expired, and the worker goes on with the rest.
+/// ends, everything behind the shard's checkpoint. [`Error::LeaseLost`] and [`Error::ShardNotFound`] do not where they come of the worker's own calls for the shard
+/// that it handed over: that is another's, or expired, and the worker goes on with the rest.
 pub trait Handler {
     /// The worker got a shard, and goes on behind this checkpoint.
     fn initialize(&mut self, checkpoint: &Checkpoint) -> Result<()> {
@@ -89,7 +89,7 @@ impl Worker {
                 (*shard_id, Ok(()))
             }
         };
-        if matches!(outcome, Err(Error::LeaseLost { .. } | Error::ShardNotFound(_))) {
+        if outcome.as_ref().is_err_and(|error| self.is_loss(shard_id, error)) {
             handler.lease_lost(shard_id);
             return Ok(());
         }
@@ -97,6 +97,15 @@ impl Worker {
             self.give_again(work);
         }
         outcome
+    }
+
+    /// Whether the error says that the worker has this shard no more. It may be of another shard, of another consumer or stream, with which the handler works.
+    fn is_loss(&self, shard_id: ShardId, error: &Error) -> bool {
+        let of = match error {
+            Error::LeaseLost { shard_id, .. } | Error::ShardNotFound(shard_id) => *shard_id,
+            _ => return false,
+        };
+        of == shard_id && !self.held.contains_key(&shard_id)
     }
 
     /// As [`checkpoint`](Self::checkpoint), of the last of these records; nothing if there are none.

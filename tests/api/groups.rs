@@ -620,8 +620,9 @@ fn errors_of_shards_come_behind_what_the_round_did_to_the_others() {
     assert_eq!(told, expected);
 }
 
-/// Notes what it was given, and fails once at each of these.
+/// Notes what it was given, and fails once at each of these, by this error.
 struct FailsOnce<'a> {
+    error: Error,
     fails: Vec<&'a str>,
     log: Vec<String>,
 }
@@ -631,11 +632,7 @@ impl FailsOnce<'_> {
         let fails = self.fails.iter().position(|fails| what == *fails);
         self.log.push(what);
         match fails.map(|at| self.fails.remove(at)) {
-            Some(what) => Err(Error::Io {
-                operation: "handle",
-                path: what.into(),
-                source: std::io::Error::other("no").into(),
-            }),
+            Some(_) => Err(self.error.clone()),
             None => Ok(()),
         }
     }
@@ -660,6 +657,46 @@ impl Handler for FailsOnce<'_> {
 
 #[test]
 fn what_a_handler_failed_at_is_given_again_from_the_checkpoint_on() {
+    let source = std::io::Error::other("no").into();
+    expect_given_again(&Error::Io { operation: "handle", path: "there".into(), source });
+}
+
+/// They are of other shards, or of other streams, with which the handler works.
+#[test]
+fn an_error_that_a_worker_would_give_for_a_lost_shard_is_as_any_other_while_it_has_the_shard() {
+    for shard_id in [ShardId::new(99), S0] {
+        expect_given_again(&Error::ShardNotFound(shard_id));
+        expect_given_again(&Error::LeaseLost { shard_id, epoch: 1, current: 2, owner: None });
+    }
+}
+
+/// Its end is stored, and what the handler does behind that is not of the shard any more.
+#[test]
+fn an_error_of_another_shard_is_told_by_who_has_finished_one() {
+    struct FinishesAndFails;
+    impl Handler for FinishesAndFails {
+        fn process(&mut self, _: &mut Worker, _: ShardId, _: &[Record]) -> Result<()> {
+            Ok(())
+        }
+
+        fn lease_lost(&mut self, shard_id: ShardId) {
+            panic!("{shard_id} was not lost");
+        }
+
+        fn shard_ended(&mut self, worker: &mut Worker, shard_id: ShardId) -> Result<()> {
+            worker.finish(shard_id)?;
+            Err(Error::ShardNotFound(ShardId::new(99)))
+        }
+    }
+    let (_directory, stream) = stream(builder());
+    stream.split_shard(S0, None).unwrap();
+    let looks = std::cell::Cell::new(0);
+    let stop = || looks.replace(looks.get() + 1) > 20;
+    let told = worker(&stream.consumer("c").unwrap(), "w").run(&mut FinishesAndFails, stop);
+    assert!(matches!(told, Err(Error::ShardNotFound(shard_id)) if shard_id == ShardId::new(99)), "{told:?}");
+}
+
+fn expect_given_again(error: &Error) {
     let (_directory, stream) = stream(builder());
     for _ in 0..5 {
         put_to(&stream, S0, "key", b"data");
@@ -668,7 +705,7 @@ fn what_a_handler_failed_at_is_given_again_from_the_checkpoint_on() {
     put_to(&stream, lower, "key", b"data");
     let mut worker = stream.consumer("c").unwrap().worker("w", options().max_records(1)).unwrap();
     let fails = vec!["begin 0", "record 2 of 0", "record 3 of 0", "end 0"];
-    let mut handler = FailsOnce { fails, log: Vec::new() };
+    let mut handler = FailsOnce { error: error.clone(), fails, log: Vec::new() };
     let deadline = Instant::now() + DEADLINE;
     let mut failures = 0;
     while !handler.log.iter().any(|what| what.ends_with("of 1")) {
