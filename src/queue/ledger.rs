@@ -216,6 +216,13 @@ impl Ledger {
         holds
     }
 
+    /// The record was received, and given to nobody: that does not count, and it can be received at once. Nothing happens for a receipt that is not in force.
+    pub(super) fn take_back(&mut self, place: Place, receipt: u64) {
+        let Some(entry) = self.is_in_force(place, receipt).then(|| self.take_out(place)).flatten() else { return };
+        let status = if entry.is_aside() { Status::SetAside(None) } else { Status::Visible };
+        self.put_in(place, Entry { receives: entry.receives.saturating_sub(1), receipt: 0, status, ..entry });
+    }
+
     /// Whose time is over can be received again, or is set aside.
     pub(super) fn expire(&mut self, now: Duration, policy: Policy) {
         while let Some((_, place)) = self.in_flight.first().copied().filter(|(until, _)| *until <= now) {

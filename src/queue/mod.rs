@@ -246,8 +246,8 @@ impl Stream {
     /// Opens the queue of this name, or makes it: durably when this returns. Handles of it share one queue; the options are each handle's own.
     ///
     /// Of a queue that was open when the stream was closed, or its process died, nobody has any record: all that are not acknowledged can be received, and
-    /// those that were received often enough by then are set aside. A queue that stands behind the tail of a shard, as when an older copy of the shard was put back,
-    /// goes on at the tail.
+    /// those that were received often enough by then are set aside. A queue that stands behind the tail that a shard has then, as when an older copy of the shard was put
+    /// back, goes on at the tail.
     ///
     /// # Errors
     ///
@@ -552,7 +552,7 @@ impl Queue {
         Ok(QueueDescription { name: self.name().to_owned(), shards })
     }
 
-    /// One look for records. What was received is not given if it cannot be made durable where that is asked for: it can be received again.
+    /// One look for records. What was received is not given if it cannot be made durable where that is asked for: it can be received again, and this time does not count.
     fn look(&self, max: usize, visibility: Duration, receive: Receive) -> Result<Vec<Received>> {
         self.stream.expect_open()?;
         let call = Call {
@@ -567,8 +567,10 @@ impl Queue {
         if let Err(error) = self.keep_if_due() {
             let mut state = self.core.state.lock();
             for Receipt { shard_id, sequence_number, number, .. } in received.iter().map(Receipt::from) {
-                state.ledger.hold((shard_id, sequence_number), number, Duration::ZERO);
+                state.ledger.take_back((shard_id, sequence_number), number);
             }
+            drop(state);
+            self.stream.wake_queues();
             return Err(error);
         }
         Ok(received)

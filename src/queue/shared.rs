@@ -293,6 +293,10 @@ impl State {
                 Ok(record) if !found.has_room_for(&record, call) => return,
                 Ok(record) => found.push(self.hand_over(call, record)),
                 Err(Error::Trimmed { .. } | Error::ShardNotFound(_)) => self.ledger.forget(place),
+                Err(Error::Closed) => {
+                    self.fault.get_or_insert(Error::Closed);
+                    return; // nobody looked at it
+                }
                 Err(error) => {
                     if matches!(error, Error::Lost { .. }) {
                         self.ledger.forget(place);
@@ -431,6 +435,31 @@ mod tests {
     use super::*;
     use crate::queue::QueueOptions;
     use crate::storage::{DiskFault, Operation, SimulatedDisk};
+
+    /// As by a receive that began before the close.
+    #[test]
+    fn a_record_that_a_close_kept_from_being_read_was_not_received() {
+        let stream =
+            Stream::builder().storage(Arc::new(SimulatedDisk::new())).background(false).create("/s").unwrap();
+        let options = QueueOptions::new().visibility(Duration::ZERO);
+        let queue = stream.queue("q", options.clone()).unwrap();
+        let put = stream.put("a", b"one").unwrap();
+        assert_eq!(queue.receive(1, Duration::ZERO).unwrap().len(), 1);
+        stream.clone().close().unwrap();
+        let call = Call {
+            stream: &stream,
+            policy: options.policy(),
+            max_unacknowledged: options.max_unacknowledged,
+            most: 1,
+            most_bytes: options.max_receive_bytes,
+            visibility: options.visibility,
+        };
+        let (mut state, mut found) = (queue.core.state.lock(), Found::default());
+        state.receive_places(&call, vec![(put.shard_id, put.sequence_number)], &mut found);
+        assert!(matches!(state.give(found), Err(Error::Closed)));
+        let records = &state.ledger.to_shards()[0].records;
+        assert_eq!(records[0].receives, 1);
+    }
 
     /// As by a sync that began before the close.
     #[test]

@@ -532,12 +532,35 @@ fn what_cannot_be_written_is_told_and_written_later() {
     assert!(is_over(&queue.acknowledge(&received[0]), 0), "it is acknowledged here");
     fail();
     assert_eq!(queue.receive(2, NOW).unwrap_err().kind(), ErrorKind::Io);
-    assert_eq!(counts(&queue), [(1, 2), (2, 2), (3, 1)], "those that were not given can be had");
+    assert_eq!(counts(&queue), [(1, 1), (2, 1), (3, 1)], "those that were not given can be had");
     let stream = queue.stream().clone();
     drop(queue);
     stream.close().unwrap();
     let stream = open_again(&disk, &clock);
-    assert_eq!(counts(&stream.queue("orders", options()).unwrap()), [(1, 3), (2, 3), (3, 2)]);
+    assert_eq!(counts(&stream.queue("orders", options()).unwrap()), [(1, 2), (2, 2), (3, 2)]);
+}
+
+/// However often that happens: nobody had them.
+#[test]
+fn what_was_received_and_could_not_be_given_is_not_set_aside() {
+    let (disk, _clock, queue) = queue(4, options().sync_changes(1).max_receives(1));
+    let fail = || disk.fail_on(Operation::Rename, 0, DiskFault::Error(std::io::ErrorKind::Other));
+    for _ in 0..3 {
+        fail();
+        assert_eq!(queue.receive(4, NOW).unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(numbers_set_aside(&queue), [0; 0]);
+    }
+    let received = receive(&queue, 4);
+    assert_eq!(received.iter().map(|received| received.receive_count).collect::<Vec<_>>(), [1; 4]);
+    for received in &received {
+        queue.give_back(received).unwrap();
+    }
+    // What is set aside stays so, and can be received there at once.
+    fail();
+    assert_eq!(queue.receive_set_aside(4, VISIBILITY).unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(numbers_set_aside(&queue), [0, 1, 2, 3]);
+    let received = queue.receive_set_aside(4, VISIBILITY).unwrap();
+    assert_eq!(received.iter().map(|received| received.receive_count).collect::<Vec<_>>(), [2; 4]);
 }
 
 #[test]
