@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::position::is_finished;
-use super::worker::Worker;
+use super::worker::{Held, Worker};
 use super::{Lease, millis, next_epoch, untouched};
 use crate::error::Result;
 use crate::format::SlotState;
@@ -33,6 +33,11 @@ struct Observation {
 }
 
 impl Observed {
+    /// Forgets what is not among these shards, in ascending order: those that are done, or expired.
+    fn keep(&mut self, shards: &[ShardId]) {
+        self.0.retain(|shard_id, _| shards.binary_search(shard_id).is_ok());
+    }
+
     /// Whether the lease's counter stood still for as long as the lease lasts. One without an end never does.
     fn is_dead(&mut self, state: &SlotState, now: Duration) -> bool {
         let SlotState { epoch, renewals, .. } = *state;
@@ -54,25 +59,27 @@ struct Survey {
 }
 
 impl Worker {
-    /// Under one lock, so that nobody comes between looking and taking.
+    /// Under one lock, so that nobody comes between looking and taking. `now` was read before the call, which may wait for that lock: what is renewed lasts from then on,
+    /// and what is seen is seen behind the wait.
     pub(super) fn round(&mut self, now: Duration) -> Result<Plan> {
         let consumer = self.consumer.clone();
         let name = consumer.name();
         let shards = consumer.stream().shards();
         let is_gone = consumer.is_gone()?;
         let mut leases = consumer.inner.file.lock().map_err(error_of(name))?;
+        let seen_at = self.now();
         let mut slots = slots_by_shard(&mut leases, name)?;
-        let workable: Vec<_> = workable(&shards, &slots).collect();
+        let workable: Vec<_> = workable(&shards, &slots, &self.held).collect();
         let missing: Vec<_> =
             workable.iter().filter(|id| !slots.contains_key(id)).map(|id| untouched(*id)).collect();
         if !missing.is_empty() {
-            leases.add(missing, is_gone).map_err(error_of(name))?;
+            leases.add(missing, &is_gone).map_err(error_of(name))?;
             slots = slots_by_shard(&mut leases, name)?;
         }
-        let mut plan = Plan { lost: self.renew(&mut leases, &slots, now)?, taken: Vec::new() };
+        let mut plan = Plan { lost: self.renew(&mut leases, &slots, &is_gone, now)?, taken: Vec::new() };
         let lost: BTreeSet<_> = plan.lost.iter().copied().collect();
         let mine = self.held.len() - lost.len();
-        let survey = self.survey(&workable, &slots, &lost, now);
+        let survey = self.survey(&workable, &slots, &lost, seen_at);
         let wanted = choose(&survey, mine);
         for shard_id in &wanted {
             let Some(slot) = slots.get(shard_id) else { continue };
@@ -88,17 +95,20 @@ impl Worker {
         Ok(plan)
     }
 
-    /// Renews what is still this worker's; what is not.
+    /// Renews what is still this worker's; what is not. So is the rest of a shard that expired, since that keeps none of its children waiting any more.
     fn renew(
         &mut self,
         leases: &mut LockedLeases<'_>,
         slots: &BTreeMap<ShardId, Slot>,
+        is_gone: &impl Fn(ShardId) -> bool,
         now: Duration,
     ) -> Result<Vec<ShardId>> {
         let mut lost = Vec::new();
         for (shard_id, held) in &mut self.held {
             let slot = slots.get(shard_id).and_then(|slot| Some((slot, slot.state()?.clone())));
-            let Some((slot, state)) = slot.filter(|(_, state)| state.epoch == held.lease.epoch()) else {
+            let has_expired = !held.is_ended && is_gone(*shard_id);
+            let is_mine = |(_, state): &(_, SlotState)| state.epoch == held.lease.epoch() && !has_expired;
+            let Some((slot, state)) = slot.filter(is_mine) else {
                 lost.push(*shard_id);
                 continue;
             };
@@ -118,6 +128,7 @@ impl Worker {
         now: Duration,
     ) -> Survey {
         let mut survey = Survey::default();
+        self.observed.keep(workable);
         for shard_id in workable {
             let Some(state) = slots.get(shard_id).and_then(Slot::state) else { continue };
             if self.held.contains_key(shard_id) && !lost.contains(shard_id) {
@@ -149,10 +160,11 @@ fn choose(survey: &Survey, mine: usize) -> Vec<ShardId> {
     most.and_then(|shards| shards.last()).copied().into_iter().collect()
 }
 
-/// The shards whose parents are all done to their end and which are not so themselves.
+/// The shards whose parents are all done to their end and which are not so themselves. A parent that expired is waited for only where it was given to its end here.
 fn workable<'a>(
     shards: &'a [ShardSummary],
     slots: &'a BTreeMap<ShardId, Slot>,
+    held: &'a BTreeMap<ShardId, Held>,
 ) -> impl Iterator<Item = ShardId> + 'a {
     let is_done = |shard: &ShardSummary| {
         let state = slots.get(&shard.shard_id).and_then(Slot::state);
@@ -161,7 +173,10 @@ fn workable<'a>(
     let done: BTreeSet<_> = shards.iter().filter(|shard| is_done(shard)).map(|shard| shard.shard_id).collect();
     let listed: BTreeSet<_> = shards.iter().map(|shard| shard.shard_id).collect();
     let is_ready = move |shard: &&ShardSummary| {
-        let waits_for = |parent: &ShardId| listed.contains(parent) && !done.contains(parent);
+        let is_held = |parent: &ShardId| held.get(parent).is_some_and(|held| held.is_ended);
+        let waits_for = |parent: &ShardId| {
+            if listed.contains(parent) { !done.contains(parent) } else { is_held(parent) }
+        };
         !done.contains(&shard.shard_id) && !shard.parents.iter().any(waits_for)
     };
     shards.iter().filter(is_ready).map(|shard| shard.shard_id)
@@ -170,4 +185,66 @@ fn workable<'a>(
 fn slots_by_shard(leases: &mut LockedLeases<'_>, name: &str) -> Result<BTreeMap<ShardId, Slot>> {
     let slots = leases.all().map_err(error_of(name))?;
     Ok(slots.into_iter().filter_map(|slot| Some((slot.state()?.shard_id, slot))).collect())
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use crate::consumer::{Work, WorkerOptions};
+    use crate::storage::SimulatedDisk;
+    use crate::stream::Stream;
+
+    const LEASE: Duration = Duration::from_secs(9);
+
+    fn stream() -> (Arc<ManualClock>, Stream) {
+        let clock = Arc::new(ManualClock::default());
+        let builder = Stream::builder().background(false).storage(Arc::new(SimulatedDisk::new()));
+        let stream = builder.clock(clock.clone()).create("/s").unwrap();
+        (clock, stream)
+    }
+
+    fn worker(stream: &Stream, name: &str) -> Worker {
+        stream.consumer("c").unwrap().worker(name, WorkerOptions::new().lease_time(LEASE)).unwrap()
+    }
+
+    /// The file may be locked for seconds, in which its owner has renewed what is seen then.
+    #[test]
+    fn a_lease_is_seen_when_the_lock_was_had_and_not_when_it_was_asked_for() {
+        let (clock, stream) = stream();
+        let (mut owner, mut other) = (worker(&stream, "owner"), worker(&stream, "other"));
+        clock.advance(Duration::from_secs(5));
+        assert!(owner.poll().unwrap().is_some());
+        let asked_at = Duration::ZERO;
+        assert!(other.round(asked_at).unwrap().taken.is_empty());
+        clock.advance(LEASE - Duration::from_secs(1));
+        assert!(other.round(clock.monotonic()).unwrap().taken.is_empty(), "the lease lasts a second more");
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(other.round(clock.monotonic()).unwrap().taken.len(), 1);
+    }
+
+    #[test]
+    fn leases_of_shards_that_are_done_are_observed_no_more() {
+        let (clock, stream) = stream();
+        let parent = stream.open_shards()[0];
+        let (lower, upper) = stream.split_shard(parent, None).unwrap();
+        let (mut owner, mut other) = (worker(&stream, "owner"), worker(&stream, "other"));
+        let observed = |worker: &Worker| {
+            let mut observed: Vec<_> = worker.observed.0.keys().copied().collect();
+            observed.sort_unstable();
+            observed
+        };
+        assert!(owner.poll().unwrap().is_some());
+        other.round(clock.monotonic()).unwrap();
+        assert_eq!(observed(&other), [parent]);
+        while let Some(work) = owner.poll().unwrap() {
+            if let Work::Ended(shard_id) = work {
+                owner.finish(shard_id).unwrap();
+            }
+        }
+        other.round(clock.monotonic()).unwrap();
+        assert_eq!(observed(&other), [lower, upper]);
+    }
 }

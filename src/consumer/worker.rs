@@ -142,7 +142,7 @@ pub(super) struct Held {
     /// Taken before the lease was written last: it lasts from then on.
     pub(super) renewed_at: Duration,
     /// Whether it was said that it ended.
-    is_ended: bool,
+    pub(super) is_ended: bool,
     /// Whether everything behind the checkpoint is to be given again.
     goes_back: bool,
     /// Whether nothing of it is wanted now.
@@ -388,14 +388,14 @@ impl Worker {
         }
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.consumer.inner.stream.clock().monotonic()
     }
 
     /// Renews, looks around, takes and steals, if that is due.
     fn tend(&mut self) -> Result<()> {
         let now = self.now();
-        let due = self.tended_at.is_none_or(|at| now >= at + self.options.lease_time / RENEWALS);
+        let due = self.tended_at.is_none_or(|at| now >= at.saturating_add(self.options.lease_time / RENEWALS));
         if !due {
             return Ok(());
         }
@@ -444,7 +444,7 @@ impl Worker {
     fn read(&mut self, shard_id: ShardId) -> Result<Option<Work>> {
         let (now, lease_time, most) = (self.now(), self.options.lease_time, self.options.max_records);
         let Some(held) = self.held.get_mut(&shard_id) else { return Ok(None) };
-        if now >= held.renewed_at + lease_time {
+        if now >= held.renewed_at.saturating_add(lease_time) {
             self.tended_at = None; // it may be another's by now: the next round tells
             return Ok(None);
         }

@@ -745,13 +745,71 @@ fn a_shard_that_expires_while_it_is_held_is_lost() {
     for _ in 0..20 {
         match worker.poll() {
             Ok(Some(Work::Lost(S0))) => lost += 1,
-            Ok(Some(Work::Records { shard_id, .. })) => children += usize::from(shard_id == lower),
+            Ok(Some(Work::Records { shard_id, .. })) if shard_id == lower => children += 1,
+            Ok(Some(Work::Records { shard_id, .. })) => {
+                assert!(children == 0, "a record of {shard_id} behind its child's");
+                clock.advance(LEASE / 3);
+            }
             Ok(_) => clock.advance(LEASE / 3),
             Err(error) => panic!("{error:?}"),
         }
     }
     assert_eq!((lost, children), (1, 1));
     assert!(!worker.shards().contains(&S0));
+}
+
+/// All of it was given, and may be being handled: that it expires meanwhile changes nothing for this worker.
+#[test]
+fn a_shard_that_expires_behind_its_end_is_finished_before_its_children_begin() {
+    let (_disk, clock, stream) = simulated(builder().retention(Duration::from_secs(3_600)));
+    put_to(&stream, S0, "key", b"parent");
+    let (lower, upper) = stream.split_shard(S0, None).unwrap();
+    let consumer = stream.consumer("c").unwrap();
+    let mut worker = worker(&consumer, "w");
+    assert!(matches!(all(&mut worker).last(), Some(Work::Ended(S0))));
+    for _ in 0..3 {
+        clock.advance(Duration::from_secs(3_601));
+        stream.enforce_retention().unwrap();
+    }
+    assert!(stream.shards().iter().all(|shard| shard.shard_id != S0));
+    for _ in 0..4 {
+        let work = all(&mut worker);
+        assert!(work.is_empty(), "{work:?}");
+        clock.advance(LEASE / 3);
+    }
+    worker.finish(S0).unwrap();
+    all(&mut worker);
+    assert_eq!(worker.shards(), [lower, upper]);
+}
+
+/// A clock of the user's that comes to the end of time when it is told to.
+#[derive(Debug, Default)]
+struct EndingClock {
+    clock: ManualClock,
+    is_over: AtomicBool,
+}
+
+impl Clock for EndingClock {
+    fn now(&self) -> anabranch::Timestamp {
+        self.clock.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        if self.is_over.load(Ordering::SeqCst) { Duration::MAX } else { self.clock.monotonic() }
+    }
+}
+
+#[test]
+fn a_worker_works_at_the_end_of_time() {
+    let (disk, clock) = (Arc::new(SimulatedDisk::new()), Arc::new(EndingClock::default()));
+    let stream = builder().storage(disk).clock(clock.clone()).create("stream").unwrap();
+    let mut worker = worker(&stream.consumer("c").unwrap(), "w");
+    assert!(matches!(worker.poll(), Ok(Some(Work::Started(_)))));
+    clock.is_over.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        assert!(worker.poll().unwrap().is_none());
+    }
+    assert_eq!(worker.shards(), [S0]);
 }
 
 /// Its end is stored; that the lease could not be given back after that keeps nobody waiting.
