@@ -302,6 +302,7 @@ impl Consumer {
     }
 
     fn states(&self) -> Result<Vec<SlotState>> {
+        self.inner.stream.expect_open()?; // before any lock: a fork has its parent's, in whatever state they were
         let mut leases = self.inner.file.lock().map_err(error_of(&self.inner.name))?;
         let slots = leases.all().map_err(error_of(&self.inner.name))?;
         Ok(slots.iter().filter_map(|slot| slot.state().cloned()).collect())

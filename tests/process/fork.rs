@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use anabranch::{Durability, Error, PutEntry, RecordsStart, ShardId, ShardIteratorType, Stream};
+use anabranch::{
+    Consumer, Durability, Error, Pipeline, PutEntry, RecordsStart, ShardId, ShardIteratorType, Stream,
+    WorkerOptions,
+};
 
 use crate::records::assert_sound;
 
@@ -122,4 +125,44 @@ fn a_forks_copy_of_a_producer_is_closed() {
     assert_eq!(handle.try_wait().unwrap().unwrap().sequence_number.get(), 0);
     stream.close().unwrap();
     assert_sound(&path);
+}
+
+type CallOfConsumer = fn(&Consumer, &mut Pipeline) -> anabranch::Result<()>;
+
+/// The child has a copy of the consumer. The lock of its file is one with its parent's: that the child took it, too, and gave it back, would be the end of it for both.
+#[test]
+fn a_forks_copy_of_a_consumer_asks_for_no_lock() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("stream");
+    let stream = Stream::builder().create(&path).unwrap();
+    let output = Stream::builder().create(directory.path().join("output")).unwrap();
+    let consumer = stream.consumer("c").unwrap();
+    let mut pipeline = Pipeline::new(&consumer, &output, "p").unwrap();
+    let calls: [CallOfConsumer; 8] = [
+        |consumer, _| consumer.worker("w", WorkerOptions::new()).map(drop),
+        |_, pipeline| pipeline.step(|_, _| ()).map(drop),
+        |consumer, _| consumer.take(ShardId::new(0), "w").map(drop),
+        |consumer, _| consumer.checkpoint(ShardId::new(0)).map(drop),
+        |consumer, _| consumer.checkpoints().map(drop),
+        |consumer, _| consumer.iterator(ShardId::new(0)).map(drop),
+        |consumer, _| consumer.reset(RecordsStart::TrimHorizon),
+        |consumer, _| consumer.sync(),
+    ];
+    // Somebody else's: whoever asks for it is told so after seconds.
+    let file = std::fs::File::open(path.join("consumers/c")).unwrap();
+    file.lock().unwrap();
+    // SAFETY: the child makes calls that must be refused before they take a lock, and leaves.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let refused = calls.iter().take_while(|call| matches!(call(&consumer, &mut pipeline), Err(Error::Closed)));
+        let code = i32::try_from(refused.count()).unwrap_or(99);
+        // SAFETY: ends this process at once.
+        unsafe { libc::_exit(code) }
+    }
+    let mut status = 0;
+    // SAFETY: `status` is ours.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(libc::WEXITSTATUS(status), 8, "the first call that was not refused");
+    file.unlock().unwrap();
+    consumer.take(ShardId::new(0), "w").unwrap();
 }
