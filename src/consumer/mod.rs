@@ -234,7 +234,7 @@ impl Consumer {
         if start != RecordsStart::TrimHorizon {
             // The windows that were open when their parents ended are of records before the new start. Not before it is durable: a crash
             // in between would leave shards where they were, without what their parents left.
-            inner.stream.forget_windows(&inner.name, shards)?;
+            inner.stream.forget_windows(&inner.name, inner.file.file_id(), shards)?;
         }
         Ok(())
     }
@@ -277,7 +277,7 @@ impl Consumer {
     /// What a shard got is behind its checkpoint, which is made durable first: without the one, the other counts.
     pub(crate) fn forget_inheritance(&self, child: ShardId) -> Result<()> {
         self.sync()?;
-        self.inner.stream.forget_windows(&self.inner.name, &[child])
+        self.inner.stream.forget_windows(&self.inner.name, self.inner.file.file_id(), &[child])
     }
 
     /// What shards got that are finished, and that a crash left: it is with their children.
@@ -288,7 +288,7 @@ impl Consumer {
         }
         // Also what another process stored, which may have died before it was durable: without the end, what the shard got counts.
         self.inner.file.renew().map_err(error_of(&self.inner.name))?;
-        self.inner.stream.forget_windows(&self.inner.name, &finished)
+        self.inner.stream.forget_windows(&self.inner.name, self.inner.file.file_id(), &finished)
     }
 
     fn expect_listed(&self, shard_id: ShardId) -> Result<()> {
@@ -419,6 +419,23 @@ mod tests {
         consumer.bequeath(upper, PARENT, vec![WindowState::example()]).unwrap();
         let inherited = |child| consumer.inheritance(child).unwrap().len();
         assert_eq!((inherited(lower), inherited(upper)), (0, 1));
+    }
+
+    /// By an event source whose consumer was deleted, and made again, while it was at work.
+    #[test]
+    fn windows_of_a_consumer_are_spared_by_an_earlier_one_of_its_name() {
+        let builder = Stream::builder().background(false).storage(Arc::new(SimulatedDisk::new()));
+        let stream = builder.create("/s").unwrap();
+        let (child, _) = stream.split_shard(PARENT, None).unwrap();
+        let old = stream.consumer("c").unwrap();
+        stream.delete_consumer("c").unwrap();
+        let is_gone = |outcome: Result<()>| matches!(outcome, Err(Error::ConsumerNotFound(name)) if name == "c");
+        assert!(is_gone(old.bequeath(child, PARENT, vec![WindowState::example()])), "there is none");
+        let new = stream.consumer("c").unwrap();
+        new.bequeath(child, PARENT, vec![WindowState::example()]).unwrap();
+        assert!(is_gone(old.bequeath(child, PARENT, Vec::new())));
+        assert!(is_gone(old.forget_inheritance(child)));
+        assert_eq!(new.inheritance(child).unwrap().len(), 1);
     }
 
     /// By a worker in a process that was killed since, and then the power goes.

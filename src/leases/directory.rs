@@ -152,7 +152,7 @@ impl ConsumersDirectory<'_> {
         }
     }
 
-    fn open_unread(&self, path: &Path) -> Result<Option<LeaseFile>, Fault> {
+    pub(super) fn open_unread(&self, path: &Path) -> Result<Option<LeaseFile>, Fault> {
         match self.storage.open_file(path, Access::Write) {
             Ok(file) => Ok(Some(LeaseFile::unread(path, file))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -38,6 +38,7 @@ impl ConsumersDirectory<'_> {
     /// Keeps what a child gets from a parent, durably; with no states, what was kept is removed.
     pub(crate) fn keep_windows(&self, consumer: &str, snapshot: &WindowsSnapshot) -> Result<(), LeaseError> {
         let _lock = self.lock()?;
+        self.expect_current(consumer, snapshot.file_id)?;
         let name = format!("~{consumer}{}", suffix_of(snapshot.child, snapshot.parent));
         let (path, new) = (self.path(&name), self.path(NEW_FILE));
         if snapshot.states.is_empty() {
@@ -68,16 +69,29 @@ impl ConsumersDirectory<'_> {
     }
 
     /// These children have done what they got: that goes, durably, also if a removal before failed behind it, or its caller died.
-    pub(crate) fn forget_windows(&self, consumer: &str, children: &[ShardId]) -> Result<(), LeaseError> {
+    pub(crate) fn forget_windows(
+        &self,
+        consumer: &str,
+        file_id: u128,
+        children: &[ShardId],
+    ) -> Result<(), LeaseError> {
         let mut names = self.names_with(&prefix(consumer))?;
         names.retain(|name| child_of(consumer, name).is_some_and(|child| children.contains(&child)));
         if !names.is_empty() {
             let _lock = self.lock()?;
+            self.expect_current(consumer, file_id)?;
             for name in names {
                 remove_if_there(self.storage, &self.path(&name))?;
             }
         }
         Ok(self.sync()?)
+    }
+
+    /// Under the directory's lock: that the consumer is still there. What stands under its name may be a later one's, as its windows are.
+    fn expect_current(&self, consumer: &str, file_id: u128) -> Result<(), LeaseError> {
+        let Some(file) = self.open_unread(&self.path(consumer))? else { return Err(LeaseError::Deleted) };
+        let is_current = !file.is_deleted()? && file.read_header(self.stream_id, consumer)?.file_id == file_id;
+        if is_current { Ok(()) } else { Err(LeaseError::Deleted) }
     }
 
     /// Looks for damage in such files. One that is replaced or removed meanwhile is whole, or not there.
@@ -125,9 +139,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::format::WindowState;
+    use crate::format::{ConsumerHeader, WindowState};
     use crate::storage::{Crash, DiskFault, Operation, SimulatedDisk, Storage};
-    use crate::types::StreamId;
+    use crate::types::{StreamId, Timestamp};
 
     const CHILD: ShardId = ShardId::new(2);
 
@@ -146,6 +160,9 @@ mod tests {
             disk.create_dir(Path::new(path)).unwrap();
         }
         disk.sync_dir(Path::new("/")).unwrap();
+        let (stream_id, file_id) = (StreamId::new(7), 1);
+        let header = || ConsumerHeader { stream_id, file_id, created: Timestamp::default(), name: "c".to_owned() };
+        directory(&disk).open_or_create("c", header, Vec::new).unwrap();
         for child in [CHILD, ShardId::new(22)] {
             directory(&disk).keep_windows("c", &snapshot(child, vec![WindowState::example()])).unwrap();
         }
@@ -207,6 +224,6 @@ mod tests {
 
     #[test]
     fn windows_that_were_forgotten_do_not_come_back() {
-        expect_gone_for_good(|consumers| consumers.forget_windows("c", &[CHILD, ShardId::new(3)]));
+        expect_gone_for_good(|consumers| consumers.forget_windows("c", 1, &[CHILD, ShardId::new(3)]));
     }
 }

@@ -64,9 +64,9 @@ impl Stream {
         Ok(found)
     }
 
-    pub(crate) fn forget_windows(&self, consumer: &str, children: &[ShardId]) -> Result<()> {
+    pub(crate) fn forget_windows(&self, consumer: &str, file_id: u128, children: &[ShardId]) -> Result<()> {
         self.inner.not_closed()?;
-        self.inner.consumers_directory().forget_windows(consumer, children).map_err(error_of(consumer))
+        self.inner.consumers_directory().forget_windows(consumer, file_id, children).map_err(error_of(consumer))
     }
 
     pub(crate) fn consumer_names(&self) -> Result<Vec<String>> {
