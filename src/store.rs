@@ -12,7 +12,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::shard::OpenFiles;
 use crate::storage::{Contained, Disk, Fault, Storage, remove_if_there};
-use crate::stream::{Background, Stream, StreamBuilder, WeakStream, make_directories};
+use crate::stream::{Background, Stream, StreamBuilder, WeakStream, draw_id, make_directories};
 use crate::types::is_name;
 
 /// Streams by name, in the directories of one directory: one background thread flushes and trims for all of them.
@@ -58,7 +58,7 @@ pub struct StoreBuilder {
     open_files: Option<usize>,
 }
 
-/// What a stream's directory is called while it is being deleted: no stream's name starts so.
+/// How a stream's directory is called while it is being deleted: no stream's name starts so. The stream's name follows, and something drawn.
 const DELETED_PREFIX: &str = "~deleted-";
 
 impl StoreBuilder {
@@ -246,10 +246,11 @@ impl Inner {
         guard.ok_or_else(|| Error::Locked(path.to_path_buf()))
     }
 
-    /// The rename is what deletes; the files follow, now or at the next opening of the store.
+    /// The rename is what deletes; the files follow, now or at the next opening of the store. Under a name of its own for each deletion: another process may be removing
+    /// what one before left, whose rename is durable, and this one is not yet.
     fn delete(&self, name: &str, path: &Path) -> Result<()> {
-        let gone = self.path.join(format!("{DELETED_PREFIX}{name}"));
-        self.remove_tree(&gone)?; // of a deletion before, which was cut short
+        let drawn = draw_id(self.clock.now(), path);
+        let gone = self.path.join(format!("{DELETED_PREFIX}{name}~{drawn:032x}"));
         self.storage.rename(path, &gone).map_err(Fault::io("rename", path))?;
         self.sync()?;
         Ok(self.remove_tree(&gone)?)

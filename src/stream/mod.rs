@@ -54,7 +54,7 @@ pub use capacity::Rebalanced;
 pub(crate) use consumers::error_of;
 pub use describe::{Metrics, ShardDescription, ShardState, ShardSummary, StreamDescription};
 pub(crate) use entries::EntryBuffer;
-pub(crate) use open::{LOCK_FILE, make_directories};
+pub(crate) use open::{LOCK_FILE, draw_id, make_directories};
 pub use producer::{Producer, ProducerDescription};
 pub use put::{PutBatchOptions, PutEntry, PutOptions, PutReceipt};
 pub(crate) use queues::OpenQueue;

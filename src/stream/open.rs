@@ -468,7 +468,7 @@ fn draw_stream_id(now: Timestamp, path: &Path) -> StreamId {
 
 /// A number that no other stream or consumer has: from the operating system's randomness, which seeds the standard library's hash
 /// maps, with time and path mixed in.
-pub(super) fn draw_id(now: Timestamp, path: &Path) -> u128 {
+pub(crate) fn draw_id(now: Timestamp, path: &Path) -> u128 {
     use std::hash::{BuildHasher, RandomState};
     let half = || u128::from(RandomState::new().hash_one((now, path)));
     half() << 64 | half()

@@ -1,10 +1,11 @@
 //! Many streams under one directory.
 
 use std::fs;
+use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use anabranch::storage::{DiskFault, Operation, Storage};
+use anabranch::storage::{Access, DirEntry, DiskFault, LockGuard, Operation, Storage, StorageFile};
 use anabranch::{Crash, Durability, Error, ErrorKind, ManualClock, SimulatedDisk, Store, StoreBuilder, Stream};
 
 use crate::support::{HORIZON, S0, fill, numbers_from, put_to, read_all, snapshot};
@@ -197,7 +198,7 @@ fn failed_deletions(mut look: impl FnMut(&SimulatedDisk, Store)) {
         let disk = SimulatedDisk::new();
         let store = open_on(&disk);
         fill(&store.create("clicks", Stream::builder()).unwrap(), 3);
-        disk.fail_at(nth, DiskFault::Error(std::io::ErrorKind::Other));
+        disk.fail_at(nth, DiskFault::Error(io::ErrorKind::Other));
         if store.delete("clicks").is_ok() {
             break;
         }
@@ -244,6 +245,92 @@ fn a_name_that_an_opening_shows_as_free_stays_free() {
     assert!(free > 0, "it never failed behind the rename");
 }
 
+/// A disk on which something happens behind the first sync of a directory.
+struct Meanwhile {
+    disk: SimulatedDisk,
+    happened: OnceLock<()>,
+    happens: Box<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meanwhile").finish_non_exhaustive()
+    }
+}
+
+impl Storage for Meanwhile {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir(path)
+    }
+
+    fn create_file(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        self.disk.create_file(path)
+    }
+
+    fn open_file(&self, path: &Path, access: Access) -> io::Result<Arc<dyn StorageFile>> {
+        self.disk.open_file(path, access)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        self.disk.list(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.sync_dir(path)?;
+        if path == Path::new("store") {
+            self.happened.get_or_init(|| (self.happens)());
+        }
+        Ok(())
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn LockGuard>>> {
+        self.disk.lock(path)
+    }
+}
+
+/// A process that opens the store removes what an earlier deletion left, while another one deletes a later stream of that name, and does not come to sync it.
+#[test]
+fn an_opening_removes_no_files_of_a_deletion_that_it_has_not_seen() {
+    let mut undone = 0;
+    for seed in 0..16 {
+        let disk = SimulatedDisk::new();
+        let store = open_on(&disk);
+        store.create("clicks", Stream::builder()).unwrap().close().unwrap();
+        disk.rename("store/clicks".as_ref(), "store/~deleted-clicks".as_ref()).unwrap();
+        fill(&store.create("clicks", Stream::builder()).unwrap(), 3);
+        let happens = {
+            let disk = disk.clone();
+            move || {
+                disk.fail_on(Operation::SyncDir, 0, DiskFault::Error(io::ErrorKind::Other));
+                store.delete("clicks").unwrap_err();
+            }
+        };
+        let storage =
+            Arc::new(Meanwhile { disk: disk.clone(), happened: OnceLock::new(), happens: Box::new(happens) });
+        drop(options().storage(storage.clone()).open("store").unwrap());
+        assert!(storage.happened.get().is_some());
+        assert!(disk.list("store/~deleted-clicks".as_ref()).is_err(), "what it has seen is removed");
+        let store = open_on(&disk.fork(Crash::PowerLost { seed }));
+        if !store.list().unwrap().is_empty() {
+            undone += 1;
+            assert_eq!(numbers_from(&store.open_stream("clicks").unwrap(), S0, HORIZON), [0, 1, 2], "{seed}");
+        }
+    }
+    assert!((1..16).contains(&undone), "{undone}");
+}
+
 /// Files that are left of a deleted stream, and cannot be removed, keep no other stream from being used.
 #[test]
 fn what_cannot_be_removed_is_left_to_the_next_opening() {
@@ -258,7 +345,7 @@ fn what_cannot_be_removed_is_left_to_the_next_opening() {
     }
     let left =
         || disk.list(Path::new("store")).unwrap().iter().filter(|entry| entry.name.starts_with('~')).count();
-    disk.fail_on(Operation::RemoveFile, 0, DiskFault::Error(std::io::ErrorKind::PermissionDenied));
+    disk.fail_on(Operation::RemoveFile, 0, DiskFault::Error(io::ErrorKind::PermissionDenied));
     let store = open_on(&disk);
     assert_eq!((store.list().unwrap(), left()), (vec!["clicks".to_owned()], 1));
     assert_eq!(numbers_from(&store.open_stream("clicks").unwrap(), S0, HORIZON), [0, 1, 2]);
