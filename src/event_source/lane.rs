@@ -191,7 +191,7 @@ impl Lane {
 
     fn is_over(&self, window: Window, complete_to: Timestamp) -> bool {
         let is_ahead = self.queue.front().is_none_or(|next| next.record.arrival() >= window.end);
-        window.end <= complete_to && is_ahead
+        window.is_over(complete_to) && is_ahead
     }
 
     fn drop_empty_windows(&mut self, complete_to: Timestamp) {
@@ -226,7 +226,7 @@ impl Lane {
             count += 1;
         }
         let is_full = count == round.policy.options.batch_records || count < self.queue.len();
-        let is_over = window.is_some_and(|window| window.end <= complete_to);
+        let is_over = window.is_some_and(|window| window.is_over(complete_to));
         let is_due = round.monotonic.saturating_sub(read_at) >= round.policy.options.batch_window;
         let is_ready = is_full || is_over || is_due || is_last;
         let records = is_ready.then(|| self.queue.drain(..count).map(|queued| queued.record).collect())?;

@@ -85,7 +85,7 @@ impl Progress {
     pub(super) fn release(&mut self, complete_to: Timestamp, is_open: impl Fn(Window) -> bool) {
         let first_pending = self.pending.front().map(|pending| pending.at.sequence_number);
         let is_done = |hold: &Hold| hold.last.is_none_or(|last| first_pending.is_none_or(|first| last < first));
-        let is_over = |hold: &&Hold| hold.window.end <= complete_to && is_done(hold) && !is_open(hold.window);
+        let is_over = |hold: &&Hold| hold.window.is_over(complete_to) && is_done(hold) && !is_open(hold.window);
         let over = self.holds.iter().take_while(is_over).count();
         self.holds.drain(..over);
     }

@@ -19,10 +19,16 @@ pub struct Window {
 }
 
 impl Window {
-    /// The window of this length that holds a moment.
+    /// The window of this length that holds a moment. The last one of all holds the last moment, too, which has none behind it.
     pub(super) fn of(moment: Timestamp, length_ms: i64) -> Self {
-        let start = moment.as_millis().saturating_sub(moment.as_millis().rem_euclid(length_ms));
+        let moment = moment.as_millis().min(Timestamp::MAX.as_millis() - 1);
+        let start = moment.saturating_sub(moment.rem_euclid(length_ms));
         Self { start: Timestamp::from_millis(start), end: Timestamp::from_millis(start.saturating_add(length_ms)) }
+    }
+
+    /// Whether nothing more comes in it, once everything is there that arrived before this time. The last one never is.
+    pub(super) fn is_over(self, complete_to: Timestamp) -> bool {
+        self.end < Timestamp::MAX && self.end <= complete_to
     }
 }
 
@@ -207,6 +213,21 @@ mod tests {
         for moment in [i64::MIN, i64::MAX] {
             let (start, end) = bounds(moment);
             assert!(start <= moment && moment <= end && start < end, "{moment}: {start} to {end}");
+        }
+    }
+
+    /// Whether the end of time is inside a window, or where the next one would start.
+    #[test]
+    fn the_last_window_is_one_that_is_never_over() {
+        let (last, dividing) = (Timestamp::MAX, 3_577);
+        assert_eq!(i64::MAX % dividing, 0);
+        for length in [dividing, 60_000] {
+            let window = Window::of(last, length);
+            assert!(window.start < window.end && window.end == last, "{window:?}");
+            assert_eq!(Window::of(last.minus_millis(1), length), window);
+            assert!(!window.is_over(last), "records of it may be under way");
+            let before = Window::of(last.minus_millis(length.unsigned_abs() + 1), length);
+            assert!(before.end == window.start && before.is_over(window.start), "{before:?}");
         }
     }
 

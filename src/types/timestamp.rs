@@ -18,6 +18,8 @@ pub struct Timestamp(i64);
 impl Timestamp {
     /// Before every other time.
     pub const MIN: Self = Self(i64::MIN);
+    /// The last moment there is.
+    pub(crate) const MAX: Self = Self(i64::MAX);
 
     /// The moment this many milliseconds after (or, if negative, before) 1970-01-01T00:00:00Z.
     pub const fn from_millis(millis: i64) -> Self {

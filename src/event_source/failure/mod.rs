@@ -129,7 +129,7 @@ impl FailedBatch {
     /// Whether the record, and so each that follows in its shard, comes behind the batch.
     fn is_before(&self, record: &Record) -> bool {
         record.sequence_number() > self.last_sequence_number
-            || self.window.is_some_and(|window| record.arrival() >= window.end)
+            || self.window.is_some_and(|window| window.end < Timestamp::MAX && record.arrival() >= window.end)
     }
 
     /// As a JSON object of one line. Sequence numbers are texts, since JSON's numbers do not hold all of them; times are milliseconds since 1970.
