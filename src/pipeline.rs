@@ -212,7 +212,7 @@ impl Pipeline {
         let finished = self.consumer.finished()?;
         let ids = shards.iter().map(|shard| shard.shard_id);
         let unfinished: BTreeSet<_> = ids.filter(|shard_id| !finished.contains(shard_id)).collect();
-        let mut outcome = self.forget_finished(finished);
+        let mut outcome = self.forget_finished(finished).and(self.forget_gone());
         for shard in shards {
             let waits = shard.parents.iter().any(|parent| unfinished.contains(parent));
             if !unfinished.contains(&shard.shard_id) || waits || self.lanes.contains_key(&shard.shard_id) {
@@ -252,6 +252,20 @@ impl Pipeline {
             }
         }
         self.finished = finished; // and no others: of a split that a crash undid, the parent goes on
+        Ok(())
+    }
+
+    /// Forgets the producers of shards that expired before they were done, or before a life came to forget them: there is nothing left to be repeated.
+    fn forget_gone(&self) -> Result<()> {
+        let is_gone = self.consumer.is_gone()?;
+        for name in self.output.producer_names()? {
+            match shard_of_producer(&self.consumer, &name) {
+                Some(shard_id) if is_gone(shard_id) && !self.lanes.contains_key(&shard_id) => {
+                    self.forget_producer(shard_id)?;
+                }
+                _ => {}
+            }
+        }
         Ok(())
     }
 
@@ -351,6 +365,12 @@ impl Lane {
 fn producer_name(consumer: &Consumer, shard_id: ShardId) -> String {
     let input = consumer.stream().stream_id().get() >> 64;
     format!("{}.{:012}.{input:016x}", consumer.name(), shard_id.get())
+}
+
+/// The shard, if the name is that of one of this consumer's producers.
+fn shard_of_producer(consumer: &Consumer, name: &str) -> Option<ShardId> {
+    let shard_id = name.strip_prefix(consumer.name())?.split('.').nth(1)?.parse().ok().map(ShardId::new)?;
+    (producer_name(consumer, shard_id) == name).then_some(shard_id)
 }
 
 impl fmt::Debug for Pipeline {

@@ -354,7 +354,7 @@ impl Consumer {
     }
 
     /// Tells shards that expired from those that this process has not heard of yet: children have higher ids than their parents.
-    fn is_gone(&self) -> Result<impl Fn(ShardId) -> bool> {
+    pub(crate) fn is_gone(&self) -> Result<impl Fn(ShardId) -> bool> {
         let listed = self.inner.stream.listed_shards()?;
         Ok(move |shard_id| {
             listed.last().is_some_and(|last| shard_id < *last) && listed.binary_search(&shard_id).is_err()

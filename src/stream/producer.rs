@@ -107,6 +107,12 @@ impl Stream {
         })
     }
 
+    pub(crate) fn producer_names(&self) -> Result<Vec<String>> {
+        self.inner.not_closed()?;
+        let manifest = self.inner.manifest.lock();
+        Ok(manifest.state().producers.iter().map(|producer| producer.name.clone()).collect())
+    }
+
     /// Forgets a producer and its batches. A later one of the same name is another: batches that came before are new to it.
     ///
     /// # Errors

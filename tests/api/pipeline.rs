@@ -294,6 +294,37 @@ fn reopened(disk: &SimulatedDisk, clock: &Arc<ManualClock>) -> Stream {
     builder().storage(Arc::new(disk.clone())).clock(clock.clone()).open_existing("stream").unwrap()
 }
 
+/// Nobody comes to its end, and with so many reshards there would be no room for another producer.
+#[test]
+fn the_producer_of_a_shard_that_expired_is_forgotten() {
+    let (_disk, clock, input) = simulated(builder().retention(Duration::from_secs(10)));
+    let (_output, output) = stream(builder());
+    let of_others = ["copy.000000000000", "copy.more.000000000000.0123456789abcdef", "copies"];
+    for name in of_others {
+        output.producer(name).unwrap();
+    }
+    put_to(&input, S0, "key", b"0");
+    run(&mut pipeline(&input, &output));
+    put_to(&input, S0, "key", b"1");
+    let (lower, upper) = input.split_shard(S0, None).unwrap();
+    for _ in 0..3 {
+        clock.advance(Duration::from_secs(11));
+        input.enforce_retention().unwrap();
+    }
+    assert_eq!(input.open_shards(), [lower, upper]);
+    assert_eq!(input.shards().len(), 2);
+    put_to(&input, lower, "key", b"2");
+    run(&mut pipeline(&input, &output));
+    assert_eq!(data(&output), ["0", "2"]);
+    let names: Vec<_> = output.producers().unwrap().into_iter().map(|producer| producer.name).collect();
+    let of_shard = |shard_id: anabranch::ShardId| format!("copy.{:012}.", shard_id.get());
+    assert!(!names.iter().any(|name| name.starts_with(&of_shard(S0))), "{names:?}");
+    for shard_id in [lower, upper] {
+        assert!(names.iter().any(|name| name.starts_with(&of_shard(shard_id))), "{names:?}");
+    }
+    assert_eq!(names.len(), 2 + of_others.len());
+}
+
 /// The other shard has its turn first, and takes so long that the clock is believed by then.
 #[test]
 fn a_batch_that_expires_before_it_is_repeated_is_repeated_whole() {
