@@ -132,7 +132,7 @@ impl BatchingProducer {
     /// # Errors
     ///
     /// [`Error::InvalidArgument`] for a key of no or more than 256 characters, [`Error::DataTooLarge`]; [`Error::Closed`] when the producer
-    /// or the stream is closed, also while this waits. Nothing was taken then.
+    /// is closed, also while this waits, or the stream was closed before the call. Nothing was taken then.
     pub fn put(&self, partition_key: impl AsRef<str>, data: impl AsRef<[u8]>) -> Result<PutHandle> {
         self.put_entry(&PutEntry::new(partition_key.as_ref(), data.as_ref()))
     }
