@@ -161,7 +161,13 @@ mod tests {
         }
         disk.sync_dir(Path::new("/")).unwrap();
         let (stream_id, file_id) = (StreamId::new(7), 1);
-        let header = || ConsumerHeader { stream_id, file_id, created: Timestamp::default(), name: "c".to_owned() };
+        let header = || ConsumerHeader {
+            stream_id,
+            file_id,
+            created: Timestamp::default(),
+            name: "c".to_owned(),
+            slots: 1,
+        };
         directory(&disk).open_or_create("c", header, Vec::new).unwrap();
         for child in [CHILD, ShardId::new(22)] {
             directory(&disk).keep_windows("c", &snapshot(child, vec![WindowState::example()])).unwrap();
