@@ -1,7 +1,7 @@
 //! How this is tested.
 //!
-//! The figures here were counted by the commands beside them, on two cores, at the commit that last changed this page. What a test
-//! protects is told in [`promises`](super::promises).
+//! The figures here were counted by the commands beside them, on two cores. They are of the day that is said with them; the code has changed since, and a command tells
+//! what it is now. What a test protects is told in [`promises`](super::promises).
 //!
 //! # The simulated disk
 //!
@@ -84,9 +84,13 @@
 //!
 //! ## Failing calls
 //!
-//! `tests/crash/faults.rs` lets every call of a history fail, once or from then on: an I/O error, a full disk, a short write, too many open files, no memory for a map, an
-//! interruption. After each, the shard refuses what it must, reads go on, reopening works, nothing acknowledged is missing. A disk that fills up
-//! refuses every kind of change, and takes it after room was made.
+//! `tests/crash/faults.rs` lets every call of a history fail: with an I/O error (which stands for all that the library does not tell apart, such as too many open files), a full disk, a write
+//! that stored half and failed, a panic of the storage; and a sample of the calls, in the long form every one, with an interruption, no memory, a used-up quota, a call that the file system does not
+//! have, and with errors that last from then on. After each, the shard refuses what it must, reads go on, reopening works, nothing acknowledged is missing. A disk that fills up
+//! refuses every kind of change of a stream and of what reads it, and takes it after room was made.
+//!
+//! What a system does in part, and calls it a success, is put between the process and its C library: a part of every third read and write, an interruption of every fifth
+//! (`process/short.rs::parts_and_interruptions_are_gone_on_with`).
 //!
 //! `.ci/syscalls` does the same to the real disk with `strace`: each system call on the stream's files, each of eight errors, each occurrence, once and for some calls
 //! from then on: 7,657 cases when they were last counted, and in each of them the call was struck. The files were in memory (tmpfs), where a sync in place is a whole one. A sample
@@ -107,7 +111,8 @@
 //! of them. Each model counts the interleavings that it is about (of staging: a kill while records stand in a slot only, before and behind the seal of a roll, a power cut
 //! that takes acknowledged records, a reader and the background that drain, a reader that slept) and fails if one was not reached; each has twins with a planted
 //! mistake (published before the sync, nobody woken, a failure kept secret, a sleeper registered late, a roll during a commit, said to be drained before
-//! it is written, announced before it is staged, rested without a last look), all nine runs of which find it.
+//! it is written, announced before it is staged, rested without a last look; of a bell that is passed on, one that is not; of a producer's fence, one that waits for nobody, and an append that is not checked
+again), all twelve runs of which find it.
 //!
 //! `api/linearizable.rs::histories_of_threads_are_linearizable` records histories of real threads and checks them; the checker itself is tested on histories
 //! that are not. `.ci/sanitizers` runs `tests/race.rs` under `ThreadSanitizer`, where it is silent (but for the freeing of an `Arc` or `Weak` by its last owner, which is
@@ -117,8 +122,8 @@
 //!
 //! # Fuzzing
 //!
-//! `fuzz/` has four targets; their bodies are functions of the library that `tests/fuzz_corpus.rs` runs over the committed corpus and seeded random inputs with every
-//! `cargo test`. With `AddressSanitizer`, for half an hour each beside other work:
+//! `fuzz/` has six targets, two of them of the server; their bodies are functions that `tests/fuzz_corpus.rs`, here and of the server, runs over the committed corpus and seeded random
+//! inputs with every `cargo test`. With `AddressSanitizer`, for half an hour each beside other work (2026-11-24, before there was staging, and files of consumers and queues):
 //!
 //! | target | what it does | executions | failures in that half hour |
 //! | --- | --- | ---: | --- |
