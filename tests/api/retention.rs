@@ -205,6 +205,21 @@ fn a_longer_period_does_not_bring_back_and_a_shorter_one_hides_at_once() {
 }
 
 #[test]
+fn what_a_shorter_period_hid_stays_hidden_in_the_next_opening() {
+    let (_directory, clock, stream) = timed(builder());
+    for _ in 0..8 {
+        fill_large(&stream, S0, LARGE_PER_SEGMENT);
+        clock.advance(6 * HOUR);
+    }
+    stream.decrease_retention(RetentionPeriod::hours(12)).unwrap();
+    stream.increase_retention(RetentionPeriod::hours(24)).unwrap();
+    let path = stream.path().to_path_buf();
+    stream.close().unwrap();
+    let stream = builder().clock(clock).open(path).unwrap();
+    assert_eq!(numbers_from(&stream, S0, HORIZON)[0], 36, "2 of 8 groups are 12 h old or younger");
+}
+
+#[test]
 fn the_period_is_changed_in_the_direction_that_was_said() {
     let (_directory, _, stream) = timed(builder());
     let hours = RetentionPeriod::hours;

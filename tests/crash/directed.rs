@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use anabranch::storage::{Operation, Storage};
 use anabranch::{
-    Clock, Crash, DiskFault, Durability, Error, ManualClock, PutOptions, SequenceNumber, ShardId, SimulatedDisk,
-    Stream,
+    Clock, Crash, DiskFault, Durability, Error, ManualClock, Position, PutOptions, RecordsStart, SequenceNumber,
+    ShardId, SimulatedDisk, Stream,
 };
 
 use crate::history::{PATH, assert_sound, builder};
@@ -473,4 +473,105 @@ fn a_look_that_finds_nothing_expired_seals_nothing() {
         assert_eq!(story.disk.operations_of(Operation::Write), writes, "no footer, no manifest");
     }
     assert_eq!(story.segments(), 1);
+}
+
+/// A `Buffered` checkpoint is durable once the stream was closed or synced, whether its consumer is still open then or not.
+#[test]
+fn a_checkpoint_survives_a_power_cut_behind_a_sync_and_a_close() {
+    let ends: [(&str, fn(Stream)); 3] = [
+        ("closed", |stream| stream.close().unwrap()),
+        ("synced", |stream| stream.sync().unwrap()),
+        ("maintained", |stream| stream.maintain().unwrap()),
+    ];
+    for (end, end_it) in ends {
+        for is_consumer_open in [true, false] {
+            let (story, stream) = Story::begin(Durability::Buffered);
+            stream.put("key", b"data").unwrap();
+            let consumer = stream.consumer("c").unwrap();
+            let lease = consumer.take(SHARD, "w").unwrap();
+            lease.checkpoint(&stream.get(SHARD, 0.into()).unwrap()).unwrap();
+            let open = is_consumer_open.then_some((consumer, lease));
+            end_it(stream);
+            for seed in 0..16 {
+                let lost = story.disk.fork(Crash::PowerLost { seed });
+                let stream = builder(&lost, &story.clock).open_existing(PATH).unwrap();
+                let position = stream.consumer("c").unwrap().checkpoint(SHARD).unwrap().position;
+                let case = format!("{end}, open: {is_consumer_open}, seed {seed}: {position:?}");
+                assert!(matches!(position, Position::After(at) if at.sequence_number.get() == 0), "{case}");
+            }
+            drop(open);
+        }
+    }
+}
+
+/// Who has no background thread, and calls what it would do, has what was put before made durable.
+#[test]
+fn what_was_put_before_a_maintenance_survives_a_power_cut() {
+    let (story, stream) = Story::begin(Durability::Buffered);
+    for _ in 0..3 {
+        stream.put("key", b"data").unwrap();
+    }
+    stream.maintain().unwrap();
+    for seed in 0..32 {
+        let lost = story.disk.fork(Crash::PowerLost { seed });
+        let stream = builder(&lost, &story.clock).open_existing(PATH).unwrap();
+        assert_eq!(stream.describe().unwrap().shards[0].next_sequence_number.get(), 3, "seed {seed}");
+    }
+}
+
+/// A reset is durable when it returns, and so is a checkpoint whose sync failed once and then succeeded: pages that look clean may be lost.
+#[test]
+fn where_a_consumer_stands_survives_a_power_cut_behind_a_reset_and_a_failed_sync() {
+    for is_reset in [true, false] {
+        let (story, stream) = Story::begin(if is_reset { Durability::Synced } else { Durability::Buffered });
+        stream.put("key", b"data").unwrap();
+        let consumer = stream.consumer("c").unwrap();
+        let lease = consumer.take(SHARD, "w").unwrap();
+        stream.sync().unwrap();
+        lease.checkpoint(&stream.get(SHARD, 0.into()).unwrap()).unwrap();
+        if is_reset {
+            consumer.reset_shard(SHARD, RecordsStart::TrimHorizon).unwrap();
+        } else {
+            story.disk.fail_on(Operation::Sync, 0, DiskFault::Error(io::ErrorKind::Other));
+            consumer.sync().unwrap_err();
+            consumer.sync().unwrap();
+        }
+        for seed in 0..32 {
+            let lost = story.disk.fork(Crash::PowerLost { seed });
+            let stream = builder(&lost, &story.clock).open_existing(PATH).unwrap();
+            let position = stream.consumer("c").unwrap().checkpoint(SHARD).unwrap().position;
+            let is_after = matches!(position, Position::After(at) if at.sequence_number.get() == 0);
+            let is_right = if is_reset { position == Position::TrimHorizon } else { is_after };
+            assert!(is_right, "reset: {is_reset}, seed {seed}: {position:?}");
+        }
+    }
+}
+
+/// What is trimmed, or hidden for good, is kept in the manifest, which must not be ahead of the records.
+#[test]
+fn a_horizon_is_never_ahead_of_what_a_power_cut_leaves() {
+    let changes: [(&str, fn(&Stream, &ManualClock)); 2] = [
+        ("trimmed", |stream, _| drop(stream.trim_shard(SHARD, 3.into()).unwrap())),
+        ("hidden", |stream, clock| {
+            clock.advance(std::time::Duration::from_secs(25 * 3_600));
+            stream.increase_retention(anabranch::RetentionPeriod::hours(48)).unwrap();
+        }),
+    ];
+    for (name, change) in changes {
+        let story = Story { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+        let made =
+            story.builder().durability(Durability::Buffered).retention(std::time::Duration::from_secs(86_400));
+        let stream = made.create(PATH).unwrap();
+        for _ in 0..3 {
+            stream.put("key", b"data").unwrap();
+        }
+        change(&stream, &story.clock);
+        for seed in 0..32 {
+            let lost = story.disk.fork(Crash::PowerLost { seed });
+            assert_sound(&lost, name);
+            let stream = builder(&lost, &story.clock).open_existing(PATH).unwrap();
+            stream.put("key", b"data").unwrap();
+            assert!(name == "hidden" || stream.describe().unwrap().shards[0].next_sequence_number.get() == 4);
+        }
+    }
 }

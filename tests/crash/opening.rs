@@ -1021,3 +1021,67 @@ fn a_reader_from_a_time_on_is_given_what_comes_while_it_begins() {
     assert!(!happened, "it happened before every look");
     assert!(met > 0, "and before some");
 }
+
+/// Records that only the process' death was to spare are not known durable: that they were there is seen from what is left of them.
+#[test]
+fn a_damaged_header_of_records_that_were_never_synced_is_refused() {
+    let (mut case, stream) = Case::create(Durability::Buffered, 4096);
+    stream.put("key", b"data").unwrap();
+    let _ = stream.describe().unwrap(); // which writes what is staged
+    case.kill(stream);
+    case.disk.damage(&segment(0), |bytes| bytes[30] ^= 1).unwrap();
+    for _ in 0..2 {
+        let refused = case.open().map(drop).unwrap_err();
+        assert!(matches!(refused, Error::Corrupt(_)), "{refused:?}");
+    }
+}
+
+/// Behind a damaged footer there are records of the successor, which nothing else vouches for.
+#[test]
+fn records_behind_a_damaged_footer_are_not_dropped() {
+    let (mut case, stream) = Case::create(Durability::Buffered, 4096);
+    for _ in 0..2 {
+        stream.put("key", [1; 3_000]).unwrap();
+    }
+    let _ = stream.describe().unwrap(); // which writes what is staged
+    case.kill(stream);
+    case.disk.damage(&segment(0), |bytes| bytes.iter_mut().rev().take(8).for_each(|byte| *byte ^= 1)).unwrap();
+    for _ in 0..2 {
+        let refused = case.open().map(drop).unwrap_err();
+        assert!(matches!(refused, Error::Corrupt(_)), "{refused:?}");
+    }
+}
+
+/// The manifest knows what was durable when it was written last: where the WATERMARK says nothing any more, that is missed all the same.
+#[test]
+fn what_a_manifest_knew_as_durable_is_missed() {
+    let (mut case, stream) = Case::create(Durability::Synced, 1 << 16);
+    for _ in 0..3 {
+        stream.put("key", b"data").unwrap();
+    }
+    stream.trim_shard(SHARD, SequenceNumber::new(1)).unwrap(); // which writes the manifest
+    case.kill(stream);
+    let watermark = Path::new(PATH).join("WATERMARK");
+    case.disk.damage(&watermark, |bytes| bytes.fill(0)).unwrap();
+    drop(case.copy().open().unwrap());
+    let last = HEADER + 2 * (case.disk.read_file(&segment(0)).unwrap()[HEADER + 4] as usize).next_multiple_of(8);
+    case.disk.damage(&segment(0), |bytes| bytes[last + 30] ^= 1).unwrap();
+    let refused = case.open().map(drop).unwrap_err();
+    assert!(matches!(refused, Error::Corrupt(_)), "{refused:?}");
+}
+
+/// An older copy of the manifest was put back: what was written since is not taken for that of an earlier life.
+#[test]
+fn a_segment_of_a_later_life_than_the_manifests_is_refused() {
+    let (mut case, stream) = Case::create(Durability::Buffered, 4096);
+    let manifest = Path::new(PATH).join("MANIFEST");
+    let older = case.disk.read_file(&manifest).unwrap();
+    case.kill(stream);
+    let stream = case.open().unwrap();
+    stream.put("key", b"data").unwrap();
+    let _ = stream.describe().unwrap(); // which writes what is staged
+    case.kill(stream);
+    case.disk.damage(&manifest, |bytes| *bytes = older).unwrap();
+    let refused = case.open().map(drop).unwrap_err();
+    assert!(matches!(refused, Error::Corrupt(_)), "{refused:?}");
+}

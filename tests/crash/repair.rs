@@ -899,3 +899,57 @@ fn a_consumer_whose_file_goes_with_a_repair_is_told() {
     let told = lease.checkpoint_at(0.into()).unwrap_err();
     assert!(matches!(told, Error::ConsumerNotFound(_)), "{told:?}");
 }
+
+/// Wherever a repair is cut short, each damaged file is there as it was, in its place or as a copy; and what a whole one has mended stays mended.
+#[test]
+fn what_was_damaged_is_in_its_place_or_set_aside_whenever_the_power_goes() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(anabranch::ManualClock::default()));
+    let stream = builder(&disk, &clock).segment_bytes(4096).create(PATH).unwrap();
+    for _ in 0..4 {
+        stream.put("key", [1; 3_000]).unwrap();
+    }
+    let consumer = stream.consumer("c").unwrap();
+    consumer.take(ShardId::new(0), "w").unwrap();
+    stream.queue("q", anabranch::QueueOptions::new()).unwrap();
+    drop(consumer);
+    stream.close().unwrap();
+    let names = ["shards/000000000000/00000000000000000001.seg", "WATERMARK", "consumers/c", "queues/q"];
+    let damaged = names.map(|name| {
+        let path = Path::new(PATH).join(name);
+        disk.damage(&path, |bytes| bytes[if name.starts_with("shards") { HEADER + 60 } else { 9 }] ^= 1).unwrap();
+        let bytes = disk.read_file(&path).unwrap();
+        (path, bytes)
+    });
+    let disk = disk.fork(Crash::ProcessKilled);
+    let whole = disk.fork(Crash::ProcessKilled);
+    assert_eq!(repair(PATH, storage(&whole)).unwrap().set_aside.len(), damaged.len());
+    for at in 0..=whole.operations() {
+        for crash in [Crash::ProcessKilled, Crash::PowerLost { seed: at }, Crash::PowerLost { seed: !at }] {
+            let case = format!("cut at {at}, {crash:?}");
+            let cut = disk.fork(Crash::ProcessKilled);
+            cut.fail_at(at, DiskFault::PowerCut);
+            let _ = repair(PATH, storage(&cut));
+            let cut = cut.fork(crash);
+            let copies = copies_in(&cut);
+            for (path, bytes) in &damaged {
+                let is_there = cut.read_file(path).is_ok_and(|found| found == *bytes) || copies.contains(bytes);
+                assert!(is_there, "{case}: {} is gone", path.display());
+            }
+            if at == whole.operations() {
+                let report = verify(PATH, VerifyOptions { storage: storage(&cut), progress: None }).unwrap();
+                assert!(report.is_sound(), "{case}: {:?}", report.damage);
+            }
+        }
+    }
+}
+
+/// What repairs have set aside.
+fn copies_in(disk: &SimulatedDisk) -> Vec<Vec<u8>> {
+    let all = Path::new(PATH).join("damaged");
+    let list = |path: &Path| disk.list(path).unwrap_or_default().into_iter().map(|entry| entry.name);
+    let files = list(&all).flat_map(|repair| {
+        let of_repair = all.join(repair);
+        list(&of_repair).map(move |name| of_repair.join(name)).collect::<Vec<_>>()
+    });
+    files.filter_map(|path| disk.read_file(&path).ok()).collect()
+}
