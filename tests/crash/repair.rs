@@ -916,7 +916,12 @@ fn what_was_damaged_is_in_its_place_or_set_aside_whenever_the_power_goes() {
     let names = ["shards/000000000000/00000000000000000001.seg", "WATERMARK", "consumers/c", "queues/q"];
     let damaged = names.map(|name| {
         let path = Path::new(PATH).join(name);
-        disk.damage(&path, |bytes| bytes[if name.starts_with("shards") { HEADER + 60 } else { 9 }] ^= 1).unwrap();
+        let at = match name {
+            "WATERMARK" => 9,
+            _ if name.starts_with("shards") => HEADER + 60,
+            _ => 30,
+        };
+        disk.damage(&path, |bytes| bytes[at] ^= 1).unwrap();
         let bytes = disk.read_file(&path).unwrap();
         (path, bytes)
     });
