@@ -112,7 +112,7 @@
 //! that takes acknowledged records, a reader and the background that drain, a reader that slept) and fails if one was not reached; each has twins with a planted
 //! mistake (published before the sync, nobody woken, a failure kept secret, a sleeper registered late, a roll during a commit, said to be drained before
 //! it is written, announced before it is staged, rested without a last look; of a bell that is passed on, one that is not; of a producer's fence, one that waits for nobody, and an append that is not checked
-again), all twelve runs of which find it.
+//! again), all twelve runs of which find it.
 //!
 //! `api/linearizable.rs::histories_of_threads_are_linearizable` records histories of real threads and checks them; the checker itself is tested on histories
 //! that are not. `.ci/sanitizers` runs `tests/race.rs` under `ThreadSanitizer`, where it is silent (but for the freeing of an `Arc` or `Weak` by its last owner, which is
