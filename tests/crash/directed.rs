@@ -478,7 +478,8 @@ fn a_look_that_finds_nothing_expired_seals_nothing() {
 /// A `Buffered` checkpoint is durable once the stream was closed or synced, whether its consumer is still open then or not.
 #[test]
 fn a_checkpoint_survives_a_power_cut_behind_a_sync_and_a_close() {
-    let ends: [(&str, fn(Stream)); 3] = [
+    type End = (&'static str, fn(Stream));
+    let ends: [End; 3] = [
         ("closed", |stream| stream.close().unwrap()),
         ("synced", |stream| stream.sync().unwrap()),
         ("maintained", |stream| stream.maintain().unwrap()),
@@ -550,7 +551,8 @@ fn where_a_consumer_stands_survives_a_power_cut_behind_a_reset_and_a_failed_sync
 /// What is trimmed, or hidden for good, is kept in the manifest, which must not be ahead of the records.
 #[test]
 fn a_horizon_is_never_ahead_of_what_a_power_cut_leaves() {
-    let changes: [(&str, fn(&Stream, &ManualClock)); 2] = [
+    type Change = (&'static str, fn(&Stream, &ManualClock));
+    let changes: [Change; 2] = [
         ("trimmed", |stream, _| drop(stream.trim_shard(SHARD, 3.into()).unwrap())),
         ("hidden", |stream, clock| {
             clock.advance(std::time::Duration::from_secs(25 * 3_600));
