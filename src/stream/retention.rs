@@ -72,7 +72,7 @@ impl DeletionClock {
     /// Whether an earlier reading beyond the leap confirms this one; else this one is kept to be confirmed.
     fn agrees(&mut self, reading: Reading) -> bool {
         if let Some(suspect) = self.suspect.filter(|suspect| reading.0 >= suspect.0 && !leapt(*suspect, reading)) {
-            return reading.1 >= suspect.1 + SECOND_LOOK;
+            return reading.1 >= suspect.1.saturating_add(SECOND_LOOK);
         }
         self.suspect = Some(reading);
         false
