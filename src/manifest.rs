@@ -142,6 +142,7 @@ mod tests {
         let mut manifest = Manifest::new(Arc::new(disk.clone()), directory.to_path_buf(), state(3, 5));
         manifest.replace(state(3, 5)).unwrap();
         let stored = manifest.state().clone();
+        assert_eq!(stored.generation, 4, "each has its own");
         assert!(!changed(&disk, directory, &stored).unwrap());
         let other = ManifestState { generation: stored.generation + 1, ..stored.clone() };
         assert!(changed(&disk, directory, &other).unwrap(), "another generation");

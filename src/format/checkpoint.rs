@@ -382,4 +382,28 @@ mod tests {
         bytes[0] = b'X';
         assert_eq!(ConsumerHeader::decode(&bytes), Err(ConsumerHeaderError::Magic));
     }
+
+    #[test]
+    fn fields_of_the_header_out_of_their_ranges_are_refused_under_a_right_checksum() {
+        let forged = |at: usize, field: &[u8]| {
+            let mut bytes = header().encode();
+            bytes[at..at + field.len()].copy_from_slice(field);
+            let checksum = crc32fast::hash(&bytes[..CHECKED_BYTES]);
+            bytes[CHECKED_BYTES..MARK_POSITION].copy_from_slice(&checksum.to_le_bytes());
+            ConsumerHeader::decode(&bytes)
+        };
+        let refused = |at: usize, field: &[u8]| forged(at, field) == Err(ConsumerHeaderError::Field);
+        for length in [0, 6, u32_of(NAME_BYTES) + 1, u32::MAX] {
+            assert!(refused(12, &length.to_le_bytes()), "a name of {length} bytes");
+        }
+        assert!(refused(56, &[0xff]), "a name that is no text");
+        for at in [56 + NAME_BYTES, CHECKED_BYTES - 1] {
+            assert!(refused(at, &[1]), "padding at {at}");
+        }
+        let nameless = ConsumerHeader { name: String::new(), ..header() };
+        assert_eq!(ConsumerHeader::decode(&nameless.encode()), Err(ConsumerHeaderError::Field));
+        assert!(forged(32, &[10]).is_ok(), "the test's own tool");
+        assert_eq!(forged(8, &2_u32.to_le_bytes()), Err(ConsumerHeaderError::Version(2)));
+        assert_eq!(forged(0, b"X"), Err(ConsumerHeaderError::Magic));
+    }
 }

@@ -558,6 +558,12 @@ mod tests {
     #[test]
     fn survives_the_round_trip() {
         assert_eq!(ManifestState::decode(&state().encode()), Ok(state()));
+        let mut other = state();
+        other.options.partition_hash = PartitionHash::Md5;
+        other.options.durability = Durability::Buffered;
+        other.options.retention = RetentionPeriod::Millis(5);
+        other.options.retention_bytes = None;
+        assert_eq!(ManifestState::decode(&other.encode()), Ok(other));
     }
 
     #[test]
@@ -588,12 +594,15 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused_even_with_a_sound_checksum() {
-        let broken: [fn(&mut ManifestState); 15] = [
+        let broken: [fn(&mut ManifestState); 18] = [
             |state| state.shards.swap(0, 1),
             |state| state.next_shard_id = ShardId::new(2),
             |state| state.shards[0].first = SequenceNumber::new(5),
             |state| state.shards[1].parents = vec![ShardId::new(2)],
-            |state| state.options.segment_bytes = 3,
+            |state| state.options.segment_bytes = MIN_SEGMENT_BYTES - 8,
+            |state| state.options.segment_bytes = MIN_SEGMENT_BYTES + 4,
+            |state| state.options.flush_interval = Duration::ZERO,
+            |state| state.options.flush_interval = Duration::from_millis(MAX_FLUSH_INTERVAL_S * 1_000 + 1),
             |state| state.shards[1].parents = vec![ShardId::new(1)],
             |state| state.shards[2].id = ShardId::new(1),
             |state| state.incarnation = MAX_COUNT,
@@ -617,6 +626,8 @@ mod tests {
         let mut state = state();
         (state.incarnation, state.generation) = (MAX_COUNT - 1, MAX_COUNT - 1);
         state.options.initial_shards = MAX_SHARDS;
+        state.options.flush_interval = Duration::from_secs(MAX_FLUSH_INTERVAL_S);
+        state.producers = (0..MAX_PRODUCERS).map(|index| producer(&format!("{index:09}"), 8)).collect();
         state.next_shard_id = ShardId::new(MAX_SHARDS);
         let shard = state.shards.swap_remove(0);
         state.shards = (0..MAX_SHARDS).map(|id| ShardEntry { id: ShardId::new(id), ..shard.clone() }).collect();
@@ -647,6 +658,48 @@ mod tests {
             if let Ok(decoded) = ManifestState::decode(&bytes) {
                 prop_assert_eq!(decoded.encode(), bytes);
             }
+        }
+    }
+    /// The extensions of a manifest as these, each of a kind and a body.
+    fn extended(extensions: &[(u32, &[u8])]) -> Result<ManifestState, ManifestError> {
+        let mut bare = state();
+        (bare.next_producer_id, bare.producers) = (0, vec![]);
+        bare.shards[1].fencing_token = 0;
+        let mut bytes = bare.encode();
+        bytes.truncate(bytes.len() - CHECKSUM_BYTES - 4);
+        bytes.extend_from_slice(&count(extensions.len()));
+        for (kind, body) in extensions {
+            bytes.extend_from_slice(&kind.to_le_bytes());
+            bytes.extend_from_slice(&count(body.len()));
+            bytes.extend_from_slice(body);
+        }
+        bytes.extend_from_slice(&[0; CHECKSUM_BYTES]);
+        reseal(&mut bytes);
+        ManifestState::decode(&bytes)
+    }
+
+    #[test]
+    fn extensions_come_once_and_in_order_and_have_something_to_say() {
+        let mut known = state();
+        known.producers.clear();
+        let producers = known.encode_producers();
+        let tokens = known.encode_fencing_tokens();
+        assert_eq!(extended(&[(PRODUCERS, &producers), (FENCING_TOKENS, &tokens)]), Ok(known));
+        let no_producer = [0; 12];
+        let no_token = [0; 4];
+        let empty_token = [&[1, 0, 0, 0, 1, 0, 0, 0][..], &[0; 8]].concat();
+        let twice = [&[2, 0, 0, 0], &tokens[4..], &tokens[4..]].concat();
+        for (extensions, why) in [
+            (&[(FENCING_TOKENS, &*tokens), (PRODUCERS, &*producers)][..], "out of order"),
+            (&[(PRODUCERS, &producers), (PRODUCERS, &producers)], "producers twice"),
+            (&[(FENCING_TOKENS, &tokens), (FENCING_TOKENS, &tokens)], "tokens twice"),
+            (&[(3, &[])], "a kind to come"),
+            (&[(PRODUCERS, &no_producer)], "no producer"),
+            (&[(FENCING_TOKENS, &no_token)], "no token"),
+            (&[(FENCING_TOKENS, &empty_token)], "a token that is none"),
+            (&[(FENCING_TOKENS, &twice)], "a shard's token twice"),
+        ] {
+            assert_eq!(extended(extensions), Err(ManifestError::Fields), "{why}");
         }
     }
 }

@@ -224,4 +224,19 @@ mod tests {
         assert_eq!(forged(8, &2_u32.to_le_bytes()), Err(WholeFileError::Version(2)));
         assert_eq!(forged(0, b"X"), Err(WholeFileError::Magic));
     }
+
+    #[test]
+    fn the_most_is_taken_and_no_more() {
+        let shards = |count: u32| snapshot((0..count).map(|id| shard(id, 0, vec![])).collect());
+        let records = |count: usize| {
+            let records = (0..count).map(|number| record(number as u64, 1, false)).collect();
+            snapshot(vec![shard(0, u64::MAX, records)])
+        };
+        for most in [shards(MAX_SHARDS), records(MAX_QUEUE_RECORDS)] {
+            assert_eq!(QueueSnapshot::decode(&most.encode()), Ok(most));
+        }
+        for more in [shards(MAX_SHARDS + 1), records(MAX_QUEUE_RECORDS + 1)] {
+            assert_eq!(QueueSnapshot::decode(&more.encode()), Err(WholeFileError::Field));
+        }
+    }
 }

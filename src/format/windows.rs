@@ -210,4 +210,35 @@ mod tests {
         assert_eq!(forged(8, &2_u32.to_le_bytes()), Err(WholeFileError::Version(2)));
         assert_eq!(forged(0, b"X"), Err(WholeFileError::Magic));
     }
+
+    #[test]
+    fn states_that_cannot_be_are_refused() {
+        let decoded = |states: Vec<WindowState>| WindowsSnapshot::decode(&snapshot(states).encode());
+        let sound = state(0, 1, "a", b"1");
+        for (state, why) in [
+            (WindowState { end: sound.start, ..sound.clone() }, "a window without extent"),
+            (WindowState { partition_key: String::new(), ..sound.clone() }, "no key"),
+            (
+                WindowState { partition_key: "k".repeat(MAX_PARTITION_KEY_CHARS + 1), ..sound.clone() },
+                "a long key",
+            ),
+            (WindowState { state: vec![], ..sound.clone() }, "no state"),
+            (WindowState { state: vec![0; MAX_KEY_STATE_BYTES + 1], ..sound.clone() }, "a long state"),
+        ] {
+            assert_eq!(decoded(vec![state]), Err(WholeFileError::Field), "{why}");
+        }
+        assert_eq!(decoded(vec![sound.clone(), sound]), Err(WholeFileError::Field), "a state twice");
+    }
+
+    #[test]
+    fn the_most_is_taken_and_no_more() {
+        // Each takes as much as the largest state.
+        let bytes = vec![1; MAX_KEY_STATE_BYTES - STATE_BYTES - 1];
+        let count = (MAX_SHARD_STATE_BYTES / MAX_KEY_STATE_BYTES) as u128;
+        let mut most = snapshot((0..count).map(|hash_key| state(0, hash_key, "a", &bytes)).collect());
+        assert_eq!(most.encode().len(), MAX_FILE_BYTES);
+        assert!(WindowsSnapshot::decode(&most.encode()).is_ok_and(|decoded| decoded == most));
+        most.states[0].state.push(1);
+        assert_eq!(WindowsSnapshot::decode(&most.encode()), Err(WholeFileError::Field));
+    }
 }
