@@ -367,6 +367,9 @@ impl super::ShardContext {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::{FrameInput, SealKind, SegmentHeader};
+    use crate::segment::SegmentWriter;
+    use crate::storage::SimulatedDisk;
     use crate::types::{SequenceNumber, Timestamp};
 
     fn range(start: u128, end: u128) -> HashKeyRange {
@@ -451,6 +454,30 @@ mod tests {
         assert_eq!(producers.parts, 5);
     }
 
+    /// A batch goes between the parts that are there, and around them.
+    #[test]
+    fn no_batch_adds_more_than_is_reckoned_with() {
+        let mut producers = Producers::default();
+        for (first, taken) in [range(10, 19), range(30, 39), range(0, 99)].into_iter().enumerate() {
+            let (before, most) = (producers.section_bytes(), producers.most_added(1));
+            producers.note(&batch(1, 1, first as u64), ShardId::new(0), taken);
+            assert!(producers.section_bytes() <= before + most, "{taken:?}");
+        }
+        assert_eq!(producers.section_bytes(), section_bytes(5) as u64);
+    }
+
+    #[test]
+    fn those_go_first_that_have_been_silent_for_the_longest_time() {
+        let mut producers = Producers::default();
+        for (id, arrival) in [(1, 30), (2, 10), (3, 20)] {
+            producers.note(&batch(id, 1, arrival), ShardId::new(0), range(0, 9));
+        }
+        producers.parts = MAX_PRODUCER_PARTS; // as if others had the rest
+        producers.note(&batch(4, 1, 40), ShardId::new(0), range(0, 9));
+        assert_eq!(producers.last.keys().copied().collect::<Vec<_>>(), [1, 3, 4]);
+        assert_eq!(producers.parts, MAX_PRODUCER_PARTS);
+    }
+
     #[test]
     fn what_is_pruned_takes_no_room() {
         let mut producers = Producers::default();
@@ -459,5 +486,80 @@ mod tests {
         }
         producers.retain(|part| part.producer_id != 2);
         assert_eq!((producers.last_batch(2), producers.section_bytes()), (None, section_bytes(2) as u64));
+    }
+    #[test]
+    fn the_registry_knows_the_newest_epoch_of_those_that_are_there() {
+        let registry = ProducerRegistry::default();
+        let entry = |id: u64, epoch| ProducerEntry { name: id.to_string(), id, epoch };
+        let (first, second) = (registry.set(1, 1), registry.set(2, 1));
+        let epochs = || (first.load(Ordering::SeqCst), second.load(Ordering::SeqCst));
+        registry.replace(&[entry(2, 5)]);
+        assert_eq!(epochs(), (1, 5), "handles of the one that stays");
+        assert_eq!((registry.contains(1), registry.contains(2)), (false, true));
+        registry.replace(&[entry(2, 6), entry(3, 1)]);
+        assert_eq!((epochs(), registry.contains(3)), ((1, 6), true));
+        registry.remove(2);
+        assert_eq!((epochs(), registry.contains(2)), ((1, DELETED), false));
+    }
+
+    /// A shard of two segments, each of which says that batch 1 or 2 was the last, and what is found of that once the files were changed.
+    fn found(change: impl FnOnce(&SimulatedDisk, [&Path; 2])) -> Result<Option<u64>, Fault> {
+        let disk = SimulatedDisk::new();
+        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+        let entry =
+            ShardEntry::new(ShardId::new(4), vec![], HashKeyRange::FULL, SequenceNumber::ZERO, Timestamp::MIN);
+        let directory = Path::new("shards").join(entry.id.directory());
+        storage.create_dir(Path::new("shards")).unwrap();
+        storage.create_dir(&directory).unwrap();
+        let paths = [0, 1].map(|first| {
+            let first = SequenceNumber::new(first);
+            let created = Timestamp::from_millis(1);
+            let (stream_id, shard_id) = (StreamId::new(1), entry.id);
+            let header = SegmentHeader { stream_id, shard_id, incarnation: 1, first, created, file_bytes: 4096 };
+            let mut writer = SegmentWriter::create(&storage, &directory, header).unwrap();
+            let frame = FrameInput {
+                sequence_number: first,
+                arrival: created,
+                durable: SequenceNumber::ZERO,
+                batch_remaining: 0,
+                explicit_hash_key: None,
+                producer: None,
+                partition_key: "key",
+                data: b"data",
+            };
+            writer.stage(&frame).unwrap();
+            let mut producers = Producers::default();
+            producers.note(&batch(1, first.get() + 1, first.get()), entry.id, entry.range);
+            writer.seal(SealKind::Rolled, &producers.encode()).unwrap();
+            directory.join(segment_name(first))
+        });
+        change(&disk, [&paths[0], &paths[1]]);
+        let (stream_id, shards) = (StreamId::new(1), Path::new("shards"));
+        let memory = Memory { storage: storage.as_ref(), stream_id, shards, entries: &[] };
+        memory.of(&entry).map(|producers| producers.last_batch(1))
+    }
+
+    /// Only the newest segment may be unfinished: what another one should say would be missing.
+    #[test]
+    fn the_newest_sealed_segment_tells_and_none_is_passed_over() {
+        fn unmade(bytes: &mut [u8]) {
+            bytes[..8].fill(0);
+        }
+        fn unsealed(bytes: &mut [u8]) {
+            let footer = bytes.len() - 8;
+            bytes[footer..].fill(0);
+        }
+        assert_eq!(found(|_, _| ()).unwrap(), Some(2));
+        for unfinished in [unmade, unsealed] {
+            let newest = found(|disk, [_, newest]| disk.damage(newest, |bytes| unfinished(bytes)).unwrap());
+            assert_eq!(newest.unwrap(), Some(1));
+            for damaged in [unmade, unsealed] {
+                let both = found(|disk, [older, newest]| {
+                    disk.damage(newest, |bytes| unfinished(bytes)).unwrap();
+                    disk.damage(older, |bytes| damaged(bytes)).unwrap();
+                });
+                assert!(matches!(both, Err(Fault::Corrupt(_))), "{both:?}");
+            }
+        }
     }
 }

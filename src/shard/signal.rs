@@ -142,29 +142,97 @@ impl Signal {
     }
 }
 
-#[cfg(all(test, feature = "async"))]
+#[cfg(test)]
 mod tests {
-    use std::sync::{Arc, mpsc};
+    use std::sync::Arc;
+    #[cfg(feature = "async")]
+    use std::sync::mpsc;
+    #[cfg(feature = "async")]
     use std::task::{Wake, Waker};
 
     use super::*;
+    use crate::sync::atomic::AtomicBool;
+
+    /// Far longer than any test: who is not woken fails by [`DEADLINE`].
+    const FOREVER: Duration = Duration::from_secs(3_600);
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    /// Threads that sleep until this is so.
+    fn sleepers(count: u64, signal: &Arc<Signal>, awake: &Arc<AtomicBool>) -> Vec<thread::JoinHandle<()>> {
+        let sleep = |_| {
+            let (signal, awake) = (Arc::clone(signal), Arc::clone(awake));
+            thread::spawn(move || {
+                while !awake.load(Ordering::SeqCst) {
+                    signal.wait_unless(FOREVER, || awake.load(Ordering::SeqCst));
+                }
+            })
+        };
+        let threads = (0..count).map(sleep).collect();
+        while signal.sleepers.load(Ordering::SeqCst) < count
+            || signal.sleeping.lock().threads.len() as u64 != count
+        {
+            thread::yield_now();
+        }
+        threads
+    }
+
+    /// Rings once, and demands that all of them get up.
+    fn wake(threads: &[thread::JoinHandle<()>], signal: &Signal, awake: &AtomicBool) {
+        awake.store(true, Ordering::SeqCst);
+        signal.ring();
+        let deadline = std::time::Instant::now() + DEADLINE;
+        while !threads.iter().all(thread::JoinHandle::is_finished) {
+            assert!(std::time::Instant::now() < deadline, "somebody is not woken");
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_nobody_sleeps(signal);
+    }
+
+    fn assert_nobody_sleeps(signal: &Signal) {
+        let sleeping = signal.sleeping.lock();
+        let left = (signal.sleepers.load(Ordering::SeqCst), sleeping.threads.len(), sleeping.rung_for.len());
+        assert_eq!(left, (0, 0, 0), "sleepers, of them known, and not woken yet");
+    }
+
+    /// The ring wakes one of them, and each wakes others.
+    #[test]
+    fn one_ring_wakes_all() {
+        let (signal, awake) = (Arc::new(Signal::default()), Arc::default());
+        let threads = sleepers(9, &signal, &awake);
+        wake(&threads, &signal, &awake);
+    }
+
+    /// Its time was over: the others are still counted, and woken later.
+    #[test]
+    fn who_gets_up_by_himself_leaves_the_others_asleep() {
+        let (signal, awake) = (Arc::new(Signal::default()), Arc::default());
+        let threads = sleepers(2, &signal, &awake);
+        signal.wait_unless(Duration::ZERO, || false);
+        assert_eq!(signal.sleepers.load(Ordering::SeqCst), 2);
+        assert_eq!(signal.sleeping.lock().threads.len(), 2);
+        wake(&threads, &signal, &awake);
+    }
 
     /// A waker that is the last to hold its task, which waits at the same signal for something else, too.
+    #[cfg(feature = "async")]
     struct Last {
         signal: Arc<Signal>,
         other: TaskId,
     }
 
+    #[cfg(feature = "async")]
     impl Wake for Last {
         fn wake(self: Arc<Self>) {}
     }
 
+    #[cfg(feature = "async")]
     impl Drop for Last {
         fn drop(&mut self) {
             self.signal.forget(self.other);
         }
     }
 
+    #[cfg(feature = "async")]
     #[test]
     fn a_task_that_goes_with_its_waker_may_ask_the_signal_for_something() {
         let (tell, told) = mpsc::channel();
@@ -189,6 +257,7 @@ mod tests {
     }
 
     /// Nobody rings for it any more.
+    #[cfg(feature = "async")]
     #[test]
     fn a_task_that_comes_behind_the_ring_is_told_to_look() {
         let signal = Signal::default();
@@ -196,5 +265,31 @@ mod tests {
         assert!(signal.watch(TaskId(1), Waker::noop(), || true));
         assert!(!signal.watch(TaskId(1), Waker::noop(), || false), "nothing happened");
         assert!(signal.has_tasks(), "it waits");
+    }
+
+    #[cfg(feature = "async")]
+    #[test]
+    fn tasks_are_woken_once_and_none_that_was_forgotten() {
+        #[derive(Default)]
+        struct Rings(AtomicU64);
+        impl Wake for Rings {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let signal = Signal::default();
+        let rings: [Arc<Rings>; 4] = Default::default();
+        for (task, rings) in (0..3).zip(&rings) {
+            signal.watch(TaskId(task), &Arc::clone(rings).into(), || false);
+        }
+        signal.watch(TaskId(2), &Arc::clone(&rings[3]).into(), || false); // it is another one's now
+        signal.forget(TaskId(1));
+        signal.forget(TaskId(7));
+        assert_eq!(signal.sleepers.load(Ordering::SeqCst), 2);
+        signal.ring();
+        signal.ring();
+        assert_eq!(rings.map(|rings| rings.0.load(Ordering::SeqCst)), [1, 0, 0, 1]);
+        assert!(!signal.has_tasks());
+        assert_nobody_sleeps(&signal);
     }
 }

@@ -3,6 +3,7 @@
 
 mod follow;
 mod recover;
+mod resume;
 
 use std::sync::Weak;
 use std::thread::{self, JoinHandle};
@@ -12,7 +13,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::format::{ClosedShard, FrameInput, ProducerStamp, SegmentHeader, StreamOptions, frame_bytes};
 use crate::limits::{MAX_PENDING_BYTES, MAX_STAGING_SLOTS, READ_BATCH_BYTES, RECENT_SEGMENTS, UNSYNCED_FACTOR};
-use crate::segment::Segment;
+use crate::segment::{Segment, StampedBatch};
 use crate::storage::{Access, DirEntry, DiskFault, LockGuard, Operation, SimulatedDisk, StorageFile};
 use crate::types::{Durability, HashKey, HashKeyRange, ShardIteratorType};
 
@@ -618,4 +619,51 @@ fn the_segments_that_were_opened_last_are_kept() {
     assert_eq!(gone(), [0, 5]);
     recent.forget(ShardId::new(9), SequenceNumber::new(6));
     assert_eq!(gone(), [0, 5], "of another shard");
+}
+
+/// Until then its records are shown, and a roll that nobody needs costs a file.
+#[test]
+fn retention_seals_the_active_segment_once_all_of_it_is_expired() {
+    let shard = shard(1 << 20, true);
+    put(&shard);
+    shard.sync().unwrap();
+    let cutoff = shard.last_arrival();
+    let behind = Timestamp::from_millis(cutoff.as_millis() + 1);
+    let is_active = || shard.append.lock().writer.is_some();
+    shard.retire_expired(cutoff).unwrap();
+    assert!(is_active(), "a record that arrived at the cutoff is not expired");
+    shard.append.lock().committing = true;
+    shard.retire_expired(behind).unwrap();
+    assert!(is_active(), "a commit writes to it");
+    shard.append.lock().committing = false;
+    shard.retire_expired(behind).unwrap();
+    assert!(!is_active());
+    assert!(shard.removal(|_| false).unwrap().is_empty());
+    assert!(!shard.removal(|_| true).unwrap().is_empty());
+    put(&shard);
+    shard.abandon(&io_fault());
+    shard.retire_expired(behind).unwrap();
+    assert!(is_active(), "a shard that failed writes nothing any more");
+}
+
+/// A batch is known as long as one of its records is shown; what an ancestor took is below all that the shard holds.
+#[test]
+fn a_batch_is_forgotten_with_the_last_of_its_records() {
+    let shard = shard(1 << 20, true);
+    shard.context.producers.set(1, 1);
+    shard.context.producers.set(2, 1);
+    let batch = |producer_id, first| StampedBatch {
+        stamp: ProducerStamp { producer_id, epoch: 1, batch_number: 1 },
+        first: SequenceNumber::new(first),
+        count: 2,
+        arrival: Timestamp::from_millis(0),
+    };
+    let mut producers = Producers::default();
+    producers.note(&batch(1, 5), shard.id, shard.range); // up to and with 6
+    producers.note(&batch(2, 40), ShardId::new(9), shard.range);
+    for (horizon, known) in [(0, [true, true]), (1, [true, false]), (6, [true, false]), (7, [false, false])] {
+        shard.raise_horizon(SequenceNumber::new(horizon));
+        shard.prune_producers(&mut producers);
+        assert_eq!([1, 2].map(|id| producers.last_batch(id).is_some()), known, "below {horizon}");
+    }
 }
