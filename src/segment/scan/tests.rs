@@ -30,29 +30,42 @@ struct Image {
 }
 
 fn image(batches: &[u32]) -> Image {
-    let mut bytes = header().encode().to_vec();
-    let mut positions = vec![bytes.len()];
+    let mut frames = Vec::new();
     let mut number = header().first;
     for count in batches {
         let durable = number;
         for index in 0..*count {
-            let input = FrameInput {
-                sequence_number: number,
-                arrival: Timestamp::from_millis(100),
-                durable,
-                batch_remaining: count - 1 - index,
-                explicit_hash_key: None,
-                producer: None,
-                partition_key: "key",
-                data: &[7; 50],
-            };
-            encode_to(&mut bytes, header().seed(), &input);
-            positions.push(bytes.len());
+            let batch_remaining = count - 1 - index;
+            frames.push(FrameInput { sequence_number: number, durable, batch_remaining, ..frame() });
             number = number.next();
         }
     }
+    image_of(&frames)
+}
+
+fn image_of(frames: &[FrameInput<'_>]) -> Image {
+    let mut bytes = header().encode().to_vec();
+    let mut positions = vec![bytes.len()];
+    for frame in frames {
+        encode_to(&mut bytes, header().seed(), frame);
+        positions.push(bytes.len());
+    }
     bytes.resize(FILE_BYTES, 0);
     Image { bytes, positions }
+}
+
+/// The first of a segment, by itself, which says nothing of what was durable.
+fn frame() -> FrameInput<'static> {
+    FrameInput {
+        sequence_number: header().first,
+        arrival: Timestamp::from_millis(100),
+        durable: SequenceNumber::ZERO,
+        batch_remaining: 0,
+        explicit_hash_key: None,
+        producer: None,
+        partition_key: "key",
+        data: &[7; 50],
+    }
 }
 
 impl Image {
@@ -309,4 +322,56 @@ fn garbage_that_claims_impossible_numbers_is_a_torn_tail() {
     let (found, _) = scan_counted(&garbage);
     let found = found.unwrap();
     assert_eq!((found.next, found.torn), (header().first, true));
+}
+
+/// However sound a frame is by itself.
+#[test]
+fn a_frame_out_of_its_order_ends_the_frames() {
+    let numbered = |number| FrameInput { sequence_number: SequenceNumber::new(number), ..frame() };
+    let of_batch = |number, batch_remaining| FrameInput { batch_remaining, ..numbered(number) };
+    for (behind, why) in [
+        (vec![numbered(12)], "a number is left out"),
+        (vec![numbered(10)], "a number comes again"),
+        (vec![FrameInput { arrival: Timestamp::from_millis(99), ..numbered(11) }], "it arrived before the first"),
+        (vec![of_batch(11, 1), of_batch(12, 1), of_batch(13, 0)], "a batch does not count down"),
+    ] {
+        let found = image_of(&[vec![frame()], behind].concat()).scan().unwrap();
+        assert_eq!((found.next, found.torn), (SequenceNumber::new(11), true), "{why}");
+    }
+}
+
+/// A writer never goes into the room that the index will need. Frames of this size come to within four bytes of it: one entry of the index decides.
+#[test]
+fn frames_end_where_the_index_needs_the_room() {
+    let numbered = |number| FrameInput { sequence_number: SequenceNumber::new(number), data: &[7; 29], ..frame() };
+    let frames: Vec<_> = (10..880).map(numbered).collect();
+    let image = image_of(&frames);
+    let room = FILE_BYTES - 2 * SEGMENT_HEADER_BYTES; // the footer is as long as the header
+    let fit =
+        (0..frames.len()).take_while(|count| count * frames[0].size() + index_bytes(*count) <= room).count() - 1;
+    assert_eq!(image.scan().unwrap().starts.len(), fit);
+    assert!(fit < frames.len(), "more would fit without an index");
+}
+
+/// However many records are missing in between: the search gives none up for its number while that is possible.
+#[test]
+fn a_record_far_behind_the_damage_proves_it() {
+    let image = (5..600).fold(image(&[1; 620]), Image::zero);
+    assert_damaged(image.scan(), 15, 628);
+}
+
+/// A checksum begins with a zero as with any other byte: not all zeros in front of a frame's length are room.
+#[test]
+fn a_frame_that_begins_with_a_zero_is_found_behind_zeros() {
+    let number = SequenceNumber::new;
+    let arrived = |millis| FrameInput {
+        sequence_number: number(12),
+        durable: number(12),
+        arrival: Timestamp::from_millis(millis),
+        ..frame()
+    };
+    let begins_with_zero = |input: &FrameInput<'_>| image_of(&[*input]).bytes[SEGMENT_HEADER_BYTES] == 0;
+    let vouches = (100..10_000).map(arrived).find(begins_with_zero).unwrap();
+    let image = image_of(&[frame(), FrameInput { sequence_number: number(11), ..frame() }, vouches]).zero(1);
+    assert_damaged(image.scan(), 11, 11);
 }
