@@ -340,7 +340,9 @@ fn segments_tell_what_is_wrong_with_each_other() {
         damaged(&format!("segment {index} is gone"), &|disk| disk.remove_file(path).unwrap());
         damaged(&format!("segment {index} has no last record"), &|disk| disk.damage(path, no_record).unwrap());
     }
-    damaged("the newest segment is torn, the one before has no footer", &|disk| {
+    // With its last record, it would be what an interrupted recovery leaves: nothing is missing.
+    damaged("the newest segment is torn, the one before has no footer and no last record", &|disk| {
+        disk.damage(second_newest, no_record).unwrap();
         disk.damage(second_newest, no_footer).unwrap();
         disk.damage(newest, |bytes| bytes[HEADER + 50] ^= 1).unwrap();
     });
