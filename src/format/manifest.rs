@@ -502,6 +502,7 @@ fn count(len: usize) -> [u8; 4] {
 
 #[cfg(test)]
 mod tests {
+    use crate::format::whole::CHECKSUM_BYTES;
     use proptest::prelude::*;
 
     use super::*;
