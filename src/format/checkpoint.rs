@@ -397,7 +397,7 @@ mod tests {
             assert!(refused(12, &length.to_le_bytes()), "a name of {length} bytes");
         }
         assert!(refused(56, &[0xff]), "a name that is no text");
-        for at in [56 + NAME_BYTES, CHECKED_BYTES - 1] {
+        for at in [SLOTS_POSITION + 4, CHECKED_BYTES - 1] {
             assert!(refused(at, &[1]), "padding at {at}");
         }
         let nameless = ConsumerHeader { name: String::new(), ..header() };

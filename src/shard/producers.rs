@@ -539,9 +539,10 @@ mod tests {
         memory.of(&entry).map(|producers| producers.last_batch(1))
     }
 
-    /// Only the newest segment may be unfinished: what another one should say would be missing.
+    /// Only the newest segment may be unfinished, or the two newest where the last one has no record: what another one should say would be missing.
     #[test]
     fn the_newest_sealed_segment_tells_and_none_is_passed_over() {
+        type Change = fn(&mut [u8]);
         fn unmade(bytes: &mut [u8]) {
             bytes[..8].fill(0);
         }
@@ -550,16 +551,19 @@ mod tests {
             bytes[footer..].fill(0);
         }
         assert_eq!(found(|_, _| ()).unwrap(), Some(2));
+        let both = |to_newest: Change, to_older: Change| {
+            found(|disk, [older, newest]| {
+                disk.damage(newest, |bytes| to_newest(bytes)).unwrap();
+                disk.damage(older, |bytes| to_older(bytes)).unwrap();
+            })
+        };
         for unfinished in [unmade, unsealed] {
-            let newest = found(|disk, [_, newest]| disk.damage(newest, |bytes| unfinished(bytes)).unwrap());
-            assert_eq!(newest.unwrap(), Some(1));
-            for damaged in [unmade, unsealed] {
-                let both = found(|disk, [older, newest]| {
-                    disk.damage(newest, |bytes| unfinished(bytes)).unwrap();
-                    disk.damage(older, |bytes| damaged(bytes)).unwrap();
-                });
-                assert!(matches!(both, Err(Fault::Corrupt(_))), "{both:?}");
-            }
+            assert_eq!(both(unfinished, |_| ()).unwrap(), Some(1));
+            let refused = both(unfinished, unmade);
+            assert!(matches!(refused, Err(Fault::Corrupt(_))), "{refused:?}");
         }
+        let refused = both(unsealed, unsealed);
+        assert!(matches!(refused, Err(Fault::Corrupt(_))), "the newest has a record: {refused:?}");
+        assert_eq!(both(unmade, unsealed).unwrap(), None, "the making of the newest was cut short");
     }
 }
