@@ -303,7 +303,13 @@
 //! again has a unit test since; a commit that is wanted and asks nobody to look, and one that fails and rings no bell, are made up for by the next look of the background. A pipeline that does not sync
 //! its checkpoints made all anew since the last flush after a power cut, and no test saw it: `crash/pipeline.rs` does since.
 //!
-//! Not done yet: `leases`, `queue`, `batching`, `event_source`, `capacity`, `store.rs`, `routing.rs`, and of `stream` the files that no table names.
+//! What chose mutants at run time is `.ci/mutate` since 2026-11-26. It was run over all of `format`, over `manifest.rs`, `segment/scan.rs` and those files of `shard` that had had no run of their own or had
+//! changed most (`producers.rs`, `resume.rs`, `signal.rs`, `retain.rs`, `segments.rs`): 866 mutants, of which 58 do not compile, 773 were caught and 35 are left, each of them explained in
+//! `.ci/mutants/survivors.md`, fifteen of these in the scan by argument alone. Before the tests that came of it, a scan that missed a frame far behind the damage was noticed by nothing, nor was a number out of its order,
+//! or a damaged older segment that was passed over for what is remembered of producers.
+//!
+//! Not done yet: `leases`, `queue`, `batching`, `event_source`, `capacity`, `store.rs`, `routing.rs`, and of `stream` the files that no table names. The files of the tables above have changed since their
+//! run.
 //!
 //! What came of it besides tests: a repair of a closed shard whose last segment went on behind the shard's end (which only an altered manifest can say) left both; it is
 //! cut there now. And a reader beside a writer that trimmed past it was left behind for good, silently. The test that found it

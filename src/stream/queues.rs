@@ -55,6 +55,7 @@ impl Stream {
     /// Deletes a queue; whether there was one.
     pub(crate) fn delete_queue_file(&self, name: &str) -> Result<bool> {
         let inner = &self.inner;
+        inner.writable()?; // before the lock, which a fork's copy may have from a parent that held it
         let mut queues = inner.queues.lock();
         inner.writable()?;
         if let Some(queue) = queues.remove(name) {

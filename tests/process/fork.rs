@@ -20,7 +20,7 @@ fn a_forks_copy_is_closed() {
     let stream = Stream::builder().durability(Durability::Buffered).create(&path).unwrap();
     stream.put("key", b"before").unwrap();
     let shard = stream.open_shards()[0];
-    let calls: [Call; 8] = [
+    let calls: [Call; 10] = [
         |stream, shard| stream.fencing_token(shard).map(drop),
         |stream, _| stream.put("key", b"in the child").map(drop),
         |stream, _| stream.put_batch(&[PutEntry::new("key", b"in the child")]).map(drop),
@@ -29,6 +29,8 @@ fn a_forks_copy_is_closed() {
         |stream, shard| stream.split_shard(shard, None).map(drop),
         |stream, shard| stream.trim_shard(shard, 1.into()).map(drop),
         |stream, shard| stream.shard_iterator(shard, ShardIteratorType::Latest).map(drop),
+        |stream, _| stream.delete_queue("queue").map(drop),
+        |stream, _| stream.delete_consumer("consumer").map(drop),
     ];
     // SAFETY: the child makes calls that must be refused before they take a lock, and leaves.
     let child = unsafe { libc::fork() };
@@ -41,7 +43,7 @@ fn a_forks_copy_is_closed() {
     let mut status = 0;
     // SAFETY: `status` is ours.
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-    assert_eq!(libc::WEXITSTATUS(status), 8, "the first call that was not refused");
+    assert_eq!(libc::WEXITSTATUS(status), 10, "the first call that was not refused");
     stream.put("key", b"behind").unwrap();
     stream.close().unwrap();
     assert_sound(&path);
