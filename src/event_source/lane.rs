@@ -45,8 +45,15 @@ struct Queued {
 #[derive(Debug, Default)]
 struct OpenWindow {
     states: Arc<States>,
-    /// The records of this shard that are in the states.
+    /// The records of this shard that are in the states, and those that were given up behind the first of them.
     span: Option<Span>,
+}
+
+impl OpenWindow {
+    fn reach(&mut self, records: &[Record]) {
+        let reached = Span::of(records).map(|span| self.span.map_or(span, |before| before.and(span)));
+        self.span = reached.or(self.span);
+    }
 }
 
 /// Where records are.
@@ -276,7 +283,13 @@ impl Lane {
     /// What was given up is passed over: of a window, the states go as if they had been taken.
     fn pass(&mut self, piece: &Piece) -> Completion {
         match piece {
-            Piece::Batch { records, .. } => Completion::done(numbers(records)),
+            Piece::Batch { records, window } => {
+                // Who reads the records of the window again meets these among them.
+                if let Some(open) = window.as_ref().and_then(|window| self.windows.get_mut(window)) {
+                    open.reach(records);
+                }
+                Completion::done(numbers(records))
+            }
             Piece::Close { closed, keys } => {
                 if let Some(open) = self.windows.get_mut(&closed.window) {
                     let states = Arc::make_mut(&mut open.states);
@@ -296,7 +309,7 @@ impl Lane {
     fn apply(&mut self, records: &[Record], window: Option<Window>, changes: Changes) {
         let Some(window) = window else { return };
         let open = self.windows.entry(window).or_default();
-        open.span = Span::of(records).map(|span| open.span.map_or(span, |before| before.and(span))).or(open.span);
+        open.reach(records);
         let large = Arc::make_mut(&mut open.states).apply(changes);
         if !large.is_empty() {
             let piece = self.close(window, large, true);

@@ -265,6 +265,33 @@ fn an_end_that_fails_is_tried_again_and_given_up_with_the_places_of_its_records(
     assert!(matches!(position(&stream, S0), Position::After(at) if at.sequence_number.get() == 3));
 }
 
+/// A batch in the middle of a window was given up: it is among the records of the window, which all can be read again.
+#[test]
+fn the_records_of_a_window_are_all_from_its_first_to_its_last() {
+    let (_disk, clock, stream) = simulated(builder());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let note = Arc::clone(&told);
+    let destination = move |failed: &FailedBatch| {
+        note.lock().unwrap().push(failed.clone());
+        Ok(())
+    };
+    let mut source = source(&stream, options().batch_records(2)).on_failure(destination);
+    let handler = Strings { bad: Mutex::new(Some("2")), failing_ends: Mutex::new(1), ..Strings::default() };
+    for data in ["0", "1", "2", "3", "4", "5"] {
+        put_to(&stream, S0, "a", data.as_bytes());
+    }
+    drain(&mut source, &handler).unwrap();
+    assert_eq!(handler.batches(), ["0 1", "2 3", "4 5"]);
+    clock.advance(2 * MINUTE);
+    drain(&mut source, &handler).unwrap();
+    let told = told.lock().unwrap();
+    let [batch, window] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((batch.batch_size, window.batch_size), (2, 6));
+    let records = window.records(&stream).unwrap();
+    let data: Vec<_> = records.iter().map(|record| String::from_utf8_lossy(record.data())).collect();
+    assert_eq!(data, ["0", "1", "2", "3", "4", "5"]);
+}
+
 #[test]
 fn states_that_grow_too_large_are_given_to_an_early_call() {
     let (_disk, clock, stream) = simulated(builder());
