@@ -204,7 +204,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// The first shard that fails, after all have been tried.
+    /// The first shard that fails, after all have been tried; also one whose failure all who put there were told.
     pub fn sync(&self) -> Result<()> {
         self.inner.writable()?;
         self.inner.sync_all()

@@ -92,7 +92,7 @@ fn a_follower_notices_a_segment_that_was_made_anew() {
         disk.fail_on(Operation::Write, 1, DiskFault::Error(io::ErrorKind::Other)); // behind the segment's header
         let is_staged = writer.put("key", b"data").is_ok();
         assert_eq!(is_staged, durability == Durability::Buffered);
-        assert_eq!(writer.sync().is_err(), is_staged, "it is not written now either");
+        assert!(writer.sync().is_err(), "it is not written now either");
 
         let follower = on_disk().open_read_only("/stream").unwrap();
         let mut records = follower.records(RecordsStart::TrimHorizon).unwrap();
