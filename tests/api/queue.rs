@@ -11,7 +11,7 @@ use anabranch::limits::{MAX_QUEUE_RECEIVE, MAX_QUEUE_SET_ASIDE, MAX_QUEUE_UNACKN
 use anabranch::storage::{Operation, Storage};
 use anabranch::{
     Clock, Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, Queue, QueueOptions, Receipt, Received,
-    RecordsStart, SimulatedDisk, Stream, Timestamp, VerifyOptions,
+    RecordsStart, SimulatedDisk, Stream, Timestamp, VerifyOptions, verify,
 };
 
 use crate::support::{
@@ -571,8 +571,7 @@ fn damage_is_told_and_a_repair_sets_the_file_aside() {
     drop(queue);
     stream.close().unwrap();
     let storage = || Arc::new(disk.clone());
-    let verified =
-        || anabranch::verify("stream", VerifyOptions { storage: Some(storage()), ..Default::default() });
+    let verified = || verify("stream", VerifyOptions { storage: Some(storage()), ..Default::default() });
     assert!(verified().unwrap().is_sound());
     let file = Path::new("stream/queues/orders");
     for at in [200, 8] {
@@ -912,4 +911,32 @@ fn damage_is_told_where_a_queue_comes_to_it() {
         }
     };
     assert!(told && count > 10, "{count}");
+}
+
+/// Put under another name, or into another stream: what it says is of other records.
+#[test]
+fn a_file_of_another_queue_or_stream_is_refused() {
+    let (disk, clock, stream) = simulated(builder());
+    fill(&stream, 3);
+    for name in ["one", "other"] {
+        let queue = stream.queue(name, options()).unwrap();
+        queue.receive(1, NOW).unwrap().iter().for_each(|received| queue.acknowledge(received).unwrap());
+        queue.sync().unwrap();
+    }
+    stream.close().unwrap();
+    let elsewhere = builder().storage(Arc::new(disk.clone())).clock(clock.clone()).create("elsewhere").unwrap();
+    elsewhere.queue("other", options()).unwrap().sync().unwrap();
+    elsewhere.close().unwrap();
+    let file_of =
+        |stream: &str, queue: &str| disk.read_file(&Path::new(stream).join("queues").join(queue)).unwrap();
+    for foreign in [file_of("stream", "one"), file_of("elsewhere", "other")] {
+        let disk = disk.fork(Crash::ProcessKilled);
+        disk.damage(Path::new("stream/queues/other"), |bytes| bytes.clone_from(&foreign)).unwrap();
+        let report =
+            verify("stream", VerifyOptions { storage: Some(Arc::new(disk.clone())), progress: None }).unwrap();
+        assert_eq!(report.damage.len(), 1, "{report:?}");
+        let stream = builder().storage(Arc::new(disk)).clock(clock.clone()).open_existing("stream").unwrap();
+        assert_eq!(stream.queue("other", options()).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(receive(&stream.queue("one", options()).unwrap(), 3).len(), 2);
+    }
 }
