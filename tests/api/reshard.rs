@@ -396,6 +396,9 @@ fn a_split_of_unknown_outcome_is_a_failure_of_the_stream() {
     assert!(stream.split_shard(S0, None).is_err());
     assert!(matches!(stream.put("key", b"data"), Err(Error::ShardFailed { .. })));
     assert!(matches!(stream.failure(), Some(Error::ShardFailed { shard_id: S0, .. })), "{:?}", stream.failure());
+    // Which manifest is in force is not known: another one would be made of the wrong one.
+    let refused = stream.set_retention_bytes(Some(1 << 30)).unwrap_err();
+    assert!(refused.to_string().contains("an earlier replacement failed"), "{refused}");
 }
 
 #[test]
