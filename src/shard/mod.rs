@@ -498,7 +498,6 @@ impl Shard {
         match writer.seal(SealKind::Closed, &producers) {
             Ok(_) => {
                 self.segments.write().seal(first);
-                self.note_drained(writer.next());
                 self.note_durable(writer.next());
                 self.tell(state);
                 self.announce();
