@@ -226,15 +226,23 @@ fn the_checkpoint_stays_before_an_open_window_and_a_crash_makes_its_state_anew()
     assert_eq!(handler.ends(), ["0: 1 a=34"], "each once");
 }
 
-#[test]
-fn an_end_that_fails_is_tried_again_and_given_up_with_the_places_of_its_records() {
-    let (_disk, clock, stream) = simulated(builder());
-    let told = Arc::new(Mutex::new(Vec::new()));
+type Told = Arc<Mutex<Vec<FailedBatch>>>;
+
+/// A destination, and what it was told.
+fn notes() -> (Told, impl Fn(&FailedBatch) -> Result<(), BatchFailure> + Send + Sync) {
+    let told = Told::default();
     let note = Arc::clone(&told);
     let destination = move |failed: &FailedBatch| {
         note.lock().unwrap().push(failed.clone());
         Ok(())
     };
+    (told, destination)
+}
+
+#[test]
+fn an_end_that_fails_is_tried_again_and_given_up_with_the_places_of_its_records() {
+    let (_disk, clock, stream) = simulated(builder());
+    let (told, destination) = notes();
     let options = options().retries(1).backoff(SECOND);
     let mut source = source(&stream, options).on_failure(destination);
     let handler = Strings { failing_ends: Mutex::new(1), ..Strings::default() };
@@ -269,12 +277,7 @@ fn an_end_that_fails_is_tried_again_and_given_up_with_the_places_of_its_records(
 #[test]
 fn the_records_of_a_window_are_all_from_its_first_to_its_last() {
     let (_disk, clock, stream) = simulated(builder());
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let note = Arc::clone(&told);
-    let destination = move |failed: &FailedBatch| {
-        note.lock().unwrap().push(failed.clone());
-        Ok(())
-    };
+    let (told, destination) = notes();
     let mut source = source(&stream, options().batch_records(2)).on_failure(destination);
     let handler = Strings { bad: Mutex::new(Some("2")), failing_ends: Mutex::new(1), ..Strings::default() };
     for data in ["0", "1", "2", "3", "4", "5"] {

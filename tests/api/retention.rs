@@ -483,6 +483,15 @@ fn an_iterator_does_not_start_at_a_record_that_expired() {
 }
 
 /// The footer of the oldest segment of a shard is damaged, which no opening looks at: the others are trimmed, and the damage is told.
+/// Whatever is sealed goes at the next look, by bytes; or by age, once it is an hour old.
+fn let_all_go(stream: &Stream, by_bytes: bool) {
+    if by_bytes {
+        stream.set_retention_bytes(Some(0)).unwrap();
+    } else {
+        stream.decrease_retention(RetentionPeriod::hours(1)).unwrap();
+    }
+}
+
 #[test]
 fn a_damaged_segment_keeps_no_other_shard_from_its_retention() {
     for by_bytes in [false, true] {
@@ -490,11 +499,7 @@ fn a_damaged_segment_keeps_no_other_shard_from_its_retention() {
         for shard_id in [S0, S1] {
             fill_large(&stream, shard_id, 4 * LARGE_PER_SEGMENT);
         }
-        if by_bytes {
-            stream.set_retention_bytes(Some(0)).unwrap();
-        } else {
-            stream.decrease_retention(RetentionPeriod::hours(1)).unwrap();
-        }
+        let_all_go(&stream, by_bytes);
         let path = stream.path().to_path_buf();
         stream.close().unwrap();
         let damaged = segments(&path, S0)[0].clone();
@@ -525,11 +530,7 @@ fn a_shard_stays_listed_while_a_damaged_parent_does() {
         let (lower, _) = stream.split_shard(S0, None).unwrap();
         fill_large(&stream, lower, LARGE_PER_SEGMENT);
         stream.split_shard(lower, None).unwrap();
-        if by_bytes {
-            stream.set_retention_bytes(Some(0)).unwrap();
-        } else {
-            stream.decrease_retention(RetentionPeriod::hours(1)).unwrap();
-        }
+        let_all_go(&stream, by_bytes);
         let path = stream.path().to_path_buf();
         stream.close().unwrap();
         let damaged = segments(&path, S0)[0].clone();
