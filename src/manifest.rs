@@ -73,8 +73,10 @@ impl Manifest {
         Ok(())
     }
 
+    /// Rather no change than a stream that cannot be opened any more: what would be refused when it is read is not written.
     fn write(&self, bytes: &[u8]) -> Result<(), Fault> {
         let path = self.directory.join(MANIFEST_NEW_FILE);
+        decode(bytes, &path)?;
         write_whole(self.storage.as_ref(), &path, bytes).map(drop)
     }
 
@@ -88,15 +90,21 @@ impl Manifest {
 /// Reads the manifest of a stream; nothing if there is none.
 pub(crate) fn load(storage: &dyn Storage, directory: &Path) -> Result<Option<ManifestState>, Fault> {
     let path = directory.join(MANIFEST_FILE);
-    let Some(bytes) = read_whole(storage, &path, MAX_MANIFEST_BYTES)? else { return Ok(None) };
-    let state = match ManifestState::decode(&bytes) {
+    let bytes = read_whole(storage, &path, MAX_MANIFEST_BYTES)?;
+    bytes.map(|bytes| decode(&bytes, &path)).transpose()
+}
+
+fn decode(bytes: &[u8], path: &Path) -> Result<ManifestState, Fault> {
+    let state = match ManifestState::decode(bytes) {
         Ok(state) => state,
-        Err(ManifestError::Version(found)) => return Err(Fault::UnsupportedVersion { path, found }),
-        Err(error) => return Err(Corruption::new(&path, 0, error.to_string()).into()),
+        Err(ManifestError::Version(found)) => {
+            return Err(Fault::UnsupportedVersion { path: path.to_path_buf(), found });
+        }
+        Err(error) => return Err(Corruption::new(path, 0, error.to_string()).into()),
     };
     match routes(&state) {
-        Some(_) => Ok(Some(state)),
-        None => Err(Corruption::new(&path, 0, "the open shards do not tile the hash-key space").into()),
+        Some(_) => Ok(state),
+        None => Err(Corruption::new(path, 0, "the open shards do not tile the hash-key space").into()),
     }
 }
 
@@ -150,6 +158,26 @@ mod tests {
         assert!(changed(&disk, directory, &other).unwrap(), "another stream");
         disk.damage(&directory.join(MANIFEST_FILE), |bytes| bytes.truncate(35)).unwrap();
         assert!(changed(&disk, directory, &stored).unwrap(), "a part of one");
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_not_put_in_force() {
+        let disk = SimulatedDisk::new();
+        let directory = Path::new("stream");
+        disk.create_dir(directory).unwrap();
+        let mut manifest = Manifest::new(Arc::new(disk.clone()), directory.to_path_buf(), state(3, 5));
+        manifest.replace(state(3, 5)).unwrap();
+        let before = disk.read_file(&directory.join(MANIFEST_FILE)).unwrap();
+        let breaking: [fn(&mut ManifestState); 2] =
+            [|state| state.next_shard_id = ShardId::new(0), |state| state.shards.clear()];
+        for (case, breaking) in breaking.iter().enumerate() {
+            let mut broken = manifest.state().clone();
+            breaking(&mut broken);
+            let refused = manifest.replace(broken);
+            assert!(matches!(refused, Err(ReplaceError::Kept(Fault::Corrupt(_)))), "case {case}: {refused:?}");
+            assert_eq!(disk.read_file(&directory.join(MANIFEST_FILE)).unwrap(), before, "case {case}");
+        }
+        manifest.replace(state(3, 5)).unwrap();
     }
 
     fn state(generation: u64, stream_id: u128) -> ManifestState {

@@ -89,7 +89,8 @@ impl StreamOptions {
         {
             let bytes = self.segment_bytes;
             Some(("segment_bytes", format!("{bytes} is not a multiple of 8 within 4 KiB..=4 GiB")))
-        } else if self.flush_interval.is_zero() || self.flush_interval > Duration::from_secs(MAX_FLUSH_INTERVAL_S)
+        } else if self.flush_interval < Duration::from_millis(1)
+            || self.flush_interval > Duration::from_secs(MAX_FLUSH_INTERVAL_S)
         {
             Some(("flush_interval", format!("{:?} is not within 1 ms..=24 h", self.flush_interval)))
         } else if self.flush_bytes == 0 {

@@ -102,10 +102,11 @@ impl StreamBuilder {
         self
     }
 
-    /// How long `Buffered` records wait for a sync at most: 1 ms to 24 h; 1 s by default. Measured in real
-    /// time by the background thread, whatever the clock.
+    /// How long `Buffered` records wait for a sync at most: 1 ms to 24 h, in whole milliseconds (a fraction is cut off); 1 s by default.
+    /// Measured in real time by the background thread, whatever the clock.
     pub fn flush_interval(mut self, interval: Duration) -> Self {
-        self.flush_interval = Some(interval);
+        let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+        self.flush_interval = Some(Duration::from_millis(millis)); // as it is stored
         self
     }
 

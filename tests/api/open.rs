@@ -163,7 +163,9 @@ fn options_out_of_range_are_refused_before_anything_is_made() {
         ("segment_bytes", builder().segment_bytes(4_100)),
         ("segment_bytes", builder().segment_bytes((4 << 30) + 8)),
         ("flush_interval", builder().flush_interval(Duration::ZERO)),
+        ("flush_interval", builder().flush_interval(Duration::from_micros(999))),
         ("flush_interval", builder().flush_interval(Duration::from_secs(86_401))),
+        ("flush_interval", builder().flush_interval(Duration::MAX)),
         ("flush_bytes", builder().flush_bytes(0)),
         ("limits", builder().limits(limits((256 << 20) + 1, 1, 512 << 20))),
         ("limits", builder().limits(limits(1, 0, 16 << 20))),
@@ -214,6 +216,17 @@ fn options_at_the_edges_of_their_ranges_are_kept() {
     assert_eq!(described.flush_bytes, u64::MAX);
     assert_eq!(described.partition_hash, PartitionHash::Md5);
     assert_eq!(described.limits, limits);
+}
+
+/// An interval is stored in milliseconds: what is cut off is so for who asks, too.
+#[test]
+fn an_interval_with_a_fraction_is_the_one_that_is_stored() {
+    let (_directory, path) = place();
+    let options = || builder().flush_interval(Duration::from_micros(1_500));
+    let stream = options().create(&path).unwrap();
+    assert_eq!(stream.describe().unwrap().flush_interval, Duration::from_millis(1));
+    stream.close().unwrap();
+    assert_eq!(options().open(&path).unwrap().describe().unwrap().flush_interval, Duration::from_millis(1));
 }
 
 #[test]
