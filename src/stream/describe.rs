@@ -196,7 +196,9 @@ impl Stream {
         let counters = &self.inner.context.counters;
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let topology = self.inner.topology();
-        topology.shards.values().for_each(|member| member.shard.count());
+        if !self.inner.is_forked() {
+            topology.shards.values().for_each(|member| member.shard.count()); // takes a lock
+        }
         let unsynced = topology.shards.values().map(|member| {
             let shard = &member.shard;
             shard.next(Visibility::Written).since(shard.next(Visibility::Durable))

@@ -283,7 +283,7 @@ impl StreamInner {
         if closed { Err(Error::Closed) } else { Ok(()) }
     }
 
-    /// In a copy that a fork made, a lock may be held for ever.
+    /// In a copy that a fork made, a lock may be held for ever, and what is staged is its parent's.
     fn not_forked(&self) -> Result<()> {
         if self.process.was_forked() { Err(Error::Closed) } else { Ok(()) }
     }

@@ -393,6 +393,7 @@ impl StreamInner {
     }
 
     pub(super) fn poll_cursor(&self, cursor: &mut Cursor) -> Result<Progress> {
+        self.not_forked()?; // it writes what is staged: in a copy, the parent's slots as they are by now
         let shard_id = cursor.shard().id();
         let mut poll = || cursor.poll().map_err(Error::of_shard(shard_id));
         let progress = self.look(&mut poll)?;

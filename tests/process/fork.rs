@@ -1,6 +1,7 @@
 //! A fork of a process that has a stream open.
 #![allow(unsafe_code, reason = "fork and _exit")]
 
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use anabranch::{
@@ -92,6 +93,40 @@ fn a_forks_copy_changes_nothing() {
             assert_eq!(records, 20);
         }
     }
+}
+
+/// What was staged when the process was forked is in its segment by now, and its parent's slot, which both have mapped, holds other records: a copy
+/// of an iterator that wrote them to the segment would put them in the place of the first ones.
+#[test]
+fn a_forks_copy_of_an_iterator_writes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("stream");
+    let stream = Stream::builder().durability(Durability::Buffered).background(false).create(&path).unwrap();
+    let shard = stream.open_shards()[0];
+    let mut iterator = stream.shard_iterator(shard, ShardIteratorType::Latest).unwrap();
+    stream.put("key", b"first").unwrap();
+    let (mut told, mut tell) = std::io::pipe().unwrap();
+    // SAFETY: the child waits to be told, makes calls that must be refused before they take a lock, and leaves.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop(tell);
+        let was_told = told.read(&mut [0]).is_ok();
+        let is_refused = matches!(iterator.next_batch(), Err(Error::Closed));
+        let puts = stream.metrics().puts;
+        // SAFETY: ends this process at once.
+        unsafe { libc::_exit(i32::from(!was_told || !is_refused || puts > 0)) }
+    }
+    stream.sync().unwrap();
+    stream.put("key", b"other").unwrap();
+    tell.write_all(b"!").unwrap();
+    let mut status = 0;
+    // SAFETY: `status` is ours.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "the child");
+    let data: Vec<_> = iterator.available().map(|record| record.unwrap().data().to_vec()).collect();
+    assert_eq!(data, [b"first", b"other"]);
+    stream.close().unwrap();
+    assert_sound(&path);
 }
 
 /// The child has a copy of the producer and of its handles, and no thread that sends.
