@@ -261,16 +261,13 @@ impl State {
     pub(super) fn trim(&mut self, stream: &Stream) -> Result<()> {
         self.follow_shards(stream)?;
         for shard_id in self.ledger.shard_ids().collect::<Vec<_>>() {
-            match stream.horizon_of(shard_id) {
-                Ok(horizon) => {
-                    self.ledger.trim(shard_id, horizon);
-                    let is_behind = |reader: &Reader| matches!(reader, Reader::At(iterator) if iterator.next_sequence_number() < horizon);
-                    if self.readers.get(&shard_id).is_some_and(is_behind) {
-                        self.readers.remove(&shard_id);
-                    }
-                }
-                Err(Error::ShardNotFound(_)) => {} // expired since
-                Err(error) => return Err(error),
+            let Ok(horizon) = stream.horizon_of(shard_id) else {
+                continue; // expired since, or there is damage further on: who comes to it is told
+            };
+            self.ledger.trim(shard_id, horizon);
+            let is_behind = |reader: &Reader| matches!(reader, Reader::At(iterator) if iterator.next_sequence_number() < horizon);
+            if self.readers.get(&shard_id).is_some_and(is_behind) {
+                self.readers.remove(&shard_id);
             }
         }
         Ok(())
@@ -279,23 +276,22 @@ impl State {
     fn receive_again(&mut self, call: &Call<'_>, found: &mut Found) {
         while found.records.len() < call.most && !found.is_full {
             let places = self.ledger.visible(call.most - found.records.len());
-            if places.is_empty() {
+            if places.is_empty() || !self.receive_places(call, places, found) {
                 return;
             }
-            self.receive_places(call, places, found);
         }
     }
 
-    /// Receives these records again, or those of them that there are and that have room.
-    fn receive_places(&mut self, call: &Call<'_>, places: Vec<Place>, found: &mut Found) {
+    /// Receives these records again, or those of them that there are and that have room. Whether there is any use in a look at others.
+    fn receive_places(&mut self, call: &Call<'_>, places: Vec<Place>, found: &mut Found) -> bool {
         for place in places {
             match call.stream.get_lasting(place.0, place.1) {
-                Ok(record) if !found.has_room_for(&record, call) => return,
+                Ok(record) if !found.has_room_for(&record, call) => return false,
                 Ok(record) => found.push(self.hand_over(call, record)),
                 Err(Error::Trimmed { .. } | Error::ShardNotFound(_)) => self.ledger.forget(place),
                 Err(Error::Closed) => {
                     self.fault.get_or_insert(Error::Closed);
-                    return; // nobody looked at it
+                    return false; // nobody looked at it
                 }
                 Err(error) => {
                     if matches!(error, Error::Lost { .. }) {
@@ -308,6 +304,7 @@ impl State {
                 }
             }
         }
+        true
     }
 
     /// The shards take turns.
@@ -455,7 +452,9 @@ mod tests {
             visibility: options.visibility,
         };
         let (mut state, mut found) = (queue.core.state.lock(), Found::default());
-        state.receive_places(&call, vec![(put.shard_id, put.sequence_number)], &mut found);
+        state.ledger.expire(stream.clock().monotonic(), call.policy);
+        assert_eq!(state.ledger.visible(1), [(put.shard_id, put.sequence_number)]);
+        state.receive_again(&call, &mut found);
         assert!(matches!(state.give(found), Err(Error::Closed)));
         let records = &state.ledger.to_shards()[0].records;
         assert_eq!(records[0].receives, 1);

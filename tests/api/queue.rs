@@ -881,10 +881,42 @@ fn a_queue_that_is_deleted_while_it_is_opened_begins_where_it_was_told() {
 /// What is sound in front of it is received first.
 #[test]
 fn damage_is_told_where_a_queue_comes_to_it() {
+    let stream = damaged_in_the_middle(|stream| drop(stream.queue("orders", options()).unwrap()));
+    let queue = stream.queue("orders", options()).unwrap();
+    assert_eq!(receive(&queue, 3).len(), 3);
+    let mut count = 3;
+    let told = loop {
+        match queue.receive(10, NOW) {
+            Ok(received) if received.is_empty() => break false,
+            Ok(received) => count += received.len(),
+            Err(Error::Corrupt(_)) => break true,
+            Err(error) => panic!("{error:?}"),
+        }
+    };
+    assert!(told && count > 10, "{count}");
+}
+
+#[test]
+fn damage_keeps_no_other_record_set_aside() {
+    let once = || options().max_receives(1);
+    let stream = damaged_in_the_middle(|stream| {
+        let queue = stream.queue("orders", once()).unwrap();
+        queue.give_back(&receive(&queue, 1)[0]).unwrap();
+    });
+    let queue = stream.queue("orders", once()).unwrap();
+    assert_eq!(numbers_set_aside(&queue), [0]);
+    let received = queue.receive_set_aside(1, VISIBILITY).unwrap();
+    assert_eq!(received[0].record.sequence_number().get(), 0);
+    queue.restore_received(&received[0]).unwrap();
+    assert_eq!(receive(&queue, 1)[0].record.sequence_number().get(), 0);
+}
+
+/// A stream with large records, closed and opened again with one of its older segments damaged, and with a clock that is believed: what has
+/// expired is looked for among its segments.
+fn damaged_in_the_middle(prepare: impl Fn(&Stream)) -> Stream {
     let (disk, clock, stream) = simulated(builder().segment_bytes(4096));
     fill_large(&stream, S0, 40);
-    let queue = stream.queue("orders", options()).unwrap();
-    drop(queue);
+    prepare(&stream);
     stream.close().unwrap();
     let mut segments: Vec<_> = disk.list(Path::new("stream/shards/000000000000")).unwrap();
     segments.sort_unstable_by(|one, other| one.name.cmp(&other.name));
@@ -899,18 +931,7 @@ fn damage_is_told_where_a_queue_comes_to_it() {
         stream.enforce_retention().unwrap();
         clock.advance(2 * SECOND);
     }
-    let queue = stream.queue("orders", options()).unwrap();
-    assert_eq!(receive(&queue, 3).len(), 3);
-    let mut count = 3;
-    let told = loop {
-        match queue.receive(10, NOW) {
-            Ok(received) if received.is_empty() => break false,
-            Ok(received) => count += received.len(),
-            Err(Error::Corrupt(_)) => break true,
-            Err(error) => panic!("{error:?}"),
-        }
-    };
-    assert!(told && count > 10, "{count}");
+    stream
 }
 
 /// Put under another name, or into another stream: what it says is of other records.
