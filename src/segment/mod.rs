@@ -16,4 +16,4 @@ pub(crate) use read::{Due, Segment, Visibility, is_unfinished, producers_section
 pub use record::{Record, RecordBatch, RecordRef};
 pub(crate) use scan::{Scan, StampedBatch, advance, scan};
 pub(crate) use survey::{Expected, Run, Survey, copy, tolerant};
-pub(crate) use write::SegmentWriter;
+pub(crate) use write::{NotCreated, SegmentWriter};

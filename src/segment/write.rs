@@ -50,23 +50,42 @@ pub(crate) struct SegmentWriter {
     reserved: u64,
 }
 
+/// Why a segment was not created.
+#[derive(Debug)]
+pub(crate) struct NotCreated {
+    pub(crate) fault: Fault,
+    /// Whether its file may be there, or come back with a crash: it holds no record, and the next opening removes it, unless others have got its numbers.
+    pub(crate) may_be_left: bool,
+}
+
+impl From<Fault> for NotCreated {
+    /// Nothing was made yet.
+    fn from(fault: Fault) -> Self {
+        Self { fault, may_be_left: false }
+    }
+}
+
+impl From<NotCreated> for Fault {
+    fn from(failure: NotCreated) -> Self {
+        failure.fault
+    }
+}
+
 impl SegmentWriter {
-    /// Creates a segment: when this returns, its room is reserved and its name and header are durable. On
-    /// failure nothing is left behind but, at worst, a file without records, which the next opening removes.
+    /// Creates a segment: when this returns, its room is reserved and its name and header are durable.
     pub(crate) fn create(
         storage: &Arc<dyn Storage>,
         directory: &Path,
         header: SegmentHeader,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, NotCreated> {
         let path = directory.join(segment_name(header.first));
         let file = storage.create_file(&path).map_err(Fault::io("create", &path))?;
         match Self::prepare(storage.as_ref(), directory, &path, file.as_ref(), &header) {
             Ok(segment) => Ok(Self::new(Arc::clone(storage), Arc::new(segment), file)),
             Err(fault) => {
-                // Room for others; should it fail as well, recovery removes the file.
-                let _ = storage.remove_file(&path).and_then(|()| storage.sync_dir(directory));
-                let _ = storage.sync_dir(directory); // or it could come back
-                Err(fault)
+                // Room for others.
+                let removed = storage.remove_file(&path).and_then(|()| storage.sync_dir(directory));
+                Err(NotCreated { fault, may_be_left: removed.is_err() })
             }
         }
     }
@@ -244,6 +263,13 @@ impl SegmentWriter {
         let records = usize::try_from(self.records.saturating_add(records)).unwrap_or(usize::MAX / 8);
         let end = frames_end.saturating_add(index_bytes(records) as u64).saturating_add(self.reserved);
         end <= self.segment.header().footer_position()
+    }
+
+    /// The most bytes that a section about producers can have behind the records that there are.
+    pub(crate) fn section_room(&self) -> u64 {
+        let records = usize::try_from(self.records).unwrap_or(usize::MAX / 8);
+        let sections_start = self.staged_end().saturating_add(index_bytes(records) as u64);
+        self.segment.header().footer_position().saturating_sub(sections_start)
     }
 
     /// The smallest file that holds a group of frames of this many bytes.

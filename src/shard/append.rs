@@ -6,9 +6,12 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mistake, MutexGuard, planted};
 
 use super::{AppendState, Counters, Phase, Producers, Shard, ShardError};
-use crate::format::{FrameInput, ProducerPart, ProducerStamp, STAMP_BYTES, SealKind, SegmentHeader, frame_bytes};
+use crate::format::{
+    FrameInput, ProducerPart, ProducerStamp, STAMP_BYTES, SealKind, SegmentHeader, frame_bytes, segment_name,
+};
 use crate::limits::{MAX_PENDING_BYTES, SEGMENT_GROWTH, UNSYNCED_FACTOR};
-use crate::segment::{SegmentWriter, StampedBatch};
+use crate::segment::{NotCreated, SegmentWriter, StampedBatch};
+use crate::storage::{Fault, remove_if_there};
 use crate::trace::event;
 use crate::types::{Durability, HashKey, SequenceNumber, Timestamp};
 
@@ -326,6 +329,7 @@ impl Shard {
     ) -> Result<(), ShardError> {
         loop {
             check(state)?; // before a roll: a segment that is made gets a record at once
+            self.remove_leftover(state)?;
             let has_room = state.writer.as_ref().is_some_and(|writer| writer.has_room(need.bytes, need.records));
             let staged = state.writer.as_ref().map_or(0, SegmentWriter::staged_bytes);
             if has_room && staged < MAX_PENDING_BYTES {
@@ -341,6 +345,19 @@ impl Shard {
                 return self.roll(state, need);
             }
         }
+    }
+
+    /// Removes what a creation that failed may have left, durably: were its numbers given to records of the segment before, those who open the stream
+    /// would miss them in it.
+    fn remove_leftover(&self, state: &mut AppendState) -> Result<(), ShardError> {
+        let Some(first) = state.leftover else {
+            return Ok(());
+        };
+        let (storage, directory) = (self.context.storage.as_ref(), &self.directory);
+        remove_if_there(storage, &directory.join(segment_name(first)))?;
+        storage.sync_dir(directory).map_err(Fault::io("sync", directory))?;
+        state.leftover = None;
+        Ok(())
     }
 
     /// Sees to it that a `Buffered` shard stages in a slot, if there is one.
@@ -367,6 +384,7 @@ impl Shard {
 
     /// Puts a new segment in the place of the active one. A failure to create it leaves everything as it was.
     fn roll(&self, state: &mut AppendState, need: Need) -> Result<(), ShardError> {
+        state.writer.as_mut().map(SegmentWriter::open).transpose()?; // before the successor takes what may be the last descriptor
         self.write_staged(state)?;
         if state.writer.as_ref().is_some_and(SegmentWriter::is_empty) {
             self.retire_writer(state)?; // too small for the first batch: its name is needed
@@ -384,7 +402,11 @@ impl Shard {
             created: context.clock.now(),
             file_bytes: file_bytes.next_multiple_of(8),
         };
-        let mut successor = SegmentWriter::create(&context.storage, &self.directory, header)?;
+        let created = SegmentWriter::create(&context.storage, &self.directory, header);
+        let mut successor = created.map_err(|NotCreated { fault, may_be_left }| {
+            state.leftover = may_be_left.then_some(header.first);
+            fault
+        })?;
         successor.reserve(section_bytes);
         // Only now, and in what the old segment is to say too: recovery begins with that, and the old one's room is kept for all that was remembered in it.
         state.producers = Some(producers);

@@ -159,7 +159,9 @@ impl Shard {
     #[cfg(feature = "async")]
     pub(crate) fn commit_wanted(&self) {
         self.is_wanted.store(false, Ordering::SeqCst); // who appends from here on wants another
-        let _ = self.sync();
+        if let Err(ShardError::Fault(fault)) = self.sync() {
+            drop(self.fail(&mut self.append.lock(), fault)); // nobody leads another one, and tasks wait for the outcome
+        }
         self.tail.ring(); // also after a failure
     }
 
@@ -234,10 +236,7 @@ impl Shard {
         let Some(writer) = state.writer.as_mut() else {
             return Err(ShardError::NotOpen); // nothing undurable without a writer
         };
-        let file = match writer.file_to_sync() {
-            Ok(file) => file,
-            Err(fault) => return Err(self.fail(state, fault)),
-        };
+        let file = writer.file_to_sync()?; // of a parked one, which may fail to open: nothing was tried of it, and the next commit tries again
         let (end, next) = (writer.written_end(), writer.next());
         let segment = Arc::clone(writer.segment());
         // Frames are written only with the lock held and no commit running where all of them wait for commits.

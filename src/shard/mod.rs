@@ -212,8 +212,6 @@ impl FlushRequest {
 pub(crate) struct Shard {
     id: ShardId,
     range: HashKeyRange,
-    /// The number its first record has, or would have had.
-    starting: SequenceNumber,
     directory: PathBuf,
     context: Arc<ShardContext>,
     segments: RwLock<Segments>,
@@ -257,6 +255,8 @@ struct AppendState {
     next: SequenceNumber,
     last_arrival: Timestamp,
     next_file_bytes: u64,
+    /// A segment whose creation failed, and whose file may be there.
+    leftover: Option<SequenceNumber>,
     phase: Phase,
     /// The write or sync that failed.
     failure: Option<Arc<io::Error>>,
@@ -302,7 +302,6 @@ impl Shard {
         Self {
             id: entry.id,
             range: entry.range,
-            starting: entry.starting,
             directory,
             context,
             segments: RwLock::new(segments),
@@ -311,6 +310,7 @@ impl Shard {
                 next,
                 last_arrival: last_arrival.max(entry.last_arrival),
                 next_file_bytes,
+                leftover: None,
                 phase,
                 failure: None,
                 committing: false,
@@ -486,13 +486,16 @@ impl Shard {
     /// Seals the active segment, if there is one, and puts it aside.
     fn retire_writer(&self, state: &mut AppendState) -> Result<(), ShardError> {
         self.drain_staged(state)?; // counted before the seal shows it: whoever reads a record may say at once that it is done
+        state.writer.as_mut().map(SegmentWriter::open).transpose()?; // so that a failure to open it is only a refusal
         let Some(mut writer) = state.writer.take() else {
             return Ok(());
         };
         let first = writer.segment().first();
         if writer.is_empty() {
             self.segments.write().remove(first);
-            return Ok(writer.remove_empty()?);
+            let removed = writer.remove_empty();
+            state.leftover = removed.is_err().then_some(first);
+            return Ok(removed?);
         }
         let producers = state.producers.as_ref().map(Producers::encode).unwrap_or_default();
         match writer.seal(SealKind::Closed, &producers) {

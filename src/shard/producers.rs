@@ -18,13 +18,13 @@ use crate::sync::{Mutex, RwLock};
 
 use super::{AppendState, Shard, ShardError};
 use crate::format::{
-    ProducerEntry, ProducerPart, ProducerStamp, SEGMENT_HEADER_BYTES, ShardEntry, encode_parts,
+    PART_BYTES, ProducerEntry, ProducerPart, ProducerStamp, SEGMENT_HEADER_BYTES, ShardEntry, encode_parts,
     parse_segment_name, section_bytes, segment_name,
 };
 use crate::limits::MAX_PRODUCER_PARTS;
 use crate::segment::{StampedBatch, producers_section, read_footer, read_header};
 use crate::storage::{Access, Corruption, Fault, Storage, StorageFile, list_if_there};
-use crate::types::{HashKey, HashKeyRange, ShardId, StreamId};
+use crate::types::{HashKey, HashKeyRange, SequenceNumber, ShardId, StreamId};
 
 /// The producers that the stream knows, and which handle of each may append.
 #[derive(Debug, Default)]
@@ -170,15 +170,29 @@ impl Producers {
         self.parts = self.parts().count();
     }
 
-    /// Keeps the memory within its bound: those go that have been silent for the longest time.
+    /// Keeps the memory within its bound.
     fn forget_surplus(&mut self) {
-        while self.parts > MAX_PRODUCER_PARTS {
-            let newest = |last: &LastBatch| last.parts.iter().map(|part| part.arrival).max();
-            let oldest = self.last.iter().min_by_key(|(_, last)| newest(last)).map(|(id, _)| *id);
-            let Some(gone) = oldest.and_then(|id| self.last.remove(&id)) else {
+        self.forget_beyond(MAX_PRODUCER_PARTS);
+    }
+
+    /// Keeps no more than can be written down in `room` bytes.
+    pub(super) fn fit(&mut self, room: u64) {
+        self.forget_beyond(usize::try_from(room).unwrap_or(usize::MAX) / PART_BYTES);
+    }
+
+    /// Those go that have been silent for the longest time.
+    fn forget_beyond(&mut self, parts: usize) {
+        if self.parts <= parts {
+            return;
+        }
+        let newest = |last: &LastBatch| last.parts.iter().map(|part| part.arrival).max();
+        let mut silent: Vec<_> = self.last.iter().map(|(id, last)| (newest(last), *id)).collect();
+        silent.sort_unstable();
+        for (_, id) in silent {
+            if self.parts <= parts {
                 return;
-            };
-            self.parts -= gone.parts.len();
+            }
+            self.parts -= self.last.remove(&id).map_or(0, |gone| gone.parts.len());
         }
     }
 }
@@ -333,15 +347,20 @@ impl Shard {
         context.remembered(entry, shards, &entries)
     }
 
-    /// Forgets what is not to be remembered any longer: producers that were deleted, and batches whose records are gone.
+    /// Forgets what is not to be remembered any longer: producers that were deleted, and batches whose records are gone, be it from an ancestor.
     pub(super) fn prune_producers(&self, producers: &mut Producers) {
-        let horizon = self.horizon.load(Ordering::SeqCst);
+        let entries = self.context.lineage.get();
+        let horizon_of = |id| {
+            if id == self.id {
+                return Some(SequenceNumber::new(self.horizon.load(Ordering::SeqCst)));
+            }
+            let place = entries.binary_search_by_key(&id, |entry| entry.id).ok()?;
+            entries.get(place).map(|entry| entry.horizon)
+        };
         let registry = &self.context.producers;
         producers.retain(|part| {
-            // What an ancestor took is older than all that the shard holds.
-            let end =
-                if part.shard_id == self.id { part.first.plus(part.count.into()) } else { self.starting.next() };
-            end.get() > horizon && registry.contains(part.producer_id)
+            let end = part.first.plus(part.count.into());
+            horizon_of(part.shard_id).is_some_and(|horizon| end > horizon) && registry.contains(part.producer_id)
         });
     }
 }

@@ -361,14 +361,10 @@ impl Opening<'_> {
                 .into());
         }
         let records = found.starts.len() as u64;
-        let producers = self.producers(&found)?;
+        let mut producers = self.producers(&found)?;
         let mut writer = SegmentWriter::recover(&self.context.storage, &path, *header, &found, durable)?;
-        writer.reserve(producers.section_bytes());
-        if !writer.has_room(0, 0) {
-            // Its writer kept it free, so something else than that wrote here.
-            let reason = "there is no room for what is known of producers";
-            return Err(Corruption::new(&path, found.end, reason).of_shard(self.entry.id).into());
-        }
+        // Its writer kept room for what it knew. An ancestor may know of more, where the sections between were trimmed.
+        producers.fit(writer.section_room());
         // A recovery that did not end may have removed an empty successor. Were it to come back later, it would stand behind a gap.
         self.sync_directory()?;
         let footer = writer.seal(SealKind::Closed, &producers.encode())?;

@@ -417,6 +417,37 @@ fn parking_closes_the_file_and_a_sync_opens_it_for_as_long_as_it_takes() {
     assert_eq!(shard.next(Visibility::Written).get(), 3, "a parked shard takes records");
 }
 
+/// Too many files are open: nothing was tried of the segment, so nothing is unknown of it.
+#[test]
+fn a_parked_file_that_cannot_be_opened_is_only_a_refusal() {
+    let disk = SimulatedDisk::new();
+    let options =
+        StreamOptions { durability: Durability::Buffered, segment_bytes: 4096, ..StreamOptions::default() };
+    let shard = shard_on(Arc::new(disk.clone()), options, true);
+    let refused = |outcome: Result<(), ShardError>| matches!(outcome, Err(ShardError::Fault(Fault::Io { .. })));
+    put(&shard);
+    let large = [7; 4_000];
+    let roll = || {
+        let entry = AppendEntry { partition_key: "key", data: &large, explicit_hash_key: None };
+        shard.append(std::iter::once(entry), Durability::Buffered, Condition::default()).map(drop)
+    };
+    let behind_the_last = Timestamp::from_millis(i64::MAX);
+    let refused_once = |name: &str, call: &dyn Fn() -> Result<(), ShardError>| {
+        put(&shard);
+        assert!(shard.park());
+        disk.fail_on(Operation::OpenFile, 0, DiskFault::Error(io::ErrorKind::Other));
+        assert!(refused(call()), "{name}");
+        call().unwrap();
+        shard.thaw();
+    };
+    refused_once("sync", &|| shard.sync());
+    refused_once("put", &|| append(&shard, Durability::Buffered).map(drop));
+    refused_once("roll", &roll);
+    refused_once("retention", &|| shard.retire_expired(behind_the_last));
+    refused_once("freeze", &|| shard.freeze().map(drop));
+    assert_eq!(shard.next(Visibility::Durable), shard.next(Visibility::Written));
+}
+
 /// A disk on which a write-back that fails is reported to nobody but those who had the file open.
 #[derive(Debug, Default)]
 struct ForgetfulDisk {
@@ -485,6 +516,42 @@ fn a_file_is_synced_before_it_is_closed_where_its_failure_would_not_be_reported_
     assert_eq!(durable(), 1);
     let refused = append(&shard, Durability::Buffered);
     assert!(matches!(refused, Err(ShardError::Failed(_))), "whoever comes next is told: {refused:?}");
+    assert!(!shard.park(), "a shard that failed is left alone");
+    assert_eq!(durable(), 1, "a sync behind one that failed proves nothing");
+}
+
+/// What the sync that failed was to make durable may be lost, and the next sync would not tell.
+#[test]
+fn a_shard_whose_seal_failed_takes_no_more_records() {
+    for nth in 0..2 {
+        let (shard, disk) = staging_shard(true);
+        put(&shard);
+        disk.fail_on(Operation::Sync, nth, DiskFault::Error(io::ErrorKind::Other));
+        let sealed = shard.freeze();
+        assert!(matches!(sealed, Err(ShardError::Failed(_))), "sync {nth}: {sealed:?}");
+        shard.thaw();
+        let refused = append(&shard, Durability::Buffered);
+        assert!(matches!(refused, Err(ShardError::Failed(_))), "sync {nth}: {refused:?}");
+        assert!(matches!(shard.sync(), Err(ShardError::Failed(_))), "sync {nth}");
+        assert_eq!(shard.next(Visibility::Durable).get(), 0, "sync {nth}");
+    }
+}
+
+/// Also to a reader who came to the segment while it was written.
+#[test]
+fn a_seal_shows_all_that_it_made_durable() {
+    let shard = shard(1 << 20, true);
+    (0..3).for_each(|_| put(&shard));
+    shard.sync().unwrap();
+    let mut cursor =
+        Cursor::new(Arc::clone(&shard), ShardIteratorType::TrimHorizon, Visibility::Durable, None).unwrap();
+    assert_eq!(cursor.next_batch(usize::MAX).unwrap().0.len(), 3);
+    (0..2).for_each(|_| put(&shard));
+    assert_eq!(cursor.next_batch(usize::MAX).unwrap().1, Progress::Tail);
+    shard.freeze().unwrap();
+    assert_eq!(cursor.next_batch(usize::MAX).unwrap().0.len(), 2);
+    shard.close();
+    assert_eq!(cursor.next_batch(usize::MAX).unwrap().1, Progress::End);
 }
 
 #[test]
@@ -646,7 +713,7 @@ fn retention_seals_the_active_segment_once_all_of_it_is_expired() {
     assert!(is_active(), "a shard that failed writes nothing any more");
 }
 
-/// A batch is known as long as one of its records is shown; what an ancestor took is below all that the shard holds.
+/// A batch is known as long as one of its records is shown, by the shard or by the ancestor that took it.
 #[test]
 fn a_batch_is_forgotten_with_the_last_of_its_records() {
     let shard = shard(1 << 20, true);
@@ -661,9 +728,18 @@ fn a_batch_is_forgotten_with_the_last_of_its_records() {
     let mut producers = Producers::default();
     producers.note(&batch(1, 5), shard.id, shard.range); // up to and with 6
     producers.note(&batch(2, 40), ShardId::new(9), shard.range);
-    for (horizon, known) in [(0, [true, true]), (1, [true, false]), (6, [true, false]), (7, [false, false])] {
-        shard.raise_horizon(SequenceNumber::new(horizon));
+    let parent = |horizon| ShardEntry { id: ShardId::new(9), horizon: SequenceNumber::new(horizon), ..entry() };
+    let known = |listed: &[ShardEntry]| {
+        shard.context.lineage.set(listed);
+        let mut producers = producers.clone();
         shard.prune_producers(&mut producers);
-        assert_eq!([1, 2].map(|id| producers.last_batch(id).is_some()), known, "below {horizon}");
+        [1, 2].map(|id| producers.last_batch(id).is_some())
+    };
+    assert_eq!(known(&[entry(), parent(41)]), [true, true]);
+    assert_eq!(known(&[entry(), parent(42)]), [true, false], "trimmed in the parent");
+    assert_eq!(known(&[entry()]), [true, false], "gone with the parent");
+    for (horizon, is_known) in [(1, true), (6, true), (7, false)] {
+        shard.raise_horizon(SequenceNumber::new(horizon));
+        assert_eq!(known(&[entry(), parent(0)]), [is_known, true], "below {horizon}");
     }
 }

@@ -436,15 +436,13 @@ pub(crate) fn make_directories(storage: &dyn Storage, path: &Path) -> Result<(),
 
 /// Makes the names that lead to `path` durable. Also those that were there before: whoever made them may have died
 /// before they were. A directory that may not be read was not made by a creation of ours, and neither was one in a file system that is read-only
-/// where another is mounted, as a container's volume in its root; a file system that failed, and is read-only since, is so below as well.
+/// where another is mounted, as a container's volume in its root. A file system that failed, and is read-only since, takes no manifest either.
 fn sync_ancestors(storage: &dyn Storage, path: &Path) -> Result<(), Fault> {
     let mut child = path;
     while let Some(parent) = parent_of(child) {
         match storage.sync_dir(parent) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && child != path => break,
-            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem && storage.sync_dir(child).is_ok() => {
-                break;
-            }
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => break,
             other => other.map_err(Fault::io("sync", parent))?,
         }
         if parent == Path::new(".") {

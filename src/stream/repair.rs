@@ -316,7 +316,7 @@ impl<'a> Repair<'a> {
             file_bytes: least.next_multiple_of(8),
             ..self.header(look.shard_id, run.first, incarnation, created)
         };
-        let mut writer = SegmentWriter::create(self.storage, &self.scratch, header)?;
+        let mut writer = SegmentWriter::create(self.storage, &self.scratch, header).map_err(Fault::from)?;
         look.records(index, run, |frame| {
             writer.stage(&input_of(frame, run))?;
             if writer.staged_bytes() > PIECE_BYTES {

@@ -8,7 +8,7 @@ use std::thread;
 use anabranch::storage::Operation;
 use anabranch::{
     Crash, DiskFault, Durability, Error, ErrorKind, HashKey, Producer, PutBatchOptions, PutEntry, PutReceipt,
-    SimulatedDisk, Stream, VerifyOptions, verify,
+    SequenceNumber, ShardId, SimulatedDisk, Stream, VerifyOptions, verify,
 };
 
 use crate::support::{S0, S1, builder, fill_large, number, place, put_to, read_stream, simulated, stream};
@@ -23,6 +23,11 @@ fn entries() -> [PutEntry<'static>; 4] {
 
 fn records(stream: &Stream) -> u64 {
     stream.describe().unwrap().shards.iter().map(|shard| shard.records).sum()
+}
+
+fn next_of(stream: &Stream, shard_id: ShardId) -> SequenceNumber {
+    let shards = stream.describe().unwrap().shards;
+    shards.iter().find(|shard| shard.summary.shard_id == shard_id).unwrap().next_sequence_number
 }
 
 /// Each receipt names its own record.
@@ -277,6 +282,56 @@ fn a_batch_is_forgotten_with_its_records() {
     let mut producer = stream.producer("p").unwrap();
     assert_eq!(producer.last_batch().unwrap(), None);
     assert_ne!(producer.put_batch(1, &entries()).unwrap(), first);
+}
+
+/// Of what the child holds, some is trimmed; the parent, whose records these are, is not.
+#[test]
+fn a_batch_whose_records_an_ancestor_keeps_is_remembered() {
+    let (_disk, _, stream) = simulated(builder().segment_bytes(4096));
+    let mut producer = stream.producer("p").unwrap();
+    let first = producer.put_batch(1, &entries()).unwrap();
+    let (lower, upper) = stream.split_shard(S0, None).unwrap();
+    for child in [lower, upper] {
+        fill_large(&stream, child, 5);
+        let end = next_of(&stream, child);
+        stream.trim_shard(child, end).unwrap();
+        fill_large(&stream, child, 20); // a roll forgets
+    }
+    assert_eq!(producer.put_batch(1, &entries()).unwrap(), first);
+    let end = next_of(&stream, S0);
+    stream.trim_shard(S0, end).unwrap();
+    for child in [lower, upper] {
+        fill_large(&stream, child, 20);
+    }
+    assert_ne!(producer.put_batch(1, &entries()).unwrap(), first, "its records are gone");
+}
+
+/// The sections about producers went with the segments that were trimmed, and with them that there is nothing to remember of the child. What an ancestor says of them
+/// needs more room than there is.
+#[test]
+fn an_opening_remembers_what_there_is_room_for() {
+    let (disk, _, stream) = simulated(builder().shards(2).segment_bytes(4096));
+    let mut producers: Vec<_> = (0..60).map(|id| stream.producer(format!("p{id}")).unwrap()).collect();
+    let mut put_all = |number| {
+        for producer in &mut producers {
+            producer.put_batch(number, &entries()[..1]).unwrap();
+        }
+    };
+    put_all(1);
+    let child = stream.merge_shards(S0, S1).unwrap();
+    put_all(2);
+    for _ in 0..3 {
+        fill_large(&stream, child, 20);
+        let end = next_of(&stream, child);
+        stream.trim_shard(child, end).unwrap();
+    }
+    fill_large(&stream, child, 1);
+    let end = next_of(&stream, child);
+    let (_, stream) = reopen(&disk, Crash::ProcessKilled);
+    assert_eq!(next_of(&stream, child), end);
+    let known = |id: u64| stream.producer(format!("p{id}")).unwrap().last_batch().unwrap().is_some();
+    let known = (0..60).filter(|id| known(*id)).count();
+    assert!((1..60).contains(&known), "{known}");
 }
 
 #[test]

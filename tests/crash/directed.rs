@@ -228,27 +228,37 @@ fn a_removal_that_a_recovery_did_not_finish_is_made_durable_by_the_next() {
 /// A segment whose creation failed was removed; a power cut must not bring it back in front of later records.
 #[test]
 fn a_segment_whose_creation_failed_does_not_come_back() {
-    let (first, second) = ([0].as_slice(), [0, 1].as_slice());
-    for (operation, calls) in [
-        (Operation::Allocate, first),
-        (Operation::Write, first),
-        (Operation::Sync, first),
-        (Operation::SyncDir, first),
-        (Operation::SyncDir, second), // that of the removal fails as well
-        (Operation::Map, first),
-    ] {
+    use Operation::{Allocate, Map, RemoveFile, Sync, SyncDir, Write};
+    let cases: [&[(Operation, u64)]; 10] = [
+        &[(Allocate, 0)],
+        &[(Write, 0)],
+        &[(Sync, 0)],
+        &[(SyncDir, 0)],
+        &[(Map, 0)],
+        // And its removal fails as well, which is tried again before the next record: once, or more often.
+        &[(Allocate, 0), (RemoveFile, 0)],
+        &[(Allocate, 0), (RemoveFile, 0), (RemoveFile, 1)],
+        &[(SyncDir, 0), (SyncDir, 1)],
+        &[(SyncDir, 0), (SyncDir, 1), (SyncDir, 2)],
+        &[(Map, 0), (RemoveFile, 0), (SyncDir, 1)],
+    ];
+    for faults in cases {
         for seed in 0..40 {
             let (mut story, stream) = Story::begin(Durability::Synced);
             stream.put("key", LARGE).unwrap();
-            for call in calls {
-                story.disk.fail_on(operation, *call, DiskFault::Error(io::ErrorKind::Other));
+            for (operation, nth) in faults {
+                story.disk.fail_on(*operation, *nth, DiskFault::Error(io::ErrorKind::Other));
             }
             stream.put("key", LARGE).unwrap_err();
-            assert_eq!(stream.put("key", b"small").unwrap().sequence_number.get(), 1, "{operation:?}");
+            let put = stream.put("key", b"small").or_else(|_| stream.put("key", b"small"));
+            assert_eq!(put.unwrap().sequence_number.get(), 1, "{faults:?}");
+            for what_follows in [LARGE.as_slice(), b"small"] {
+                stream.put("key", what_follows).unwrap();
+            }
             stream.close().unwrap();
             story.disk = story.disk.crash(Crash::PowerLost { seed });
-            let stream = story.reopen(2);
-            assert_eq!(stream.put("key", LARGE).unwrap().sequence_number.get(), 2);
+            let stream = story.reopen(4);
+            assert_eq!(stream.put("key", LARGE).unwrap().sequence_number.get(), 4);
         }
     }
 }
