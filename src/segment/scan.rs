@@ -1,11 +1,12 @@
 //! Finding the end of a segment whose writer died, and telling a torn tail from damage.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use crate::format::{
-    Checker, Frame, FrameError, FrameInput, ProducerStamp, RawFrame, SEGMENT_HEADER_BYTES, Seed, SegmentHeader,
-    index_bytes,
+    Checker, FRAME_HEADER_BYTES, Frame, FrameError, FrameInput, ProducerStamp, RawFrame, SEGMENT_HEADER_BYTES,
+    Seed, SegmentHeader, index_bytes,
 };
 use crate::storage::{Corruption, Fault, StorageFile};
 use crate::types::{SequenceNumber, Timestamp};
@@ -216,7 +217,8 @@ fn look_behind(window: &mut Window<'_>, seed: Seed, from: u64, next: SequenceNum
             continue;
         }
         behind.anything = true;
-        if let Some(size) = window.possible_frame(position, next)? {
+        let numbers = window.numbers_from(next);
+        if let Some(size) = window.possible_frame(position, numbers)? {
             budget = budget.saturating_sub(size);
             if budget == 0 {
                 behind.durable = next.next();
@@ -297,13 +299,21 @@ impl<'a> Window<'a> {
         Ok(RawFrame::check(self.at(position, size)?, checker))
     }
 
-    /// The size that a frame at `position` would have, if it could be a record from `next` on.
-    pub(super) fn possible_frame(&mut self, position: u64, next: SequenceNumber) -> Result<Option<u64>, Fault> {
+    /// The numbers that records behind a place can have, of which the first would be `next`.
+    pub(super) fn numbers_from(&self, next: SequenceNumber) -> RangeInclusive<SequenceNumber> {
+        next..=next.plus(self.limit / FRAME_HEADER_BYTES as u64)
+    }
+
+    /// The size that a frame at `position` would have, if it could be a record of one of these numbers.
+    pub(super) fn possible_frame(
+        &mut self,
+        position: u64,
+        numbers: RangeInclusive<SequenceNumber>,
+    ) -> Result<Option<u64>, Fault> {
         let room = self.limit - position;
-        let most = next.plus(self.limit / 40);
         let bytes = self.at(position, 16)?;
         let possible = Frame::size_at(bytes).ok().map(|size| size as u64).filter(|size| *size <= room);
-        let claims = Frame::claimed_sequence_number(bytes).is_some_and(|number| number >= next && number <= most);
+        let claims = Frame::claimed_sequence_number(bytes).is_some_and(|number| numbers.contains(&number));
         Ok(possible.filter(|_| claims))
     }
 

@@ -13,8 +13,11 @@ use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
 
 /// How many incarnations are tried where a damaged header does not tell its own.
 const MAX_GUESSES: u64 = 1 << 16;
-/// Of how many places that may be records each of them is tried.
+/// Of how many places that may be records each of them is tried, and of how many bytes of records, if one alone does not have more.
 const MAX_WITNESSES: usize = 16;
+const WITNESS_BYTES: u64 = 1 << 20;
+/// How many bytes are summed up for that: fewer incarnations are tried of long records.
+const GUESS_BYTES: u64 = 64 << 30;
 /// What a device is asked for at once where it could not give more: the sectors around a bad one are still read.
 const SECTOR_GROUP: usize = 4096;
 
@@ -138,7 +141,8 @@ impl Survey {
                 position += zeros;
                 continue;
             }
-            if let Some(size) = window.possible_frame(position, next)? {
+            let numbers = window.numbers_from(next);
+            if let Some(size) = window.possible_frame(position, numbers)? {
                 budget = budget.saturating_sub(size);
                 if let Ok(frame) = window.frame(position, seed)?
                     && self.add(&frame, position)
@@ -227,8 +231,9 @@ fn guess_header(
     };
     let (from, to) = (*expected.incarnations.start(), *expected.incarnations.end());
     let witnesses = Witnesses::of(file, path, &of(to))?;
-    let newest = (from..=to).rev().take(usize::try_from(MAX_GUESSES).unwrap_or(usize::MAX));
-    Ok(newest.map(of).find(|header| witnesses.fit(header)))
+    let newest = |most| (from..=to).rev().take(usize::try_from(most).unwrap_or(usize::MAX)).map(of);
+    let by_footer = newest(MAX_GUESSES).find(|header| witnesses.footer_fits(header));
+    Ok(by_footer.or_else(|| newest(witnesses.guesses()).find(|header| witnesses.a_frame_fits(header))))
 }
 
 /// What tells, of a file without a sound header, with which incarnation its checksums begin.
@@ -243,37 +248,53 @@ impl Witnesses {
         let mut found = Self { footer: [0; FOOTER_BYTES], frames: Vec::new() };
         // A footer that is not there to its end is none.
         file.read_at(&mut found.footer, header.footer_position()).map_err(Fault::io("read", path))?;
-        let mut window = Window::new(file, path, header);
-        let mut position = SEGMENT_HEADER_BYTES as u64;
-        while position + 8 <= window.limit && found.frames.len() < MAX_WITNESSES {
-            let zeros = window.zeros_at(position)?;
-            if zeros > 0 {
-                position += zeros;
-                continue;
+        let mut places = possible_frames(&mut Window::new(file, path, header), header.first)?;
+        places.sort_unstable(); // short ones say as much, for less
+        let mut bytes = 0;
+        for (size, position) in places {
+            bytes += size;
+            if bytes > WITNESS_BYTES && !found.frames.is_empty() {
+                break;
             }
-            if let Some(size) = window.possible_frame(position, header.first)? {
-                let mut frame = vec![0; usize::try_from(size).unwrap_or(0)];
-                file.read_at(&mut frame, position).map_err(Fault::io("read", path))?;
-                if has_room_before(&frame, position, header.first) {
-                    found.frames.push(frame);
-                }
-            }
-            position += 8;
+            let mut frame = vec![0; usize::try_from(size).unwrap_or(0)]; // within the file
+            file.read_at(&mut frame, position).map_err(Fault::io("read", path))?;
+            found.frames.push(frame);
         }
         Ok(found)
     }
 
-    fn fit(&self, header: &SegmentHeader) -> bool {
+    /// Of how many incarnations the frames are tried.
+    fn guesses(&self) -> u64 {
+        let bytes: usize = self.frames.iter().map(Vec::len).sum();
+        MAX_GUESSES.min(GUESS_BYTES / (bytes as u64).max(1))
+    }
+
+    fn footer_fits(&self, header: &SegmentHeader) -> bool {
+        Footer::decode(&self.footer, header).is_some()
+    }
+
+    fn a_frame_fits(&self, header: &SegmentHeader) -> bool {
         let mut frames = self.frames.iter();
         frames.any(|frame| Frame::decode(frame, header.seed()).is_ok())
-            || Footer::decode(&self.footer, header).is_some()
     }
 }
 
-/// Whether the records between the first one and the one that this claims to be could stand in front of it.
-fn has_room_before(frame: &[u8], position: u64, first: SequenceNumber) -> bool {
-    let most = first.plus((position - SEGMENT_HEADER_BYTES as u64) / FRAME_HEADER_BYTES as u64);
-    Frame::claimed_sequence_number(frame).is_some_and(|number| number <= most)
+/// The first places that may be records, and the size of each: those between the first one and the one that it claims to be could stand in front of it.
+fn possible_frames(window: &mut Window<'_>, first: SequenceNumber) -> Result<Vec<(u64, u64)>, Fault> {
+    let mut places = Vec::new();
+    let mut position = SEGMENT_HEADER_BYTES as u64;
+    while position + 8 <= window.limit && places.len() < MAX_WITNESSES {
+        let zeros = window.zeros_at(position)?;
+        if zeros > 0 {
+            position += zeros;
+            continue;
+        }
+        let most = first.plus((position - SEGMENT_HEADER_BYTES as u64) / FRAME_HEADER_BYTES as u64);
+        let size = window.possible_frame(position, first..=most)?;
+        places.extend(size.map(|size| (size, position)));
+        position += 8;
+    }
+    Ok(places)
 }
 
 /// The same file, sectors that cannot be read as zeros: no record stands in zeros. For reading only; a repair replaces

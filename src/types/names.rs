@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::limits::MAX_NAME_CHARS;
+use crate::limits::{MAX_NAME_CHARS, MAX_SHARD_ID};
 
 /// Whether a stream, a consumer, a worker or a producer can be called so: 1 to 128 characters of `[a-zA-Z0-9_.-]`, as Kinesis names streams, and
 /// a name of its own in a directory: neither `.` nor `..`.
@@ -39,10 +39,10 @@ impl ShardId {
         format!("{:012}", self.0)
     }
 
-    /// The inverse of [`directory`](Self::directory): nothing for any other name.
+    /// The inverse of [`directory`](Self::directory): nothing for any other name, also of an id that is never issued.
     pub(crate) fn from_directory(name: &str) -> Option<Self> {
         let id = Self(name.parse().ok()?);
-        (id.directory() == name).then_some(id)
+        (id.directory() == name && id.0 <= MAX_SHARD_ID).then_some(id)
     }
 }
 

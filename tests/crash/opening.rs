@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anabranch::limits::RECENT_SEGMENTS;
+use anabranch::limits::{MAX_SHARD_ID, RECENT_SEGMENTS};
 use anabranch::storage::{Access, DirEntry, LockGuard, Operation, Storage, StorageFile};
 use anabranch::{
     Clock, Crash, DiskFault, Durability, Error, ErrorKind, HashKey, ManualClock, PutEntry, PutOptions,
     QueueOptions, RecordsStart, RetentionPeriod, SequenceNumber, ShardId, ShardIteratorType, SimulatedDisk, Store,
-    Stream, StreamBuilder, VerifyOptions, verify,
+    Stream, StreamBuilder, VerifyOptions, repair, verify,
 };
 
 use crate::history::{PATH, assert_sound, builder};
@@ -517,6 +517,31 @@ fn recovered_records_and_shards_are_counted() {
     assert_eq!((recovery.records_recovered, recovery.shards_recovered, recovery.was_clean), (5, 2, false));
 }
 
+/// Data of a record that was torn, each 16 bytes of which claim to be a frame of the number that would come next. Which are is not found out in bounded time.
+#[test]
+fn a_tail_that_imitates_too_many_frames_is_refused_and_cut_by_a_repair() {
+    let (mut case, stream) = Case::create(Durability::Synced, 64 << 20);
+    stream.put("key", vec![1; 1 << 20]).unwrap(); // the next segment is four times as long
+    stream.put("key", [1; 100]).unwrap();
+    case.kill(stream);
+    case.disk
+        .damage(&segment(1), |bytes| {
+            let claimed = u32::try_from(bytes.len() / 2).unwrap();
+            for place in bytes[HEADER + 200..].as_chunks_mut::<16>().0.iter_mut().take(8_192) {
+                place[..4].fill(1);
+                place[4..8].copy_from_slice(&claimed.to_le_bytes());
+                place[8..].copy_from_slice(&3_u64.to_le_bytes());
+            }
+        })
+        .unwrap();
+    case.refused(2, 2);
+    let report = repair(PATH, Some(Arc::new(case.disk.clone()))).unwrap();
+    assert!(report.after.is_sound(), "{:?}", report.after.damage);
+    let stream = case.open().unwrap();
+    assert_eq!(stream.get(SHARD, SequenceNumber::new(1)).unwrap().data(), [1; 100]);
+    assert_eq!(stream.put("key", b"next").unwrap().sequence_number.get(), 2);
+}
+
 /// Directories that no manifest names: a shard that expired may hold files and is removed; one that is newer than the manifest is
 /// removed where it is empty, the leftover of a reshard, and refused where it holds anything.
 #[test]
@@ -556,10 +581,15 @@ fn a_directory_that_the_manifest_does_not_name_is_removed_or_refused() {
     }
     // What is no shard's directory is nobody's business.
     let case = case.copy();
-    let foreign = Path::new(PATH).join("shards/notes");
-    case.disk.create_dir(&foreign).unwrap();
+    let foreign = [Path::new(PATH).join("shards/notes"), directory(MAX_SHARD_ID + 1)];
+    for foreign in &foreign {
+        case.disk.create_dir(foreign).unwrap();
+        case.disk.create_file(&foreign.join("file")).unwrap();
+    }
     drop(case.open().unwrap());
-    assert!(case.disk.list(&foreign).is_ok());
+    for foreign in &foreign {
+        assert!(case.disk.list(foreign).is_ok());
+    }
 }
 
 /// A disk on which something happens just before some of the calls that look for files: a writer is at work beside the caller.
@@ -854,7 +884,7 @@ fn a_repair_begins_with_what_is_there_when_it_has_the_lock() {
                 stream.clone().close().unwrap();
             }
         });
-        match anabranch::repair(PATH, Some(storage)) {
+        match repair(PATH, Some(storage)) {
             Err(Error::Locked(_)) => continue,
             other => assert!(other.unwrap().after.is_sound()),
         }

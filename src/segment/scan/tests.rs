@@ -201,6 +201,19 @@ fn data_that_imitates_frames_does_not_stall_the_scan() {
     let _ = image.scan(); // an end or damage, in bounded time
 }
 
+/// Which of so many is sound is not found out in bounded time: a silent cut would be the worse mistake.
+#[test]
+fn what_imitates_too_many_frames_is_damage() {
+    let mut imitations = Vec::new();
+    while imitations.len() < 4 * MIB {
+        imitations.extend_from_slice(&1_u32.to_le_bytes());
+        imitations.extend_from_slice(&0x10_0000_u32.to_le_bytes());
+        imitations.extend_from_slice(&20_u64.to_le_bytes());
+    }
+    let (found, _) = scan_counted(&imitations);
+    assert_damaged(found, 10, 10);
+}
+
 /// A batch cut short before zeros is a torn tail too.
 #[test]
 fn half_a_batch_before_zeros_is_torn() {
