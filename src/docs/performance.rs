@@ -10,8 +10,7 @@
 //! there is. What remains of a put besides that copy and its checksum: one hash of the key, one look for the shard (no lock, and no count that all
 //! processors write), one lock of the shard, one look at the clock, two plain stores for the index, one store that readers look at.
 //!
-//! Slots are 64 for a stream. Shards that find none, and all shards where the file system is not trusted with a map (anything but ext4, XFS, tmpfs, and Btrfs
-//! without copying on write), make one positional write a put: half a microsecond to one and a half more. A slot that stays idle is given to who needs it.
+//! Slots are 64 for a stream. Shards that find none, and all shards where the file system is not trusted with a map (anything but ext4, XFS and tmpfs), make one positional write a put: half a microsecond to one and a half more. A slot that stays idle is given to who needs it.
 //!
 //! A record larger than a slot is written by a call of its own. **`put_batch`** takes each shard's lock once and looks at the clock once. For `Buffered` records that gains
 //! some, but less than elsewhere, since a put has no call to save (5.02 against 3.04 million a second at 128 bytes, 1.51 against 1.34 at a kibibyte); for `Synced` ones it is one sync for all.

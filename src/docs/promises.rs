@@ -7,7 +7,8 @@
 //!
 //! 1. When `fdatasync` or `fsync` returns success, what was written before it survives a power cut: the drive honours flushes. One exception is known, and
 //!    looked for after every sync that may wait for a journal: a file system that is just giving up (see [`testing`](super::testing#real-file-systems)).
-//!    On XFS that takes for granted that nobody clones (`reflink`) the files of a stream while it is written to.
+//!    On XFS that takes for granted that nobody clones (`reflink`) the files of a stream while it is written to; a store into a STAGING file that was cloned could
+//!    also find no room, which is a signal. (On Btrfs, where snapshots do that, nothing is staged.)
 //! 2. A write changes no byte outside its range, even if the power goes in the middle of it.
 //! 3. Nothing else. Sectors may tear at 512 bytes; what was not synced may reach the disk in any order or not at all; a file's size and
 //!    a directory's entries are persisted by their own syncs only, in any order.
@@ -73,7 +74,11 @@
 //! # A6. A failed append has an unknown outcome
 //!
 //! The record may turn up later; the error says so. After a failed write or sync the shard takes no append until the stream is opened again
-//! ([`Error::ShardFailed`](crate::Error::ShardFailed)), everybody who waited on that sync gets the error, and reads of durable data go on.
+//! ([`Error::ShardFailed`](crate::Error::ShardFailed)), everybody who waited on that sync gets the error, and reads of durable data go on. Where nothing was tried
+//! of the segment yet, as with too many open files, it is an [`Error::Io`](crate::Error::Io), and the shard goes on.
+//!
+//! A file system that gives up for good (its journal cannot be written) may answer a store into the STAGING file with a signal, as it would for any map: a `Buffered` put then ends
+//! the process, before it is acknowledged. What was acknowledged before survives as far as that file system lets it.
 //!
 //! Tests: `crash/faults.rs::synced_streams_survive_every_failing_operation`, `crash/faults.rs::buffered_streams_survive_every_failing_operation`,
 //! `crash/faults.rs::rarer_and_lasting_failures_lose_nothing_either`, `crash/faults.rs::a_failed_sync_is_told_to_all_its_waiters`,
@@ -96,6 +101,10 @@
 //!
 //! The STAGING file holds nothing durable: a slot that is damaged gives up its records from the damage on, as a tail that was not synced
 //! (`crash/opening.rs::a_damaged_slot_gives_up_its_records_from_the_damage_on`).
+//!
+//! One tail that was not synced is taken for damage: where records whose *data* imitate frames, to the number that they would have, by the thousand and each a
+//! megabyte long, are torn. Which of them is a frame would take too long to find out, and a silent cut would be the worse mistake; a repair cuts it
+//! (`crash/opening.rs::a_tail_that_imitates_too_many_frames_is_refused_and_cut_by_a_repair`).
 //!
 //! What is not seen: bytes between a sealed segment's index and its footer, which hold nothing and are never read; and the loss of the last
 //! records of an open shard together with the WATERMARK slot that vouches for them, which is then indistinguishable from a write that was cut short.
@@ -124,7 +133,7 @@
 //! # A10. Checkpoints
 //!
 //! A checkpoint that was acknowledged stays, at the level of its stream: on a [`Synced`](crate::Durability::Synced) one through a power cut, on a
-//! [`Buffered`](crate::Durability::Buffered) one through the death of the process, and through a power cut after the next flush. An older one that
+//! [`Buffered`](crate::Durability::Buffered) one through the death of the process, and through a power cut after the next flush by a process that has the consumer open. An older one that
 //! was durable is never lost with a newer one that is cut short. Who takes a shard, resets or deletes a consumer, is told when that is durable,
 //! whatever the level.
 //!
@@ -154,7 +163,8 @@
 //! Tests: `process/lock.rs::a_second_process_is_refused`, `process/lock.rs::the_lock_dies_with_its_process`,
 //! `process/lock.rs::of_threads_that_open_at_once_one_wins`, `process/lock.rs::a_deleted_lock_file_lets_nobody_in`,
 //! `process/moved.rs::a_moved_stream_is_written_where_it_is_now`, `process/moved.rs::a_follower_of_a_deleted_or_moved_stream_is_told`,
-//! `process/fork.rs::a_forks_copy_changes_nothing`, `process/fork.rs::a_forks_copy_is_closed`, `api/open.rs::a_second_writer_is_locked_out`, `api/read_only.rs::a_reader_refuses_to_write`.
+//! `process/fork.rs::a_forks_copy_changes_nothing`, `process/fork.rs::a_forks_copy_is_closed`,
+//! `process/fork.rs::a_forks_copy_of_an_iterator_writes_nothing`, `api/open.rs::a_second_writer_is_locked_out`, `api/read_only.rs::a_reader_refuses_to_write`.
 //!
 //! # A12. A full disk
 //!
@@ -197,6 +207,7 @@
 //! `crash/producers.rs::batches_are_there_once_after_a_failure_at_every_operation`, `process/producers.rs::batches_are_there_once_after_kills_synced`,
 //! `process/producers.rs::batches_are_there_once_after_kills_buffered`, `api/idempotence.rs::a_repeat_is_answered_through_splits_and_merges`,
 //! `api/idempotence.rs::a_fence_holds_against_a_put_that_is_under_way`, `api/idempotence.rs::what_is_read_does_not_grow_with_the_log`,
+//! `api/idempotence.rs::a_batch_whose_records_an_ancestor_keeps_is_remembered`, `api/idempotence.rs::an_opening_remembers_what_there_is_room_for`,
 //! `crash/repair.rs::every_kind_of_damage_is_mended_and_costs_only_what_it_hit`.
 //!
 //! # A16. Conditions

@@ -395,8 +395,6 @@ const EXT4: u64 = 0xef53;
 const XFS: u64 = 0x5846_5342;
 #[cfg(target_os = "linux")]
 const TMPFS: u64 = 0x0102_1994;
-#[cfg(target_os = "linux")]
-const BTRFS: u64 = 0x9123_683e;
 
 /// Which file system a file is on.
 #[cfg(target_os = "linux")]
@@ -425,19 +423,11 @@ fn overwrites_in_place(_file: &File) -> io::Result<bool> {
 }
 
 /// Whether the room of a new file, once reserved, is there for every later store: a file system that writes elsewhere what is written
-/// again may have none left then, and a store into a map cannot be told but by a signal. Only file systems that are known are trusted.
+/// again may have none left then, and a store into a map cannot be told but by a signal. Only file systems that are known are trusted. Btrfs is not, also without
+/// copying on write: behind a snapshot it copies all the same, and older kernels want room for a store into a map in any case.
 #[cfg(target_os = "linux")]
 fn keeps_its_room(file: &File) -> io::Result<bool> {
-    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
-    Ok(match file_system(file)? {
-        EXT4 | XFS | TMPFS => true,
-        // Possible only while the file is empty, and refused where copying on write is forced.
-        BTRFS => ioctl_getflags(file)
-            .and_then(|flags| ioctl_setflags(file, flags | IFlags::NOCOW))
-            .and_then(|()| ioctl_getflags(file))
-            .is_ok_and(|flags| flags.contains(IFlags::NOCOW)),
-        _ => false,
-    })
+    Ok(matches!(file_system(file)?, EXT4 | XFS | TMPFS))
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -505,4 +495,42 @@ fn punch_hole(file: &File, range: Range<u64>) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn punch_hole(_file: &File, _range: Range<u64>) -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page behind the end of the file is a signal to who touches it.
+    #[test]
+    fn no_map_reaches_past_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = Disk.create_file(&directory.path().join("file")).unwrap();
+        file.write_at(&[7; 100], 0).unwrap();
+        assert_eq!(file.map(100).unwrap().bytes(0..100), Some(&[7; 100][..]));
+        assert_eq!(file.map(101).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    /// What is asked behind a whole sync leaves its mark in the file's times, which tells it from one in place. Where that may be done is known of ext4
+    /// and XFS only; the file system in memory, which has no journal, stands for all others.
+    #[cfg(target_os = "linux")]
+    #[test]
+    #[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+    fn a_sync_in_place_is_a_whole_one_where_that_is_not_known_to_be_enough() {
+        use std::time::SystemTime;
+
+        let Ok(directory) = tempfile::tempdir_in("/dev/shm") else {
+            return eprintln!("skipped: there is no /dev/shm");
+        };
+        let path = directory.path().join("file");
+        let file = Disk.create_file(&path).unwrap();
+        if file_system(&File::open(&path).unwrap()).unwrap() != TMPFS {
+            return eprintln!("skipped: /dev/shm is no tmpfs");
+        }
+        for sync in [StorageFile::sync, StorageFile::sync_in_place] {
+            File::options().write(true).open(&path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+            sync(file.as_ref()).unwrap();
+            assert_ne!(std::fs::metadata(&path).unwrap().modified().unwrap(), SystemTime::UNIX_EPOCH);
+        }
+    }
 }

@@ -138,6 +138,7 @@ fn ledger_of(marks: &Path) -> Ledger {
 
 /// Takes all room but this much. The most of it stays taken: what [`make_room`] gives is enough, and soon filled again.
 fn fill(directory: &Path, left: u64) {
+    share_blocks(directory);
     let (reserve, spare, ballast) =
         (directory.join("reserve"), directory.join("spare"), directory.join("ballast"));
     write_ones(&reserve, left);
@@ -149,6 +150,18 @@ fn fill(directory: &Path, left: u64) {
     write_until_full(&directory.join("filler"));
     std::fs::remove_file(reserve).unwrap();
     File::open(directory).unwrap().sync_all().unwrap();
+}
+
+/// A snapshot, as backups make them, where the file system has any: what is written again behind it goes elsewhere, and needs room.
+fn share_blocks(directory: &Path) {
+    const BTRFS: u32 = 0x9123_683e;
+    if u32::try_from(rustix::fs::statfs(directory).unwrap().f_type) != Ok(BTRFS) {
+        return;
+    }
+    let snapshots = std::fs::read_dir(directory).unwrap().count();
+    let mut snapshot = Command::new("btrfs");
+    snapshot.args(["-q", "subvolume", "snapshot"]).arg(directory);
+    assert!(snapshot.arg(directory.join(format!("snapshot-{snapshots}"))).status().unwrap().success());
 }
 
 fn write_ones(path: &Path, bytes: u64) {
@@ -222,6 +235,7 @@ impl Process {
         let (stream, mut readers) = if path.exists() {
             let stream = open().unwrap();
             let readers = self.open_readers(&stream);
+            self.put(&stream); // what it is staged in is there before
             fill(&self.directory, left);
             (stream, readers)
         } else {
