@@ -47,3 +47,20 @@ pub(crate) fn read_whole(storage: &dyn Storage, path: &Path, most: u64) -> Resul
     bytes.truncate(read);
     Ok(Some(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::SimulatedDisk;
+
+    /// Nothing is allocated for it before: the length is all that is known of a file that may be anything.
+    #[test]
+    fn a_file_that_is_too_long_is_damaged() {
+        let (disk, path) = (SimulatedDisk::new(), Path::new("file"));
+        write_whole(&disk, path, &[7; 10]).unwrap();
+        assert_eq!(read_whole(&disk, path, 10).unwrap(), Some(vec![7; 10]));
+        let refused = read_whole(&disk, path, 9);
+        assert!(matches!(&refused, Err(Fault::Corrupt(damage)) if damage.path == path), "{refused:?}");
+        assert_eq!(read_whole(&disk, Path::new("other"), 10).unwrap(), None);
+    }
+}

@@ -38,6 +38,7 @@ mod history;
 mod ledger;
 mod opening;
 mod pipeline;
+mod plain;
 mod power;
 mod producers;
 mod queue;
