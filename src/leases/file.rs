@@ -38,6 +38,8 @@ struct Known {
     unsynced: HashMap<u32, u64>,
     /// How many slots the file has for certain, if any were added here.
     slots: u32,
+    /// How long the file was when this process synced it whole the last time.
+    length: u64,
     /// A write or a sync failed: what looks clean may be lost.
     is_suspect: bool,
 }
@@ -224,7 +226,7 @@ impl LeaseFile {
 
     /// How many slots the file has, and how many of them are there to their ends: the last may have been cut short when it was made.
     fn slots(&self) -> Result<(u32, u32), Fault> {
-        let length = self.file.len().map_err(Fault::io("read the length of", &self.path))?;
+        let length = self.length()?;
         let bytes = length.saturating_sub(CONSUMER_HEADER_BYTES as u64);
         let (slots, whole) = (bytes.div_ceil(CONSUMER_SLOT_BYTES as u64), bytes / CONSUMER_SLOT_BYTES as u64);
         match (u32::try_from(slots), u32::try_from(whole)) {
@@ -234,6 +236,10 @@ impl LeaseFile {
                 Err(Corruption::new(&self.path, 0, reason).into())
             }
         }
+    }
+
+    fn length(&self) -> Result<u64, Fault> {
+        self.file.len().map_err(Fault::io("read the length of", &self.path))
     }
 
     fn read(&self, bytes: &mut [u8], position: u64) -> Result<usize, Fault> {
@@ -370,11 +376,20 @@ impl LockedLeases<'_> {
 
     /// Makes everything that was written here durable.
     pub(crate) fn sync(&mut self) -> Result<(), LeaseError> {
-        if self.known.is_suspect {
+        // Another process may have made slots, and not lived to make the new length durable.
+        if self.known.is_suspect || self.leases.length()? > self.known.length {
             return self.renew();
         }
         let synced = self.leases.file.sync_in_place(); // slots are made whole, and grow no more
         self.note_sync(synced)
+    }
+
+    fn sync_whole(&mut self) -> Result<(), LeaseError> {
+        let length = self.leases.length()?;
+        let synced = self.leases.file.sync();
+        self.note_sync(synced)?;
+        self.known.length = length;
+        Ok(())
     }
 
     fn note_sync(&mut self, outcome: std::io::Result<()>) -> Result<(), LeaseError> {
@@ -402,8 +417,7 @@ impl LockedLeases<'_> {
             let version = slot.copy().map_or(0, |copy| copy.version);
             self.known.unsynced.insert(slot.index, version);
         }
-        let synced = leases.file.sync();
-        self.note_sync(synced)
+        self.sync_whole()
     }
 
     /// Gives each of these shards a slot, durably. Those of shards that are `gone` are used again.
@@ -444,8 +458,7 @@ impl LockedLeases<'_> {
             self.write_slot(&bytes, slot_position(*index))?;
             self.known.unsynced.insert(*index, 1);
         }
-        let synced = leases.file.sync(); // not in place: the file may have grown
-        self.note_sync(synced)?;
+        self.sync_whole()?; // the file may have grown
         for (index, state) in made {
             let slot = leases.read_slot(index)?;
             let slot = slot.ok_or_else(|| self.damaged(index, "a slot that was just made is not there"))?;

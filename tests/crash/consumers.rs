@@ -823,6 +823,25 @@ fn take_turns(seed: u64, durability: Durability) {
     }
 }
 
+/// The writer of the stream makes the slot of a new shard, and cannot make it durable. Another process, which had the file open before, finds it there.
+#[test]
+fn a_slot_that_another_process_made_is_durable_with_what_is_done_in_it() {
+    for seed in seeds(100) {
+        let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+        let writer = builder(&disk, &clock).create(PATH).unwrap();
+        let reader = builder(&disk, &clock).open_read_only(PATH).unwrap();
+        let [first, other] = [&writer, &reader].map(|stream| stream.consumer("c").unwrap());
+        let (child, _) = writer.split_shard(ShardId::new(0), None).unwrap();
+        disk.fail_on(Operation::Sync, 0, DiskFault::Error(io::ErrorKind::Other));
+        first.take(child, "w").unwrap_err();
+        let epoch = other.take(child, "w").unwrap().epoch();
+        let disk = disk.crash(Crash::PowerLost { seed });
+        let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
+        let found = stream.consumer("c").unwrap().checkpoint(child).unwrap();
+        assert!(found.epoch >= epoch, "seed {seed}: {found:?} behind {epoch}");
+    }
+}
+
 /// The same, one step at a time, with many power cuts: a durable value stays whatever is written after it, and is lost, unsynced, torn.
 #[test]
 fn what_was_durable_outlives_all_that_is_written_behind_it() {
