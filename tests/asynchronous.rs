@@ -30,9 +30,11 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap()
 }
 
+/// Nothing is synced but what somebody asks for.
 fn stream(durability: Durability, shards: u32) -> (tempfile::TempDir, Stream) {
     let directory = tempfile::tempdir().unwrap();
     let builder = Stream::builder().shards(shards).segment_bytes(64 << 10).durability(durability);
+    let builder = builder.flush_interval(Duration::from_secs(3_600));
     let stream = builder.create(directory.path().join("stream")).unwrap();
     (directory, stream)
 }

@@ -448,6 +448,20 @@ fn a_parked_file_that_cannot_be_opened_is_only_a_refusal() {
     assert_eq!(shard.next(Visibility::Durable), shard.next(Visibility::Written));
 }
 
+/// Tasks wait for the outcome, and nobody leads another commit for them.
+#[cfg(feature = "async")]
+#[test]
+fn a_wanted_commit_that_cannot_open_a_parked_file_is_told() {
+    let disk = SimulatedDisk::new();
+    let shard = shard_on(Arc::new(disk.clone()), StreamOptions::default(), true);
+    let staged = append(&shard, Durability::Synced).unwrap();
+    assert!(shard.park());
+    assert!(shard.committed(staged.next()).is_none());
+    disk.fail_on(Operation::OpenFile, 0, DiskFault::Error(io::ErrorKind::Other));
+    shard.commit_wanted();
+    assert!(matches!(shard.committed(staged.next()), Some(Err(ShardError::Failed(_)))));
+}
+
 /// A disk on which a write-back that fails is reported to nobody but those who had the file open.
 #[derive(Debug, Default)]
 struct ForgetfulDisk {
