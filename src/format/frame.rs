@@ -420,7 +420,11 @@ mod tests {
             let mut bytes = Vec::new();
             encode_to(&mut bytes, Seed(1), &input(key, b"some data", None, false));
             change(&mut bytes);
-            RawFrame::is_sound(&bytes)
+            let checksum = Seed(1).checksum(&bytes[4..]);
+            bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+            let checked = RawFrame::check(&bytes, &Seed(1).checker());
+            assert!(matches!(checked, Ok(_) | Err(FrameError::Fields)), "{checked:?}");
+            checked.is_ok()
         };
         assert!(frame(&key[1..], |_| ()));
         assert!(!frame(&key, |_| ()), "a key that is too long");
