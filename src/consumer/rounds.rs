@@ -95,7 +95,8 @@ impl Worker {
         Ok(plan)
     }
 
-    /// Renews what is still this worker's; what is not. So is the rest of a shard that expired, since that keeps none of its children waiting any more.
+    /// Renews what is still this worker's; what is not. So is the rest of a shard that expired, since that keeps none of its children waiting any more. One that was given to
+    /// its end before is had until it is finished, though what is stored of it may have made room for another.
     fn renew(
         &mut self,
         leases: &mut LockedLeases<'_>,
@@ -106,15 +107,19 @@ impl Worker {
         let mut lost = Vec::new();
         for (shard_id, held) in &mut self.held {
             let slot = slots.get(shard_id).and_then(|slot| Some((slot, slot.state()?.clone())));
-            let has_expired = !held.is_ended && is_gone(*shard_id);
-            let is_mine = |(_, state): &(_, SlotState)| state.epoch == held.lease.epoch() && !has_expired;
-            let Some((slot, state)) = slot.filter(is_mine) else {
-                lost.push(*shard_id);
-                continue;
-            };
-            let renewals = state.renewals.saturating_add(1);
-            let state = SlotState { renewals, ..state };
-            leases.write(slot, state, false).map_err(error_of(self.consumer.name()))?;
+            let has_expired = is_gone(*shard_id);
+            match slot {
+                Some((slot, state)) if state.epoch == held.lease.epoch() && (held.is_ended || !has_expired) => {
+                    let renewals = state.renewals.saturating_add(1);
+                    let state = SlotState { renewals, ..state };
+                    leases.write(slot, state, false).map_err(error_of(self.consumer.name()))?;
+                }
+                None if held.is_ended && has_expired => {}
+                _ => {
+                    lost.push(*shard_id);
+                    continue;
+                }
+            }
             held.renewed_at = now;
         }
         Ok(lost)

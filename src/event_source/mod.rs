@@ -424,11 +424,7 @@ impl EventSource {
     fn settle_shard(&mut self, shard_id: ShardId) -> Result<bool> {
         let Some(shard) = self.shards.get_mut(&shard_id) else { return Ok(false) };
         if let Some(at) = shard.checkpoint() {
-            match self.worker.checkpoint(shard_id, at) {
-                // It expired, and keeps nobody waiting any more: what it leaves to its children is theirs all the same.
-                Err(Error::ShardNotFound(_)) if shard.is_ended() => {}
-                stored => stored?,
-            }
+            self.worker.checkpoint_if_listed(shard_id, at)?;
             shard.stored(at);
         }
         if shard.has_inheritance && shard.is_through_inheritance() {
@@ -454,10 +450,7 @@ impl EventSource {
             let states = shard.states_of(child.hash_key_range);
             self.worker.consumer().bequeath(child.shard_id, shard_id, states)?;
         }
-        match self.worker.finish(shard_id) {
-            Err(Error::ShardNotFound(_)) => {} // it expired, and was let go of already
-            finished => finished?,
-        }
+        self.worker.finish(shard_id)?;
         let finished = self.shards.remove(&shard_id);
         if finished.is_some_and(|shard| shard.has_inheritance) {
             self.worker.consumer().forget_inheritance(shard_id)?; // it was left to the children in turn

@@ -136,10 +136,6 @@ impl SourceShard {
         !self.progress.has_inherited()
     }
 
-    pub(super) fn is_ended(&self) -> bool {
-        self.is_ended
-    }
-
     /// Whether it ended and all of it is done, but for windows that its children go on with.
     pub(super) fn is_finished(&self) -> bool {
         let is_idle = self.lanes.iter().all(|lane| lane.is_idle(self.complete_to, self.lanes.len()));

@@ -12,7 +12,7 @@ use anabranch::{
 };
 
 use crate::support::{
-    LARGE_PER_SEGMENT, Mixer, S0, S1, builder, eventually, fill_large, number, place, put_to, read_stream,
+    LARGE_PER_SEGMENT, Mixer, S0, S1, builder, eventually, expire, fill_large, number, place, put_to, read_stream,
     simulated,
 };
 
@@ -535,6 +535,28 @@ fn what_is_under_way_when_the_shard_is_lost_comes_to_nothing() {
     assert_eq!(source.step(&handler).unwrap(), 1);
     assert_eq!((done_of(&stream, S0), source.shards()), (None, vec![]));
     assert_eq!(source.step(&handler).unwrap(), 0, "the rest of it is not handled any more");
+}
+
+/// It expires between two calls, with others to be made.
+#[test]
+fn a_shard_that_expires_behind_its_end_is_handled_before_its_children() {
+    let (_disk, clock, stream) = simulated(builder().retention(3_600 * SECOND));
+    put(&stream, &["a", "b", "c"]);
+    let (lower, _) = stream.split_shard(S0, None).unwrap();
+    let calls = Calls::default();
+    let handler = |batch: &mut Batch<'_>| {
+        if text(batch) == "a" {
+            expire(&clock, &stream, 3_601 * SECOND);
+            put_to(&stream, lower, "key", b"d");
+        }
+        calls.note(batch);
+        if batch.records().len() > 1 { Err(BatchFailure::new("together")) } else { Ok(()) }
+    };
+    let mut source = source(&stream, options().batch_records(2));
+    drain(&mut source, &handler).unwrap();
+    assert_eq!(calls.take(), ["a b", "a", "b", "c", "d"]);
+    assert!(stream.shards().iter().all(|shard| shard.shard_id != S0));
+    assert_eq!(source.shards().len(), 2, "its children");
 }
 
 /// The shard is lost and taken again while a batch is handled: its keys have no second call meanwhile, and that it is done then says nothing of the batch that is

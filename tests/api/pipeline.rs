@@ -11,7 +11,7 @@ use anabranch::{
 };
 
 use crate::support::{
-    S0, S1, builder, damage, fill_large, number, put_to, read_all, read_stream, segments, simulated,
+    S0, S1, builder, damage, expire, fill_large, number, put_to, read_all, read_stream, segments, simulated,
     split_undurably, stream,
 };
 
@@ -307,10 +307,7 @@ fn the_producer_of_a_shard_that_expired_is_forgotten() {
     run(&mut pipeline(&input, &output));
     put_to(&input, S0, "key", b"1");
     let (lower, upper) = input.split_shard(S0, None).unwrap();
-    for _ in 0..3 {
-        clock.advance(Duration::from_secs(11));
-        input.enforce_retention().unwrap();
-    }
+    expire(&clock, &input, Duration::from_secs(11));
     assert_eq!(input.open_shards(), [lower, upper]);
     assert_eq!(input.shards().len(), 2);
     put_to(&input, lower, "key", b"2");
