@@ -755,25 +755,27 @@ fn a_shard_that_expires_while_it_is_held_is_lost() {
     assert!(!worker.shards().contains(&S0));
 }
 
-/// All of it was given, and may be being handled: that it expires meanwhile changes nothing for this worker.
+/// All of it was given, and may be being handled: that it expires meanwhile changes nothing for this worker, be it with children that had nothing.
 #[test]
 fn a_shard_that_expires_behind_its_end_is_finished_before_its_children_begin() {
-    let (_disk, clock, stream) = simulated(builder().retention(Duration::from_secs(3_600)));
-    put_to(&stream, S0, "key", b"parent");
-    let (lower, upper) = stream.split_shard(S0, None).unwrap();
-    let consumer = stream.consumer("c").unwrap();
-    let mut worker = worker(&consumer, "w");
-    assert!(matches!(all(&mut worker).last(), Some(Work::Ended(S0))));
-    expire(&clock, &stream, Duration::from_secs(3_601));
-    assert!(stream.shards().iter().all(|shard| shard.shard_id != S0));
-    for _ in 0..4 {
-        let work = all(&mut worker);
-        assert!(work.is_empty(), "{work:?}");
-        clock.advance(LEASE / 3);
+    for is_merged in [false, true] {
+        let (_disk, clock, stream) = simulated(builder().retention(Duration::from_secs(3_600)));
+        put_to(&stream, S0, "key", b"parent");
+        let (lower, upper) = stream.split_shard(S0, None).unwrap();
+        let heirs = if is_merged { vec![stream.merge_shards(lower, upper).unwrap()] } else { vec![lower, upper] };
+        let mut worker = worker(&stream.consumer("c").unwrap(), "w");
+        assert!(matches!(all(&mut worker).last(), Some(Work::Ended(S0))));
+        expire(&clock, &stream, Duration::from_secs(3_601));
+        assert!(stream.shards().iter().map(|shard| &shard.shard_id).eq(&heirs));
+        for _ in 0..4 {
+            let work = all(&mut worker);
+            assert!(work.is_empty(), "{work:?}");
+            clock.advance(LEASE / 3);
+        }
+        worker.finish(S0).unwrap();
+        all(&mut worker);
+        assert_eq!(worker.shards(), heirs);
     }
-    worker.finish(S0).unwrap();
-    all(&mut worker);
-    assert_eq!(worker.shards(), [lower, upper]);
 }
 
 /// What is stored of the one goes, since the other one's children need room.
