@@ -14,7 +14,7 @@ use crate::limits::{
 };
 use crate::segment::Record;
 use crate::stream::ShardIterator;
-use crate::types::ShardId;
+use crate::types::{HashKeyRange, ShardId};
 
 /// How long a worker that has nothing to do waits before it looks again, at first: whoever appends pays nothing for it.
 const NAP: Duration = Duration::from_millis(2);
@@ -306,6 +306,11 @@ impl Worker {
     /// How many records of a shard are there now and were not given yet; nothing if the worker does not have it. See [`ShardIterator::records_behind`].
     pub fn records_behind(&self, shard_id: ShardId) -> Option<u64> {
         self.held.get(&shard_id).map(|held| held.iterator.records_behind())
+    }
+
+    /// The hash keys of a shard; nothing if the worker does not have it.
+    pub(crate) fn hash_key_range(&self, shard_id: ShardId) -> Option<HashKeyRange> {
+        self.held.get(&shard_id).map(|held| held.iterator.hash_key_range())
     }
 
     /// Everything of the shard up to and including this record is done; see [`Lease::checkpoint`].
