@@ -139,7 +139,7 @@ impl Pipeline {
     ///
     /// Those of reading, of [`Producer::put_batch`] and of [`Lease::checkpoint`]: the first, once all shards had their batch. After any of them, calling it again goes on where
     /// it has to: nothing is skipped and nothing put twice. [`Error::BatchTooLarge`] only where what was made of one record is. [`Error::Lost`] is said
-    /// once, and goes on behind what is lost.
+    /// once, and goes on behind what is lost; so is [`Error::ShardNotFound`] of a shard that expired before all of it was done.
     pub fn step(&mut self, mut make: impl FnMut(&Record, &mut Outputs)) -> Result<u64> {
         loop {
             let begun = self.begin_lanes();
@@ -204,15 +204,19 @@ impl Pipeline {
     /// Begins the shards that are not finished, and whose parents are; all are tried. The consumer's file is looked at only where there may be one.
     fn begin_lanes(&mut self) -> Result<()> {
         let shards = self.consumer.stream().shards();
+        let mut outcome = self.drop_gone(&shards);
         let is_known = |id: &ShardId| self.lanes.contains_key(id) || self.finished.contains(id);
         let waits = |shard: &ShardSummary| shard.parents.iter().any(|parent| self.lanes.contains_key(parent));
         if shards.iter().all(|shard| is_known(&shard.shard_id) || waits(shard)) {
-            return Ok(());
+            return outcome;
         }
-        let finished = self.consumer.finished()?;
+        let finished = match self.consumer.finished() {
+            Ok(finished) => finished,
+            Err(error) => return outcome.and(Err(error)),
+        };
         let ids = shards.iter().map(|shard| shard.shard_id);
         let unfinished: BTreeSet<_> = ids.filter(|shard_id| !finished.contains(shard_id)).collect();
-        let mut outcome = self.forget_finished(finished).and(self.forget_gone());
+        outcome = outcome.and(self.forget_finished(finished)).and(self.forget_gone());
         for shard in shards {
             let waits = shard.parents.iter().any(|parent| unfinished.contains(parent));
             if !unfinished.contains(&shard.shard_id) || waits || self.lanes.contains_key(&shard.shard_id) {
@@ -223,6 +227,19 @@ impl Pipeline {
                 Err(error) => outcome = outcome.and(Err(error)),
             }
         }
+        outcome
+    }
+
+    /// Lets go of shards that expired: they keep nobody waiting, and their rest would come behind what follows them. That there was a rest is told.
+    fn drop_gone(&mut self, shards: &[ShardSummary]) -> Result<()> {
+        let mut outcome = Ok(());
+        self.lanes.retain(|shard_id, lane| {
+            let is_listed = shards.binary_search_by_key(shard_id, |shard| shard.shard_id).is_ok();
+            if !is_listed && !lane.is_through() {
+                outcome = Err(Error::ShardNotFound(*shard_id));
+            }
+            is_listed
+        });
         outcome
     }
 
@@ -337,6 +354,11 @@ impl Lane {
             }
         }
         Ok(true)
+    }
+
+    /// Whether all of the shard was done.
+    fn is_through(&self) -> bool {
+        self.ahead.is_empty() && self.repeats_to.is_none() && self.iterator.end_of_shard().is_some()
     }
 
     fn put(&mut self, records: &[Record], outputs: &Outputs) -> Result<()> {

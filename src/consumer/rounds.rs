@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::format::SlotState;
 use crate::leases::{LockedLeases, Slot};
 use crate::stream::{ShardSummary, error_of};
-use crate::types::ShardId;
+use crate::types::{HashKeyRange, ShardId};
 
 /// What a round came to.
 #[derive(Debug, Default)]
@@ -95,7 +95,8 @@ impl Worker {
         Ok(plan)
     }
 
-    /// Renews what is still this worker's; what is not. So is the rest of a shard that expired, since that keeps none of its children waiting any more.
+    /// Renews what is still this worker's; what is not. So is the rest of a shard that expired, since that keeps none of its children waiting any more. One that was given to
+    /// its end before is had until it is finished, though what is stored of it may have made room for another.
     fn renew(
         &mut self,
         leases: &mut LockedLeases<'_>,
@@ -106,15 +107,19 @@ impl Worker {
         let mut lost = Vec::new();
         for (shard_id, held) in &mut self.held {
             let slot = slots.get(shard_id).and_then(|slot| Some((slot, slot.state()?.clone())));
-            let has_expired = !held.is_ended && is_gone(*shard_id);
-            let is_mine = |(_, state): &(_, SlotState)| state.epoch == held.lease.epoch() && !has_expired;
-            let Some((slot, state)) = slot.filter(is_mine) else {
-                lost.push(*shard_id);
-                continue;
-            };
-            let renewals = state.renewals.saturating_add(1);
-            let state = SlotState { renewals, ..state };
-            leases.write(slot, state, false).map_err(error_of(self.consumer.name()))?;
+            let has_expired = is_gone(*shard_id);
+            match slot {
+                Some((slot, state)) if state.epoch == held.lease.epoch() && (held.is_ended || !has_expired) => {
+                    let renewals = state.renewals.saturating_add(1);
+                    let state = SlotState { renewals, ..state };
+                    leases.write(slot, state, false).map_err(error_of(self.consumer.name()))?;
+                }
+                None if held.is_ended && has_expired => {}
+                _ => {
+                    lost.push(*shard_id);
+                    continue;
+                }
+            }
             held.renewed_at = now;
         }
         Ok(lost)
@@ -160,7 +165,8 @@ fn choose(survey: &Survey, mine: usize) -> Vec<ShardId> {
     most.and_then(|shards| shards.last()).copied().into_iter().collect()
 }
 
-/// The shards whose parents are all done to their end and which are not so themselves. A parent that expired is waited for only where it was given to its end here.
+/// The shards whose parents are all done to their end and which are not so themselves. One that expired is waited for only where it was given to its end here: by all that have
+/// some of its keys, since those between may have expired with it.
 fn workable<'a>(
     shards: &'a [ShardSummary],
     slots: &'a BTreeMap<ShardId, Slot>,
@@ -172,12 +178,15 @@ fn workable<'a>(
     };
     let done: BTreeSet<_> = shards.iter().filter(|shard| is_done(shard)).map(|shard| shard.shard_id).collect();
     let listed: BTreeSet<_> = shards.iter().map(|shard| shard.shard_id).collect();
+    let expired = held.iter().filter(|(shard_id, held)| held.is_ended && !listed.contains(shard_id));
+    let expired: Vec<_> = expired.map(|(shard_id, held)| (*shard_id, held.iterator.hash_key_range())).collect();
     let is_ready = move |shard: &&ShardSummary| {
-        let is_held = |parent: &ShardId| held.get(parent).is_some_and(|held| held.is_ended);
-        let waits_for = |parent: &ShardId| {
-            if listed.contains(parent) { !done.contains(parent) } else { is_held(parent) }
+        let waits_for = |parent: &ShardId| listed.contains(parent) && !done.contains(parent);
+        let descends_from = |(expired, range): &(ShardId, HashKeyRange)| {
+            *expired < shard.shard_id && range.intersection(shard.hash_key_range).is_some()
         };
-        !done.contains(&shard.shard_id) && !shard.parents.iter().any(waits_for)
+        let waits = shard.parents.iter().any(waits_for) || expired.iter().any(descends_from);
+        !done.contains(&shard.shard_id) && !waits
     };
     shards.iter().filter(is_ready).map(|shard| shard.shard_id)
 }

@@ -14,7 +14,7 @@ use crate::limits::{
 };
 use crate::segment::Record;
 use crate::stream::ShardIterator;
-use crate::types::ShardId;
+use crate::types::{HashKeyRange, ShardId};
 
 /// How long a worker that has nothing to do waits before it looks again, at first: whoever appends pays nothing for it.
 const NAP: Duration = Duration::from_millis(2);
@@ -308,6 +308,11 @@ impl Worker {
         self.held.get(&shard_id).map(|held| held.iterator.records_behind())
     }
 
+    /// The hash keys of a shard; nothing if the worker does not have it.
+    pub(crate) fn hash_key_range(&self, shard_id: ShardId) -> Option<HashKeyRange> {
+        self.held.get(&shard_id).map(|held| held.iterator.hash_key_range())
+    }
+
     /// Everything of the shard up to and including this record is done; see [`Lease::checkpoint`].
     ///
     /// # Errors
@@ -318,6 +323,16 @@ impl Worker {
         self.note_loss(shard_id, outcome)
     }
 
+    /// As [`checkpoint`](Self::checkpoint), for who handles to its end what it was given: a shard that expired behind its end stores nothing any more, and is the worker's
+    /// until it is finished, so that its children wait.
+    pub(crate) fn checkpoint_if_listed(&mut self, shard_id: ShardId, done: RecordPosition) -> Result<()> {
+        let outcome = match self.lease(shard_id)?.checkpoint(done) {
+            Err(Error::ShardNotFound(_)) if self.has_ended(shard_id) => Ok(()),
+            other => other,
+        };
+        self.note_loss(shard_id, outcome)
+    }
+
     /// All of a shard that [ended](Work::Ended) is done: its children may begin. The worker has it no more.
     ///
     /// # Errors
@@ -325,7 +340,7 @@ impl Worker {
     /// [`Error::InvalidArgument`] for a shard that was not given to its end; otherwise as [`checkpoint`](Self::checkpoint).
     pub fn finish(&mut self, shard_id: ShardId) -> Result<()> {
         let lease = self.lease(shard_id)?;
-        if self.held.get(&shard_id).is_none_or(|held| !held.is_ended) {
+        if !self.has_ended(shard_id) {
             return Err(Error::invalid("shard", format!("{shard_id} was not given to its end")));
         }
         let outcome = match lease.checkpoint_end() {
@@ -359,6 +374,10 @@ impl Worker {
         }
         let Checkpoint { epoch, owner, .. } = self.consumer.checkpoint(shard_id)?;
         Err(Error::LeaseLost { shard_id, epoch: 0, current: epoch, owner })
+    }
+
+    fn has_ended(&self, shard_id: ShardId) -> bool {
+        self.held.get(&shard_id).is_some_and(|held| held.is_ended)
     }
 
     /// Who is refused has lost it, and is told by the error alone. So has who works on a shard that expired.

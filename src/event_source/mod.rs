@@ -15,8 +15,8 @@
 //! - **At least once.** Each record is handled, or its position was taken by the destination of failed batches, before a checkpoint passes it. After a crash, and when a shard
 //!   changes hands, what stands behind the checkpoint is handled again. The checkpoint of a shard is the highest below which every lane is done.
 //! - **In order per key.** A partition key has one lane, a lane has one batch under way, and the next one is not begun before that is done or given up; a shard is begun when its
-//!   parents are finished. Of a shard that was lost and taken again, a lane waits for what it has under way still. Another source does not know of it: where a lease ran out
-//!   or was taken, the last call of the one that had it may run beside those of the other.
+//!   parents are finished. What is under way still of a shard that was lost is waited for, be the shard taken again, or its keys in a child by then. Another source does not know
+//!   of it: where a lease ran out or was taken, the last call of the one that had it may run beside those of the other.
 //! - **Nothing is lost by giving up.** A batch is given up after so many [retries](EventSourceOptions::retries), or at [an age](EventSourceOptions::max_record_age): both finite unless
 //!   one asks for other, since a bad record else blocks its shard until retention takes it. The [destination](EventSource::on_failure) is told first. Where there
 //!   is none, or where it fails, the run ends with an error and the source stays where it is.
@@ -79,7 +79,7 @@ use crate::consumer::{Checkpoint, Consumer, Position, Work, Worker, WorkerOption
 use crate::error::{Error, Result};
 use crate::limits::TUMBLING_WINDOW_GRACE_MS;
 use crate::stream::{RecordsStart, ShardState};
-use crate::types::{PartitionHash, ShardId, StreamId, Timestamp};
+use crate::types::{HashKeyRange, PartitionHash, ShardId, StreamId, Timestamp};
 
 pub use batch::{Batch, BatchFailure, BatchHandler};
 pub use failure::{FailedBatch, FailureCondition, FailureDestination};
@@ -136,6 +136,8 @@ pub struct EventSource {
     turns: u64,
     /// The lanes with a call under way, be it one of an earlier turn: its keys have no second one at a time.
     under_way: BTreeSet<(ShardId, u32)>,
+    /// Those of them whose shard was lost since, with its hash keys: they may be another shard's by now.
+    strays: BTreeMap<(ShardId, u32), HashKeyRange>,
     /// What went wrong beside something that was told first.
     untold: VecDeque<Error>,
 }
@@ -184,6 +186,7 @@ impl Consumer {
             starting: VecDeque::new(),
             turns: 0,
             under_way: BTreeSet::new(),
+            strays: BTreeMap::new(),
             untold: VecDeque::new(),
         })
     }
@@ -286,8 +289,13 @@ impl EventSource {
         let round = round(&self.worker, &self.policy);
         let mut jobs = Vec::new();
         for (shard_id, shard) in &mut self.shards {
-            let turn = shard.turn;
-            for (lane, call) in shard.calls(|lane| self.under_way.contains(&(*shard_id, lane)), round) {
+            let (turn, range) = (shard.turn, shard.range);
+            let has_stray = |lane| {
+                let mut strays = self.strays.iter().filter(|((_, of_stray), _)| *of_stray == lane);
+                strays.any(|(_, keys)| keys.intersection(range).is_some())
+            };
+            let is_taken = |lane| self.under_way.contains(&(*shard_id, lane)) || has_stray(lane);
+            for (lane, call) in shard.calls(is_taken, round) {
                 self.under_way.insert((*shard_id, lane));
                 jobs.push(Job { place: Place { shard_id: *shard_id, turn, lane }, call });
             }
@@ -364,9 +372,12 @@ impl EventSource {
         }
     }
 
-    /// The shard is another's: what of it is under way comes to nothing.
+    /// The shard is another's: what of it is under way comes to nothing, and is waited for by whoever has its keys.
     fn forget(&mut self, shard_id: ShardId) {
-        self.shards.remove(&shard_id);
+        if let Some(lost) = self.shards.remove(&shard_id) {
+            let under_way = self.under_way.range((shard_id, 0)..=(shard_id, u32::MAX));
+            self.strays.extend(under_way.map(|lane| (*lane, lost.range)));
+        }
         self.starting.retain(|checkpoint| checkpoint.shard_id != shard_id);
     }
 
@@ -384,6 +395,7 @@ impl EventSource {
 
     fn begin_shard(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         let shard_id = checkpoint.shard_id;
+        let Some(range) = self.worker.hash_key_range(shard_id) else { return Ok(()) }; // lost since, as is told next
         let is_untouched = matches!(checkpoint.position, Position::TrimHorizon | Position::AtTimestamp(_));
         let inherited = if is_untouched {
             self.consumer().inheritance(shard_id)?
@@ -392,7 +404,8 @@ impl EventSource {
             Vec::new()
         };
         self.turns += 1;
-        self.shards.insert(shard_id, SourceShard::new(shard_id, self.turns, inherited, &self.policy));
+        let shard = SourceShard::new((shard_id, range), self.turns, inherited, &self.policy);
+        self.shards.insert(shard_id, shard);
         self.worker.resume(shard_id);
         Ok(())
     }
@@ -401,6 +414,7 @@ impl EventSource {
     fn complete(&mut self, finished: Finished) -> Result<()> {
         let Finished { place, outcome } = finished;
         self.under_way.remove(&(place.shard_id, place.lane));
+        self.strays.remove(&(place.shard_id, place.lane));
         let round = round(&self.worker, &self.policy);
         let shard = self.shards.get_mut(&place.shard_id).filter(|shard| shard.turn == place.turn);
         shard.map_or(Ok(()), |shard| shard.complete(place.lane, outcome, round))
@@ -424,11 +438,7 @@ impl EventSource {
     fn settle_shard(&mut self, shard_id: ShardId) -> Result<bool> {
         let Some(shard) = self.shards.get_mut(&shard_id) else { return Ok(false) };
         if let Some(at) = shard.checkpoint() {
-            match self.worker.checkpoint(shard_id, at) {
-                // It expired, and keeps nobody waiting any more: what it leaves to its children is theirs all the same.
-                Err(Error::ShardNotFound(_)) if shard.is_ended() => {}
-                stored => stored?,
-            }
+            self.worker.checkpoint_if_listed(shard_id, at)?;
             shard.stored(at);
         }
         if shard.has_inheritance && shard.is_through_inheritance() {
@@ -454,10 +464,7 @@ impl EventSource {
             let states = shard.states_of(child.hash_key_range);
             self.worker.consumer().bequeath(child.shard_id, shard_id, states)?;
         }
-        match self.worker.finish(shard_id) {
-            Err(Error::ShardNotFound(_)) => {} // it expired, and was let go of already
-            finished => finished?,
-        }
+        self.worker.finish(shard_id)?;
         let finished = self.shards.remove(&shard_id);
         if finished.is_some_and(|shard| shard.has_inheritance) {
             self.worker.consumer().forget_inheritance(shard_id)?; // it was left to the children in turn

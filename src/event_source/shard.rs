@@ -16,6 +16,7 @@ use crate::types::{HashKeyRange, ShardId, Timestamp};
 pub(super) struct SourceShard {
     /// Which time that the source has the shard.
     pub(super) turn: u64,
+    pub(super) range: HashKeyRange,
     lanes: Vec<Lane>,
     progress: Progress,
     /// Every record that arrived before it was read.
@@ -28,9 +29,15 @@ pub(super) struct SourceShard {
 }
 
 impl SourceShard {
-    pub(super) fn new(shard_id: ShardId, turn: u64, inherited: Vec<WindowState>, policy: &Policy) -> Self {
+    pub(super) fn new(
+        (shard_id, range): (ShardId, HashKeyRange),
+        turn: u64,
+        inherited: Vec<WindowState>,
+        policy: &Policy,
+    ) -> Self {
         let mut shard = Self {
             turn,
+            range,
             lanes: (0..policy.options.lanes).map(|index| Lane::new(shard_id, index)).collect(),
             progress: Progress::default(),
             complete_to: Timestamp::MIN,
@@ -136,10 +143,6 @@ impl SourceShard {
         !self.progress.has_inherited()
     }
 
-    pub(super) fn is_ended(&self) -> bool {
-        self.is_ended
-    }
-
     /// Whether it ended and all of it is done, but for windows that its children go on with.
     pub(super) fn is_finished(&self) -> bool {
         let is_idle = self.lanes.iter().all(|lane| lane.is_idle(self.complete_to, self.lanes.len()));
@@ -171,6 +174,8 @@ mod tests {
     use crate::limits::{MAX_KEY_STATE_BYTES, MAX_SHARD_STATE_BYTES};
     use crate::types::{HashKey, PartitionHash, StreamId};
 
+    const SHARD: (ShardId, HashKeyRange) = (ShardId::new(4), HashKeyRange::FULL);
+
     fn policy(lanes: u32) -> Policy {
         Policy {
             options: EventSourceOptions::new().lanes(lanes),
@@ -199,7 +204,7 @@ mod tests {
             let policy = policy(lanes);
             let round = Round { wall: Timestamp::from_millis(5), monotonic: Duration::ZERO, policy: &policy };
             let inherited = vec![state(1, "a"), state(1, "b"), state(9, "c")];
-            let mut shard = SourceShard::new(ShardId::new(4), 1, inherited, &policy);
+            let mut shard = SourceShard::new(SHARD, 1, inherited, &policy);
             shard.end();
             assert!(shard.is_finished() && shard.calls(|_| false, round).is_empty());
             let child = HashKeyRange::new(HashKey::new(9), HashKey::MAX).unwrap();
@@ -229,7 +234,7 @@ mod tests {
                 let state = state(key as u128, &key.to_string());
                 WindowState { state: vec![1; MAX_KEY_STATE_BYTES], ..state }
             };
-            let mut shard = SourceShard::new(ShardId::new(4), 1, (0..keys).map(large).collect(), &policy);
+            let mut shard = SourceShard::new(SHARD, 1, (0..keys).map(large).collect(), &policy);
             shard.end();
             assert!(!shard.is_finished());
             for (lane, call) in shard.calls(|_| false, round) {

@@ -179,6 +179,11 @@ impl ShardIterator {
         self.cursor.shard().id()
     }
 
+    /// The hash keys of that shard.
+    pub(crate) fn hash_key_range(&self) -> HashKeyRange {
+        self.cursor.shard().range()
+    }
+
     /// The sequence number that it will return next, or pass over to.
     pub fn next_sequence_number(&self) -> SequenceNumber {
         self.cursor.next()

@@ -12,7 +12,7 @@ use anabranch::{
 };
 
 use crate::support::{
-    LARGE_PER_SEGMENT, Mixer, S0, S1, builder, eventually, fill_large, number, place, put_to, read_stream,
+    LARGE_PER_SEGMENT, Mixer, S0, S1, builder, eventually, expire, fill_large, number, place, put_to, read_stream,
     simulated,
 };
 
@@ -62,6 +62,10 @@ impl Calls {
 
     fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
     }
 
     /// A handler that fails whole batches in which this word is.
@@ -537,6 +541,28 @@ fn what_is_under_way_when_the_shard_is_lost_comes_to_nothing() {
     assert_eq!(source.step(&handler).unwrap(), 0, "the rest of it is not handled any more");
 }
 
+/// It expires between two calls, with others to be made.
+#[test]
+fn a_shard_that_expires_behind_its_end_is_handled_before_its_children() {
+    let (_disk, clock, stream) = simulated(builder().retention(3_600 * SECOND));
+    put(&stream, &["a", "b", "c"]);
+    let (lower, _) = stream.split_shard(S0, None).unwrap();
+    let calls = Calls::default();
+    let handler = |batch: &mut Batch<'_>| {
+        if text(batch) == "a" {
+            expire(&clock, &stream, 3_601 * SECOND);
+            put_to(&stream, lower, "key", b"d");
+        }
+        calls.note(batch);
+        if batch.records().len() > 1 { Err(BatchFailure::new("together")) } else { Ok(()) }
+    };
+    let mut source = source(&stream, options().batch_records(2));
+    drain(&mut source, &handler).unwrap();
+    assert_eq!(calls.take(), ["a b", "a", "b", "c", "d"]);
+    assert!(stream.shards().iter().all(|shard| shard.shard_id != S0));
+    assert_eq!(source.shards().len(), 2, "its children");
+}
+
 /// The shard is lost and taken again while a batch is handled: its keys have no second call meanwhile, and that it is done then says nothing of the batch that is
 /// under way now.
 #[test]
@@ -562,6 +588,41 @@ fn what_comes_back_from_an_earlier_turn_is_not_looked_at() {
     assert!(matches!(error, Error::BatchFailed { .. }), "{error:?}");
     assert_eq!((done_of(&stream, S0), calls.load(Ordering::SeqCst)), (None, 2));
     assert!(was_alone.load(Ordering::SeqCst));
+}
+
+/// The shard is lost in the call, and its key is in another one then: in a child, and in a parent that is begun anew.
+#[test]
+fn what_is_under_way_in_a_shard_that_was_lost_keeps_its_keys_waiting_in_others() {
+    let (_directory, path) = place();
+    let stream = Stream::builder().create(path).unwrap();
+    put(&stream, &["a"]);
+    let consumer = consumer(&stream);
+    let (calls, was_alone) = (Calls::default(), Mutex::new(Vec::new()));
+    let handler = |batch: &mut Batch<'_>| {
+        calls.note(batch);
+        let count = calls.count();
+        let next = match count {
+            1 => {
+                let (lower, _) = stream.split_shard(S0, None).unwrap();
+                consumer.reset(RecordsStart::Latest).unwrap();
+                put_to(&stream, lower, "key", b"b");
+                lower
+            }
+            2 => {
+                consumer.reset(RecordsStart::TrimHorizon).unwrap();
+                S0
+            }
+            _ => return Ok(()),
+        };
+        eventually("the next shard", || consumer.checkpoint(next).unwrap().owner.is_some());
+        std::thread::sleep(Duration::from_millis(100)); // for a second call, if there were one
+        was_alone.lock().unwrap().push(calls.count() == count);
+        Ok(())
+    };
+    let mut source = source(&stream, options().lease_time(Duration::from_millis(50)));
+    source.run(&handler, || calls.count() >= 4).unwrap();
+    assert_eq!(calls.take(), ["a", "b", "a", "b"]);
+    assert_eq!(was_alone.into_inner().unwrap(), [true, true]);
 }
 
 /// What a worker read before it met the damage is given before the error.

@@ -12,7 +12,7 @@ use anabranch::{
     SimulatedDisk, Stream, VerifyOptions, repair, verify,
 };
 
-use crate::support::{S0, S1, builder, put_at, put_to, simulated, split_undurably};
+use crate::support::{S0, S1, builder, expire, put_at, put_to, simulated, split_undurably};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -520,6 +520,37 @@ fn a_shard_that_cannot_be_finished_keeps_no_other_waiting() {
     }
     assert_eq!(handler.batches(), ["2"]);
     assert_ne!(position(&stream, S0), Position::ShardEnd);
+}
+
+/// It expires when a window is closed, with records of the next one to be handled.
+#[test]
+fn a_shard_that_expires_behind_its_end_leaves_its_windows_to_its_children() {
+    struct Expires<'a>(&'a Strings, &'a ManualClock, &'a Stream);
+    impl BatchHandler for Expires<'_> {
+        fn handle(&self, batch: &mut Batch<'_>) -> Result<(), BatchFailure> {
+            self.0.handle(batch)
+        }
+        fn close_window(&self, closed: &ClosedWindow) -> Result<(), BatchFailure> {
+            if closed.shard_id == S0 {
+                expire(self.1, self.2, 20 * MINUTE);
+            }
+            self.0.close_window(closed)
+        }
+    }
+    let (_disk, clock, stream) = simulated(builder().retention(15 * MINUTE));
+    put_at(&stream, HashKey::new(1), "a", b"0");
+    clock.advance(MINUTE);
+    put_at(&stream, HashKey::new(1), "a", b"1");
+    put_at(&stream, HashKey::new(1), "a", b"2");
+    stream.split_shard(S0, None).unwrap();
+    let (handler, mut source) = (Strings::default(), source(&stream, options().batch_records(3)));
+    while source.step(&Expires(&handler, &clock, &stream)).unwrap() > 0 {}
+    assert!(stream.shards().iter().all(|shard| shard.shard_id != S0));
+    put_at(&stream, HashKey::new(1), "a", b"3");
+    clock.advance(2 * MINUTE);
+    drain(&mut source, &handler).unwrap();
+    assert_eq!(handler.batches(), ["0", "1 2", "3"]);
+    assert_eq!(handler.ends(), ["0: 0 a=0", "1: 1 a=12", "1: 1 a=3"], "the last one an hour later");
 }
 
 /// The clock is far past the window when its shard is read to its end: its children may have more of it.

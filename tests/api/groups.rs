@@ -12,7 +12,7 @@ use anabranch::{
 };
 
 use crate::support::{
-    DEADLINE, Mixer, S0, S1, builder, eventually, fill_large, number, put_to, read_stream, simulated,
+    DEADLINE, Mixer, S0, S1, builder, eventually, expire, fill_large, number, put_to, read_stream, simulated,
     split_undurably, stream,
 };
 
@@ -735,10 +735,7 @@ fn a_shard_that_expires_while_it_is_held_is_lost() {
     let mut worker = consumer.worker("w", options().max_records(1)).unwrap();
     assert!(matches!(worker.poll(), Ok(Some(Work::Started(_)))));
     assert!(matches!(worker.poll(), Ok(Some(Work::Records { .. }))));
-    for _ in 0..3 {
-        clock.advance(Duration::from_secs(3_601));
-        stream.enforce_retention().unwrap();
-    }
+    expire(&clock, &stream, Duration::from_secs(3_601));
     assert!(stream.shards().iter().all(|shard| shard.shard_id != S0));
     put_to(&stream, lower, "key", b"child");
     let (mut lost, mut children) = (0, 0);
@@ -758,28 +755,52 @@ fn a_shard_that_expires_while_it_is_held_is_lost() {
     assert!(!worker.shards().contains(&S0));
 }
 
-/// All of it was given, and may be being handled: that it expires meanwhile changes nothing for this worker.
+/// All of it was given, and may be being handled: that it expires meanwhile changes nothing for this worker, be it with children that had nothing.
 #[test]
 fn a_shard_that_expires_behind_its_end_is_finished_before_its_children_begin() {
-    let (_disk, clock, stream) = simulated(builder().retention(Duration::from_secs(3_600)));
+    for is_merged in [false, true] {
+        let (_disk, clock, stream) = simulated(builder().retention(Duration::from_secs(3_600)));
+        put_to(&stream, S0, "key", b"parent");
+        let (lower, upper) = stream.split_shard(S0, None).unwrap();
+        let heirs = if is_merged { vec![stream.merge_shards(lower, upper).unwrap()] } else { vec![lower, upper] };
+        let mut worker = worker(&stream.consumer("c").unwrap(), "w");
+        assert!(matches!(all(&mut worker).last(), Some(Work::Ended(S0))));
+        expire(&clock, &stream, Duration::from_secs(3_601));
+        assert!(stream.shards().iter().map(|shard| &shard.shard_id).eq(&heirs));
+        for _ in 0..4 {
+            let work = all(&mut worker);
+            assert!(work.is_empty(), "{work:?}");
+            clock.advance(LEASE / 3);
+        }
+        worker.finish(S0).unwrap();
+        all(&mut worker);
+        assert_eq!(worker.shards(), heirs);
+    }
+}
+
+/// What is stored of the one goes, since the other one's children need room.
+#[test]
+fn a_shard_that_expires_behind_its_end_is_had_while_others_begin() {
+    let (_disk, clock, stream) = simulated(builder().shards(2).retention(Duration::from_secs(3_600)));
     put_to(&stream, S0, "key", b"parent");
     let (lower, upper) = stream.split_shard(S0, None).unwrap();
-    let consumer = stream.consumer("c").unwrap();
-    let mut worker = worker(&consumer, "w");
-    assert!(matches!(all(&mut worker).last(), Some(Work::Ended(S0))));
-    for _ in 0..3 {
-        clock.advance(Duration::from_secs(3_601));
-        stream.enforce_retention().unwrap();
-    }
-    assert!(stream.shards().iter().all(|shard| shard.shard_id != S0));
+    let mut worker = worker(&stream.consumer("c").unwrap(), "w");
+    assert!(all(&mut worker).iter().any(|work| matches!(work, Work::Ended(S0))));
+    expire(&clock, &stream, Duration::from_secs(3_601));
+    let (left, right) = stream.split_shard(S1, None).unwrap();
+    assert!(all(&mut worker).iter().any(|work| matches!(work, Work::Ended(S1))));
+    worker.finish(S1).unwrap();
     for _ in 0..4 {
-        let work = all(&mut worker);
-        assert!(work.is_empty(), "{work:?}");
+        for work in all(&mut worker) {
+            let is_of_others = matches!(&work, Work::Started(at) if [left, right].contains(&at.shard_id));
+            assert!(is_of_others, "{work:?}");
+        }
         clock.advance(LEASE / 3);
     }
+    assert_eq!(worker.shards(), [S0, left, right]);
     worker.finish(S0).unwrap();
     all(&mut worker);
-    assert_eq!(worker.shards(), [lower, upper]);
+    assert_eq!(worker.shards(), [lower, upper, left, right]);
 }
 
 /// A clock of the user's that comes to the end of time when it is told to.

@@ -1,18 +1,19 @@
 //! From stream to stream.
 
 use std::io::ErrorKind;
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch::{
-    Crash, Error, ManualClock, Outputs, Pipeline, Position, Record, RecordsStart, ShardState, SimulatedDisk,
-    Stream, repair,
+    Crash, Error, ManualClock, Outputs, Pipeline, Position, Quotas, Record, RecordsStart, ShardState,
+    SimulatedDisk, Stream, repair,
 };
 
 use crate::support::{
-    S0, S1, builder, damage, fill_large, number, put_to, read_all, read_stream, segments, simulated,
-    split_undurably, stream,
+    HORIZON, S0, S1, builder, damage, expire, fill_large, number, put_to, read_all, read_stream, segments,
+    simulated, split_undurably, stream,
 };
 
 fn copy(record: &Record, output: &mut Outputs) {
@@ -307,10 +308,7 @@ fn the_producer_of_a_shard_that_expired_is_forgotten() {
     run(&mut pipeline(&input, &output));
     put_to(&input, S0, "key", b"1");
     let (lower, upper) = input.split_shard(S0, None).unwrap();
-    for _ in 0..3 {
-        clock.advance(Duration::from_secs(11));
-        input.enforce_retention().unwrap();
-    }
+    expire(&clock, &input, Duration::from_secs(11));
     assert_eq!(input.open_shards(), [lower, upper]);
     assert_eq!(input.shards().len(), 2);
     put_to(&input, lower, "key", b"2");
@@ -323,6 +321,34 @@ fn the_producer_of_a_shard_that_expired_is_forgotten() {
         assert!(names.iter().any(|name| name.starts_with(&of_shard(shard_id))), "{names:?}");
     }
     assert_eq!(names.len(), 2 + of_others.len());
+}
+
+/// Its quota is used up by somebody else when it expires, with children that had nothing.
+#[test]
+fn the_rest_of_a_shard_that_expired_does_not_come_behind_what_follows_it() {
+    let (_disk, clock, input) = simulated(builder().retention(Duration::from_secs(10)));
+    let (_output, output) = stream(builder());
+    for number in 0..8 {
+        put_to(&input, S0, "key", number.to_string().as_bytes());
+    }
+    let mut pipeline = pipeline(&input, &output);
+    assert_eq!(pipeline.step(copy).unwrap(), 4);
+    let mut other = input.shard_iterator(S0, HORIZON).unwrap();
+    let (lower, upper) = input.split_shard(S0, None).unwrap();
+    let last = input.merge_shards(lower, upper).unwrap();
+    expire(&clock, &input, Duration::from_secs(11));
+    assert_eq!(input.shards().len(), 1);
+    put_to(&input, last, "key", b"8");
+    input.set_quotas(Quotas { shared_read_calls: NonZeroU64::new(1), ..Quotas::none() });
+    while other.begin_call().is_ok() {}
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        told.extend(pipeline.step(copy).err());
+        clock.advance(Duration::from_secs(1));
+    }
+    let found = read_stream(&output).into_iter().map(|record| String::from_utf8(record.data().to_vec()).unwrap());
+    assert_eq!(found.collect::<Vec<_>>(), ["0", "1", "2", "3", "8"]);
+    assert!(matches!(told.as_slice(), [Error::ShardNotFound(S0)]), "{told:?}");
 }
 
 /// The other shard has its turn first, and takes so long that the clock is believed by then.

@@ -142,6 +142,14 @@ impl Clock for FaultyClock {
     }
 }
 
+/// Lets so much time pass, and has retention enforced, until it believes a clock that leapt.
+pub(crate) fn expire(clock: &ManualClock, stream: &Stream, time: Duration) {
+    for _ in 0..3 {
+        clock.advance(time);
+        stream.enforce_retention().unwrap();
+    }
+}
+
 /// Splits a stream's first shard, and fails to make it durable, as does from then on everybody who would. There is one shard or three after a power cut.
 pub(crate) fn split_undurably(disk: &SimulatedDisk, stream: &Stream, failure: ErrorKind) {
     // The first makes the directories of the children durable.
