@@ -8,8 +8,8 @@ use std::sync::Arc;
 use anabranch::storage::Storage;
 use anabranch::{
     Crash, DiskFault, Durability, Error, ErrorKind, HashKey, LostRange, Pipeline, PutEntry, PutOptions,
-    RecordsStart, RepairReport, SalvageReport, Salvaged, ShardId, ShardIteratorType, SimulatedDisk, VerifyOptions,
-    Work, WorkerOptions, repair, salvage, verify,
+    QueueOptions, RecordsStart, RepairReport, SalvageReport, Salvaged, ShardId, ShardIteratorType, SimulatedDisk,
+    VerifyOptions, Work, WorkerOptions, repair, salvage, verify,
 };
 
 use crate::Random;
@@ -882,6 +882,32 @@ fn what_stands_before_a_lost_record_is_handled() {
     assert_eq!(copied, [0, 1, 3, 4]);
 }
 
+/// No copy of a slot was sound: a repair frees it, for good, and leaves the one beside it as it is.
+#[test]
+fn a_slot_that_a_repair_freed_stays_free() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(anabranch::ManualClock::default()));
+    let stream = builder(&disk, &clock).shards(2).create(PATH).unwrap();
+    let consumer = stream.consumer("c").unwrap();
+    for shard_id in [0, 1] {
+        consumer.take(ShardId::new(shard_id), "w").unwrap();
+    }
+    drop(consumer);
+    stream.close().unwrap();
+    let path = Path::new(PATH).join("consumers/c");
+    disk.damage(&path, |bytes| (0..3).for_each(|copy| bytes[256 + 768 + copy * 256 + 100] ^= 1)).unwrap();
+    let report = repair(PATH, storage(&disk)).unwrap();
+    assert!(report.after.is_sound() && report.set_aside.len() == 1, "{report:?}");
+    for seed in 0..32 {
+        let lost = disk.fork(Crash::PowerLost { seed });
+        let report = verify(PATH, VerifyOptions { storage: storage(&lost), progress: None }).unwrap();
+        assert!(report.is_sound(), "seed {seed}: {:?}", report.damage);
+        let stream = builder(&lost, &clock).open_existing(PATH).unwrap();
+        let epochs =
+            stream.consumer("c").unwrap().checkpoints().unwrap().iter().map(|at| at.epoch).collect::<Vec<_>>();
+        assert_eq!(epochs, [1, 0], "seed {seed}");
+    }
+}
+
 /// A worker in another process has the file open that a repair takes away: it is told so, and does not note in a file without a name what it has done.
 #[test]
 fn a_consumer_whose_file_goes_with_a_repair_is_told() {
@@ -910,7 +936,7 @@ fn what_was_damaged_is_in_its_place_or_set_aside_whenever_the_power_goes() {
     }
     let consumer = stream.consumer("c").unwrap();
     consumer.take(ShardId::new(0), "w").unwrap();
-    stream.queue("q", anabranch::QueueOptions::new()).unwrap();
+    stream.queue("q", QueueOptions::new()).unwrap();
     drop(consumer);
     stream.close().unwrap();
     let names = ["shards/000000000000/00000000000000000001.seg", "WATERMARK", "consumers/c", "queues/q"];
