@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anabranch::storage::Storage;
 use anabranch::{
@@ -880,6 +881,55 @@ fn what_stands_before_a_lost_record_is_handled() {
         .map(|record| record.unwrap().data()[0])
         .collect::<Vec<_>>();
     assert_eq!(copied, [0, 1, 3, 4]);
+}
+
+/// Queues take records one by one: all but the lost one are given, whether that was received before or not, and the loss is told once.
+#[test]
+fn a_queue_passes_a_lost_record_and_tells_it_once() {
+    const RECORDS: u8 = 5;
+    let clock = Arc::new(anabranch::ManualClock::default());
+    for (lost, received) in (0..RECORDS).flat_map(|lost| (0..=RECORDS).map(move |received| (lost, received))) {
+        let case = format!("record {lost} of {received} that were received");
+        let disk = SimulatedDisk::new();
+        let stream = builder(&disk, &clock).create(PATH).unwrap();
+        for number in 0..RECORDS {
+            stream.put("key", [number; 100]).unwrap();
+        }
+        let queue = stream.queue("q", QueueOptions::new()).unwrap();
+        if received > 0 {
+            queue.receive(usize::from(received), Duration::ZERO).unwrap();
+        }
+        drop(queue);
+        stream.close().unwrap();
+        let path = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
+        let at = frames(&disk.read_file(&path).unwrap())[usize::from(lost)];
+        disk.damage(&path, |bytes| bytes[at + 50] ^= 1).unwrap();
+        assert_eq!(repair(PATH, storage(&disk)).unwrap().lost.len(), 1, "{case}");
+        for is_first in [true, false] {
+            let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
+            let queue = stream.queue("q", QueueOptions::new()).unwrap();
+            let (mut given, mut told) = (Vec::new(), 0);
+            loop {
+                let has_news = queue.has_news();
+                let outcome = queue.receive(10, Duration::ZERO);
+                let finds_nothing = matches!(&outcome, Ok(received) if received.is_empty());
+                assert!(has_news || finds_nothing, "{case}: no news, and then {outcome:?}");
+                match outcome {
+                    Ok(_) if finds_nothing => break,
+                    Ok(received) => given.extend(received.iter().map(|one| one.record.data()[0])),
+                    Err(Error::Lost { first, .. }) if first.get() == u64::from(lost) => told += 1,
+                    Err(error) => panic!("{case}: {error}"),
+                }
+            }
+            let others: Vec<_> = (0..RECORDS).filter(|number| *number != lost).collect();
+            given.sort_unstable();
+            assert_eq!((given, told), (others, usize::from(is_first)), "{case}, {is_first}");
+            let shard = queue.describe().unwrap().shards.remove(0);
+            assert_eq!((shard.next.get(), shard.in_flight, shard.visible), (5, 4, 0), "{case}");
+            drop(queue);
+            stream.close().unwrap();
+        }
+    }
 }
 
 /// No copy of a slot was sound: a repair frees it, for good, and leaves the one beside it as it is.
