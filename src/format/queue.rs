@@ -129,7 +129,6 @@ impl QueueRecord {
     }
 }
 
-/// A count or a length that is within its limit.
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -232,4 +232,18 @@ mod tests {
     fn windows_that_were_forgotten_do_not_come_back() {
         expect_gone_for_good(|consumers| consumers.forget_windows("c", 1, &[CHILD, ShardId::new(3)]));
     }
+
+    /// Whoever has run a repair is told once that something was lost.
+    #[test]
+    fn what_a_repair_took_away_does_not_come_back() {
+        let disk = disk_with_windows();
+        let name = format!("~c~~{:012}~{:012}", CHILD.get(), 0);
+        disk.damage(&Path::new("stream/consumers").join(&name), |bytes| bytes[30] ^= 1).unwrap();
+        directory(&disk).mend(&name).unwrap();
+        for seed in 0..32 {
+            let disk = disk.fork(Crash::PowerLost { seed });
+            assert_eq!(directory(&disk).damage_of_windows().unwrap(), [], "{seed}");
+            assert_eq!((count(&disk, 2), count(&disk, 22)), (0, 1), "{seed}");
+        }
+    }
 }

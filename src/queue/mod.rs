@@ -355,7 +355,7 @@ impl Queue {
         let now = self.stream.clock().monotonic();
         let is_over = |state: &State| state.ledger.next_deadline().is_some_and(|until| until <= now);
         let look = |state: MutexGuard<'_, State>| {
-            state.expect_usable(self.name()).is_err() || is_over(&state) || has(&state)
+            state.expect_usable(self.name()).is_err() || state.has_fault() || is_over(&state) || has(&state)
         };
         self.stream.expect_open().is_err() || self.core.state.try_lock().is_some_and(look)
     }

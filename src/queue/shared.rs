@@ -216,6 +216,11 @@ impl State {
         }
     }
 
+    /// Whether the next look gives an error that an earlier one met beside records.
+    pub(super) fn has_fault(&self) -> bool {
+        self.fault.is_some()
+    }
+
     /// Whether a look may find something.
     pub(super) fn has_news(&self, max_unacknowledged: usize) -> bool {
         let is_full = self.ledger.unacknowledged() >= max_unacknowledged;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anabranch::storage::Operation;
+use anabranch::storage::{Operation, Storage};
 use anabranch::{
     Checkpoint, Consumer, DiskFault, Durability, Error, ErrorKind, ManualClock, Position, RecordPosition,
     RecordsStart, SequenceNumber, ShardId, SimulatedDisk, Store, Stream, Timestamp, VerifyOptions, limits, repair,
@@ -102,6 +102,20 @@ fn names_are_checked() {
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name:?}: {error:?}");
         }
     }
+}
+
+#[test]
+fn one_consumer_too_many_is_refused() {
+    let (disk, _, stream) = simulated(builder());
+    drop(stream.consumer("c").unwrap());
+    let file = |number: usize| Path::new("stream/consumers").join(number.to_string());
+    for number in 1..limits::MAX_CONSUMERS {
+        disk.create_file(&file(number)).unwrap();
+    }
+    assert_eq!(stream.consumer("more").unwrap_err().kind(), ErrorKind::InvalidInput);
+    drop(stream.consumer("c").unwrap());
+    disk.remove_file(&file(1)).unwrap();
+    drop(stream.consumer("more").unwrap());
 }
 
 #[test]
@@ -479,7 +493,7 @@ fn damage_of_every_copy_is_told_and_mended_by_a_repair() {
     drop(consumer);
     stream.close().unwrap();
     let path = Path::new("stream/consumers/c");
-    let storage = || -> Option<Arc<dyn anabranch::Storage>> { Some(Arc::new(disk.clone())) };
+    let storage = || -> Option<Arc<dyn Storage>> { Some(Arc::new(disk.clone())) };
     let options = || builder().storage(Arc::new(disk.clone())).clock(clock.clone());
     let look = || verify("stream", VerifyOptions { storage: storage(), progress: None }).unwrap();
     assert!(look().is_sound());

@@ -714,7 +714,8 @@ fn goes_on_at_the_tail(acknowledged: usize) {
     let stream = open_again(&older, &clock);
     assert_eq!(counts(&stream.queue("orders", options()).unwrap()), []);
     fill(&stream, 2);
-    drop(stream); // before anything else is kept
+    let older = older.crash(Crash::ProcessKilled); // before anything else is kept
+    drop(stream);
     for _ in 0..2 {
         let stream = open_again(&older, &clock);
         fill(&stream, 1);
@@ -783,6 +784,35 @@ fn only_who_received_what_is_set_aside_puts_it_back() {
     clock.advance(VISIBILITY * 2);
     queue.restore_received(&aside[0]).unwrap(); // its time is over, but nobody else has it
     assert_eq!(counts(&queue), [(0, 1)]);
+}
+
+/// Receipts are counted anew in each opening: the same number, for the same record, is another receipt.
+#[test]
+fn a_receipt_of_an_earlier_opening_is_over_though_its_number_is_given_again() {
+    let (disk, clock, queue) = queue(1, options());
+    let earlier = receive(&queue, 1)[0].receipt;
+    let disk = disk.crash(Crash::ProcessKilled);
+    drop(queue);
+    let queue = open_again(&disk, &clock).queue("orders", options().max_receives(1)).unwrap();
+    let current = receive(&queue, 1)[0].receipt;
+    let number = |receipt: Receipt| receipt.to_string().rsplit('-').next().map(str::to_owned);
+    assert_eq!(number(earlier), number(current));
+    assert!(is_over(&queue.acknowledge(earlier), 0));
+    assert!(is_over(&queue.change_visibility(earlier, SECOND), 0));
+    assert!(is_over(&queue.give_back(earlier), 0));
+    assert_eq!(counts(&queue), [], "nothing was changed");
+    // And so it is of what is received from those that are set aside.
+    queue.give_back(current).unwrap();
+    let aside = queue.receive_set_aside(1, VISIBILITY).unwrap()[0].receipt;
+    let stream = queue.stream().clone();
+    drop(queue);
+    stream.close().unwrap();
+    let queue = open_again(&disk, &clock).queue("orders", options().max_receives(1)).unwrap();
+    let _ = queue.stream().queue("another", options()).unwrap().receive(1, NOW).unwrap(); // so that the numbers are the same
+    let current = queue.receive_set_aside(1, VISIBILITY).unwrap()[0].receipt;
+    assert_eq!(number(aside), number(current));
+    assert!(is_over(&queue.restore_received(aside), 0));
+    queue.restore_received(current).unwrap();
 }
 
 #[test]
@@ -960,4 +990,40 @@ fn a_file_of_another_queue_or_stream_is_refused() {
         assert_eq!(stream.queue("other", options()).unwrap_err().kind(), ErrorKind::Corrupt);
         assert_eq!(receive(&stream.queue("one", options()).unwrap(), 3).len(), 2);
     }
+}
+
+/// A record that was received and is damaged since counts as received: the others are given beside it, it is told where it is alone, and it is set aside in the end.
+#[test]
+fn a_record_that_cannot_be_read_again_is_set_aside() {
+    let (disk, clock, stream) = simulated(builder().segment_bytes(4096));
+    fill_large(&stream, S0, 12);
+    let queue = stream.queue("orders", options()).unwrap();
+    assert_eq!(receive(&queue, 2).len(), 2);
+    drop(queue);
+    stream.close().unwrap();
+    let first = Path::new("stream/shards/000000000000").join(format!("{:020}.seg", 0));
+    disk.damage(&first, |bytes| bytes[128 + 60] ^= 1).unwrap();
+    let stream = open_again(&disk, &clock);
+    let queue = stream.queue("orders", options().max_receives(3)).unwrap();
+    let rest = receive(&queue, 100);
+    assert_eq!(
+        rest.iter().map(|one| one.record.sequence_number().get()).collect::<Vec<_>>(),
+        (1..12).collect::<Vec<_>>()
+    );
+    for one in &rest {
+        queue.acknowledge(one).unwrap();
+    }
+    let told = |outcome: anabranch::Result<Vec<Received>>| matches!(outcome, Err(Error::Corrupt(damage)) if damage.path == first);
+    assert_eq!(counts(&queue), [], "it is invisible for as long as others are");
+    clock.advance(VISIBILITY);
+    assert!(told(queue.receive(100, NOW)));
+    assert_eq!(counts(&queue), [], "and again");
+    clock.advance(VISIBILITY);
+    assert_eq!(counts(&queue), []);
+    let aside = queue.set_aside().unwrap();
+    assert_eq!((aside.len(), aside[0].sequence_number, aside[0].receive_count), (1, number(0), 3));
+    assert!(told(queue.receive_set_aside(1, VISIBILITY)));
+    assert!(queue.receive_set_aside(1, VISIBILITY).unwrap().is_empty());
+    assert!(queue.discard(S0, number(0)).unwrap());
+    assert_eq!(queue.describe().unwrap().shards[0].floor, number(12));
 }

@@ -8,7 +8,7 @@ use anabranch::storage::Operation;
 use anabranch::{
     Checkpoint, Clock, Consumer, Crash, DiskFault, Durability, Error, ErrorKind, HashKeyRange, Lease, ManualClock,
     Position, PutOptions, Record, RecordPosition, RecordsStart, SequenceNumber, ShardId, ShardIteratorType,
-    ShardState, SimulatedDisk, Stream,
+    ShardState, SimulatedDisk, Stream, Timestamp,
 };
 
 use crate::history::{PATH, assert_sound, builder};
@@ -762,6 +762,71 @@ fn a_checkpoint_makes_its_record_durable_first() {
     }
 }
 
+/// It was read before its sync failed: no position is kept of what no opening will find.
+#[test]
+fn a_record_whose_sync_failed_is_not_checkpointed() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+    let stream = builder(&disk, &clock).create(PATH).unwrap();
+    stream.put("key", b"durable").unwrap();
+    let lease = stream.consumer("c").unwrap().take(ShardId::new(0), "w").unwrap();
+    disk.fail_on(Operation::Sync, 0, DiskFault::Error(io::ErrorKind::Other));
+    stream.put("key", b"not durable").unwrap_err();
+    let iterator = stream.shard_iterator(ShardId::new(0), ShardIteratorType::TrimHorizon).unwrap();
+    let seen = drain(iterator.include_unsynced(true));
+    assert_eq!(seen.len(), 2);
+    for refused in [lease.checkpoint(&seen[1]), lease.checkpoint_at(seen[1].sequence_number())] {
+        assert!(matches!(refused, Err(Error::ShardFailed { .. })), "{refused:?}");
+    }
+    lease.checkpoint(&seen[0]).unwrap();
+    for seed in 0..50 {
+        let lost = disk.fork(Crash::PowerLost { seed });
+        let stream = builder(&lost, &clock).open_existing(PATH).unwrap();
+        let position = stream.consumer("c").unwrap().checkpoint(ShardId::new(0)).unwrap().position;
+        assert_eq!(position, Position::After(RecordPosition::from(&seen[0])), "seed {seed}");
+    }
+}
+
+/// A write fails in its middle, and what it stored is in force all the same, where the rest of it is zeros. Whoever was shown that, and then told of a sync, is
+/// not shown anything older by a power cut.
+#[test]
+fn what_a_failed_write_put_in_force_is_durable_behind_the_next_sync() {
+    type Change = fn(&Consumer, &Lease) -> Result<(), Error>;
+    type Sync = fn(&Consumer) -> Result<(), Error>;
+    let changes: [Change; 3] = [
+        |_, lease| lease.checkpoint_at(SequenceNumber::new(1)),
+        |consumer, lease| consumer.take(lease.shard_id(), "v").map(drop),
+        |consumer, _| consumer.reset(RecordsStart::AtTimestamp(Timestamp::from_millis(7))),
+    ];
+    let syncs: [Sync; 2] = [Consumer::sync, |consumer| consumer.stream().sync()];
+    for (change, sync) in changes.iter().flat_map(|change| syncs.map(|sync| (change, sync))) {
+        for durability in [Durability::Synced, Durability::Buffered] {
+            let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+            let stream = builder(&disk, &clock).durability(durability).create(PATH).unwrap();
+            for _ in 0..2 {
+                stream.put("key", b"data").unwrap();
+            }
+            let consumer = stream.consumer("c").unwrap();
+            let lease = consumer.take(ShardId::new(0), "w").unwrap();
+            stream.sync().unwrap();
+            let before = consumer.checkpoint(ShardId::new(0)).unwrap();
+            disk.fail_on(Operation::Write, 0, DiskFault::ShortWrite);
+            change(&consumer, &lease).unwrap_err();
+            let shown = consumer.checkpoint(ShardId::new(0)).unwrap();
+            assert_ne!(shown, before, "it is in force");
+            let found = |seed| {
+                let lost = disk.fork(Crash::PowerLost { seed });
+                let stream = builder(&lost, &clock).open_existing(PATH).unwrap();
+                stream.consumer("c").unwrap().checkpoint(ShardId::new(0)).unwrap()
+            };
+            assert!((0..32).any(|seed| found(seed) == before), "and a power cut may take it");
+            sync(&consumer).unwrap();
+            for seed in 0..32 {
+                assert_eq!(found(seed), shown, "{durability:?}, seed {seed}");
+            }
+        }
+    }
+}
+
 /// Two processes take turns, and their syncs fail now and then: whatever the power takes then, nothing that was acknowledged to one of them is lost
 /// through what the other wrote over it.
 #[test]
@@ -936,5 +1001,109 @@ fn a_consumer_that_somebody_met_as_deleted_stays_deleted() {
             }
         }
         assert!(gone > 1, "it never failed behind the mark");
+    }
+}
+
+/// A deletion that failed in the middle of its mark is none, and no damage: the consumer is as it was, for all who look, and is deleted by the next attempt.
+#[test]
+fn a_mark_that_was_cut_short_deletes_nothing() {
+    let (clock, disk) = (Arc::new(ManualClock::default()), SimulatedDisk::new());
+    let stream = builder(&disk, &clock).create(PATH).unwrap();
+    let reader = builder(&disk, &clock).open_read_only(PATH).unwrap();
+    stream.put("key", b"data").unwrap();
+    let consumer = stream.consumer("c").unwrap();
+    let lease = consumer.take(ShardId::new(0), "w").unwrap();
+    disk.fail_on(Operation::Write, 0, DiskFault::ShortWrite);
+    assert_eq!(stream.delete_consumer("c").unwrap_err().kind(), ErrorKind::Io);
+    let marked = disk.read_file(&std::path::Path::new(PATH).join("consumers/c")).unwrap();
+    assert_eq!(&marked[248..256], b"DELE\0\0\0\0");
+    lease.checkpoint_at(SequenceNumber::ZERO).unwrap();
+    let onlooker = Onlooker { stream, reader, consumer };
+    for look in LOOKS {
+        assert!(!look(&onlooker));
+    }
+    for seed in 0..32 {
+        let lost = disk.fork(Crash::PowerLost { seed });
+        assert_sound(&lost, "behind half a mark");
+        let stream = builder(&lost, &clock).open_existing(PATH).unwrap();
+        assert_eq!(stream.consumers().unwrap(), ["c"]);
+        let position = stream.consumer("c").unwrap().checkpoint(ShardId::new(0)).unwrap().position;
+        assert!(matches!(position, Position::After(_)), "{position:?}");
+    }
+    onlooker.stream.delete_consumer("c").unwrap();
+    for look in LOOKS {
+        assert!(look(&onlooker));
+    }
+}
+
+/// A consumer's file is read in pieces of 256 slots: what is behind the first of them is found, taken, moved on and found again like what is in it.
+#[test]
+fn shards_behind_the_first_piece_of_the_file_are_kept_like_others() {
+    const MADE_WITH: u32 = 254;
+    let clock = Arc::new(ManualClock::default());
+    let disk = SimulatedDisk::new();
+    let stream = builder(&disk, &clock).shards(MADE_WITH).segment_bytes(4096).create(PATH).unwrap();
+    drop(stream.consumer("c").unwrap());
+    for parent in [0, 1] {
+        stream.split_shard(ShardId::new(parent), None).unwrap();
+    }
+    for shard in stream.shards().iter().filter(|shard| shard.shard_id.get() >= MADE_WITH) {
+        let to_shard = PutOptions::new().explicit_hash_key(shard.hash_key_range.start());
+        assert_eq!(stream.put_with("key", b"data", to_shard).unwrap().shard_id, shard.shard_id);
+    }
+    stream.close().unwrap();
+    let (last_made, added) = (ShardId::new(MADE_WITH - 1), (MADE_WITH..MADE_WITH + 4).map(ShardId::new));
+    let use_it = |disk: &SimulatedDisk, nth, done: &mut BTreeMap<ShardId, u64>| -> Result<(), Error> {
+        let stream = builder(disk, &clock).open_existing(PATH)?;
+        let consumer = stream.consumer("c")?;
+        disk.fail_at(nth, DiskFault::PowerCut);
+        for shard_id in [last_made].into_iter().chain(added.clone()) {
+            let lease = consumer.take(shard_id, "w")?;
+            done.insert(shard_id, 0);
+            if shard_id != last_made {
+                lease.checkpoint_at(SequenceNumber::ZERO)?;
+                done.insert(shard_id, 1);
+            }
+        }
+        Ok(())
+    };
+    // How many records of it are done, of each shard that was taken.
+    let done_in = |disk: &SimulatedDisk| -> BTreeMap<ShardId, u64> {
+        let stream = builder(disk, &clock).open_existing(PATH).unwrap();
+        let all = stream.consumer("c").unwrap().checkpoints().unwrap();
+        let taken = all.into_iter().filter(|at| at.epoch > 0);
+        taken.map(|at| (at.shard_id, u64::from(matches!(at.position, Position::After(_))))).collect()
+    };
+    for nth in 0.. {
+        let cut = disk.fork(Crash::ProcessKilled);
+        let mut done = BTreeMap::new();
+        let is_whole = use_it(&cut, nth, &mut done).is_ok();
+        for crash in [Crash::ProcessKilled, Crash::PowerLost { seed: nth }] {
+            let lost = cut.fork(crash);
+            assert_sound(&lost, "after a cut");
+            let found = done_in(&lost);
+            let is_kept = |(shard_id, count): (&ShardId, &u64)| found.get(shard_id) >= Some(count);
+            assert!(done.iter().all(is_kept), "cut at {nth}, {crash:?}: {found:?} after {done:?}");
+            assert!(found.len() <= done.len() + 1, "cut at {nth}, {crash:?}: {found:?} after {done:?}");
+        }
+        if is_whole {
+            assert_eq!(done.len(), 5);
+            check_every_end(&cut.fork(Crash::ProcessKilled), &clock, MADE_WITH..MADE_WITH + 4);
+            break;
+        }
+    }
+}
+
+/// A file with so many slots, cut before the end of each of the last of them, is damaged.
+fn check_every_end(disk: &SimulatedDisk, clock: &Arc<ManualClock>, slots: std::ops::Range<u32>) {
+    let path = std::path::Path::new(PATH).join("consumers/c");
+    for slot in slots {
+        let cut = disk.fork(Crash::ProcessKilled);
+        let end = 256 + 768 * slot as usize;
+        cut.damage(&path, |bytes| bytes.truncate(end)).unwrap();
+        let stream = builder(&cut, clock).open_existing(PATH).unwrap();
+        let refused = stream.consumer("c").unwrap_err();
+        let Error::Corrupt(damage) = refused else { panic!("slot {slot}: {refused:?}") };
+        assert_eq!((damage.path.as_path(), damage.offset), (path.as_path(), end as u64));
     }
 }

@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::Scope;
+use std::time::{Duration, Instant};
 
+use anabranch::storage::Operation;
 use anabranch::{
     Crash, DiskFault, Durability, Error, ErrorKind, HashKey, ManualClock, PutOptions, Queue, QueueOptions,
     Received, ShardId, SimulatedDisk, Stream,
@@ -169,13 +171,22 @@ impl World {
         }
     }
 
+    /// Of what is set aside, some is put back, and some given up.
     fn restore(&mut self) -> Result<(), Error> {
         let queue = self.queue()?;
         for aside in queue.set_aside()? {
-            if self.random.one_in(2) {
-                let at = (aside.shard_id, aside.sequence_number.get());
-                self.now.insert(at, Known::Open);
-                assert!(queue.restore(aside.shard_id, aside.sequence_number)?);
+            let at = (aside.shard_id, aside.sequence_number.get());
+            match self.random.below(4) {
+                0 | 1 => {
+                    self.now.insert(at, Known::Open);
+                    assert!(queue.restore(aside.shard_id, aside.sequence_number)?);
+                }
+                2 => {
+                    self.now.insert(at, Known::Done);
+                    self.ever_done.insert(at);
+                    assert!(queue.discard(aside.shard_id, aside.sequence_number)?);
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -330,6 +341,122 @@ fn queues_survive_every_failing_operation() {
     for fault in FAULTS {
         every_operation("queues_survive_every_failing_operation", Durability::Synced, fault, 3);
     }
+}
+
+/// What an attempt could not write is written by the next one, though nothing has changed since.
+#[test]
+fn what_a_sync_could_not_write_is_written_by_the_next() {
+    type Sync = fn(&Queue) -> Result<(), Error>;
+    let syncs: [Sync; 2] = [Queue::sync, |queue| queue.stream().sync()];
+    for (sync, fault) in syncs.iter().flat_map(|sync| FAULTS.map(|fault| (sync, fault))) {
+        for nth in 0.. {
+            let (disk, clock, queue, received) = received(1);
+            queue.acknowledge(&received[0]).unwrap();
+            let before = disk.operations();
+            disk.fail_at(nth, fault);
+            let failed = sync(&queue);
+            if disk.operations() - before <= nth {
+                failed.unwrap();
+                assert!(nth > 3, "{nth} calls");
+                break;
+            }
+            disk.clear_faults();
+            sync(&queue).unwrap();
+            let power_cuts = (0..8).map(|seed| Crash::PowerLost { seed });
+            for crash in power_cuts.chain([Crash::ProcessKilled]) {
+                let given = given_after(crash, &disk, &clock);
+                assert_eq!(given, BTreeSet::new(), "call {nth}, {fault:?}, {crash:?}");
+            }
+        }
+    }
+}
+
+/// A queue over a new stream of so many records, which are all received.
+fn received(count: usize) -> (SimulatedDisk, Arc<ManualClock>, Queue, Vec<Received>) {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+    let stream = builder(&disk, &clock).create(PATH).unwrap();
+    for _ in 0..count {
+        stream.put("key", b"data").unwrap();
+    }
+    let queue = stream.queue("orders", options()).unwrap();
+    let received = queue.receive(count, Duration::ZERO).unwrap();
+    assert_eq!(received.len(), count);
+    (disk, clock, queue, received)
+}
+
+/// What a queue gives after a crash at this moment.
+fn given_after(crash: Crash, disk: &SimulatedDisk, clock: &Arc<ManualClock>) -> BTreeSet<Place> {
+    let lost = disk.fork(crash);
+    let stream = builder(&lost, clock).open_existing(PATH).unwrap();
+    let received = stream.queue("orders", options()).unwrap().receive(1_000, Duration::ZERO).unwrap();
+    received.iter().map(place).collect()
+}
+
+/// What changes while the file is written is not in it, and is written by the next sync.
+#[test]
+fn what_is_acknowledged_while_the_file_is_written_is_written_by_the_next_sync() {
+    let (disk, clock, queue, received) = received(2);
+    queue.acknowledge(&received[0]).unwrap();
+    while_it_is_written(&disk, &queue, |_| queue.acknowledge(&received[1]).unwrap());
+    assert_eq!(given_after(Crash::ProcessKilled, &disk, &clock), BTreeSet::from([place(&received[1])]));
+    queue.sync().unwrap();
+    assert_eq!(given_after(Crash::PowerLost { seed: 1 }, &disk, &clock), BTreeSet::new());
+}
+
+/// Another thread is in the middle of a sync, with an older state: who comes later waits, and what it writes is what is left.
+#[test]
+fn a_sync_beside_another_leaves_the_newer_of_what_they_write() {
+    let (disk, clock, queue, received) = received(2);
+    queue.acknowledge(&received[0]).unwrap();
+    while_it_is_written(&disk, &queue, |scope| {
+        queue.acknowledge(&received[1]).unwrap();
+        let syncs = disk.operations_of(Operation::Sync);
+        scope.spawn(|| queue.sync().unwrap());
+        give_time_while(|| disk.operations_of(Operation::Sync) == syncs);
+    });
+    assert_eq!(given_after(Crash::PowerLost { seed: 1 }, &disk, &clock), BTreeSet::new());
+}
+
+/// The same of a deletion: the sync puts nothing back.
+#[test]
+fn a_queue_that_is_deleted_while_it_is_written_stays_deleted() {
+    let (disk, clock, queue, received) = received(1);
+    queue.acknowledge(&received[0]).unwrap();
+    while_it_is_written(&disk, &queue, |scope| {
+        let removals = disk.operations_of(Operation::RemoveFile);
+        scope.spawn(|| queue.stream().delete_queue("orders").unwrap());
+        give_time_while(|| disk.operations_of(Operation::RemoveFile) == removals);
+    });
+    assert_eq!(queue.stream().queues().unwrap(), Vec::<String>::new());
+    let lost = disk.fork(Crash::PowerLost { seed: 1 });
+    let stream = builder(&lost, &clock).open_existing(PATH).unwrap();
+    assert_eq!(stream.queues().unwrap(), Vec::<String>::new());
+}
+
+/// To a thread that has to wait: so long that one is seen that does not.
+fn give_time_while(waits: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_millis(100);
+    while waits() && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+}
+
+/// Does something while another thread writes the queue's file, whose sync does not end before.
+fn while_it_is_written<'scope>(
+    disk: &SimulatedDisk,
+    queue: &'scope Queue,
+    meanwhile: impl for<'a> FnOnce(&'a Scope<'a, 'scope>),
+) {
+    let syncs = disk.operations_of(Operation::Sync);
+    disk.stall_syncs(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| queue.sync().unwrap());
+        while disk.operations_of(Operation::Sync) == syncs {
+            std::thread::yield_now();
+        }
+        meanwhile(scope);
+        disk.stall_syncs(false);
+    });
 }
 
 /// The tail of a `Buffered` stream goes with the power, and its numbers are given to other records: none of those was given before, so all come.

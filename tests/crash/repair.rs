@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anabranch::storage::Storage;
 use anabranch::{
     Crash, DiskFault, Durability, Error, ErrorKind, HashKey, LostRange, Pipeline, PutEntry, PutOptions,
-    RecordsStart, RepairReport, SalvageReport, Salvaged, ShardId, ShardIteratorType, SimulatedDisk, VerifyOptions,
-    Work, WorkerOptions, repair, salvage, verify,
+    QueueOptions, RecordsStart, RepairReport, SalvageReport, Salvaged, ShardId, ShardIteratorType, SimulatedDisk,
+    VerifyOptions, Work, WorkerOptions, repair, salvage, verify,
 };
 
 use crate::Random;
@@ -882,6 +883,81 @@ fn what_stands_before_a_lost_record_is_handled() {
     assert_eq!(copied, [0, 1, 3, 4]);
 }
 
+/// Queues take records one by one: all but the lost one are given, whether that was received before or not, and the loss is told once.
+#[test]
+fn a_queue_passes_a_lost_record_and_tells_it_once() {
+    const RECORDS: u8 = 5;
+    let clock = Arc::new(anabranch::ManualClock::default());
+    for (lost, received) in (0..RECORDS).flat_map(|lost| (0..=RECORDS).map(move |received| (lost, received))) {
+        let case = format!("record {lost} of {received} that were received");
+        let disk = SimulatedDisk::new();
+        let stream = builder(&disk, &clock).create(PATH).unwrap();
+        for number in 0..RECORDS {
+            stream.put("key", [number; 100]).unwrap();
+        }
+        let queue = stream.queue("q", QueueOptions::new()).unwrap();
+        if received > 0 {
+            queue.receive(usize::from(received), Duration::ZERO).unwrap();
+        }
+        drop(queue);
+        stream.close().unwrap();
+        let path = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
+        let at = frames(&disk.read_file(&path).unwrap())[usize::from(lost)];
+        disk.damage(&path, |bytes| bytes[at + 50] ^= 1).unwrap();
+        assert_eq!(repair(PATH, storage(&disk)).unwrap().lost.len(), 1, "{case}");
+        for is_first in [true, false] {
+            let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
+            let queue = stream.queue("q", QueueOptions::new()).unwrap();
+            let (mut given, mut told) = (Vec::new(), 0);
+            loop {
+                let has_news = queue.has_news();
+                let outcome = queue.receive(10, Duration::ZERO);
+                let finds_nothing = matches!(&outcome, Ok(received) if received.is_empty());
+                assert!(has_news || finds_nothing, "{case}: no news, and then {outcome:?}");
+                match outcome {
+                    Ok(_) if finds_nothing => break,
+                    Ok(received) => given.extend(received.iter().map(|one| one.record.data()[0])),
+                    Err(Error::Lost { first, .. }) if first.get() == u64::from(lost) => told += 1,
+                    Err(error) => panic!("{case}: {error}"),
+                }
+            }
+            let others: Vec<_> = (0..RECORDS).filter(|number| *number != lost).collect();
+            given.sort_unstable();
+            assert_eq!((given, told), (others, usize::from(is_first)), "{case}, {is_first}");
+            let shard = queue.describe().unwrap().shards.remove(0);
+            assert_eq!((shard.next.get(), shard.in_flight, shard.visible), (5, 4, 0), "{case}");
+            drop(queue);
+            stream.close().unwrap();
+        }
+    }
+}
+
+/// No copy of a slot was sound: a repair frees it, for good, and leaves the one beside it as it is.
+#[test]
+fn a_slot_that_a_repair_freed_stays_free() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(anabranch::ManualClock::default()));
+    let stream = builder(&disk, &clock).shards(2).create(PATH).unwrap();
+    let consumer = stream.consumer("c").unwrap();
+    for shard_id in [0, 1] {
+        consumer.take(ShardId::new(shard_id), "w").unwrap();
+    }
+    drop(consumer);
+    stream.close().unwrap();
+    let path = Path::new(PATH).join("consumers/c");
+    disk.damage(&path, |bytes| (0..3).for_each(|copy| bytes[256 + 768 + copy * 256 + 100] ^= 1)).unwrap();
+    let report = repair(PATH, storage(&disk)).unwrap();
+    assert!(report.after.is_sound() && report.set_aside.len() == 1, "{report:?}");
+    for seed in 0..32 {
+        let lost = disk.fork(Crash::PowerLost { seed });
+        let report = verify(PATH, VerifyOptions { storage: storage(&lost), progress: None }).unwrap();
+        assert!(report.is_sound(), "seed {seed}: {:?}", report.damage);
+        let stream = builder(&lost, &clock).open_existing(PATH).unwrap();
+        let epochs =
+            stream.consumer("c").unwrap().checkpoints().unwrap().iter().map(|at| at.epoch).collect::<Vec<_>>();
+        assert_eq!(epochs, [1, 0], "seed {seed}");
+    }
+}
+
 /// A worker in another process has the file open that a repair takes away: it is told so, and does not note in a file without a name what it has done.
 #[test]
 fn a_consumer_whose_file_goes_with_a_repair_is_told() {
@@ -910,7 +986,7 @@ fn what_was_damaged_is_in_its_place_or_set_aside_whenever_the_power_goes() {
     }
     let consumer = stream.consumer("c").unwrap();
     consumer.take(ShardId::new(0), "w").unwrap();
-    stream.queue("q", anabranch::QueueOptions::new()).unwrap();
+    stream.queue("q", QueueOptions::new()).unwrap();
     drop(consumer);
     stream.close().unwrap();
     let names = ["shards/000000000000/00000000000000000001.seg", "WATERMARK", "consumers/c", "queues/q"];

@@ -2,14 +2,17 @@
 #![allow(unsafe_code, reason = "fork and _exit")]
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
+use anabranch::storage::Operation;
 use anabranch::{
-    Consumer, Durability, Error, Pipeline, PutEntry, RecordsStart, ShardId, ShardIteratorType, Stream,
-    WorkerOptions,
+    Consumer, Durability, Error, Lease, Pipeline, PutEntry, Queue, QueueOptions, Received, RecordsStart, ShardId,
+    ShardIteratorType, SimulatedDisk, Stream, Work, WorkerOptions,
 };
 
 use crate::records::assert_sound;
+use crate::support::wait_until;
 
 type Call = fn(&Stream, ShardId) -> anabranch::Result<()>;
 
@@ -164,7 +167,7 @@ fn a_forks_copy_of_a_producer_is_closed() {
     assert_sound(&path);
 }
 
-type CallOfConsumer = fn(&Consumer, &mut Pipeline) -> anabranch::Result<()>;
+type CallOfConsumer = fn(&Consumer, &Lease, &mut Pipeline) -> anabranch::Result<()>;
 
 /// The child has a copy of the consumer. The lock of its file is one with its parent's: that the child took it, too, and gave it back, would be the end of it for both.
 #[test]
@@ -175,15 +178,23 @@ fn a_forks_copy_of_a_consumer_asks_for_no_lock() {
     let output = Stream::builder().create(directory.path().join("output")).unwrap();
     let consumer = stream.consumer("c").unwrap();
     let mut pipeline = Pipeline::new(&consumer, &output, "p").unwrap();
-    let calls: [CallOfConsumer; 8] = [
-        |consumer, _| consumer.worker("w", WorkerOptions::new()).map(drop),
-        |_, pipeline| pipeline.step(|_, _| ()).map(drop),
-        |consumer, _| consumer.take(ShardId::new(0), "w").map(drop),
-        |consumer, _| consumer.checkpoint(ShardId::new(0)).map(drop),
-        |consumer, _| consumer.checkpoints().map(drop),
-        |consumer, _| consumer.iterator(ShardId::new(0)).map(drop),
-        |consumer, _| consumer.reset(RecordsStart::TrimHorizon),
-        |consumer, _| consumer.sync(),
+    let lease = consumer.take(ShardId::new(0), "w").unwrap();
+    let calls: [CallOfConsumer; 15] = [
+        |consumer, _, _| consumer.worker("w", WorkerOptions::new()).map(drop),
+        |_, _, pipeline| pipeline.step(|_, _| ()).map(drop),
+        |consumer, _, _| consumer.take(ShardId::new(0), "w").map(drop),
+        |consumer, _, _| consumer.checkpoint(ShardId::new(0)).map(drop),
+        |consumer, _, _| consumer.checkpoints().map(drop),
+        |consumer, _, _| consumer.iterator(ShardId::new(0)).map(drop),
+        |consumer, _, _| consumer.reset(RecordsStart::TrimHorizon),
+        |consumer, _, _| consumer.reset_shard(ShardId::new(0), RecordsStart::TrimHorizon),
+        |consumer, _, _| consumer.sync(),
+        |_, lease, _| lease.iterator().map(drop),
+        |_, lease, _| lease.checkpoint_at(0.into()),
+        |_, lease, _| lease.checkpoint_end(),
+        |consumer, _, _| consumer.stream().consumer("c").map(drop),
+        |consumer, _, _| consumer.stream().consumer("new").map(drop),
+        |consumer, _, _| consumer.stream().consumers().map(drop),
     ];
     // Somebody else's: whoever asks for it is told so after seconds.
     let file = std::fs::File::open(path.join("consumers/c")).unwrap();
@@ -191,7 +202,8 @@ fn a_forks_copy_of_a_consumer_asks_for_no_lock() {
     // SAFETY: the child makes calls that must be refused before they take a lock, and leaves.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let refused = calls.iter().take_while(|call| matches!(call(&consumer, &mut pipeline), Err(Error::Closed)));
+        let refused =
+            calls.iter().take_while(|call| matches!(call(&consumer, &lease, &mut pipeline), Err(Error::Closed)));
         let code = i32::try_from(refused.count()).unwrap_or(99);
         // SAFETY: ends this process at once.
         unsafe { libc::_exit(code) }
@@ -199,7 +211,96 @@ fn a_forks_copy_of_a_consumer_asks_for_no_lock() {
     let mut status = 0;
     // SAFETY: `status` is ours.
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-    assert_eq!(libc::WEXITSTATUS(status), 8, "the first call that was not refused");
+    assert_eq!(libc::WEXITSTATUS(status), 15, "the first call that was not refused");
     file.unlock().unwrap();
     consumer.take(ShardId::new(0), "w").unwrap();
+}
+
+type CallOfQueue = fn(&Queue, &Received) -> anabranch::Result<()>;
+
+/// The child has a copy of the queue, and of locks that other threads of its parent hold: one writes the queue's file, one makes another queue.
+#[test]
+fn a_forks_copy_of_a_queue_is_closed() {
+    const CALLS: [CallOfQueue; 17] = [
+        |queue, _| queue.receive(1, Duration::ZERO).map(drop),
+        |queue, _| queue.receive_set_aside(1, Duration::ZERO).map(drop),
+        |queue, received| queue.acknowledge(received),
+        |queue, received| queue.change_visibility(received, Duration::ZERO),
+        |queue, received| queue.give_back(received),
+        |queue, received| queue.restore_received(received),
+        |queue, received| queue.restore(received.record.shard_id(), received.record.sequence_number()).map(drop),
+        |queue, received| queue.discard(received.record.shard_id(), received.record.sequence_number()).map(drop),
+        |queue, _| queue.restore_all().map(drop),
+        |queue, _| queue.set_aside().map(drop),
+        |queue, _| queue.describe().map(drop),
+        |queue, _| queue.sync(),
+        |queue, _| queue.stream().sync(),
+        |queue, _| queue.stream().queue("orders", QueueOptions::new()).map(drop),
+        |queue, _| queue.stream().queue("new", QueueOptions::new()).map(drop),
+        |queue, _| queue.stream().queues().map(drop),
+        |queue, _| queue.stream().delete_queue("orders"),
+    ];
+    let disk = SimulatedDisk::new();
+    let stream = Stream::builder().background(false).storage(Arc::new(disk.clone())).create("stream").unwrap();
+    for _ in 0..2 {
+        stream.put("key", b"data").unwrap();
+    }
+    let queue = stream.queue("orders", QueueOptions::new()).unwrap();
+    let received = queue.receive(2, Duration::ZERO).unwrap();
+    queue.acknowledge(&received[0]).unwrap();
+    let syncs = disk.operations_of(Operation::Sync);
+    disk.stall_syncs(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| queue.sync().unwrap());
+        scope.spawn(|| drop(stream.queue("another", QueueOptions::new()).unwrap()));
+        wait_until("both write", || disk.operations_of(Operation::Sync) == syncs + 2);
+        // SAFETY: the child makes calls that must be refused before they take a lock, and leaves; or is ended where it waits for one.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: sets an alarm, of this process alone.
+            unsafe { libc::alarm(20) };
+            let refused = CALLS.iter().take_while(|call| matches!(call(&queue, &received[1]), Err(Error::Closed)));
+            let code = i32::try_from(refused.count()).unwrap_or(99);
+            // SAFETY: ends this process at once.
+            unsafe { libc::_exit(code) }
+        }
+        let mut status = 0;
+        // SAFETY: `status` is ours.
+        let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+        disk.stall_syncs(false); // before anything is asserted: the threads have to end
+        assert_eq!(ended, child);
+        assert!(libc::WIFEXITED(status), "it waits for ever: {status}");
+        assert_eq!(libc::WEXITSTATUS(status), 17, "the first call that was not refused");
+    });
+    queue.acknowledge(&received[1]).unwrap();
+    assert_eq!(stream.queues().unwrap(), ["another", "orders"]);
+}
+
+/// The child drops its copy of a worker: its parent goes on with its name and its shards.
+#[test]
+fn a_forks_copy_of_a_worker_gives_nothing_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let stream = Stream::builder().create(directory.path().join("stream")).unwrap();
+    let put = stream.put("key", b"data").unwrap();
+    let consumer = stream.consumer("c").unwrap();
+    let mut worker = consumer.worker("w", WorkerOptions::new()).unwrap();
+    assert!(matches!(worker.poll(), Ok(Some(Work::Started(_)))));
+    // SAFETY: the child drops a worker, which takes no lock, and leaves.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop(worker);
+        // SAFETY: ends this process at once.
+        unsafe { libc::_exit(0) }
+    }
+    let mut status = 0;
+    // SAFETY: `status` is ours.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "the child");
+    // Who asks in another process would have the name, if the child had unlocked or removed it.
+    let elsewhere = Stream::builder().open_read_only(stream.path()).unwrap().consumer("c").unwrap();
+    assert!(matches!(elsewhere.worker("w", WorkerOptions::new()), Err(Error::WorkerExists(_))));
+    assert!(matches!(worker.poll(), Ok(Some(Work::Records { .. }))));
+    worker.checkpoint(put.shard_id, &stream.get(put.shard_id, put.sequence_number).unwrap()).unwrap();
+    worker.close().unwrap();
+    drop(elsewhere.worker("w", WorkerOptions::new()).unwrap());
 }
