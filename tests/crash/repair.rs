@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anabranch::storage::Storage;
+use anabranch::storage::{Operation, Storage};
 use anabranch::{
     Crash, DiskFault, Durability, Error, ErrorKind, HashKey, LostRange, Pipeline, PutEntry, PutOptions,
     RecordsStart, RepairReport, SalvageReport, Salvaged, ShardId, ShardIteratorType, SimulatedDisk, VerifyOptions,
@@ -272,8 +272,9 @@ fn without_a_manifest_the_records_are_salvaged_and_nothing_is_changed() {
 }
 
 /// Records that were put after the manifest was copied, in shards that it does not know.
-#[test]
-fn behind_an_older_manifest_nothing_is_deleted() {
+const IN_NEWER_SHARD: &[u8] = b"in one that it does not";
+
+fn behind_an_older_manifest() -> Sample {
     let (disk, clock, stream, contents) = sample(Durability::Synced);
     stream.close().unwrap();
     let manifest = Path::new(PATH).join("MANIFEST");
@@ -287,25 +288,58 @@ fn behind_an_older_manifest_nothing_is_deleted() {
     };
     put(&stream, b"in a shard that the manifest knows");
     stream.split_shard(ShardId::new(1), None).unwrap();
-    put(&stream, b"in one that it does not");
+    put(&stream, IN_NEWER_SHARD);
     stream.close().unwrap();
     sample.disk.damage(&manifest, |bytes| *bytes = older).unwrap();
+    sample
+}
 
+#[test]
+fn behind_an_older_manifest_nothing_is_deleted() {
+    let sample = behind_an_older_manifest();
     let disk = sample.copy();
     let (found, _) =
         check_salvage(&Sample { contents: sample.contents.clone(), ..sample_of(&sample) }, &disk, "older");
     assert_eq!(found.len(), sample.contents.len(), "salvage reads the shards that the manifest does not know");
     let report = repair(PATH, storage(&disk)).unwrap();
     assert!(report.after.is_sound(), "{:?}", report.after.damage);
+    let given = salvage(PATH, storage(&disk), |_| ControlFlow::Continue(())).unwrap().records;
+    assert_eq!(given, sample.contents.len() as u64 - 1, "what was set aside is not in its place any more");
     let stream = builder(&disk, &sample.clock).open_existing(PATH).unwrap();
     assert_eq!(stream.records(RecordsStart::TrimHorizon).unwrap().available().count(), sample.contents.len() - 1);
     let of_shards: BTreeSet<_> = report.before.damage.iter().filter_map(|damage| damage.shard_id).collect();
     assert!(of_shards.len() >= 2, "each shard that the manifest does not know is named: {of_shards:?}");
     let newer: Vec<_> = report.set_aside.iter().map(|path| disk.read_file(path).unwrap()).collect();
-    let text = b"in one that it does not";
-    assert!(newer.iter().any(|bytes| bytes.windows(text.len()).any(|window| window == text)), "set aside, whole");
+    let is_newer = |bytes: &Vec<u8>| bytes.windows(IN_NEWER_SHARD.len()).any(|window| window == IN_NEWER_SHARD);
+    assert!(newer.iter().any(is_newer), "set aside, whole");
+    expect_new_ids(&stream, "repaired");
+}
+
+/// Wherever a repair is cut short, the ids of the shards that it set aside are known to be taken.
+#[test]
+fn behind_an_older_manifest_no_id_is_given_again_whenever_the_power_goes() {
+    let sample = behind_an_older_manifest();
+    for at in 0.. {
+        let cut = sample.copy();
+        cut.fail_at(at, DiskFault::PowerCut);
+        let is_whole = repair(PATH, storage(&cut)).is_ok();
+        for crash in [Crash::ProcessKilled, Crash::PowerLost { seed: at }, Crash::PowerLost { seed: !at }] {
+            let case = format!("cut at {at}, {crash:?}");
+            let disk = cut.fork(crash);
+            let report = repair(PATH, storage(&disk)).unwrap_or_else(|error| panic!("{case}: {error:?}"));
+            assert!(report.after.is_sound(), "{case}: {:?}", report.after.damage);
+            expect_new_ids(&builder(&disk, &sample.clock).open_existing(PATH).unwrap(), &case);
+        }
+        if is_whole {
+            break;
+        }
+    }
+}
+
+/// The shards that were set aside are 4 and 5.
+fn expect_new_ids(stream: &anabranch::Stream, case: &str) {
     let (left, right) = stream.split_shard(stream.open_shards()[0], None).unwrap();
-    assert!(left > ShardId::new(5) && right > left, "ids of shards that were set aside are not used again");
+    assert!(left > ShardId::new(5) && right > left, "{case}: ids are used again: {left}, {right}");
 }
 
 /// Puts the files of a stream back as they were, and removes those that came later; all but WATERMARK.
@@ -530,17 +564,19 @@ fn a_watermark_is_not_replaced_without_a_copy() {
     }
 }
 
+fn remove(disk: &SimulatedDisk, directory: &Path) {
+    for entry in disk.list(directory).unwrap() {
+        let path = directory.join(entry.name);
+        if entry.is_dir { remove(disk, &path) } else { disk.remove_file(&path).unwrap() }
+    }
+    disk.remove_dir(directory).unwrap();
+}
+
 /// Where nothing is left of a shard, or of all of them, a salvage goes on with the rest, and says what it counted.
 #[test]
 fn a_salvage_goes_without_directories() {
     let sample = Sample::closed();
     let shards = Path::new(PATH).join("shards");
-    let remove = |disk: &SimulatedDisk, directory: &Path| {
-        for entry in disk.list(directory).unwrap() {
-            disk.remove_file(&directory.join(entry.name)).unwrap();
-        }
-        disk.remove_dir(directory).unwrap();
-    };
     let (_, whole) = check_salvage(&sample, &sample.copy(), "sound");
     let count = sample.disk.list(&shards).unwrap().len() as u64;
     assert_eq!((whole.shards, whole.manifest, whole.lost), (count, None, vec![]));
@@ -556,23 +592,23 @@ fn a_salvage_goes_without_directories() {
         let report = repair(PATH, storage(&disk.fork(Crash::ProcessKilled))).unwrap();
         assert!(report.after.is_sound(), "{}: {:?}", entry.name, report.after.damage);
     }
-    let report = repair(PATH, storage(&disk)).unwrap();
-    let lost: u64 = report.lost.iter().map(|range| range.last.since(range.first) + 1).sum();
-    assert_eq!(lost, sample.contents.len() as u64);
+    let lost =
+        |report: &RepairReport| -> u64 { report.lost.iter().map(|range| range.last.since(range.first) + 1).sum() };
+    assert_eq!(lost(&repair(PATH, storage(&disk)).unwrap()), sample.contents.len() as u64);
 
     let disk = sample.copy();
-    for entry in &directories {
-        remove(&disk, &shards.join(&entry.name));
-    }
-    disk.remove_dir(&shards).unwrap();
+    remove(&disk, &shards);
     let left = salvage(PATH, storage(&disk), |_| ControlFlow::Continue(())).unwrap();
     assert_eq!((left.shards, left.records, left.manifest), (0, 0, None));
+    let report = repair(PATH, storage(&disk.fork(Crash::ProcessKilled))).unwrap();
+    assert!(report.after.is_sound(), "all of them are gone: {:?}", report.after.damage);
+    assert_eq!(lost(&report), sample.contents.len() as u64);
     disk.remove_file(&Path::new(PATH).join("MANIFEST")).unwrap();
     let refusal = salvage(PATH, storage(&disk), |_| ControlFlow::Continue(())).unwrap_err();
     assert_eq!(refusal.kind(), ErrorKind::NotFound, "{refusal:?}");
     for nth in 0..3 {
         let disk = sample.copy();
-        disk.fail_on(anabranch::storage::Operation::List, nth, DiskFault::Error(std::io::ErrorKind::Other));
+        disk.fail_on(Operation::List, nth, DiskFault::Error(std::io::ErrorKind::Other));
         let refusal = salvage(PATH, storage(&disk), |_| ControlFlow::Continue(())).unwrap_err();
         assert_eq!(refusal.kind(), ErrorKind::Io, "list {nth}: {refusal:?}");
     }
@@ -754,31 +790,63 @@ fn a_salvage_ends_where_a_recovery_would() {
 /// What a writer staged and did not live to write is salvaged, and a repair of something else keeps it.
 #[test]
 fn what_was_staged_is_salvaged_and_kept_by_a_repair() {
-    let clock = Arc::new(anabranch::ManualClock::default());
-    let disk = SimulatedDisk::new();
-    let small = builder(&disk, &clock).durability(Durability::Buffered).segment_bytes(4096);
-    let stream = small.create(PATH).unwrap();
-    for number in 0..40 {
-        stream.put("key", [number; 100]).unwrap(); // the last ones are for the second segment, and staged
-    }
-    let expected = stream.metrics().records_in;
-    let disk = disk.crash(Crash::ProcessKilled);
-    drop(stream);
+    let (disk, first, expected) = staged_behind_a_segment();
     assert!(disk.read_file(&Path::new(PATH).join("STAGING")).is_ok());
     let salvaged = |disk: &SimulatedDisk| {
         let report = salvage(PATH, storage(disk), |_| ControlFlow::Continue(())).unwrap();
         (report.records, report.lost.len())
     };
     assert_eq!(salvaged(&disk), (expected, 0));
-    let first = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
     disk.damage(&first, |bytes| bytes[128 + 50] ^= 1).unwrap();
     assert_eq!(salvaged(&disk), (expected - 1, 1));
     let report = repair(PATH, storage(&disk)).unwrap();
     assert!(report.after.is_sound(), "{report:?}");
     assert_eq!(report.lost.len(), 1);
-    let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
+    let stream = builder(&disk, &Arc::default()).open_existing(PATH).unwrap();
     let mut reader = stream.shard_iterator(ShardId::new(0), ShardIteratorType::TrimHorizon).unwrap();
     assert_eq!(reader.available().filter_map(Result::ok).count() as u64, expected - 1);
+}
+
+/// What was damaged in a segment and stands in STAGING as well is taken from there; the copy is of what was found.
+#[test]
+fn a_damaged_record_that_is_staged_as_well_is_not_lost() {
+    let disk = staged_and_written();
+    let path = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
+    let damaged = disk.read_file(&path).unwrap();
+    let report = repair(PATH, storage(&disk)).unwrap();
+    assert!(!report.before.is_sound() && report.after.is_sound(), "{report:?}");
+    assert_eq!((report.after.records, report.lost), (5, vec![]));
+    assert_eq!(copies_in(&disk), [damaged, disk.read_file(&report.set_aside[1]).unwrap()], "and of MANIFEST");
+}
+
+/// The last of five records is damaged, though it was synced; the writer was killed before it staged another one in its place.
+fn staged_and_written() -> SimulatedDisk {
+    let disk = SimulatedDisk::new();
+    let stream = builder(&disk, &Arc::default()).durability(Durability::Buffered).create(PATH).unwrap();
+    for number in 0..5 {
+        stream.put("key", [number; 100]).unwrap();
+    }
+    stream.sync().unwrap();
+    let left = disk.crash(Crash::ProcessKilled);
+    drop(stream);
+    let path = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
+    let last = *frames(&left.read_file(&path).unwrap()).last().unwrap();
+    left.damage(&path, |bytes| bytes[last + 50] ^= 1).unwrap();
+    left
+}
+
+/// What a killed writer left: a sealed segment, which is given, and a second one, of which the last records are staged; and how many records.
+fn staged_behind_a_segment() -> (SimulatedDisk, PathBuf, u64) {
+    let disk = SimulatedDisk::new();
+    let small = builder(&disk, &Arc::default()).durability(Durability::Buffered).segment_bytes(4096);
+    let stream = small.create(PATH).unwrap();
+    for number in 0..40 {
+        stream.put("key", [number; 100]).unwrap();
+    }
+    let records = stream.metrics().records_in;
+    let left = disk.crash(Crash::ProcessKilled);
+    drop(stream);
+    (left, Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0)), records)
 }
 
 /// Without a manifest and the notes of what was durable, a footer tells what its segment held; and what is lost on both sides of a
