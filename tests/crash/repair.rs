@@ -13,7 +13,7 @@ use anabranch::{
 };
 
 use crate::Random;
-use crate::damage::{Contents, FOOTER, HEADER, Sample, frames, sample};
+use crate::damage::{Contents, FOOTER, HEADER, Sample, files_of, frames, sample};
 use crate::history::{PATH, builder};
 use crate::verified;
 
@@ -968,61 +968,145 @@ fn a_consumer_whose_file_goes_with_a_repair_is_told() {
     assert!(matches!(told, Error::ConsumerNotFound(_)), "{told:?}");
 }
 
-/// Wherever a repair is cut short, each damaged file is there as it was, in its place or as a copy; and what a whole one has mended stays mended.
+/// Wherever a repair is cut short, by an error or the power, each file is there as it was, in its place or as a copy, and the next repair is through.
 #[test]
 fn what_was_damaged_is_in_its_place_or_set_aside_whenever_the_power_goes() {
-    let (disk, clock) = (SimulatedDisk::new(), Arc::new(anabranch::ManualClock::default()));
-    let stream = builder(&disk, &clock).segment_bytes(4096).create(PATH).unwrap();
-    for _ in 0..4 {
-        stream.put("key", [1; 3_000]).unwrap();
-    }
-    let consumer = stream.consumer("c").unwrap();
-    consumer.take(ShardId::new(0), "w").unwrap();
-    stream.queue("q", anabranch::QueueOptions::new()).unwrap();
-    drop(consumer);
-    stream.close().unwrap();
-    let names = ["shards/000000000000/00000000000000000001.seg", "WATERMARK", "consumers/c", "queues/q"];
-    let damaged = names.map(|name| {
-        let path = Path::new(PATH).join(name);
-        let at = match name {
-            "WATERMARK" => 9,
-            _ if name.starts_with("shards") => HEADER + 60,
-            _ => 30,
-        };
-        disk.damage(&path, |bytes| bytes[at] ^= 1).unwrap();
-        let bytes = disk.read_file(&path).unwrap();
-        (path, bytes)
-    });
-    let disk = disk.fork(Crash::ProcessKilled);
-    let whole = disk.fork(Crash::ProcessKilled);
-    assert_eq!(repair(PATH, storage(&whole)).unwrap().set_aside.len(), damaged.len());
-    for at in 0..=whole.operations() {
-        for crash in [Crash::ProcessKilled, Crash::PowerLost { seed: at }, Crash::PowerLost { seed: !at }] {
-            let case = format!("cut at {at}, {crash:?}");
+    let mut states = 0;
+    for (kind, disk) in damaged_streams() {
+        let before = contents(&disk);
+        let whole = disk.fork(Crash::ProcessKilled);
+        repair(PATH, storage(&whole)).unwrap();
+        let calls = CHANGES.iter().flat_map(|call| (0..whole.operations_of(*call)).map(move |nth| (*call, nth)));
+        let faults = [DiskFault::PowerCut, DiskFault::Error(std::io::ErrorKind::Other)];
+        for ((call, nth), fault) in calls.flat_map(|call| faults.map(|fault| (call, fault))) {
             let cut = disk.fork(Crash::ProcessKilled);
-            cut.fail_at(at, DiskFault::PowerCut);
-            let _ = repair(PATH, storage(&cut));
-            let cut = cut.fork(crash);
-            let copies = copies_in(&cut);
-            for (path, bytes) in &damaged {
-                let is_there = cut.read_file(path).is_ok_and(|found| found == *bytes) || copies.contains(bytes);
-                assert!(is_there, "{case}: {} is gone", path.display());
-            }
-            if at == whole.operations() {
-                let report = verify(PATH, VerifyOptions { storage: storage(&cut), progress: None }).unwrap();
-                assert!(report.is_sound(), "{case}: {:?}", report.damage);
+            cut.fail_on(call, nth, fault);
+            let _ = repair(PATH, storage(&cut)); // its last calls do not matter to it
+            let losses = (0..4).map(|seed| Crash::PowerLost { seed: 4 * nth + seed });
+            for crash in [Crash::ProcessKilled].into_iter().chain(losses) {
+                let case = format!("{kind}: {fault:?} at {call:?} {nth}, {crash:?}");
+                let disk = cut.fork(crash);
+                let copies = copies_in(&disk);
+                for (path, bytes) in &before {
+                    let is_there =
+                        disk.read_file(path).is_ok_and(|found| found == *bytes) || copies.contains(bytes);
+                    assert!(is_there, "{case}: {} is gone", path.display());
+                }
+                let report = repair(PATH, storage(&disk)).unwrap_or_else(|error| panic!("{case}: {error:?}"));
+                assert!(report.after.is_sound(), "{case}: {:?}", report.after.damage);
+                states += 1;
             }
         }
     }
+    println!("{states} states");
+}
+
+/// The calls that change something: a cut at another one is a cut at the next of these.
+const CHANGES: [Operation; 8] = [
+    Operation::CreateDir,
+    Operation::CreateFile,
+    Operation::Write,
+    Operation::Allocate,
+    Operation::Sync,
+    Operation::SyncDir,
+    Operation::Rename,
+    Operation::RemoveFile,
+];
+
+/// What a repair said that it has done is done: nothing of it is undone by a power cut.
+#[test]
+fn what_a_repair_has_done_survives_a_power_cut() {
+    let mut kinds_of_copies = BTreeSet::new();
+    for (kind, disk) in damaged_streams() {
+        let report = repair(PATH, storage(&disk)).unwrap();
+        assert!(!report.before.is_sound(), "{kind}: there is damage");
+        assert!(report.after.is_sound(), "{kind}: {:?}", report.after.damage);
+        for path in &report.set_aside {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            kinds_of_copies.insert(name.split('-').next().unwrap().to_owned());
+        }
+        let after = contents(&disk);
+        assert!(report.set_aside.iter().all(|path| after.contains_key(path)), "{kind}: {report:?}");
+        for seed in 0..256 {
+            let case = format!("{kind}, seed {seed}");
+            let disk = disk.fork(Crash::PowerLost { seed });
+            let found = contents(&disk);
+            let is_as_it_was = |path: &&PathBuf| found.get(*path) == after.get(*path);
+            let changed: Vec<_> = after.keys().chain(found.keys()).filter(|path| !is_as_it_was(path)).collect();
+            assert!(changed.is_empty(), "{case}: {changed:?}");
+            let verified = verify(PATH, VerifyOptions { storage: storage(&disk), progress: None }).unwrap();
+            assert!(verified.is_sound(), "{case}: {:?}", verified.damage);
+        }
+    }
+    // Shards by their numbers: the last one is not in the older manifest.
+    let expected = ["000000000000", "000000000001", "000000000002", "000000000005"];
+    let expected = expected.into_iter().chain(["MANIFEST", "WATERMARK", "consumers", "queues"]);
+    assert_eq!(kinds_of_copies, expected.map(str::to_owned).collect());
+}
+
+/// A stream for each kind of damage that a repair mends. A power cut takes nothing from it that was there before the repair.
+fn damaged_streams() -> Vec<(&'static str, SimulatedDisk)> {
+    let (closed, killed) = (Sample::closed(), Sample::killed());
+    let mut streams = Vec::new();
+    let mut add = |kind, sample: &Sample, damage: &dyn Fn(&SimulatedDisk)| {
+        let disk = sample.copy();
+        damage(&disk);
+        streams.push((kind, settled(&disk)));
+    };
+    let path = |name: &str| Path::new(PATH).join(name);
+    let flip = |disk: &SimulatedDisk, name: &str, places: &[usize]| {
+        disk.damage(&path(name), |bytes| places.iter().for_each(|at| bytes[*at] ^= 1)).unwrap();
+    };
+    let (first, last) = (closed.segments()[0].clone(), closed.segments().pop().unwrap());
+    let (first, last) = (first.strip_prefix(PATH).unwrap(), last.strip_prefix(PATH).unwrap());
+    let (first, last) = (first.to_str().unwrap(), last.to_str().unwrap());
+    let watermark = |disk: &SimulatedDisk| flip(disk, "WATERMARK", &[9]);
+    let consumer = |disk: &SimulatedDisk| flip(disk, "consumers/billing", &[30]);
+    let position = |disk: &SimulatedDisk| flip(disk, "consumers/totals", &[256 + 20, 512 + 20, 768 + 20]);
+    let windows = |disk: &SimulatedDisk| flip(disk, "consumers/~totals~~000000000002~000000000000", &[30]);
+    let queue = |disk: &SimulatedDisk| flip(disk, "queues/orders", &[30]);
+    add("a record", &closed, &|disk| flip(disk, first, &[HEADER + 60]));
+    add("a record of the last segment", &closed, &|disk| flip(disk, last, &[HEADER + 60]));
+    add("a record that a dead writer put", &killed, &|disk| flip(disk, last, &[HEADER + 60]));
+    add("a segment that is gone", &closed, &|disk| disk.remove_file(&path(first)).unwrap());
+    add("a shard that is gone", &closed, &|disk| remove(disk, path(first).parent().unwrap()));
+    add("all shards are gone", &closed, &|disk| remove(disk, &path("shards")));
+    add("a note of what was durable", &closed, &watermark);
+    add("notes that are gone", &closed, &|disk| disk.remove_file(&path("WATERMARK")).unwrap());
+    add("a consumer", &closed, &consumer);
+    add("a position", &closed, &position);
+    add("open windows", &closed, &windows);
+    add("a queue", &closed, &queue);
+    add("all of these", &closed, &|disk| {
+        flip(disk, first, &[HEADER + 60]);
+        for damage in [&watermark as &dyn Fn(_), &consumer, &position, &windows, &queue] {
+            damage(disk);
+        }
+    });
+    add("an older manifest", &behind_an_older_manifest(), &|_| {});
+    let (staged, segment, _) = staged_behind_a_segment();
+    staged.damage(&segment, |bytes| bytes[HEADER + 50] ^= 1).unwrap();
+    streams.push(("a record before staged ones", settled(&staged)));
+    streams.push(("a record that is staged as well", settled(&staged_and_written())));
+    streams
+}
+
+/// The disk as it is, with all of it durable.
+fn settled(disk: &SimulatedDisk) -> SimulatedDisk {
+    let all = contents(disk);
+    let mut found = (0..).map(|seed| disk.fork(Crash::PowerLost { seed }));
+    found.find(|found| contents(found) == all).unwrap()
+}
+
+/// Every file of the stream that has bytes, but for what a repair works with.
+fn contents(disk: &SimulatedDisk) -> BTreeMap<PathBuf, Vec<u8>> {
+    let scratch = Path::new(PATH).join("repair.new");
+    let paths = files_of(disk).into_iter().filter(|path| !path.starts_with(&scratch));
+    paths.map(|path| (path.clone(), disk.read_file(&path).unwrap())).collect()
 }
 
 /// What repairs have set aside.
 fn copies_in(disk: &SimulatedDisk) -> Vec<Vec<u8>> {
     let all = Path::new(PATH).join("damaged");
-    let list = |path: &Path| disk.list(path).unwrap_or_default().into_iter().map(|entry| entry.name);
-    let files = list(&all).flat_map(|repair| {
-        let of_repair = all.join(repair);
-        list(&of_repair).map(move |name| of_repair.join(name)).collect::<Vec<_>>()
-    });
-    files.filter_map(|path| disk.read_file(&path).ok()).collect()
+    contents(disk).into_iter().filter(|(path, _)| path.starts_with(&all)).map(|(_, bytes)| bytes).collect()
 }
