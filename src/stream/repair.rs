@@ -183,7 +183,8 @@ impl<'a> Repair<'a> {
         Ok(entries.iter().map(|entry| directory.join(&entry.name)).collect())
     }
 
-    /// Writes what a dead writer staged behind the last record of the segment that it was appending to, as opening would.
+    /// Writes what a dead writer staged behind the last record of the segment that it was appending to, as opening would. It is not
+    /// synced: the segment has no footer, so it is written anew.
     fn take_staged(&mut self, staged: &Staged, id: ShardId) -> Result<()> {
         let look = Looker::new(self.storage.as_ref(), self.path, Some(&self.found), &[], false)?.look(id)?;
         let Some(behind) = look.staged_behind(staged)? else {
@@ -193,8 +194,7 @@ impl<'a> Repair<'a> {
         self.keep_copy_of_shard(id, path)?;
         self.sync_dir(&self.aside.clone())?;
         let file = self.storage.open_file(path, Access::Write).map_err(Fault::io("open", path))?;
-        let written = file.write_at(behind.frames, behind.end).and_then(|()| file.sync());
-        Ok(written.map_err(Fault::io("write", path))?)
+        Ok(file.write_at(behind.frames, behind.end).map_err(Fault::io("write", path))?)
     }
 
     fn repair_shard(&mut self, id: ShardId) -> Result<()> {
@@ -403,7 +403,6 @@ impl<'a> Repair<'a> {
             new.try_store(entry.id, noted.unwrap_or_default().max(entry.next))?;
         }
         new.sync()?;
-        self.sync_dir(&self.scratch.clone())?;
         let made = self.scratch.join(WATERMARK_FILE);
         self.storage.rename(&made, &path).map_err(Fault::io("rename", &made))?;
         self.sync_dir(self.path)
