@@ -5,7 +5,8 @@
 //! First every file that is to change is *copied* into `damaged/N` and made durable there. Then the segments that take the place
 //! of a damaged one are made in a scratch directory and renamed into place one by one, the highest first, each rename durable before the
 //! next. So a damaged segment keeps its name until all that stands behind its damage is in place; cut short, a repair
-//! is simply run again, and finds in the old files or in the new ones what it found the first time.
+//! is simply run again, and finds in the old files or in the new ones what it found the first time. Files of shards that the manifest does not know
+//! go when it is durable that their ids are taken.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -23,7 +24,7 @@ use crate::manifest::{self, MANIFEST_FILE, Manifest, ReplaceError};
 use crate::queue_files::QueuesDirectory;
 use crate::segment::{Run, SegmentWriter, StampedBatch, Survey, producers_section};
 use crate::shard::{Memory, Producers, Staged, WATERMARK_FILE, Watermarks};
-use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Storage, make_directory, remove_if_there};
+use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Storage, make_directory};
 use crate::types::{HashKeyRange, SequenceNumber, ShardId, Timestamp};
 
 /// The directory in the stream's that takes what was damaged; each repair makes one in it, named by a number.
@@ -126,7 +127,7 @@ impl<'a> Repair<'a> {
 
     fn run(&mut self) -> Result<()> {
         self.empty_scratch()?;
-        self.set_newer_shards_aside()?;
+        let newer = self.copy_newer_shards()?;
         let staged = Staged::load(self.storage.as_ref(), self.path)?;
         for id in self.damaged_shards() {
             self.take_staged(&staged, id)?;
@@ -146,7 +147,7 @@ impl<'a> Repair<'a> {
                 Manifest::new(Arc::clone(self.storage), self.path.to_path_buf(), self.found.clone());
             manifest.replace(self.state.clone()).map_err(ReplaceError::into_fault)?;
         }
-        Ok(())
+        newer.into_iter().try_for_each(|id| self.remove_files_of(id))
     }
 
     fn damaged_shards(&self) -> BTreeSet<ShardId> {
@@ -155,54 +156,67 @@ impl<'a> Repair<'a> {
         of_shards.filter_map(|damage| damage.shard_id).filter(|id| self.state.shard(*id).is_some()).collect()
     }
 
-    /// Shards that are newer than the manifest: an older copy of it was put in place. Their ranges are not known.
-    fn set_newer_shards_aside(&mut self) -> Result<()> {
+    /// Shards that are newer than the manifest: an older copy of it was put in place. Their ranges are not known. What they hold goes last, when the manifest
+    /// says that their ids are taken: until then nothing else does.
+    fn copy_newer_shards(&mut self) -> Result<BTreeSet<ShardId>> {
         let newer = self.damage.iter().filter_map(|damage| damage.shard_id);
         let newer: BTreeSet<_> = newer.filter(|id| self.state.shard(*id).is_none()).collect();
-        for id in newer {
-            let directory = self.shard_directory(id);
-            let entries = self.storage.list(&directory).map_err(Fault::io("list", &directory))?;
-            for entry in &entries {
-                self.keep_copy(&directory.join(&entry.name), &format!("{}-{}", id.directory(), entry.name))?;
+        for id in &newer {
+            for path in self.files_of(*id)? {
+                self.keep_copy_of_shard(*id, &path)?;
             }
-            self.sync_dir(&self.aside.clone())?;
-            for entry in &entries {
-                self.remove(&directory.join(&entry.name))?;
-            }
-            self.sync_dir(&directory)?;
             self.state.next_shard_id = self.state.next_shard_id.max(id.successor());
         }
-        Ok(())
+        Ok(newer)
     }
 
-    /// Writes what a dead writer staged behind the last record of the segment that it was appending to, as opening would.
-    fn take_staged(&self, staged: &Staged, id: ShardId) -> Result<()> {
+    fn remove_files_of(&self, id: ShardId) -> Result<()> {
+        for path in self.files_of(id)? {
+            self.remove(&path)?;
+        }
+        self.sync_dir(&self.shard_directory(id))
+    }
+
+    fn files_of(&self, id: ShardId) -> Result<Vec<PathBuf>> {
+        let directory = self.shard_directory(id);
+        let entries = self.storage.list(&directory).map_err(Fault::io("list", &directory))?;
+        Ok(entries.iter().map(|entry| directory.join(&entry.name)).collect())
+    }
+
+    /// Writes what a dead writer staged behind the last record of the segment that it was appending to, as opening would. It is not
+    /// synced: the segment has no footer, so it is written anew.
+    fn take_staged(&mut self, staged: &Staged, id: ShardId) -> Result<()> {
         let look = Looker::new(self.storage.as_ref(), self.path, Some(&self.found), &[], false)?.look(id)?;
         let Some(behind) = look.staged_behind(staged)? else {
             return Ok(());
         };
         let path = behind.path;
+        self.keep_copy_of_shard(id, path)?;
+        self.sync_dir(&self.aside.clone())?;
         let file = self.storage.open_file(path, Access::Write).map_err(Fault::io("open", path))?;
-        let written = file.write_at(behind.frames, behind.end).and_then(|()| file.sync());
-        Ok(written.map_err(Fault::io("write", path))?)
+        Ok(file.write_at(behind.frames, behind.end).map_err(Fault::io("write", path))?)
     }
 
     fn repair_shard(&mut self, id: ShardId) -> Result<()> {
-        let directory = self.shard_directory(id);
-        make_directory(self.storage.as_ref(), &directory)?;
-        let parent = self.path.join(SHARDS_DIRECTORY);
-        self.sync_dir(&parent)?;
+        self.make_shard_directory(id)?;
         let look = Looker::new(self.storage.as_ref(), self.path, Some(&self.found), &[], false)?.look(id)?;
         let replaced = self.replaced(&look);
         for file in &replaced {
-            let name = format!("{}-{}", id.directory(), segment_name(file.first));
-            self.keep_copy(&file.path, &name)?;
+            self.keep_copy_of_shard(id, &file.path)?;
         }
         self.sync_dir(&self.aside.clone())?;
         let new = self.make_pieces(&look, &replaced)?;
         self.put_in_place(&look, &replaced, &new)?;
         self.note(&look);
         Ok(())
+    }
+
+    fn make_shard_directory(&self, id: ShardId) -> Result<()> {
+        let all = self.path.join(SHARDS_DIRECTORY);
+        make_directory(self.storage.as_ref(), &all)?;
+        self.sync_dir(self.path)?;
+        make_directory(self.storage.as_ref(), &self.shard_directory(id))?;
+        self.sync_dir(&all)
     }
 
     /// The files that do not stay: those that are damaged, not usable at all, not sealed as a shard's last segment should be, or that hold what the next one
@@ -389,7 +403,6 @@ impl<'a> Repair<'a> {
             new.try_store(entry.id, noted.unwrap_or_default().max(entry.next))?;
         }
         new.sync()?;
-        self.sync_dir(&self.scratch.clone())?;
         let made = self.scratch.join(WATERMARK_FILE);
         self.storage.rename(&made, &path).map_err(Fault::io("rename", &made))?;
         self.sync_dir(self.path)
@@ -426,12 +439,19 @@ impl<'a> Repair<'a> {
         Ok(())
     }
 
-    /// Copies a file as it is.
+    fn keep_copy_of_shard(&mut self, id: ShardId, from: &Path) -> Result<()> {
+        let name = from.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.keep_copy(from, &format!("{}-{name}", id.directory()))
+    }
+
+    /// Copies a file as it was found.
     fn keep_copy(&mut self, from: &Path, name: &str) -> Result<()> {
         let source = self.storage.open_file(from, Access::Read).map_err(Fault::io("open", from))?;
         let length = source.len().map_err(Fault::io("read the length of", from))?;
         let to = self.aside.join(name);
-        remove_if_there(self.storage.as_ref(), &to)?;
+        if self.set_aside.contains(&to) {
+            return Ok(()); // and changed since
+        }
         let copy = self.storage.create_file(&to).map_err(Fault::io("create", &to))?;
         crate::segment::copy(source.as_ref(), copy.as_ref(), length).map_err(Fault::io("copy", from))?;
         copy.sync().map_err(Fault::io("sync", &to))?;

@@ -162,26 +162,12 @@ impl Sample {
 
     /// All that have bytes, but for those of consumers and queues.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
-        self.all_files().into_iter().filter(|path| !kept::is_kept(path)).collect()
+        files_of(&self.disk).into_iter().filter(|path| !kept::is_kept(path)).collect()
     }
 
     /// Those of consumers and queues.
     pub(crate) fn files_beside_the_log(&self) -> Vec<PathBuf> {
-        self.all_files().into_iter().filter(|path| kept::is_kept(path)).collect()
-    }
-
-    fn all_files(&self) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        let mut pending = vec![PathBuf::from(PATH)];
-        while let Some(directory) = pending.pop() {
-            for entry in self.disk.list(&directory).unwrap() {
-                let path = directory.join(entry.name);
-                if entry.is_dir { pending.push(path) } else { found.push(path) }
-            }
-        }
-        found.retain(|path| !self.disk.read_file(path).unwrap().is_empty()); // but for locks
-        found.sort();
-        found
+        files_of(&self.disk).into_iter().filter(|path| kept::is_kept(path)).collect()
     }
 
     pub(crate) fn segments(&self) -> Vec<PathBuf> {
@@ -301,6 +287,21 @@ impl Sample {
         self.follow(&disk, case);
         (self.read(&disk.fork(Crash::ProcessKilled), case), finds_damage(&disk, case))
     }
+}
+
+/// Every file of the stream that has bytes.
+pub(crate) fn files_of(disk: &SimulatedDisk) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut pending = vec![PathBuf::from(PATH)];
+    while let Some(directory) = pending.pop() {
+        for entry in disk.list(&directory).unwrap() {
+            let path = directory.join(entry.name);
+            if entry.is_dir { pending.push(path) } else { found.push(path) }
+        }
+    }
+    found.retain(|path| !disk.read_file(path).unwrap().is_empty()); // but for locks
+    found.sort();
+    found
 }
 
 fn refused(error: &Error, case: &Case) -> Outcome {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anabranch::storage::Storage;
+use anabranch::storage::{Operation, Storage};
 use anabranch::{
     Crash, DiskFault, Durability, Error, ErrorKind, HashKey, LostRange, Pipeline, PutEntry, PutOptions,
     QueueOptions, RecordsStart, RepairReport, SalvageReport, Salvaged, ShardId, ShardIteratorType, SimulatedDisk,
@@ -14,7 +14,7 @@ use anabranch::{
 };
 
 use crate::Random;
-use crate::damage::{Contents, FOOTER, HEADER, Sample, frames, sample};
+use crate::damage::{Contents, FOOTER, HEADER, Sample, files_of, frames, sample};
 use crate::history::{PATH, builder};
 use crate::verified;
 
@@ -273,8 +273,9 @@ fn without_a_manifest_the_records_are_salvaged_and_nothing_is_changed() {
 }
 
 /// Records that were put after the manifest was copied, in shards that it does not know.
-#[test]
-fn behind_an_older_manifest_nothing_is_deleted() {
+const IN_NEWER_SHARD: &[u8] = b"in one that it does not";
+
+fn behind_an_older_manifest() -> Sample {
     let (disk, clock, stream, contents) = sample(Durability::Synced);
     stream.close().unwrap();
     let manifest = Path::new(PATH).join("MANIFEST");
@@ -288,25 +289,58 @@ fn behind_an_older_manifest_nothing_is_deleted() {
     };
     put(&stream, b"in a shard that the manifest knows");
     stream.split_shard(ShardId::new(1), None).unwrap();
-    put(&stream, b"in one that it does not");
+    put(&stream, IN_NEWER_SHARD);
     stream.close().unwrap();
     sample.disk.damage(&manifest, |bytes| *bytes = older).unwrap();
+    sample
+}
 
+#[test]
+fn behind_an_older_manifest_nothing_is_deleted() {
+    let sample = behind_an_older_manifest();
     let disk = sample.copy();
     let (found, _) =
         check_salvage(&Sample { contents: sample.contents.clone(), ..sample_of(&sample) }, &disk, "older");
     assert_eq!(found.len(), sample.contents.len(), "salvage reads the shards that the manifest does not know");
     let report = repair(PATH, storage(&disk)).unwrap();
     assert!(report.after.is_sound(), "{:?}", report.after.damage);
+    let given = salvage(PATH, storage(&disk), |_| ControlFlow::Continue(())).unwrap().records;
+    assert_eq!(given, sample.contents.len() as u64 - 1, "what was set aside is not in its place any more");
     let stream = builder(&disk, &sample.clock).open_existing(PATH).unwrap();
     assert_eq!(stream.records(RecordsStart::TrimHorizon).unwrap().available().count(), sample.contents.len() - 1);
     let of_shards: BTreeSet<_> = report.before.damage.iter().filter_map(|damage| damage.shard_id).collect();
     assert!(of_shards.len() >= 2, "each shard that the manifest does not know is named: {of_shards:?}");
     let newer: Vec<_> = report.set_aside.iter().map(|path| disk.read_file(path).unwrap()).collect();
-    let text = b"in one that it does not";
-    assert!(newer.iter().any(|bytes| bytes.windows(text.len()).any(|window| window == text)), "set aside, whole");
+    let is_newer = |bytes: &Vec<u8>| bytes.windows(IN_NEWER_SHARD.len()).any(|window| window == IN_NEWER_SHARD);
+    assert!(newer.iter().any(is_newer), "set aside, whole");
+    expect_new_ids(&stream, "repaired");
+}
+
+/// Wherever a repair is cut short, the ids of the shards that it set aside are known to be taken.
+#[test]
+fn behind_an_older_manifest_no_id_is_given_again_whenever_the_power_goes() {
+    let sample = behind_an_older_manifest();
+    for at in 0.. {
+        let cut = sample.copy();
+        cut.fail_at(at, DiskFault::PowerCut);
+        let is_whole = repair(PATH, storage(&cut)).is_ok();
+        for crash in [Crash::ProcessKilled, Crash::PowerLost { seed: at }, Crash::PowerLost { seed: !at }] {
+            let case = format!("cut at {at}, {crash:?}");
+            let disk = cut.fork(crash);
+            let report = repair(PATH, storage(&disk)).unwrap_or_else(|error| panic!("{case}: {error:?}"));
+            assert!(report.after.is_sound(), "{case}: {:?}", report.after.damage);
+            expect_new_ids(&builder(&disk, &sample.clock).open_existing(PATH).unwrap(), &case);
+        }
+        if is_whole {
+            break;
+        }
+    }
+}
+
+/// The shards that were set aside are 4 and 5.
+fn expect_new_ids(stream: &anabranch::Stream, case: &str) {
     let (left, right) = stream.split_shard(stream.open_shards()[0], None).unwrap();
-    assert!(left > ShardId::new(5) && right > left, "ids of shards that were set aside are not used again");
+    assert!(left > ShardId::new(5) && right > left, "{case}: ids are used again: {left}, {right}");
 }
 
 /// Puts the files of a stream back as they were, and removes those that came later; all but WATERMARK.
@@ -531,17 +565,19 @@ fn a_watermark_is_not_replaced_without_a_copy() {
     }
 }
 
+fn remove(disk: &SimulatedDisk, directory: &Path) {
+    for entry in disk.list(directory).unwrap() {
+        let path = directory.join(entry.name);
+        if entry.is_dir { remove(disk, &path) } else { disk.remove_file(&path).unwrap() }
+    }
+    disk.remove_dir(directory).unwrap();
+}
+
 /// Where nothing is left of a shard, or of all of them, a salvage goes on with the rest, and says what it counted.
 #[test]
 fn a_salvage_goes_without_directories() {
     let sample = Sample::closed();
     let shards = Path::new(PATH).join("shards");
-    let remove = |disk: &SimulatedDisk, directory: &Path| {
-        for entry in disk.list(directory).unwrap() {
-            disk.remove_file(&directory.join(entry.name)).unwrap();
-        }
-        disk.remove_dir(directory).unwrap();
-    };
     let (_, whole) = check_salvage(&sample, &sample.copy(), "sound");
     let count = sample.disk.list(&shards).unwrap().len() as u64;
     assert_eq!((whole.shards, whole.manifest, whole.lost), (count, None, vec![]));
@@ -557,23 +593,23 @@ fn a_salvage_goes_without_directories() {
         let report = repair(PATH, storage(&disk.fork(Crash::ProcessKilled))).unwrap();
         assert!(report.after.is_sound(), "{}: {:?}", entry.name, report.after.damage);
     }
-    let report = repair(PATH, storage(&disk)).unwrap();
-    let lost: u64 = report.lost.iter().map(|range| range.last.since(range.first) + 1).sum();
-    assert_eq!(lost, sample.contents.len() as u64);
+    let lost =
+        |report: &RepairReport| -> u64 { report.lost.iter().map(|range| range.last.since(range.first) + 1).sum() };
+    assert_eq!(lost(&repair(PATH, storage(&disk)).unwrap()), sample.contents.len() as u64);
 
     let disk = sample.copy();
-    for entry in &directories {
-        remove(&disk, &shards.join(&entry.name));
-    }
-    disk.remove_dir(&shards).unwrap();
+    remove(&disk, &shards);
     let left = salvage(PATH, storage(&disk), |_| ControlFlow::Continue(())).unwrap();
     assert_eq!((left.shards, left.records, left.manifest), (0, 0, None));
+    let report = repair(PATH, storage(&disk.fork(Crash::ProcessKilled))).unwrap();
+    assert!(report.after.is_sound(), "all of them are gone: {:?}", report.after.damage);
+    assert_eq!(lost(&report), sample.contents.len() as u64);
     disk.remove_file(&Path::new(PATH).join("MANIFEST")).unwrap();
     let refusal = salvage(PATH, storage(&disk), |_| ControlFlow::Continue(())).unwrap_err();
     assert_eq!(refusal.kind(), ErrorKind::NotFound, "{refusal:?}");
     for nth in 0..3 {
         let disk = sample.copy();
-        disk.fail_on(anabranch::storage::Operation::List, nth, DiskFault::Error(std::io::ErrorKind::Other));
+        disk.fail_on(Operation::List, nth, DiskFault::Error(std::io::ErrorKind::Other));
         let refusal = salvage(PATH, storage(&disk), |_| ControlFlow::Continue(())).unwrap_err();
         assert_eq!(refusal.kind(), ErrorKind::Io, "list {nth}: {refusal:?}");
     }
@@ -755,31 +791,63 @@ fn a_salvage_ends_where_a_recovery_would() {
 /// What a writer staged and did not live to write is salvaged, and a repair of something else keeps it.
 #[test]
 fn what_was_staged_is_salvaged_and_kept_by_a_repair() {
-    let clock = Arc::new(anabranch::ManualClock::default());
-    let disk = SimulatedDisk::new();
-    let small = builder(&disk, &clock).durability(Durability::Buffered).segment_bytes(4096);
-    let stream = small.create(PATH).unwrap();
-    for number in 0..40 {
-        stream.put("key", [number; 100]).unwrap(); // the last ones are for the second segment, and staged
-    }
-    let expected = stream.metrics().records_in;
-    let disk = disk.crash(Crash::ProcessKilled);
-    drop(stream);
+    let (disk, first, expected) = staged_behind_a_segment();
     assert!(disk.read_file(&Path::new(PATH).join("STAGING")).is_ok());
     let salvaged = |disk: &SimulatedDisk| {
         let report = salvage(PATH, storage(disk), |_| ControlFlow::Continue(())).unwrap();
         (report.records, report.lost.len())
     };
     assert_eq!(salvaged(&disk), (expected, 0));
-    let first = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
     disk.damage(&first, |bytes| bytes[128 + 50] ^= 1).unwrap();
     assert_eq!(salvaged(&disk), (expected - 1, 1));
     let report = repair(PATH, storage(&disk)).unwrap();
     assert!(report.after.is_sound(), "{report:?}");
     assert_eq!(report.lost.len(), 1);
-    let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
+    let stream = builder(&disk, &Arc::default()).open_existing(PATH).unwrap();
     let mut reader = stream.shard_iterator(ShardId::new(0), ShardIteratorType::TrimHorizon).unwrap();
     assert_eq!(reader.available().filter_map(Result::ok).count() as u64, expected - 1);
+}
+
+/// What was damaged in a segment and stands in STAGING as well is taken from there; the copy is of what was found.
+#[test]
+fn a_damaged_record_that_is_staged_as_well_is_not_lost() {
+    let disk = staged_and_written();
+    let path = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
+    let damaged = disk.read_file(&path).unwrap();
+    let report = repair(PATH, storage(&disk)).unwrap();
+    assert!(!report.before.is_sound() && report.after.is_sound(), "{report:?}");
+    assert_eq!((report.after.records, report.lost), (5, vec![]));
+    assert_eq!(copies_in(&disk), [damaged, disk.read_file(&report.set_aside[1]).unwrap()], "and of MANIFEST");
+}
+
+/// The last of five records is damaged, though it was synced; the writer was killed before it staged another one in its place.
+fn staged_and_written() -> SimulatedDisk {
+    let disk = SimulatedDisk::new();
+    let stream = builder(&disk, &Arc::default()).durability(Durability::Buffered).create(PATH).unwrap();
+    for number in 0..5 {
+        stream.put("key", [number; 100]).unwrap();
+    }
+    stream.sync().unwrap();
+    let left = disk.crash(Crash::ProcessKilled);
+    drop(stream);
+    let path = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
+    let last = *frames(&left.read_file(&path).unwrap()).last().unwrap();
+    left.damage(&path, |bytes| bytes[last + 50] ^= 1).unwrap();
+    left
+}
+
+/// What a killed writer left: a sealed segment, which is given, and a second one, of which the last records are staged; and how many records.
+fn staged_behind_a_segment() -> (SimulatedDisk, PathBuf, u64) {
+    let disk = SimulatedDisk::new();
+    let small = builder(&disk, &Arc::default()).durability(Durability::Buffered).segment_bytes(4096);
+    let stream = small.create(PATH).unwrap();
+    for number in 0..40 {
+        stream.put("key", [number; 100]).unwrap();
+    }
+    let records = stream.metrics().records_in;
+    let left = disk.crash(Crash::ProcessKilled);
+    drop(stream);
+    (left, Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0)), records)
 }
 
 /// Without a manifest and the notes of what was durable, a footer tells what its segment held; and what is lost on both sides of a
@@ -976,61 +1044,145 @@ fn a_consumer_whose_file_goes_with_a_repair_is_told() {
     assert!(matches!(told, Error::ConsumerNotFound(_)), "{told:?}");
 }
 
-/// Wherever a repair is cut short, each damaged file is there as it was, in its place or as a copy; and what a whole one has mended stays mended.
+/// Wherever a repair is cut short, by an error or the power, each file is there as it was, in its place or as a copy, and the next repair is through.
 #[test]
 fn what_was_damaged_is_in_its_place_or_set_aside_whenever_the_power_goes() {
-    let (disk, clock) = (SimulatedDisk::new(), Arc::new(anabranch::ManualClock::default()));
-    let stream = builder(&disk, &clock).segment_bytes(4096).create(PATH).unwrap();
-    for _ in 0..4 {
-        stream.put("key", [1; 3_000]).unwrap();
-    }
-    let consumer = stream.consumer("c").unwrap();
-    consumer.take(ShardId::new(0), "w").unwrap();
-    stream.queue("q", QueueOptions::new()).unwrap();
-    drop(consumer);
-    stream.close().unwrap();
-    let names = ["shards/000000000000/00000000000000000001.seg", "WATERMARK", "consumers/c", "queues/q"];
-    let damaged = names.map(|name| {
-        let path = Path::new(PATH).join(name);
-        let at = match name {
-            "WATERMARK" => 9,
-            _ if name.starts_with("shards") => HEADER + 60,
-            _ => 30,
-        };
-        disk.damage(&path, |bytes| bytes[at] ^= 1).unwrap();
-        let bytes = disk.read_file(&path).unwrap();
-        (path, bytes)
-    });
-    let disk = disk.fork(Crash::ProcessKilled);
-    let whole = disk.fork(Crash::ProcessKilled);
-    assert_eq!(repair(PATH, storage(&whole)).unwrap().set_aside.len(), damaged.len());
-    for at in 0..=whole.operations() {
-        for crash in [Crash::ProcessKilled, Crash::PowerLost { seed: at }, Crash::PowerLost { seed: !at }] {
-            let case = format!("cut at {at}, {crash:?}");
+    let mut states = 0;
+    for (kind, disk) in damaged_streams() {
+        let before = contents(&disk);
+        let whole = disk.fork(Crash::ProcessKilled);
+        repair(PATH, storage(&whole)).unwrap();
+        let calls = CHANGES.iter().flat_map(|call| (0..whole.operations_of(*call)).map(move |nth| (*call, nth)));
+        let faults = [DiskFault::PowerCut, DiskFault::Error(std::io::ErrorKind::Other)];
+        for ((call, nth), fault) in calls.flat_map(|call| faults.map(|fault| (call, fault))) {
             let cut = disk.fork(Crash::ProcessKilled);
-            cut.fail_at(at, DiskFault::PowerCut);
-            let _ = repair(PATH, storage(&cut));
-            let cut = cut.fork(crash);
-            let copies = copies_in(&cut);
-            for (path, bytes) in &damaged {
-                let is_there = cut.read_file(path).is_ok_and(|found| found == *bytes) || copies.contains(bytes);
-                assert!(is_there, "{case}: {} is gone", path.display());
-            }
-            if at == whole.operations() {
-                let report = verify(PATH, VerifyOptions { storage: storage(&cut), progress: None }).unwrap();
-                assert!(report.is_sound(), "{case}: {:?}", report.damage);
+            cut.fail_on(call, nth, fault);
+            let _ = repair(PATH, storage(&cut)); // its last calls do not matter to it
+            let losses = (0..4).map(|seed| Crash::PowerLost { seed: 4 * nth + seed });
+            for crash in [Crash::ProcessKilled].into_iter().chain(losses) {
+                let case = format!("{kind}: {fault:?} at {call:?} {nth}, {crash:?}");
+                let disk = cut.fork(crash);
+                let copies = copies_in(&disk);
+                for (path, bytes) in &before {
+                    let is_there =
+                        disk.read_file(path).is_ok_and(|found| found == *bytes) || copies.contains(bytes);
+                    assert!(is_there, "{case}: {} is gone", path.display());
+                }
+                let report = repair(PATH, storage(&disk)).unwrap_or_else(|error| panic!("{case}: {error:?}"));
+                assert!(report.after.is_sound(), "{case}: {:?}", report.after.damage);
+                states += 1;
             }
         }
     }
+    println!("{states} states");
+}
+
+/// The calls that change something: a cut at another one is a cut at the next of these.
+const CHANGES: [Operation; 8] = [
+    Operation::CreateDir,
+    Operation::CreateFile,
+    Operation::Write,
+    Operation::Allocate,
+    Operation::Sync,
+    Operation::SyncDir,
+    Operation::Rename,
+    Operation::RemoveFile,
+];
+
+/// What a repair said that it has done is done: nothing of it is undone by a power cut.
+#[test]
+fn what_a_repair_has_done_survives_a_power_cut() {
+    let mut kinds_of_copies = BTreeSet::new();
+    for (kind, disk) in damaged_streams() {
+        let report = repair(PATH, storage(&disk)).unwrap();
+        assert!(!report.before.is_sound(), "{kind}: there is damage");
+        assert!(report.after.is_sound(), "{kind}: {:?}", report.after.damage);
+        for path in &report.set_aside {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            kinds_of_copies.insert(name.split('-').next().unwrap().to_owned());
+        }
+        let after = contents(&disk);
+        assert!(report.set_aside.iter().all(|path| after.contains_key(path)), "{kind}: {report:?}");
+        for seed in 0..256 {
+            let case = format!("{kind}, seed {seed}");
+            let disk = disk.fork(Crash::PowerLost { seed });
+            let found = contents(&disk);
+            let is_as_it_was = |path: &&PathBuf| found.get(*path) == after.get(*path);
+            let changed: Vec<_> = after.keys().chain(found.keys()).filter(|path| !is_as_it_was(path)).collect();
+            assert!(changed.is_empty(), "{case}: {changed:?}");
+            let verified = verify(PATH, VerifyOptions { storage: storage(&disk), progress: None }).unwrap();
+            assert!(verified.is_sound(), "{case}: {:?}", verified.damage);
+        }
+    }
+    // Shards by their numbers: the last one is not in the older manifest.
+    let expected = ["000000000000", "000000000001", "000000000002", "000000000005"];
+    let expected = expected.into_iter().chain(["MANIFEST", "WATERMARK", "consumers", "queues"]);
+    assert_eq!(kinds_of_copies, expected.map(str::to_owned).collect());
+}
+
+/// A stream for each kind of damage that a repair mends. A power cut takes nothing from it that was there before the repair.
+fn damaged_streams() -> Vec<(&'static str, SimulatedDisk)> {
+    let (closed, killed) = (Sample::closed(), Sample::killed());
+    let mut streams = Vec::new();
+    let mut add = |kind, sample: &Sample, damage: &dyn Fn(&SimulatedDisk)| {
+        let disk = sample.copy();
+        damage(&disk);
+        streams.push((kind, settled(&disk)));
+    };
+    let path = |name: &str| Path::new(PATH).join(name);
+    let flip = |disk: &SimulatedDisk, name: &str, places: &[usize]| {
+        disk.damage(&path(name), |bytes| places.iter().for_each(|at| bytes[*at] ^= 1)).unwrap();
+    };
+    let (first, last) = (closed.segments()[0].clone(), closed.segments().pop().unwrap());
+    let (first, last) = (first.strip_prefix(PATH).unwrap(), last.strip_prefix(PATH).unwrap());
+    let (first, last) = (first.to_str().unwrap(), last.to_str().unwrap());
+    let watermark = |disk: &SimulatedDisk| flip(disk, "WATERMARK", &[9]);
+    let consumer = |disk: &SimulatedDisk| flip(disk, "consumers/billing", &[30]);
+    let position = |disk: &SimulatedDisk| flip(disk, "consumers/totals", &[256 + 20, 512 + 20, 768 + 20]);
+    let windows = |disk: &SimulatedDisk| flip(disk, "consumers/~totals~~000000000002~000000000000", &[30]);
+    let queue = |disk: &SimulatedDisk| flip(disk, "queues/orders", &[30]);
+    add("a record", &closed, &|disk| flip(disk, first, &[HEADER + 60]));
+    add("a record of the last segment", &closed, &|disk| flip(disk, last, &[HEADER + 60]));
+    add("a record that a dead writer put", &killed, &|disk| flip(disk, last, &[HEADER + 60]));
+    add("a segment that is gone", &closed, &|disk| disk.remove_file(&path(first)).unwrap());
+    add("a shard that is gone", &closed, &|disk| remove(disk, path(first).parent().unwrap()));
+    add("all shards are gone", &closed, &|disk| remove(disk, &path("shards")));
+    add("a note of what was durable", &closed, &watermark);
+    add("notes that are gone", &closed, &|disk| disk.remove_file(&path("WATERMARK")).unwrap());
+    add("a consumer", &closed, &consumer);
+    add("a position", &closed, &position);
+    add("open windows", &closed, &windows);
+    add("a queue", &closed, &queue);
+    add("all of these", &closed, &|disk| {
+        flip(disk, first, &[HEADER + 60]);
+        for damage in [&watermark as &dyn Fn(_), &consumer, &position, &windows, &queue] {
+            damage(disk);
+        }
+    });
+    add("an older manifest", &behind_an_older_manifest(), &|_| {});
+    let (staged, segment, _) = staged_behind_a_segment();
+    staged.damage(&segment, |bytes| bytes[HEADER + 50] ^= 1).unwrap();
+    streams.push(("a record before staged ones", settled(&staged)));
+    streams.push(("a record that is staged as well", settled(&staged_and_written())));
+    streams
+}
+
+/// The disk as it is, with all of it durable.
+fn settled(disk: &SimulatedDisk) -> SimulatedDisk {
+    let all = contents(disk);
+    let mut found = (0..).map(|seed| disk.fork(Crash::PowerLost { seed }));
+    found.find(|found| contents(found) == all).unwrap()
+}
+
+/// Every file of the stream that has bytes, but for what a repair works with.
+fn contents(disk: &SimulatedDisk) -> BTreeMap<PathBuf, Vec<u8>> {
+    let scratch = Path::new(PATH).join("repair.new");
+    let paths = files_of(disk).into_iter().filter(|path| !path.starts_with(&scratch));
+    paths.map(|path| (path.clone(), disk.read_file(&path).unwrap())).collect()
 }
 
 /// What repairs have set aside.
 fn copies_in(disk: &SimulatedDisk) -> Vec<Vec<u8>> {
     let all = Path::new(PATH).join("damaged");
-    let list = |path: &Path| disk.list(path).unwrap_or_default().into_iter().map(|entry| entry.name);
-    let files = list(&all).flat_map(|repair| {
-        let of_repair = all.join(repair);
-        list(&of_repair).map(move |name| of_repair.join(name)).collect::<Vec<_>>()
-    });
-    files.filter_map(|path| disk.read_file(&path).ok()).collect()
+    contents(disk).into_iter().filter(|(path, _)| path.starts_with(&all)).map(|(_, bytes)| bytes).collect()
 }
