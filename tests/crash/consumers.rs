@@ -551,6 +551,27 @@ fn a_checkpoint_makes_its_record_durable_first() {
     }
 }
 
+/// A record that was written, and that no sync will make durable any more: no position goes behind it.
+#[test]
+fn a_checkpoint_behind_a_record_whose_sync_failed_is_refused() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+    let stream = builder(&disk, &clock).create(PATH).unwrap();
+    stream.put("key", b"durable").unwrap();
+    let lease = stream.consumer("c").unwrap().take(ShardId::new(0), "w").unwrap();
+    disk.fail_on(Operation::Sync, 0, DiskFault::Error(io::ErrorKind::Other));
+    assert_eq!(stream.put("key", b"unknown").unwrap_err().kind(), ErrorKind::Reopen);
+    let iterator = stream.shard_iterator(ShardId::new(0), ShardIteratorType::TrimHorizon).unwrap();
+    let seen = drain(iterator.include_unsynced(true));
+    assert_eq!(seen.len(), 2, "it was written");
+    assert_eq!(lease.checkpoint(&seen[1]).unwrap_err().kind(), ErrorKind::Reopen);
+    for seed in 0..64 {
+        let lost = disk.fork(Crash::PowerLost { seed });
+        let stream = builder(&lost, &clock).open_existing(PATH).unwrap();
+        let position = stream.consumer("c").unwrap().checkpoint(ShardId::new(0)).unwrap().position;
+        assert_eq!(position, Position::TrimHorizon, "seed {seed}");
+    }
+}
+
 /// Two processes take turns, and their syncs fail now and then: whatever the power takes then, nothing that was acknowledged to one of them is lost
 /// through what the other wrote over it.
 #[test]
