@@ -1,64 +1,23 @@
 //! Consumers under power cuts, kills and failing calls: what was acknowledged stays, nothing is skipped, nothing is ahead of the data.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use anabranch::storage::Operation;
 use anabranch::{
     Checkpoint, Clock, Consumer, Crash, DiskFault, Durability, Error, ErrorKind, HashKeyRange, Lease, ManualClock,
-    Position, PutOptions, Record, RecordPosition, RecordsStart, SequenceNumber, ShardId, ShardIteratorType,
-    ShardState, SimulatedDisk, Stream, Timestamp,
+    Position, PutOptions, RecordPosition, RecordsStart, SequenceNumber, ShardId, ShardIteratorType, SimulatedDisk,
+    Stream, Timestamp,
 };
 
 use crate::history::{PATH, assert_sound, builder};
+use crate::ledger::{Survives, Visited};
+use crate::positions::{Known, Outcome, changed, check_done, drain, place};
 use crate::{Case, FAULTS, Random, is_single, only_at, seeds};
 
 const NAMES: [&str; 2] = ["billing", "audit"];
 const STEPS: u64 = 14;
-
-/// What may be found of one consumer in one shard.
-#[derive(Debug, Clone)]
-struct Kept {
-    /// After a power cut.
-    power: Vec<Checkpoint>,
-    /// After a kill, or without a crash: more than one only where a call failed.
-    kill: Vec<Checkpoint>,
-}
-
-impl Kept {
-    fn of(found: Checkpoint) -> Self {
-        Self { power: vec![found.clone()], kill: vec![found] }
-    }
-
-    fn note(&mut self, next: Checkpoint, outcome: Outcome) {
-        match outcome {
-            Outcome::Durable => *self = Self::of(next),
-            Outcome::Kept => {
-                self.power.push(next.clone());
-                self.kill = vec![next];
-            }
-            Outcome::Unknown => {
-                self.power.push(next.clone());
-                self.kill.push(next);
-            }
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Durable,
-    Kept,
-    Unknown,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    /// Whether the consumer is there, if that is known.
-    exists: Option<bool>,
-    shards: BTreeMap<ShardId, Kept>,
-}
 
 struct World {
     disk: SimulatedDisk,
@@ -71,8 +30,7 @@ struct World {
     random: Random,
     fault: Option<(u64, DiskFault)>,
     operations_before: u64,
-    /// Positions that pointed behind a tail that was lost, records passed over as done.
-    rewound: u64,
+    visited: Visited,
 }
 
 impl World {
@@ -81,7 +39,7 @@ impl World {
         let stream =
             builder(&disk, &clock).shards(2).segment_bytes(4096).durability(durability).create(PATH).unwrap();
         let operations_before = 0_u64.wrapping_sub(disk.operations()); // those of the creation do not count
-        let known = NAMES.map(|name| (name, Known { exists: Some(false), ..Known::default() }));
+        let known = NAMES.map(|name| (name, Known::absent()));
         let world = Self {
             disk,
             clock,
@@ -93,7 +51,7 @@ impl World {
             random: Random::new(seed),
             fault,
             operations_before,
-            rewound: 0,
+            visited: Visited::default(),
         };
         world.plan();
         world
@@ -164,33 +122,11 @@ impl World {
 
     fn create(&mut self, name: &'static str) -> Result<(), Error> {
         let stream = self.stream();
-        match stream.consumer(name) {
-            Ok(consumer) => {
-                self.consumers.insert(name, consumer);
-                self.settle(name);
-                Ok(())
-            }
-            Err(error) => {
-                let known = self.known.get_mut(name).unwrap();
-                if known.exists != Some(true) {
-                    known.exists = None;
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// The consumer is there, and what is found is one of what may be: nothing else from now on. Opening made it durable.
-    fn settle(&mut self, name: &'static str) {
-        let found = self.consumers[name].checkpoints();
         let known = self.known.get_mut(name).unwrap();
-        known.exists = Some(true);
-        let Ok(found) = found else { return }; // the fault; the next one finds it
-        for found in found {
-            let kept = known.shards.entry(found.shard_id).or_insert_with(|| Kept::of(untouched(found.shard_id)));
-            assert!(kept.kill.contains(&found), "{name}: {found:?} is none of {:?}", kept.kill);
-            kept.kill = vec![found];
-        }
+        let consumer = known.open(&stream, name)?;
+        known.settle(&consumer, &mut self.visited);
+        self.consumers.insert(name, consumer);
+        Ok(())
     }
 
     fn any_shard(&mut self) -> ShardId {
@@ -198,25 +134,8 @@ impl World {
         shards[self.random.index(shards.len())].shard_id
     }
 
-    /// What is in force for a consumer that is open; where a call failed before, it says which it is.
     fn in_force(&mut self, name: &'static str, shard_id: ShardId) -> Result<Checkpoint, Error> {
-        let known = self.known.get_mut(name).unwrap();
-        let kept = known.shards.entry(shard_id).or_insert_with(|| Kept::of(untouched(shard_id)));
-        if kept.kill.len() > 1 {
-            let found = self.consumers[name].checkpoint(shard_id)?;
-            assert!(kept.kill.contains(&found), "{name}: {found:?} is none of {:?}", kept.kill);
-            kept.kill = vec![found];
-        }
-        Ok(kept.kill[0].clone())
-    }
-
-    fn note(&mut self, name: &'static str, next: Checkpoint, outcome: Outcome) {
-        let shards = &mut self.known.get_mut(name).unwrap().shards;
-        shards.get_mut(&next.shard_id).unwrap().note(next, outcome);
-    }
-
-    fn level(&self) -> Outcome {
-        if self.durability == Durability::Synced { Outcome::Durable } else { Outcome::Kept }
+        self.known.get_mut(name).unwrap().in_force(&self.consumers[name], shard_id)
     }
 
     fn take(&mut self, name: &'static str) -> Result<(), Error> {
@@ -224,16 +143,9 @@ impl World {
             return self.create(name);
         }
         let shard_id = self.any_shard();
-        let before = self.in_force(name, shard_id)?;
-        let owner = Some(format!("w{}", self.random.below(3)));
-        let taken = self.consumers[name].take(shard_id, owner.as_deref().unwrap());
-        let outcome = if taken.is_ok() { Outcome::Durable } else { Outcome::Unknown };
-        self.note(
-            name,
-            Checkpoint_ { owner, epoch: before.epoch + 1, ..Checkpoint_::of(&before) }.made(),
-            outcome,
-        );
-        self.leases.insert((name, shard_id), taken?);
+        let owner = format!("w{}", self.random.below(3));
+        let lease = self.known.get_mut(name).unwrap().take(&self.consumers[name], shard_id, &owner)?;
+        self.leases.insert((name, shard_id), lease);
         Ok(())
     }
 
@@ -258,19 +170,7 @@ impl World {
             return Ok(());
         }
         let many = 1 + self.random.index(3);
-        let mut iterator = self.leases[&key].iterator()?;
-        let records = iterator.available().take(many).collect::<Result<Vec<Record>, _>>()?;
-        let (position, stored) = match records.last() {
-            Some(record) => {
-                let at = RecordPosition::from(record);
-                (Position::After(at), self.leases[&key].checkpoint(at))
-            }
-            None if iterator.end_of_shard().is_some() => (Position::ShardEnd, self.leases[&key].checkpoint_end()),
-            None => return Ok(()),
-        };
-        let outcome = if stored.is_ok() { self.level() } else { Outcome::Unknown };
-        self.note(name, Checkpoint_ { position, ..Checkpoint_::of(&before) }.made(), outcome);
-        stored
+        self.known.get_mut(name).unwrap().move_on(&self.consumers[name], &self.leases[&key], many)
     }
 
     fn release(&mut self, name: &'static str) -> Result<(), Error> {
@@ -281,32 +181,22 @@ impl World {
             return Ok(());
         }
         let released = lease.release();
-        let outcome = if released.is_ok() { self.level() } else { Outcome::Unknown };
-        self.note(
-            name,
-            Checkpoint_ { owner: None, epoch: before.epoch + 1, ..Checkpoint_::of(&before) }.made(),
-            outcome,
-        );
+        let level = Outcome::of_level(self.durability);
+        let outcome = if released.is_ok() { level } else { Outcome::Unknown };
+        let next = changed(&before, |next| (next.owner, next.epoch) = (None, before.epoch + 1));
+        self.known.get_mut(name).unwrap().note(next, outcome);
         released
     }
 
     fn reset(&mut self, name: &'static str) -> Result<(), Error> {
         let Some(consumer) = self.consumers.get(name).cloned() else { return Ok(()) };
         let time = self.clock.now();
-        let (start, position) = match self.random.below(2) {
+        let start = match self.random.below(2) {
             0 => (RecordsStart::TrimHorizon, Position::TrimHorizon),
             _ => (RecordsStart::AtTimestamp(time), Position::AtTimestamp(time)),
         };
         let shards: Vec<_> = self.stream().shards().iter().map(|shard| shard.shard_id).collect();
-        let before = shards.iter().map(|id| self.in_force(name, *id)).collect::<Result<Vec<_>, _>>()?;
-        let reset = consumer.reset(start);
-        let outcome = if reset.is_ok() { Outcome::Durable } else { Outcome::Unknown };
-        for before in before {
-            let epoch = before.epoch + 1;
-            let next = Checkpoint_ { position, owner: None, epoch, shard_id: before.shard_id }.made();
-            self.note(name, next, outcome);
-        }
-        reset
+        self.known.get_mut(name).unwrap().reset(&consumer, &shards, start)
     }
 
     fn delete(&mut self, name: &'static str) -> Result<(), Error> {
@@ -317,20 +207,14 @@ impl World {
         match &outcome {
             Ok(()) => {
                 assert_ne!(known.exists, Some(false));
-                *known = Known { exists: Some(false), ..Known::default() };
+                *known = Known::absent();
             }
             Err(Error::ConsumerNotFound(_)) => {
                 assert_ne!(known.exists, Some(true));
-                *known = Known { exists: Some(false), ..Known::default() };
+                *known = Known::absent();
                 return Ok(());
             }
-            // It may be there as it was, or be gone; or be made anew where its mark is found.
-            Err(_) if known.exists != Some(false) => {
-                known.exists = None;
-                for (shard_id, kept) in &mut known.shards {
-                    kept.note(untouched(*shard_id), Outcome::Unknown);
-                }
-            }
+            Err(_) if known.exists != Some(false) => known.deletion_failed(),
             Err(_) => {}
         }
         outcome
@@ -339,9 +223,7 @@ impl World {
     fn sync(&mut self) -> Result<(), Error> {
         self.stream().sync()?;
         for name in self.consumers.keys() {
-            for kept in self.known.get_mut(name).unwrap().shards.values_mut() {
-                kept.power = kept.kill.clone();
-            }
+            self.known.get_mut(name).unwrap().all_durable();
         }
         Ok(())
     }
@@ -393,34 +275,16 @@ impl World {
         self.operations_before = self.operations();
         self.disk = self.disk.crash(crash);
         self.plan();
-        if matches!(crash, Crash::PowerLost { .. }) {
-            for kept in self.known.values_mut().flat_map(|known| known.shards.values_mut()) {
-                kept.kill = kept.power.clone();
-            }
-        }
+        let survives = if crash == Crash::ProcessKilled { Survives::Written } else { Survives::Durable };
+        self.known.values_mut().for_each(|known| known.crashed(survives));
     }
 
     /// Opens what consumers there are, and compares.
     fn look(&mut self) -> Result<(), Error> {
-        let found: BTreeSet<_> = self.stream().consumers()?.into_iter().collect();
-        for name in NAMES {
-            let known = self.known.get_mut(name).unwrap();
-            let is_there = found.contains(name);
-            assert!(
-                known.exists.is_none_or(|exists| exists == is_there),
-                "{name}: {:?}, {is_there}",
-                known.exists
-            );
-            if !is_there {
-                *known = Known { exists: Some(false), ..Known::default() };
-                continue;
-            }
-            let consumer = self.stream().consumer(name)?;
-            self.consumers.insert(name, consumer);
-            self.settle(name);
-            // Opening makes what it finds durable.
-            for kept in self.known.get_mut(name).unwrap().shards.values_mut() {
-                kept.power = kept.kill.clone();
+        let stream = self.stream();
+        for (name, known) in &mut self.known {
+            if let Some(consumer) = known.look(&stream, name, &mut self.visited)? {
+                self.consumers.insert(name, consumer);
             }
         }
         Ok(())
@@ -449,89 +313,13 @@ impl World {
     }
 
     fn check_done(&mut self) {
-        let stream = self.stream();
-        for consumer in self.consumers.values() {
-            for summary in stream.shards() {
-                let shard_id = summary.shard_id;
-                let all = drain(stream.shard_iterator(shard_id, ShardIteratorType::TrimHorizon).unwrap());
-                let position = consumer.checkpoint(shard_id).unwrap().position;
-                let expected: Vec<_> = all.iter().filter(|record| !is_done(position, record)).map(place).collect();
-                let given: Vec<_> = drain(consumer.iterator(shard_id).unwrap()).iter().map(place).collect();
-                assert_eq!(given, expected, "{} in {shard_id} at {position:?}", consumer.name());
-                if let Position::After(at) = position {
-                    let next = all.last().map_or(0, |last| last.sequence_number().get() + 1);
-                    let is_ahead = at.sequence_number.get() >= next;
-                    let replaced = given.first().is_some_and(|first| first.0 <= at.sequence_number.get());
-                    self.rewound += u64::from(is_ahead || replaced);
-                    assert!(
-                        !is_ahead || self.durability == Durability::Buffered,
-                        "ahead of the data: {at:?}, {next}"
-                    );
-                }
-                if position == Position::ShardEnd {
-                    assert_eq!(summary.state, ShardState::Closed);
-                }
-            }
-        }
+        self.consumers.values().for_each(|consumer| check_done(consumer, &mut self.visited));
     }
-}
-
-fn place(record: &Record) -> (u64, u64) {
-    (record.sequence_number().get(), record.incarnation())
-}
-
-fn is_done(position: Position, record: &Record) -> bool {
-    match position {
-        Position::After(at) => {
-            record.sequence_number() <= at.sequence_number && record.incarnation() <= at.incarnation
-        }
-        Position::AtTimestamp(time) => record.arrival() < time,
-        Position::ShardEnd => true,
-        _ => false,
-    }
-}
-
-fn drain(mut iterator: anabranch::ShardIterator) -> Vec<Record> {
-    iterator.available().collect::<Result<_, _>>().unwrap()
-}
-
-/// A checkpoint's fields: the type itself may get more, and is made by the library alone.
-struct Checkpoint_ {
-    shard_id: ShardId,
-    position: Position,
-    owner: Option<String>,
-    epoch: u64,
-}
-
-impl Checkpoint_ {
-    fn of(checkpoint: &Checkpoint) -> Self {
-        let Checkpoint { shard_id, position, owner, epoch, .. } = checkpoint.clone();
-        Self { shard_id, position, owner, epoch }
-    }
-
-    fn made(self) -> Checkpoint {
-        let mut checkpoint = untouched(self.shard_id);
-        (checkpoint.position, checkpoint.owner, checkpoint.epoch) = (self.position, self.owner, self.epoch);
-        checkpoint
-    }
-}
-
-fn untouched(shard_id: ShardId) -> Checkpoint {
-    thread_local! {
-        static FIRST: Checkpoint = {
-            let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
-            let stream = builder(&disk, &clock).create(PATH).unwrap();
-            stream.consumer("c").unwrap().checkpoint(ShardId::new(0)).unwrap()
-        };
-    }
-    let mut checkpoint = FIRST.with(Clone::clone);
-    checkpoint.shard_id = shard_id;
-    checkpoint
 }
 
 /// Runs a history with a fault at each of its operations, crashes, and compares.
 fn every_operation(test: &'static str, durability: Durability, fault: DiskFault, histories: u64) -> u64 {
-    let (mut states, mut rewound) = (0, 0);
+    let (mut states, mut visited) = (0, Visited::default());
     for seed in seeds(histories) {
         for at in only_at().map_or(0..u64::MAX, |at| at..at + 1) {
             let mut is_over = false;
@@ -555,13 +343,15 @@ fn every_operation(test: &'static str, durability: Durability, fault: DiskFault,
                     cut_the_opening(&mut world, at);
                 }
                 world.check();
-                (states, rewound) = (states + 1, rewound + world.rewound);
+                states += 1;
+                visited.add(&world.visited);
             }
             if is_over {
                 break;
             }
         }
     }
+    let rewound = visited.0["a checkpoint behind a lost tail"];
     println!("{test}: {states} states, {rewound} positions behind a lost tail");
     if !is_single() && only_at().is_none() {
         assert!(states > 1_000, "{states}");

@@ -69,18 +69,15 @@ fn strike(seed: u64, durability: Durability, fault: (u64, DiskFault), visited: &
 }
 
 fn finish(world: &mut World, random: &mut Random, visited: &mut Visited, case: &mut Case) {
-    if let Some(stream) = world.stream.take() {
-        let closed = stream.close();
-        visited.count("close reported a failure", closed.is_err());
-        if closed.is_ok() {
-            world.ledger.shards.values_mut().for_each(crate::ledger::ShardLedger::all_durable);
-        }
+    if world.stream.is_some() {
+        visited.count("close reported a failure", world.close().is_err());
     }
     world.disk.clear_faults();
     case.detail += ", reopened";
     let stream = builder(&world.disk, &world.clock).open_existing(PATH).expect("an opening after a fault");
     let clock = Arc::clone(&world.clock);
     world.ledger.settle(&stream, &clock, Survives::Written, visited);
+    world.ledger.settle_consumer(&stream, visited);
     // What a failed sync left in the page cache only was shown just now: it must have been made durable.
     let seed = random.next();
     case.detail = format!("{}, used, power lost, seed {seed}", case.detail);
@@ -92,6 +89,7 @@ fn finish(world: &mut World, random: &mut Random, visited: &mut Visited, case: &
     assert_sound(&disk, "after a fault and a crash");
     let stream = builder(&disk, &clock).open_existing(PATH).expect("an opening after a crash");
     world.ledger.settle(&stream, &clock, Survives::Durable, visited);
+    world.ledger.settle_consumer(&stream, visited);
     stream.close().expect("a clean close");
     assert_sound(&disk, "after a clean close");
 }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch::{
-    Crash, DiskFault, Durability, Error, ErrorKind, HashKey, HashKeyRange, ManualClock, PutEntry, PutOptions,
-    RetentionPeriod, SequenceNumber, ShardId, ShardIteratorType, SimulatedDisk, Stream, StreamBuilder,
-    VerifyOptions, VerifyReport, verify,
+    Consumer, Crash, DiskFault, Durability, Error, ErrorKind, HashKey, HashKeyRange, Lease, ManualClock, Position,
+    PutEntry, PutOptions, RecordsStart, RetentionPeriod, SequenceNumber, ShardId, ShardIteratorType,
+    SimulatedDisk, Stream, StreamBuilder, VerifyOptions, VerifyReport, verify,
 };
 
 use crate::Random;
-use crate::ledger::{Entry, Ledger, Reshard, Survives, Visited};
+use crate::ledger::{CONSUMER, Entry, Ledger, Reshard, ShardLedger, Survives, Visited};
 
 /// Where the stream is on its disk: below a directory that has to be made too.
 pub(crate) const PATH: &str = "data/clicks";
@@ -32,6 +32,7 @@ pub(crate) enum Step {
     Trim,
     EnforceRetention,
     Read,
+    Checkpoint,
     Conditional,
     CloseAndReopen,
     KillAndReopen,
@@ -48,6 +49,9 @@ pub(crate) struct World {
     pub(crate) stream: Option<Stream>,
     pub(crate) ledger: Ledger,
     pub(crate) visited: Visited,
+    /// Opened by the first checkpoint since the stream was opened.
+    consumer: Option<Consumer>,
+    leases: BTreeMap<ShardId, Lease>,
     random: Random,
     /// The operation of the history that is to fail, and how.
     fault: Option<(u64, DiskFault)>,
@@ -68,6 +72,8 @@ impl World {
             stream: None,
             ledger: Ledger::new(SHARDS, Some(RETENTION_MS)),
             visited: Visited::default(),
+            consumer: None,
+            leases: BTreeMap::new(),
             random,
             fault,
             operations_before: 0,
@@ -137,14 +143,15 @@ impl World {
             return self.reopen();
         }
         let step = match self.random.below(100) {
-            0..44 => Step::Put,
-            44..56 => Step::PutBatch,
-            56..60 => Step::Sync,
-            60..66 => Step::Split,
-            66..72 => Step::Merge,
-            72..77 => Step::Trim,
-            77..81 => Step::EnforceRetention,
-            81..89 => Step::Read,
+            0..40 => Step::Put,
+            40..52 => Step::PutBatch,
+            52..56 => Step::Sync,
+            56..62 => Step::Split,
+            62..68 => Step::Merge,
+            68..73 => Step::Trim,
+            73..77 => Step::EnforceRetention,
+            77..82 => Step::Read,
+            82..89 => Step::Checkpoint,
             89..92 => Step::Conditional,
             92..95 => Step::CloseAndReopen,
             95..98 => Step::KillAndReopen,
@@ -164,6 +171,7 @@ impl World {
             Step::Trim => self.trim(),
             Step::EnforceRetention => self.enforce_retention(),
             Step::Read => self.read(),
+            Step::Checkpoint => self.checkpoint(),
             Step::Conditional => self.conditional(),
             Step::CloseAndReopen => self.close_and_reopen(),
             Step::KillAndReopen => self.crash_and_reopen(Crash::ProcessKilled, Survives::Written),
@@ -335,6 +343,9 @@ impl World {
         for shard in self.ledger.shards.values_mut() {
             shard.all_durable();
         }
+        if self.consumer.is_some() {
+            self.ledger.consumer.all_durable(); // those of an earlier process are not its concern
+        }
         Ok(())
     }
 
@@ -458,24 +469,98 @@ impl World {
         Ok(())
     }
 
-    fn close_and_reopen(&mut self) -> Result<(), Error> {
-        let stream = self.stream.take().expect("an open stream");
-        let outcome = stream.close();
-        if outcome.is_ok() {
-            for shard in self.ledger.shards.values_mut() {
-                shard.all_durable();
+    /// The consumer reads some records, and makes a checkpoint behind each lot of them.
+    fn checkpoint(&mut self) -> Result<(), Error> {
+        let consumer = self.consumer()?;
+        let id = self.shard_to_go_on_with();
+        match self.move_on(&consumer, id) {
+            // Of what was not done, some is trimmed or expired: it goes on with what is left.
+            Err(Error::Trimmed { .. }) => {
+                self.leases.remove(&id);
+                let start = (RecordsStart::TrimHorizon, Position::TrimHorizon);
+                self.ledger.consumer.reset(&consumer, &[id], start)
             }
+            // The shard may have gone with a retention that met an error behind its manifest.
+            Err(Error::ShardNotFound(_)) if self.fault.is_some() => Ok(()),
+            outcome => outcome,
         }
-        outcome?;
+    }
+
+    fn consumer(&mut self) -> Result<Consumer, Error> {
+        if let Some(consumer) = &self.consumer {
+            return Ok(consumer.clone());
+        }
+        let stream = self.stream.clone().expect("an open stream");
+        let consumer = self.ledger.consumer.open(&stream, CONSUMER)?;
+        self.consumer = Some(consumer.clone());
+        // Where it stands, and not what it is given: a shard that failed may not be able to give it.
+        self.unhindered(|world| {
+            let looked = world.ledger.consumer.look(&stream, CONSUMER, &mut world.visited);
+            looked.expect("an opening of the consumer");
+        });
+        Ok(consumer)
+    }
+
+    /// One that was not read to its end, if there is any.
+    fn shard_to_go_on_with(&mut self) -> ShardId {
+        let all: Vec<_> = self.ledger.shards.keys().copied().collect();
+        let is_done = |id: &ShardId| {
+            let shard = &self.ledger.shards[id];
+            match self.ledger.consumer.position(*id) {
+                Position::After(at) => shard.is_open && at.sequence_number.get() + 1 >= shard.next(),
+                Position::ShardEnd => true,
+                _ => shard.is_open && shard.entries.is_empty(),
+            }
+        };
+        let undone: Vec<_> = all.iter().copied().filter(|id| !is_done(id)).collect();
+        let of = if undone.is_empty() { all } else { undone };
+        of[self.random.index(of.len())]
+    }
+
+    fn move_on(&mut self, consumer: &Consumer, id: ShardId) -> Result<(), Error> {
+        let known = &mut self.ledger.consumer;
+        let in_force = known.in_force(consumer, id)?.epoch;
+        if self.leases.get(&id).is_none_or(|lease| lease.epoch() != in_force) {
+            self.leases.insert(id, known.take(consumer, id, "worker")?);
+        }
+        // Some in a row, so that there is more than one that no sync covered.
+        (0..=self.random.below(3)).try_for_each(|_| {
+            let many = 1 + self.random.index(3);
+            self.ledger.consumer.move_on(consumer, &self.leases[&id], many)
+        })
+    }
+
+    fn close_and_reopen(&mut self) -> Result<(), Error> {
+        self.close()?;
         self.reopen()?;
         assert!(self.stream().recovery().was_clean, "a clean close");
         Ok(())
+    }
+
+    /// Ends this life of the stream as well as it can be.
+    pub(crate) fn close(&mut self) -> Result<(), Error> {
+        let had_consumer = self.consumer.is_some();
+        let stream = self.let_go().expect("an open stream");
+        stream.close()?;
+        self.ledger.shards.values_mut().for_each(ShardLedger::all_durable);
+        if had_consumer {
+            self.ledger.consumer.all_durable();
+        }
+        Ok(())
+    }
+
+    /// Drops all handles but this one.
+    fn let_go(&mut self) -> Option<Stream> {
+        self.leases.clear();
+        self.consumer = None;
+        self.stream.take()
     }
 
     fn crash_and_reopen(&mut self, crash: Crash, survives: Survives) -> Result<(), Error> {
         self.replace_disk(crash);
         if survives == Survives::Durable {
             self.ledger.shards.values_mut().for_each(|shard| shard.written = shard.durable);
+            self.ledger.consumer.crashed(survives);
         }
         self.stream = Some(self.builder().open_existing(PATH)?);
         self.settle(survives);
@@ -487,26 +572,33 @@ impl World {
         let operations = i64::try_from(self.operations()).unwrap();
         self.disk = self.disk.crash(crash);
         self.operations_before = operations;
-        self.stream = None;
+        drop(self.let_go());
         self.plan_fault();
     }
 
     pub(crate) fn reopen(&mut self) -> Result<(), Error> {
-        self.stream = None;
+        drop(self.let_go());
         self.stream = Some(self.builder().open_existing(PATH)?);
         self.settle(Survives::Written);
         Ok(())
     }
 
-    /// Checks the stream against the ledger. The faults wait meanwhile, and the check's reads are not counted.
+    /// Checks the stream against the ledger.
     pub(crate) fn settle(&mut self, survives: Survives) {
+        self.unhindered(|world| {
+            let stream = world.stream.as_ref().expect("an open stream");
+            world.ledger.settle(stream, &world.clock, survives, &mut world.visited);
+        });
+    }
+
+    /// A look at what is there: the faults wait meanwhile, and what it reads is not counted.
+    fn unhindered(&mut self, look: impl FnOnce(&mut Self)) {
         let operations = self.operations();
         self.disk.clear_faults();
         if self.power_is_cut() {
-            return; // the opening swallowed the cut: nothing was promised since
+            return; // the call before swallowed the cut: nothing was promised since
         }
-        let stream = self.stream.as_ref().expect("an open stream");
-        self.ledger.settle(stream, &self.clock, survives, &mut self.visited);
+        look(self);
         self.operations_before =
             i64::try_from(operations).unwrap() - i64::try_from(self.disk.operations()).unwrap();
         self.plan_fault();

@@ -9,6 +9,11 @@ use anabranch::{
     ShardDescription, ShardId, ShardIteratorType, ShardState, SimulatedDisk, Stream, Timestamp,
 };
 
+use crate::positions::{Known, check_done};
+
+/// Who makes the checkpoints.
+pub(crate) const CONSUMER: &str = "billing";
+
 /// What a crash has to spare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Survives {
@@ -156,6 +161,12 @@ impl Visited {
         *self.0.entry(what).or_default() += u64::from(happened);
     }
 
+    pub(crate) fn add(&mut self, others: &Self) {
+        for (what, count) in &others.0 {
+            *self.0.entry(what).or_default() += count;
+        }
+    }
+
     /// Prints the counts, and fails if one of the states that a run has to reach was not. They are named, since what is only counted where something else
     /// came before could otherwise be missed altogether.
     pub(crate) fn demand(&self, states: &[&str]) {
@@ -182,6 +193,7 @@ pub(crate) struct Ledger {
     pub(crate) retention_ms: Option<u64>,
     /// Every place that was acknowledged or shown, with what it named.
     seen: BTreeMap<Named, (String, Rc<[u8]>)>,
+    pub(crate) consumer: Known,
     /// Of the present opening.
     pub(crate) incarnation: u64,
 }
@@ -196,6 +208,7 @@ impl Ledger {
             pending: Vec::new(),
             retention_ms,
             seen: BTreeMap::new(),
+            consumer: Known::absent(),
             incarnation: 0,
         }
     }
@@ -337,6 +350,20 @@ impl Ledger {
         }
         check_lineage(&listed);
         check_order_of_keys(stream, shown);
+        self.consumer.crashed(crash);
+    }
+
+    /// Opens the consumer, if there is one: it stands where it may, which is durable now, and is given what is not done.
+    pub(crate) fn settle_consumer(&mut self, stream: &Stream, visited: &mut Visited) {
+        let is_unknown = self.consumer.exists.is_none();
+        let found = self.consumer.look(stream, CONSUMER, visited).expect("an opening of the consumer");
+        if is_unknown {
+            visited.count("creation of a consumer cut short, made", found.is_some());
+            visited.count("creation of a consumer cut short, not made", found.is_none());
+        }
+        if let Some(consumer) = found {
+            check_done(&consumer, visited);
+        }
     }
 
     fn settle_topology(

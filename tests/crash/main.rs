@@ -13,8 +13,8 @@
 //! - `producers` puts numbered batches again after every one of these, and counts that each is there once.
 //! - `pipeline` does so with what reads one stream and appends to another.
 //! - `event_source` counts what a handler was given, and what its windows were closed with.
-//! - `history` makes and runs the histories; `ledger` is the memory of what was promised; `directed` holds the short
-//!   stories of states that a random history reaches rarely.
+//! - `history` makes and runs the histories; `ledger` is the memory of what was promised, `positions` that of where a consumer may stand; `directed` holds
+//!   the short stories of states that a random history reaches rarely.
 //!
 //! The quick form runs with every `cargo test`. The long form, 200 histories of each kind and all short ones of 3 steps:
 //!
@@ -39,6 +39,7 @@ mod ledger;
 mod opening;
 mod pipeline;
 mod plain;
+mod positions;
 mod power;
 mod producers;
 mod queue;

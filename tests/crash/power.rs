@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anabranch::storage::{Operation, Storage};
-use anabranch::{Crash, DiskFault, Durability, Error, ManualClock, ShardIteratorType, SimulatedDisk, Stream};
+use anabranch::{
+    Consumer, Crash, DiskFault, Durability, Error, ManualClock, ShardIteratorType, SimulatedDisk, Stream,
+};
 
 use crate::history::{PATH, Step, World, any_crash, assert_sound, builder, probe};
-use crate::ledger::{Survives, Visited};
+use crate::ledger::{CONSUMER, Ledger, Survives, Visited};
 use crate::{Case, Random, is_single, number, only_at, only_seed, seeds};
 
 const STEPS: u64 = 48;
@@ -59,11 +61,11 @@ fn every_short_history_survives_a_cut_at_every_operation() {
     }
     println!("{states} states of {histories} histories of {length} steps");
     assert!(histories > 0, "there is no history of that number and length");
-    demand(&visited, Durability::Buffered);
+    demand(&visited, Durability::Buffered, &[]);
 }
 
 /// What short histories are made of.
-const ALPHABET: [Step; 11] = [
+const ALPHABET: [Step; 12] = [
     Step::Put,
     Step::PutLong,
     Step::PutBatch,
@@ -72,6 +74,7 @@ const ALPHABET: [Step; 11] = [
     Step::Merge,
     Step::Trim,
     Step::EnforceRetention,
+    Step::Checkpoint,
     Step::CloseAndReopen,
     Step::KillAndReopen,
     Step::LosePowerAndReopen,
@@ -84,12 +87,17 @@ fn cut_everywhere(test: &'static str, durability: Durability, quick: u64) {
         states += History { seed, durability, steps: None }.cut_everywhere(test, 0, &mut visited);
     }
     println!("{states} states");
-    demand(&visited, durability);
+    demand(&visited, durability, &["a checkpoint in a child"]);
 }
 
 /// What every run has to reach.
-const STATES: [&str; 16] = [
+const STATES: [&str; 21] = [
+    "a checkpoint at the end of a shard",
+    "a checkpoint that was not acknowledged found",
+    "a checkpoint that was not acknowledged lost",
     "clean close",
+    "creation of a consumer cut short, made",
+    "creation of a consumer cut short, not made",
     "creation cut short, created again",
     "creation cut short, opened",
     "cut during recovery",
@@ -107,15 +115,16 @@ const STATES: [&str; 16] = [
     "unsynced removal undone",
 ];
 
-fn demand(visited: &Visited, durability: Durability) {
+fn demand(visited: &Visited, durability: Durability, more: &[&str]) {
     if is_single() {
         return;
     }
-    let and = match durability {
-        Durability::Synced => "records shown to a follower, and then a power cut",
-        _ => "buffered tail lost", // a `Synced` one has none to lose, but for puts that nobody was told of
+    let and: &[_] = match durability {
+        Durability::Synced => &["records shown to a follower, and then a power cut"],
+        // A `Synced` one has none of these to lose, but for what nobody was told of.
+        _ => &["a checkpoint behind a lost tail", "an acknowledged checkpoint lost", "buffered tail lost"],
     };
-    visited.demand(&[STATES.as_slice(), &[and]].concat());
+    visited.demand(&[STATES.as_slice(), and, more].concat());
 }
 
 /// A history that can be run again and again.
@@ -161,13 +170,11 @@ impl History {
     fn cut_at(&self, at: u64, visited: &mut Visited, case: &mut Case) -> u64 {
         case.at = at;
         case.detail = format!("the history {:?}", self.steps);
-        let (mut world, outcome) = self.run(Some((at, DiskFault::PowerCut)));
+        let (world, outcome) = self.run(Some((at, DiskFault::PowerCut)));
         assert!(outcome.is_err() || world.power_is_cut(), "operation {at} was reached");
         let cut = Cut { world: &world, seed: self.seed };
         let states = cut.explore(at, visited, case);
-        for (what, count) in std::mem::take(&mut world.visited.0) {
-            *visited.0.entry(what).or_default() += count;
-        }
+        visited.add(&world.visited);
         states
     }
 }
@@ -223,6 +230,9 @@ impl Cut<'_> {
         let stream = self.open(disk, visited);
         ledger.settle(&stream, clock, survives, visited);
         note(disk, &stream, visited);
+        if random.one_in(2) {
+            ledger.settle_consumer(&stream, visited);
+        }
         let before = format!("{}, ", case.detail);
         match random.below(4) {
             0 => {
@@ -231,14 +241,14 @@ impl Cut<'_> {
                 assert_sound(disk, "after a clean close");
                 let stream = builder(disk, clock).open_existing(PATH).expect("opening after a clean close");
                 assert!(stream.recovery().was_clean, "a clean close");
-                ledger.settle(&stream, clock, Survives::Written, visited);
+                settle(&mut ledger, &stream, clock, Survives::Written, visited);
                 visited.count("clean close", true);
             }
             1 => {
                 case.detail = before + "killed at once";
                 let disk = disk.crash(Crash::ProcessKilled);
                 drop(stream);
-                ledger.settle(&reopen(&disk, clock), clock, Survives::Written, visited);
+                settle(&mut ledger, &reopen(&disk, clock), clock, Survives::Written, visited);
             }
             2 => {
                 // What was shown after a recovery must survive what comes next.
@@ -246,21 +256,21 @@ impl Cut<'_> {
                 case.detail = before + &format!("power lost at once, seed {seed}");
                 let disk = disk.crash(Crash::PowerLost { seed });
                 drop(stream);
-                ledger.settle(&reopen(&disk, clock), clock, Survives::Durable, visited);
+                settle(&mut ledger, &reopen(&disk, clock), clock, Survives::Durable, visited);
             }
             _ => {
                 let seed = random.next();
                 case.detail = before + &format!("used, power lost, seed {seed}");
-                probe(&stream, &mut ledger, "first");
+                probe(&stream, &mut ledger, "first"); // in the place of lost records, for one who passed over those
                 let disk = disk.crash(Crash::PowerLost { seed });
                 drop(stream);
                 assert_sound(&disk, "after two crashes");
                 let stream = reopen(&disk, clock);
-                ledger.settle(&stream, clock, Survives::Durable, visited);
+                settle(&mut ledger, &stream, clock, Survives::Durable, visited);
                 probe(&stream, &mut ledger, "second");
                 let disk = disk.crash(Crash::ProcessKilled);
                 drop(stream);
-                ledger.settle(&reopen(&disk, clock), clock, Survives::Written, visited);
+                settle(&mut ledger, &reopen(&disk, clock), clock, Survives::Written, visited);
             }
         }
     }
@@ -297,7 +307,7 @@ impl Cut<'_> {
             case.detail = format!("{detail}, shown to a follower, power lost, seed {seed}");
             let disk = disk.crash(Crash::PowerLost { seed });
             drop(stream);
-            ledger.settle(&reopen(&disk, clock), clock, Survives::Durable, visited);
+            settle(&mut ledger, &reopen(&disk, clock), clock, Survives::Durable, visited);
             visited.count("records shown to a follower, and then a power cut", true);
             case.detail = detail;
         }
@@ -315,7 +325,7 @@ impl Cut<'_> {
     ) -> u64 {
         let clock = &self.world.clock;
         let whole = crashed.fork(Crash::ProcessKilled);
-        drop(self.try_open(&whole).expect("a recovery"));
+        drop(self.recover(&whole).expect("a recovery"));
         // Dropping closed it, which is no part of the recovery; cuts in there do no harm.
         let operations = whole.operations();
         let chosen: Vec<_> = if everything { (0..operations).collect() } else { vec![random.below(operations)] };
@@ -330,7 +340,7 @@ impl Cut<'_> {
             } else {
                 strike_what_lasts(&disk, fault, &mut more);
             }
-            let outcome = self.try_open(&disk);
+            let outcome = self.recover(&disk);
             visited.count("cut during recovery", outcome.is_err());
             let seed = random.next();
             let crash = if random.one_in(3) { Crash::ProcessKilled } else { Crash::PowerLost { seed } };
@@ -348,12 +358,15 @@ impl Cut<'_> {
             let stream = self.open(&again, visited);
             ledger.settle(&stream, clock, survives, visited);
             if more.one_in(2) {
+                ledger.settle_consumer(&stream, visited);
+            }
+            if more.one_in(2) {
                 case.detail += ", used"; // which syncs the directories of the shards, too
                 probe(&stream, &mut ledger, "after a cut recovery");
             }
             let last = again.crash(Crash::PowerLost { seed: !seed });
             drop(stream);
-            ledger.settle(&reopen(&last, clock), clock, Survives::Durable, visited);
+            settle(&mut ledger, &reopen(&last, clock), clock, Survives::Durable, visited);
             case.detail = detail;
         }
         chosen.len() as u64
@@ -373,13 +386,21 @@ impl Cut<'_> {
         } else {
             strike_what_lasts(disk, DiskFault::PowerCut, random);
         }
-        let outcome = self.try_open(disk);
+        let outcome = self.recover(disk);
         visited.count("cut during the recovery behind a cut one", outcome.is_err());
         let crash = any_crash(random);
         case.detail = format!("{}, cut again, {crash:?}", case.detail);
         let after = disk.fork(crash);
         drop(outcome);
         (after, crash)
+    }
+
+    /// Opens the stream, and the consumer if one is found.
+    fn recover(&self, disk: &SimulatedDisk) -> Result<(Stream, Option<Consumer>), Error> {
+        let stream = self.try_open(disk)?;
+        let is_there = stream.consumers()?.iter().any(|name| name == CONSUMER);
+        let consumer = is_there.then(|| stream.consumer(CONSUMER)).transpose()?;
+        Ok((stream, consumer))
     }
 
     fn try_open(&self, disk: &SimulatedDisk) -> Result<Stream, Error> {
@@ -426,6 +447,12 @@ fn has_record_behind(bytes: &[u8], torn: u64, next: u64) -> bool {
         let number = u64::from_le_bytes(bytes[at + 8..at + 16].try_into().expect("eight bytes"));
         (40..8192).contains(&length) && (next + 1..next + 64).contains(&number)
     })
+}
+
+/// The stream against the ledger, and the consumer, too.
+fn settle(ledger: &mut Ledger, stream: &Stream, clock: &ManualClock, survives: Survives, visited: &mut Visited) {
+    ledger.settle(stream, clock, survives, visited);
+    ledger.settle_consumer(stream, visited);
 }
 
 fn reopen(disk: &SimulatedDisk, clock: &Arc<ManualClock>) -> Stream {

@@ -1,7 +1,8 @@
-//! Several threads put, read, split, merge and trim while the power is cut: which interleaving, the scheduler decides. What each thread
+//! Several threads put, read, make checkpoints, split and merge while the power is cut: which interleaving, the scheduler decides. What each thread
 //! was told, and what it was shown, is checked against what the next opening finds.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +10,13 @@ use std::thread;
 
 use anabranch::storage::Storage;
 use anabranch::{
-    Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, PutEntry, RecordsStart, RetentionPeriod, ShardId,
-    SimulatedDisk, Stream, Timestamp,
+    Consumer, Crash, DiskFault, Durability, Error, ErrorKind, Lease, ManualClock, Position, PutEntry,
+    RecordsStart, RetentionPeriod, ShardId, SimulatedDisk, Stream, Timestamp,
 };
 
 use crate::history::{PATH, assert_sound, builder};
-use crate::ledger::Visited;
+use crate::ledger::{CONSUMER, Visited};
+use crate::positions::check_done;
 use crate::{Case, Random, is_single, only_at, only_seed, seeds};
 
 const PRODUCERS: u64 = 3;
@@ -126,11 +128,73 @@ fn read(stream: &Stream, disk: &SimulatedDisk, stop: &AtomicBool) -> Shown {
     shown
 }
 
+/// What the consumer knows of a shard, as numbers behind the last record that is done.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stood {
+    told: u64,
+    tried: u64,
+}
+
+fn reach(position: Position) -> u64 {
+    match position {
+        Position::After(at) => at.sequence_number.get() + 1,
+        Position::ShardEnd => u64::MAX,
+        _ => 0,
+    }
+}
+
+/// Makes checkpoints behind records as soon as they are there, durable or not. Nothing if not even the consumer could be made.
+fn consume(stream: &Stream, disk: &SimulatedDisk, stop: &AtomicBool) -> Option<BTreeMap<ShardId, Stood>> {
+    let consumer = stream.consumer(CONSUMER).inspect_err(|error| check_error(error, disk)).ok()?;
+    let (mut leases, mut stood) = (BTreeMap::new(), BTreeMap::new());
+    while !stop.load(Ordering::SeqCst) {
+        for shard in stream.shards() {
+            let stood_here = stood.entry(shard.shard_id).or_default();
+            let moved = move_on(&consumer, shard.shard_id, &mut leases, stood_here);
+            if moved.inspect_err(|error| check_error(error, disk)).is_err() {
+                return Some(stood);
+            }
+        }
+        thread::yield_now();
+    }
+    Some(stood)
+}
+
+fn move_on(
+    consumer: &Consumer,
+    shard_id: ShardId,
+    leases: &mut BTreeMap<ShardId, Lease>,
+    stood: &mut Stood,
+) -> Result<(), Error> {
+    if stood.told == reach(Position::ShardEnd) {
+        return Ok(());
+    }
+    let lease = match leases.entry(shard_id) {
+        Entry::Occupied(held) => held.into_mut(),
+        Entry::Vacant(free) => free.insert(consumer.take(shard_id, "worker")?),
+    };
+    let mut iterator = lease.iterator()?.include_unsynced(true);
+    let records = iterator.available().take(5).collect::<Result<Vec<_>, _>>()?;
+    let position = match records.last() {
+        Some(record) => Position::After(record.into()),
+        None if iterator.end_of_shard().is_some() => Position::ShardEnd,
+        None => return Ok(()),
+    };
+    stood.tried = reach(position);
+    match position {
+        Position::After(at) => lease.checkpoint(at)?,
+        _ => lease.checkpoint_end()?,
+    }
+    stood.told = stood.tried;
+    Ok(())
+}
+
 struct Run {
     disk: SimulatedDisk,
     clock: Arc<ManualClock>,
     told: Vec<Told>,
     shown: Shown,
+    stood: Option<BTreeMap<ShardId, Stood>>,
     reshards: u64,
 }
 
@@ -143,20 +207,21 @@ fn run(seed: u64, durability: Durability, cut_at: Option<u64>) -> Run {
     }
     let random = |role: u64| Random::new(seed << 8 | role);
     let stop = AtomicBool::new(false);
-    let (told, shown, reshards) = thread::scope(|scope| {
+    let (told, shown, stood, reshards) = thread::scope(|scope| {
         let (stream, disk) = (&stream, &disk);
         let producers: Vec<_> = (0..PRODUCERS)
             .map(|producer| scope.spawn(move || produce(stream, disk, producer, random(producer))))
             .collect();
         let resharder = scope.spawn(|| reshard(stream, disk, random(100), &stop));
         let reader = scope.spawn(|| read(stream, disk, &stop));
+        let consumer = scope.spawn(|| consume(stream, disk, &stop));
         let told = producers.into_iter().map(|producer| producer.join().unwrap()).collect();
         stop.store(true, Ordering::SeqCst);
-        (told, reader.join().unwrap(), resharder.join().unwrap())
+        (told, reader.join().unwrap(), consumer.join().unwrap(), resharder.join().unwrap())
     });
     let killed = disk.fork(Crash::ProcessKilled);
     drop(stream);
-    Run { disk: killed, clock, told, shown, reshards }
+    Run { disk: killed, clock, told, shown, stood, reshards }
 }
 
 /// What a crash left, against what the threads know.
@@ -195,11 +260,37 @@ fn check(run: &Run, disk: &SimulatedDisk, durability: Durability, powered: bool,
     for (place, data) in run.shown.iter().filter(|_| durability == Durability::Synced || !powered) {
         assert_eq!(places.get(place), Some(data), "{place:?} was shown and is gone");
     }
+    let promised = durability == Durability::Synced || !powered;
+    let consumer = run.stood.as_ref().map(|stood| check_positions(&stream, stood, promised, visited));
     visited.count("resharded before the cut", run.reshards > 0);
     visited.count("shown before the cut", !run.shown.is_empty());
     stream.put("later", b"later").expect("a put after a crash");
+    if let Some(consumer) = consumer {
+        check_done(&consumer, visited);
+    }
     stream.close().expect("a clean close");
     assert_sound(disk, "after a clean close");
+}
+
+/// Where the consumer stands lies between what it was told and what it tried, and nothing that is not done is passed over.
+fn check_positions(
+    stream: &Stream,
+    stood: &BTreeMap<ShardId, Stood>,
+    promised: bool,
+    visited: &mut Visited,
+) -> Consumer {
+    assert_eq!(stream.consumers().unwrap(), [CONSUMER], "it was made");
+    let consumer = stream.consumer(CONSUMER).unwrap();
+    for (shard_id, Stood { told, tried }) in stood {
+        let found = reach(consumer.checkpoint(*shard_id).expect("of a shard that was listed").position);
+        let least = if promised { *told } else { 0 };
+        assert!((least..=*tried).contains(&found), "{shard_id} at {found}, told {told}, tried {tried}");
+        visited.count("an acknowledged checkpoint lost", found < *told);
+        visited.count("a checkpoint that was not acknowledged found", found > *told);
+        visited.count("a checkpoint that was not acknowledged lost", found == *told && told < tried);
+    }
+    check_done(&consumer, visited);
+    consumer
 }
 
 #[test]
@@ -233,6 +324,7 @@ fn what_threads_were_told_survives_a_cut() {
     println!("{states} states");
     if only_seed().is_none() && !is_single() {
         visited.demand(&[
+            "a checkpoint at the end of a shard",
             "acknowledged records lost as they may be",
             "resharded before the cut",
             "shown before the cut",
