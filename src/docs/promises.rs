@@ -229,6 +229,7 @@
 //! `api/pipeline.rs::a_shard_that_retention_overtook_keeps_no_other_waiting_and_goes_on_after_a_reset`,
 //! `api/pipeline.rs::the_producer_of_a_shard_that_an_earlier_life_finished_is_forgotten`, `api/pipeline.rs::an_end_that_a_power_cut_undid_is_none`,
 //! `api/pipeline.rs::a_batch_that_expires_before_it_is_repeated_is_repeated_whole`,
+//! `api/pipeline.rs::the_rest_of_a_shard_that_expired_does_not_come_behind_what_follows_it`,
 //! `api/pipeline.rs::a_batch_of_which_a_part_has_expired_is_passed_and_nothing_of_it_put_twice`,
 //! `api/pipeline.rs::a_batch_of_which_records_are_lost_is_passed_and_nothing_of_it_put_twice`; the example `exactly_once` kills real processes.
 //!
@@ -248,6 +249,8 @@
 //! `api/groups.rs::a_shard_is_finished_once_its_end_is_stored`, `api/groups.rs::a_shard_that_went_on_behind_an_end_is_given_to_its_new_one`,
 //! `api/read_only.rs::what_a_reader_is_shown_of_the_shards_is_not_undone_by_a_power_cut`,
 //! `api/groups.rs::who_took_a_shard_by_hand_has_no_share_of_the_others`,
+//! `api/groups.rs::a_shard_that_expires_behind_its_end_is_finished_before_its_children_begin`,
+//! `api/groups.rs::a_shard_that_expires_behind_its_end_is_had_while_others_begin`,
 //! `api/groups.rs::handlers_of_two_threads_get_a_stream_through_a_split_and_a_merge`, `process/groups.rs::workers_that_are_killed_lose_no_record`.
 //!
 //! # A19. Queues
@@ -264,6 +267,9 @@
 //! `api/queue.rs::a_receipt_is_over_once_somebody_else_has_the_record`, `api/queue.rs::bounds_hold_back_what_is_new_and_what_is_set_aside`,
 //! `api/queue.rs::what_is_set_aside_is_received_by_one_at_a_time_too_and_done_held_or_put_back`,
 //! `api/queue.rs::only_who_received_what_is_set_aside_puts_it_back`,
+//! `crash/queue.rs::what_a_sync_could_not_write_is_written_by_the_next`, `crash/queue.rs::a_sync_beside_another_leaves_the_newer_of_what_they_write`,
+//! `crash/queue.rs::a_queue_that_is_deleted_while_it_is_written_stays_deleted`, `crash/repair.rs::a_queue_passes_a_lost_record_and_tells_it_once`,
+//! `api/queue.rs::a_receipt_of_an_earlier_opening_is_over_though_its_number_is_given_again`,
 //! `api/queue.rs::damage_is_told_and_a_repair_sets_the_file_aside`, `api/queue.rs::a_queue_that_stands_behind_the_tail_goes_on_at_the_tail`,
 //! `api/clock.rs::a_leap_makes_no_queue_forget_anything`, `api/clock.rs::a_queue_passes_nothing_that_is_not_durable`,
 //! `process/queue.rs::nothing_is_lost_or_comes_back_after_kills_synced`, `process/queue.rs::nothing_is_lost_or_comes_back_after_kills_buffered`.
@@ -277,7 +283,10 @@
 //! If a clock is set back, or a put takes longer than a second from its stamp to its durability, a window can be closed in two parts.
 //!
 //! Tests: `crash/event_source.rs::event_sources_of_synced_streams_survive_a_cut_at_every_operation`, `crash/event_source.rs::event_sources_of_buffered_streams_survive_a_cut_at_every_operation`,
-//! `crash/event_source.rs::event_sources_survive_every_failing_operation`, `process/event_source.rs::event_sources_that_are_killed_lose_no_record_and_no_window`,
+//! `crash/event_source.rs::event_sources_survive_every_failing_operation`,
+//! `api/event_source.rs::a_shard_that_expires_behind_its_end_is_handled_before_its_children`,
+//! `api/event_source.rs::what_is_under_way_in_a_shard_that_was_lost_keeps_its_keys_waiting_in_others`,
+//! `api/event_windows.rs::a_shard_that_expires_behind_its_end_leaves_its_windows_to_its_children`, `process/event_source.rs::event_sources_that_are_killed_lose_no_record_and_no_window`,
 //! `api/event_source.rs::keys_stay_in_order_through_splits_and_merges_in_two_sources`, `api/event_source.rs::without_a_destination_the_source_stops_at_what_is_to_be_given_up`,
 //! `api/event_source.rs::a_destination_that_fails_stops_the_source`, `api/event_source.rs::a_handler_may_take_longer_than_a_lease_lasts`, `api/event_source.rs::bad_use_is_told`,
 //! `api/event_windows.rs::states_go_to_the_children_that_take_their_keys`, `api/event_windows.rs::another_worker_and_a_later_life_go_on_with_what_a_shard_left`,
