@@ -13,11 +13,11 @@
 //!
 //! ## Power cuts
 //!
-//! `tests/crash/power.rs` runs histories of puts at both levels, batches, rolls, splits, merges, trims, retention, conditional puts, closings and
+//! `tests/crash/power.rs` runs histories of puts at both levels, batches, rolls, splits, merges, trims, retention, conditional puts, checkpoints of a consumer, closings and
 //! reopenings, and cuts the power at **every I/O call** of them, then at calls of the recovery that follows, and of the one after that: half of these are cut again, half are followed by a power cut
 //! with no put between. What a read-only opening shows of a `Synced` stream has to be there behind one, too. A
-//! ledger remembers everything that was acknowledged or shown. `every_short_history` does this for every sequence of steps up to a length;
-//! `tests/crash/threads.rs` with three producers, a reader and a resharder in threads of their own, where the scheduler decides the
+//! ledger remembers everything that was acknowledged or shown, and where the consumer may stand: what it is given afterwards is what is not done, records in the place of lost ones among it. `every_short_history` does this for every sequence of steps up to a length;
+//! `tests/crash/threads.rs` with three producers, a reader, a consumer and a resharder in threads of their own, where the scheduler decides the
 //! interleaving.
 //!
 //! `tests/crash/consumers.rs` does the same with histories of consumers: created, taken, moved, reset, deleted, on two shards that split and merge. A

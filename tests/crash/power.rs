@@ -26,20 +26,6 @@ fn buffered_streams_survive_a_cut_at_every_operation() {
     cut_everywhere("buffered_streams_survive", Durability::Buffered, 3);
 }
 
-/// Histories in which a mistake was found once, and the operation at which they were cut.
-///
-/// - 70 at 251: a recovery tore the footer that it wrote again, before the successor that had only a torn record was gone. What was left looked
-///   like a damaged footer.
-const FOUND_ONCE: [(Durability, u64, u64); 1] = [(Durability::Buffered, 70, 251)];
-
-#[test]
-fn what_was_found_once_stays_mended() {
-    for (durability, seed, at) in FOUND_ONCE {
-        let mut case = Case { test: "what_was_found_once", seed, at, detail: String::new() };
-        History { seed, durability, steps: None }.cut_at(at, &mut Visited::default(), &mut case);
-    }
-}
-
 /// Every history of two steps; of as many as `ANABRANCH_CRASH_STEPS` says in the long form.
 #[test]
 fn every_short_history_survives_a_cut_at_every_operation() {
