@@ -96,7 +96,7 @@ impl Worker {
     }
 
     /// Renews what is still this worker's; what is not. So is the rest of a shard that expired, since that keeps none of its children waiting any more. One that was given to
-    /// its end before is had until it is finished, though what is stored of it may have made room for another.
+    /// its end before is had until it is finished, though what is stored of it may have made room for another: as long as nobody can have taken it before that.
     fn renew(
         &mut self,
         leases: &mut LockedLeases<'_>,
@@ -104,6 +104,7 @@ impl Worker {
         is_gone: &impl Fn(ShardId) -> bool,
         now: Duration,
     ) -> Result<Vec<ShardId>> {
+        let lease_time = self.options.lease_time;
         let mut lost = Vec::new();
         for (shard_id, held) in &mut self.held {
             let slot = slots.get(shard_id).and_then(|slot| Some((slot, slot.state()?.clone())));
@@ -114,7 +115,7 @@ impl Worker {
                     let state = SlotState { renewals, ..state };
                     leases.write(slot, state, false).map_err(error_of(self.consumer.name()))?;
                 }
-                None if held.is_ended && has_expired => {}
+                None if held.is_ended && has_expired && now < held.renewed_at.saturating_add(lease_time) => {}
                 _ => {
                     lost.push(*shard_id);
                     continue;

@@ -13,7 +13,7 @@ use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
 
 /// How many incarnations are tried where a damaged header does not tell its own.
 const MAX_GUESSES: u64 = 1 << 16;
-/// Of how many places that may be records each of them is tried, and of how many bytes of records, if one alone does not have more.
+/// Of how many places that may be records each of them is tried, and of how many bytes of records, if the first two do not have more.
 const MAX_WITNESSES: usize = 16;
 const WITNESS_BYTES: u64 = 1 << 20;
 /// How many bytes are summed up for that: fewer incarnations are tried of long records.
@@ -249,11 +249,12 @@ impl Witnesses {
         // A footer that is not there to its end is none.
         file.read_at(&mut found.footer, header.footer_position()).map_err(Fault::io("read", path))?;
         let mut places = possible_frames(&mut Window::new(file, path, header), header.first)?;
-        places.sort_unstable(); // short ones say as much, for less
+        // The first is the likeliest; of the others, which may be data that look like records, short ones say as much for less.
+        places.get_mut(1..).unwrap_or_default().sort_unstable();
         let mut bytes = 0;
-        for (size, position) in places {
+        for (index, (size, position)) in places.into_iter().enumerate() {
             bytes += size;
-            if bytes > WITNESS_BYTES && !found.frames.is_empty() {
+            if bytes > WITNESS_BYTES && index > 1 {
                 break;
             }
             let mut frame = vec![0; usize::try_from(size).unwrap_or(0)]; // within the file

@@ -58,13 +58,6 @@ pub(crate) struct NotCreated {
     pub(crate) may_be_left: bool,
 }
 
-impl From<Fault> for NotCreated {
-    /// Nothing was made yet.
-    fn from(fault: Fault) -> Self {
-        Self { fault, may_be_left: false }
-    }
-}
-
 impl From<NotCreated> for Fault {
     fn from(failure: NotCreated) -> Self {
         failure.fault
@@ -79,7 +72,10 @@ impl SegmentWriter {
         header: SegmentHeader,
     ) -> Result<Self, NotCreated> {
         let path = directory.join(segment_name(header.first));
-        let file = storage.create_file(&path).map_err(Fault::io("create", &path))?;
+        let file = storage.create_file(&path).map_err(|error| NotCreated {
+            may_be_left: error.kind() != io::ErrorKind::AlreadyExists,
+            fault: Fault::io("create", &path)(error),
+        })?;
         match Self::prepare(storage.as_ref(), directory, &path, file.as_ref(), &header) {
             Ok(segment) => Ok(Self::new(Arc::clone(storage), Arc::new(segment), file)),
             Err(fault) => {
@@ -215,6 +211,11 @@ impl SegmentWriter {
             self.file()?;
         }
         Ok(())
+    }
+
+    /// Closes the file that was opened, and of which nothing was done since.
+    pub(crate) fn close_unused(&mut self) {
+        self.file = None;
     }
 
     pub(crate) fn is_parked(&self) -> bool {

@@ -342,7 +342,12 @@ impl Shard {
             } else if has_room {
                 self.lead_commit(state)?;
             } else {
-                return self.roll(state, need);
+                let was_parked = state.writer.as_ref().is_some_and(SegmentWriter::is_parked);
+                let rolled = self.roll(state, need);
+                if let Some(writer) = state.writer.as_mut().filter(|_| was_parked && rolled.is_err()) {
+                    writer.close_unused(); // it is not counted among the open files
+                }
+                return rolled;
             }
         }
     }

@@ -160,9 +160,21 @@ impl Shard {
     pub(crate) fn commit_wanted(&self) {
         self.is_wanted.store(false, Ordering::SeqCst); // who appends from here on wants another
         if let Err(ShardError::Fault(fault)) = self.sync() {
-            drop(self.fail(&mut self.append.lock(), fault)); // nobody leads another one, and tasks wait for the outcome
+            self.end_undurable(fault);
         }
         self.tail.ring(); // also after a failure
+    }
+
+    /// Tasks wait for the outcome, and nobody leads another commit for them: the shard fails, unless somebody did meanwhile.
+    #[cfg(feature = "async")]
+    fn end_undurable(&self, fault: Fault) {
+        let mut state = self.append.lock();
+        while state.committing {
+            self.committed.wait(&mut state);
+        }
+        if self.next(Visibility::Durable) < state.next && state.failure.is_none() {
+            drop(self.fail(&mut state, fault));
+        }
     }
 
     /// What became of the records below `target`; nothing while it is not known.

@@ -48,7 +48,7 @@ use crate::sync::{Condvar, Mistake, Mutex, OnceLock, RwLock, planted};
 use crate::clock::Clock;
 use crate::format::{SealKind, ShardEntry, StreamOptions};
 use crate::segment::{SegmentWriter, Visibility};
-use crate::storage::{Fault, Storage};
+use crate::storage::{Fault, Process, Storage};
 use crate::trace::event;
 use crate::types::{HashKeyRange, SequenceNumber, ShardId, StreamId, Timestamp};
 
@@ -77,6 +77,8 @@ pub(crate) struct ShardContext {
     pub(crate) stream_id: StreamId,
     /// Of the writable opening that this is; in a read-only one, what the manifest said.
     pub(crate) incarnation: u64,
+    /// That which opened the stream.
+    pub(crate) process: Process,
     pub(crate) options: StreamOptions,
     /// The size of a shard's first segment.
     pub(crate) first_segment_bytes: u64,
@@ -390,9 +392,9 @@ impl Shard {
         SequenceNumber::new(self.drained.load(Ordering::SeqCst))
     }
 
-    /// Writes what is staged to its segment, where readers find it.
+    /// Writes what is staged to its segment, where readers find it. Not in a copy that a fork made: the slot is mapped there, too, and has what the parent staged since.
     pub(crate) fn drain(&self) -> Result<(), ShardError> {
-        if !self.has_staged() {
+        if !self.has_staged() || self.context.process.was_forked() {
             return Ok(());
         }
         let mut state = self.append.lock();

@@ -55,6 +55,7 @@ fn context(
         clock: Arc::new(ManualClock::default()),
         stream_id: STREAM,
         incarnation: 1,
+        process: Process::this(),
         options,
         first_segment_bytes: crate::limits::FIRST_SEGMENT_BYTES,
         retention: AtomicU64::new(u64::MAX),
@@ -446,6 +447,22 @@ fn a_parked_file_that_cannot_be_opened_is_only_a_refusal() {
     refused_once("retention", &|| shard.retire_expired(behind_the_last));
     refused_once("freeze", &|| shard.freeze().map(drop));
     assert_eq!(shard.next(Visibility::Durable), shard.next(Visibility::Written));
+}
+
+/// Nobody counts it among the open files.
+#[test]
+fn a_roll_that_fails_leaves_a_parked_file_closed() {
+    let disk = SimulatedDisk::new();
+    let options =
+        StreamOptions { durability: Durability::Buffered, segment_bytes: 4096, ..StreamOptions::default() };
+    let shard = shard_on(Arc::new(disk.clone()), options, true);
+    put(&shard);
+    assert!(shard.park());
+    disk.fail_on(Operation::Allocate, 0, DiskFault::Error(io::ErrorKind::StorageFull));
+    let entry = AppendEntry { partition_key: "key", data: &[7; 4_000], explicit_hash_key: None };
+    shard.append(std::iter::once(entry), Durability::Buffered, Condition::default()).unwrap_err();
+    assert!(shard.append.lock().writer.as_ref().is_some_and(SegmentWriter::is_parked));
+    put(&shard);
 }
 
 /// Tasks wait for the outcome, and nobody leads another commit for them.

@@ -43,7 +43,7 @@ use crate::manifest::{self, Manifest};
 use crate::routing::Routes;
 use crate::segment::Visibility;
 use crate::shard::{OpenFiles, Shard, ShardContext};
-use crate::storage::{LockGuard, Process};
+use crate::storage::LockGuard;
 use crate::types::{Durability, HashKey, ShardId};
 
 #[cfg(feature = "async")]
@@ -111,8 +111,6 @@ pub(crate) struct StreamInner {
     /// Taken only by a writer; dropping it lets the next one in.
     lock: Mutex<Option<Box<dyn LockGuard>>>,
     read_only: bool,
-    /// The process that opened it.
-    process: Process,
     /// Refuses operations.
     closing: AtomicBool,
     /// Everything that was acknowledged is sealed: readers that are at the tail may end.
@@ -279,13 +277,13 @@ impl StreamInner {
     }
 
     fn not_closed(&self) -> Result<()> {
-        let closed = self.closing.load(Ordering::SeqCst) || self.process.was_forked();
+        let closed = self.closing.load(Ordering::SeqCst) || self.context.process.was_forked();
         if closed { Err(Error::Closed) } else { Ok(()) }
     }
 
     /// In a copy that a fork made, a lock may be held for ever, and what is staged is its parent's.
     fn not_forked(&self) -> Result<()> {
-        if self.process.was_forked() { Err(Error::Closed) } else { Ok(()) }
+        if self.context.process.was_forked() { Err(Error::Closed) } else { Ok(()) }
     }
 
     fn topology(&self) -> Arc<Topology> {
@@ -354,7 +352,7 @@ impl StreamInner {
 
     /// Whether this is a copy that a fork made.
     fn is_forked(&self) -> bool {
-        !self.process.is_this()
+        !self.context.process.is_this()
     }
 
     fn close(&self) -> Result<()> {

@@ -354,6 +354,7 @@ impl Opening {
             clock: Arc::clone(&self.clock),
             stream_id: state.stream_id,
             incarnation: state.incarnation,
+            process: Process::this(),
             options: state.options,
             first_segment_bytes: self.builder.first_segment_bytes.unwrap_or(FIRST_SEGMENT_BYTES),
             retention: AtomicU64::new(state.options.retention.as_millis().unwrap_or(u64::MAX)),
@@ -391,7 +392,6 @@ impl Opening {
         let topology = Topology::new(members.collect(), manifest::routes(state).unwrap_or_default());
         let inner = Arc::new(StreamInner {
             read_only: lock.is_none(),
-            process: Process::this(),
             scaling: Scaling::new(self.builder.capacity),
             quotas: QuotaKeeper::new(self.builder.quotas()),
             deletion_clock: Mutex::new(DeletionClock::new(context.clock.as_ref())),

@@ -315,6 +315,7 @@ impl ShardIterator {
     /// Milliseconds from the arrival of the next record to that of the shard's newest: 0 at the tail, and at least 1
     /// where there is anything to read.
     pub fn millis_behind_latest(&mut self) -> Result<u64> {
+        self.stream.not_forked()?;
         let shard_id = self.shard_id();
         self.cursor.millis_behind().map_err(Error::of_shard(shard_id))
     }
@@ -398,7 +399,7 @@ impl StreamInner {
     }
 
     pub(super) fn poll_cursor(&self, cursor: &mut Cursor) -> Result<Progress> {
-        self.not_forked()?; // it writes what is staged: in a copy, the parent's slots as they are by now
+        self.not_forked()?;
         let shard_id = cursor.shard().id();
         let mut poll = || cursor.poll().map_err(Error::of_shard(shard_id));
         let progress = self.look(&mut poll)?;

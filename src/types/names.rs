@@ -42,7 +42,7 @@ impl ShardId {
     /// The inverse of [`directory`](Self::directory): nothing for any other name, also of an id that is never issued.
     pub(crate) fn from_directory(name: &str) -> Option<Self> {
         let id = Self(name.parse().ok()?);
-        (id.directory() == name && id.0 <= MAX_SHARD_ID).then_some(id)
+        (id.directory() == name && id.0 < MAX_SHARD_ID).then_some(id)
     }
 }
 

@@ -781,12 +781,12 @@ fn a_shard_that_expires_behind_its_end_is_finished_before_its_children_begin() {
 /// What is stored of the one goes, since the other one's children need room.
 #[test]
 fn a_shard_that_expires_behind_its_end_is_had_while_others_begin() {
-    let (_disk, clock, stream) = simulated(builder().shards(2).retention(Duration::from_secs(3_600)));
+    let (_disk, clock, stream) = simulated(builder().shards(2).retention(LEASE / 2));
     put_to(&stream, S0, "key", b"parent");
     let (lower, upper) = stream.split_shard(S0, None).unwrap();
     let mut worker = worker(&stream.consumer("c").unwrap(), "w");
     assert!(all(&mut worker).iter().any(|work| matches!(work, Work::Ended(S0))));
-    expire(&clock, &stream, Duration::from_secs(3_601));
+    expire_beside(&mut worker, &clock, &stream);
     let (left, right) = stream.split_shard(S1, None).unwrap();
     assert!(all(&mut worker).iter().any(|work| matches!(work, Work::Ended(S1))));
     worker.finish(S1).unwrap();
@@ -801,6 +801,37 @@ fn a_shard_that_expires_behind_its_end_is_had_while_others_begin() {
     worker.finish(S0).unwrap();
     all(&mut worker);
     assert_eq!(worker.shards(), [lower, upper, left, right]);
+}
+
+/// The one that had it stood still for longer than its lease. That another took it meanwhile is stored nowhere any more, and that it may have is enough.
+#[test]
+fn a_shard_that_expires_behind_its_end_is_lost_by_who_stood_still() {
+    let (_disk, clock, stream) = simulated(builder().shards(2).retention(LEASE / 2));
+    put_to(&stream, S0, "key", b"parent");
+    stream.split_shard(S0, None).unwrap();
+    let mut still = worker(&stream.consumer("c").unwrap(), "still");
+    assert!(all(&mut still).iter().any(|work| matches!(work, Work::Ended(S0))));
+    let mut other = worker(&stream.consumer("c").unwrap(), "other");
+    all(&mut other);
+    clock.advance(LEASE);
+    assert!(all(&mut other).iter().any(|work| matches!(work, Work::Ended(S0))));
+    other.finish(S0).unwrap();
+    expire_beside(&mut other, &clock, &stream);
+    stream.split_shard(S1, None).unwrap();
+    assert!(all(&mut other).iter().any(|work| matches!(work, Work::Ended(S1))));
+    other.finish(S1).unwrap();
+    all(&mut other); // the children are given the room of what expired
+    assert!(all(&mut still).iter().any(|work| matches!(work, Work::Lost(S0))));
+    assert!(!still.shards().contains(&S0));
+}
+
+/// What is there expires, and the worker keeps its leases meanwhile.
+fn expire_beside(worker: &mut Worker, clock: &ManualClock, stream: &Stream) {
+    for _ in 0..3 {
+        clock.advance(LEASE * 2 / 3);
+        stream.enforce_retention().unwrap();
+        all(worker);
+    }
 }
 
 /// A clock of the user's that comes to the end of time when it is told to.

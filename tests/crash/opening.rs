@@ -581,7 +581,7 @@ fn a_directory_that_the_manifest_does_not_name_is_removed_or_refused() {
     }
     // What is no shard's directory is nobody's business.
     let case = case.copy();
-    let foreign = [Path::new(PATH).join("shards/notes"), directory(MAX_SHARD_ID + 1)];
+    let foreign = [Path::new(PATH).join("shards/notes"), directory(MAX_SHARD_ID), directory(MAX_SHARD_ID + 1)];
     for foreign in &foreign {
         case.disk.create_dir(foreign).unwrap();
         case.disk.create_file(&foreign.join("file")).unwrap();

@@ -321,12 +321,13 @@ fn a_damaged_header_is_found_again_by_records_behind_its_front() {
 
 /// All of them are kept in memory, and summed up for every incarnation.
 #[test]
-fn the_incarnation_is_looked_for_with_short_records_or_with_one_long_one() {
+fn the_incarnation_is_looked_for_with_the_first_record_and_with_short_ones() {
     let header = SegmentHeader { file_bytes: 8 << 20, ..header() };
     let (short, long) = (vec![7; 1_000], vec![7; 1_200_000]);
     for (data, expected) in [
-        (vec![&long, &long, &short, &long, &short], vec![1_048, 1_048]),
-        (vec![&long, &long, &long], vec![1_200_048]),
+        (vec![&long, &long, &short, &long, &short], vec![1_200_048, 1_048]),
+        (vec![&short, &short, &long, &short], vec![1_048; 3]),
+        (vec![&long, &long, &long], vec![1_200_048; 2]),
         (vec![&short; 20], vec![1_048; MAX_WITNESSES]),
     ] {
         let image = (FIRST..)
@@ -336,7 +337,7 @@ fn the_incarnation_is_looked_for_with_short_records_or_with_one_long_one() {
             .whole();
         let witnesses = Witnesses::of(image.file().as_ref(), Path::new(PATH), &header).unwrap();
         assert_eq!(witnesses.frames.iter().map(Vec::len).collect::<Vec<_>>(), expected);
-        assert!(witnesses.guesses() * 1_200_048 >= 1 << 30 && witnesses.guesses() <= MAX_GUESSES);
+        assert!(witnesses.guesses() * 2_400_096 >= 1 << 30 && witnesses.guesses() <= MAX_GUESSES);
         assert_eq!(image.survey().header.incarnation, header.incarnation);
     }
 }
