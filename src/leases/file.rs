@@ -384,6 +384,11 @@ impl LockedLeases<'_> {
         self.note_sync(synced)
     }
 
+    /// As [`sync`](Self::sync), where the file may have grown. What is suspect has to be written again before.
+    fn sync_grown(&mut self) -> Result<(), LeaseError> {
+        if self.known.is_suspect { self.renew() } else { self.sync_whole() }
+    }
+
     fn sync_whole(&mut self) -> Result<(), LeaseError> {
         let length = self.leases.length()?;
         let synced = self.leases.file.sync();
@@ -458,7 +463,7 @@ impl LockedLeases<'_> {
             self.write_slot(&bytes, slot_position(*index))?;
             self.known.unsynced.insert(*index, 1);
         }
-        self.sync_whole()?; // the file may have grown
+        self.sync_grown()?;
         for (index, state) in made {
             let slot = leases.read_slot(index)?;
             let slot = slot.ok_or_else(|| self.damaged(index, "a slot that was just made is not there"))?;

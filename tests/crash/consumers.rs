@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use anabranch::storage::Operation;
 use anabranch::{
-    Checkpoint, Clock, Consumer, Crash, DiskFault, Durability, Error, ErrorKind, HashKeyRange, Lease, ManualClock,
-    Position, PutOptions, RecordPosition, RecordsStart, SequenceNumber, ShardId, ShardIteratorType, SimulatedDisk,
-    Stream, Timestamp,
+    Checkpoint, Clock, Consumer, Crash, DiskFault, Durability, Error, ErrorKind, HashKey, HashKeyRange, Lease,
+    ManualClock, Position, PutOptions, RecordPosition, RecordsStart, SequenceNumber, ShardId, ShardIteratorType,
+    SimulatedDisk, Stream, Timestamp,
 };
 
 use crate::history::{PATH, assert_sound, builder};
@@ -694,6 +694,32 @@ fn a_slot_that_another_process_made_is_durable_with_what_is_done_in_it() {
         let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
         let found = stream.consumer("c").unwrap().checkpoint(child).unwrap();
         assert!(found.epoch >= epoch, "seed {seed}: {found:?} behind {epoch}");
+    }
+}
+
+/// A sync failed, and the next one would not tell that what it was to make durable is lost. That of a new slot is the next one.
+#[test]
+fn a_new_slot_does_not_vouch_for_what_a_failed_sync_left() {
+    for seed in seeds(100) {
+        let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+        let made = builder(&disk, &clock).shards(2).durability(Durability::Buffered);
+        let stream = made.create(PATH).unwrap();
+        let options = PutOptions::new().explicit_hash_key(HashKey::MAX);
+        let put = stream.put_with("key", b"data", options).unwrap();
+        let consumer = stream.consumer("c").unwrap();
+        let lease = consumer.take(put.shard_id, "w").unwrap();
+        stream.sync().unwrap();
+        lease.checkpoint_at(put.sequence_number).unwrap();
+        disk.fail_on(Operation::Sync, 0, DiskFault::Error(io::ErrorKind::Other));
+        consumer.sync().unwrap_err();
+        let (child, _) = stream.split_shard(ShardId::new(0), None).unwrap();
+        consumer.take(child, "w").unwrap();
+        stream.sync().unwrap();
+        let done = consumer.checkpoint(put.shard_id).unwrap();
+        let disk = disk.crash(Crash::PowerLost { seed });
+        let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
+        let found = stream.consumer("c").unwrap().checkpoint(put.shard_id).unwrap();
+        assert_eq!(found, done, "seed {seed}");
     }
 }
 
