@@ -93,7 +93,8 @@
 //!
 //! - `async`: readers and puts for tasks of any runtime: `Records::into_stream`, `ShardIterator::into_stream`, `Stream::put_async`,
 //!   `Stream::put_batch_async`. Readers are woken by whoever appends; puts share the commits of threads.
-//!   Wakers are called with a shard's lock held: they have their task polled later, as those of runtimes do, and do not poll it themselves.
+//!   Wakers are called with a shard's lock held: they have their task polled later, as those of runtimes do, and neither poll it
+//!   themselves nor drop it with the last handle of its stream in it.
 //! - `tracing`: events of the engine (open, recovery, roll, reshard, trim, failure) through the `tracing` facade. Changes nothing else. A subscriber is
 //!   called with a shard's lock held: it must not use the stream; should it panic, the engine goes on.
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -54,13 +54,19 @@ impl Manifest {
         &self.state
     }
 
+    /// Whether it can be replaced at all: for who changes something else before.
+    pub(crate) fn expect_usable(&self) -> Result<(), Fault> {
+        let Some((kind, text)) = &self.failure else {
+            return Ok(());
+        };
+        let path = self.directory.join(MANIFEST_FILE);
+        let source = io::Error::new(*kind, format!("an earlier replacement failed: {text}"));
+        Err(Fault::io("replace", &path)(source))
+    }
+
     /// Puts `state` in force, durably.
     pub(crate) fn replace(&mut self, mut state: ManifestState) -> Result<(), ReplaceError> {
-        if let Some((kind, text)) = &self.failure {
-            let path = self.directory.join(MANIFEST_FILE);
-            let source = io::Error::new(*kind, format!("an earlier replacement failed: {text}"));
-            return Err(ReplaceError::Unknown(Fault::io("replace", &path)(source)));
-        }
+        self.expect_usable().map_err(ReplaceError::Unknown)?;
         state.generation = self.state.generation + 1;
         self.write(&state.encode()).map_err(ReplaceError::Kept)?;
         if let Err(fault) = self.swap() {

@@ -75,8 +75,8 @@
 //!
 //! The record may turn up later; the error says so. After a failed write or sync the shard takes no append until the stream is opened again
 //! ([`Error::ShardFailed`](crate::Error::ShardFailed)), everybody who waited on that sync gets the error, and reads of durable data go on. Where nothing was tried
-//! of the segment yet, as with too many open files, it is an [`Error::Io`](crate::Error::Io), and the shard goes on (but for a commit that only tasks wait for,
-//! since nobody would try again).
+//! of the segment yet, as with too many open files, it is an [`Error::Io`](crate::Error::Io), and the shard goes on: what a `Synced` put
+//! was refused with then is durable with the next commit. (A commit that only tasks wait for ends the shard, since nobody would try again.)
 //!
 //! A file system that gives up for good (its journal cannot be written) may answer a store into the STAGING file with a signal, as it would for any map: a `Buffered` put then ends
 //! the process, before it is acknowledged. What was acknowledged before survives as far as that file system lets it.

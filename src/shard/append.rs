@@ -91,11 +91,9 @@ impl Shard {
     {
         let need = Need { bytes: bytes_of(entries.clone()), records: entries.len() as u64 };
         let mut state = self.append.lock();
-        let was_closed = state.writer.as_ref().is_none_or(SegmentWriter::is_parked);
         let now = self.context.clock.now();
         self.make_room(&mut state, need, |state| Self::check_open(state, condition))?;
-        let mut appended = self.stage(&mut state, now, entries, None)?;
-        appended.opened_file = was_closed;
+        let appended = self.stage(&mut state, now, entries, None)?;
         self.hand_on(state, durability)?;
         Ok(appended)
     }
@@ -109,11 +107,13 @@ impl Shard {
         stamped: Stamped<'_>,
     ) -> Result<(Vec<Option<ProducerPart>>, Option<Appended>), ShardError> {
         let mut state = self.append.lock();
-        let was_closed = state.writer.as_ref().is_none_or(SegmentWriter::is_parked);
         Self::check_open(&state, stamped.condition)?;
         stamped.check_epoch()?;
         let id = stamped.stamp.producer_id;
         let producers = self.producers(&mut state)?;
+        if producers.last_batch(id) == Some(stamped.stamp.batch_number) {
+            self.prune_producers(producers); // what is gone is new again, in each shard that has a part of it
+        }
         let last = producers.last_batch(id).filter(|last| *last >= stamped.stamp.batch_number);
         if let Some(last) = last.filter(|last| *last > stamped.stamp.batch_number) {
             let number = stamped.stamp.batch_number;
@@ -134,9 +134,8 @@ impl Shard {
             Self::check_open(state, stamped.condition)?;
             if planted(Mistake::EpochUnchecked) { Ok(()) } else { stamped.check_epoch() }
         })?;
-        let mut appended = self.stage(&mut state, now, fresh.iter().copied(), Some(stamped.stamp))?;
+        let appended = self.stage(&mut state, now, fresh.iter().copied(), Some(stamped.stamp))?;
         self.remember(&mut state, stamped.stamp, &appended, fresh.len())?;
-        appended.opened_file = was_closed;
         self.hand_on(state, durability)?;
         Ok((places, Some(appended)))
     }
@@ -254,7 +253,7 @@ impl Shard {
         state.counted.puts += 1;
         state.counted.records += state.next.since(first);
         state.counted.bytes += bytes as u64;
-        Ok(Appended { first, arrival, opened_file: false })
+        Ok(Appended { first, arrival, opened_file: std::mem::take(&mut state.has_opened_file) })
     }
 
     pub(super) fn write_staged(&self, state: &mut AppendState) -> Result<(), ShardError> {
@@ -334,7 +333,9 @@ impl Shard {
             let staged = state.writer.as_ref().map_or(0, SegmentWriter::staged_bytes);
             if has_room && staged < MAX_PENDING_BYTES {
                 // Opened before anything is staged, so that a failure to open is only a refusal.
+                let was_parked = state.writer.as_ref().is_some_and(SegmentWriter::is_parked);
                 state.writer.as_mut().map(SegmentWriter::open).transpose()?;
+                state.has_opened_file |= was_parked;
                 return self.use_slot(state);
             }
             if state.committing && !planted(Mistake::RollDuringCommit) {
@@ -342,9 +343,10 @@ impl Shard {
             } else if has_room {
                 self.lead_commit(state)?;
             } else {
-                let was_parked = state.writer.as_ref().is_some_and(SegmentWriter::is_parked);
+                let was_closed = state.writer.as_ref().is_none_or(SegmentWriter::is_parked);
                 let rolled = self.roll(state, need);
-                if let Some(writer) = state.writer.as_mut().filter(|_| was_parked && rolled.is_err()) {
+                state.has_opened_file |= was_closed && rolled.is_ok();
+                if let Some(writer) = state.writer.as_mut().filter(|_| was_closed && rolled.is_err()) {
                     writer.close_unused(); // it is not counted among the open files
                 }
                 return rolled;

@@ -216,6 +216,7 @@ impl Shard {
         state.committing = false;
         state.groups.gathering.expect();
         if outcome.is_err() {
+            state.groups.covered = SequenceNumber::ZERO; // by no commit: who comes while the next one gathers is of that one
             self.tell(state);
         } else if !planted(Mistake::WakeNobody) {
             self.tell_group(state);

@@ -126,6 +126,9 @@ impl Shard {
             return Ok(());
         };
         let mut state = follow.lock();
+        if self.end().is_some() {
+            return Ok(()); // it expired while this waited
+        }
         loop {
             let durable = self.context.watermarks.load(self.id)?.max(state.known_durable);
             // A segment that never got a record is removed when its writer died, and another one may have its name.
@@ -197,7 +200,9 @@ impl Shard {
         if durable > segment.first() {
             segment.publish_durable(durable_end);
         }
-        self.append.lock().last_arrival = found.last_arrival;
+        let mut state = self.append.lock();
+        state.last_arrival = state.last_arrival.max(found.last_arrival);
+        drop(state);
         if let Some(footer) = footer {
             segment.publish_footer(footer);
             self.segments.write().seal(segment.first());

@@ -257,6 +257,8 @@ struct AppendState {
     next: SequenceNumber,
     last_arrival: Timestamp,
     next_file_bytes: u64,
+    /// Whether a file was opened that [`OpenFiles`] was not told of.
+    has_opened_file: bool,
     /// A segment whose creation failed, and whose file may be there.
     leftover: Option<SequenceNumber>,
     phase: Phase,
@@ -312,6 +314,7 @@ impl Shard {
                 next,
                 last_arrival: last_arrival.max(entry.last_arrival),
                 next_file_bytes,
+                has_opened_file: false,
                 leftover: None,
                 phase,
                 failure: None,
@@ -510,6 +513,7 @@ impl Shard {
             }
             Err(fault) => {
                 state.writer = Some(writer);
+                self.announce(); // of what was written before
                 Err(self.fail(state, fault))
             }
         }

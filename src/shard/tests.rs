@@ -449,6 +449,29 @@ fn a_parked_file_that_cannot_be_opened_is_only_a_refusal() {
     assert_eq!(shard.next(Visibility::Durable), shard.next(Visibility::Written));
 }
 
+/// It came to nothing: those who come while the next one gathers are of that one.
+#[test]
+fn who_waits_behind_a_commit_that_could_not_open_its_file_is_told_by_the_next() {
+    let disk = SimulatedDisk::new();
+    let shard = shard_on(Arc::new(disk.clone()), StreamOptions::default(), true);
+    let target = append(&shard, Durability::Synced).unwrap().next();
+    assert!(shard.park());
+    disk.fail_on(Operation::OpenFile, 0, DiskFault::Error(io::ErrorKind::Other));
+    shard.commit(target).unwrap_err();
+    shard.append.lock().committing = true;
+    let waiters = [(); 3].map(|()| {
+        sleeper({
+            let shard = Arc::clone(&shard);
+            move || shard.commit(target)
+        })
+    });
+    shard.append.lock().committing = false;
+    shard.sync().unwrap();
+    for waiter in waiters {
+        join(waiter).unwrap();
+    }
+}
+
 /// Nobody counts it among the open files.
 #[test]
 fn a_roll_that_fails_leaves_a_parked_file_closed() {

@@ -129,6 +129,7 @@ impl StreamInner {
         parents: &[Member],
         ranges: &[HashKeyRange],
     ) -> Result<Vec<ShardId>> {
+        manifest.expect_usable()?; // else nothing of it is tried, and nothing of it is unknown
         let mut state = manifest.state().clone();
         check_count(&state, ranges.len())?;
         let mut starting = SequenceNumber::ZERO;

@@ -306,6 +306,22 @@ fn a_batch_whose_records_an_ancestor_keeps_is_remembered() {
     assert_ne!(producer.put_batch(1, &entries()).unwrap(), first, "its records are gone");
 }
 
+/// Also where no roll has come since: a shard that is idle has as little of it as the others.
+#[test]
+fn a_batch_whose_records_are_gone_is_new_in_every_shard() {
+    let (_disk, _, stream) = simulated(builder().segment_bytes(4096));
+    let mut producer = stream.producer("p").unwrap();
+    let first = producer.put_batch(1, &entries()).unwrap();
+    let (lower, _) = stream.split_shard(S0, None).unwrap();
+    let end = next_of(&stream, S0);
+    stream.trim_shard(S0, end).unwrap();
+    fill_large(&stream, lower, 20); // a roll forgets, and the other one has none
+    let again = producer.put_batch(1, &entries()).unwrap();
+    assert_names(&stream, &entries(), &again);
+    assert!(again.iter().all(|receipt| !first.contains(receipt)), "{again:?}");
+    assert_eq!(producer.put_batch(1, &entries()).unwrap(), again);
+}
+
 /// The sections about producers went with the segments that were trimmed, and with them that there is nothing to remember of the child. What an ancestor says of them
 /// needs more room than there is.
 #[test]

@@ -401,6 +401,18 @@ fn a_split_of_unknown_outcome_is_a_failure_of_the_stream() {
     assert!(refused.to_string().contains("an earlier replacement failed"), "{refused}");
 }
 
+/// Nothing of the split is tried then: no shard is to suffer from it.
+#[test]
+fn a_split_behind_a_change_of_unknown_outcome_leaves_its_shard_open() {
+    let (disk, _clock, stream) = simulated(builder());
+    disk.fail_on(Operation::SyncDir, 0, DiskFault::Error(std::io::ErrorKind::Other));
+    stream.set_retention_bytes(Some(1 << 30)).unwrap_err();
+    let refused = stream.split_shard(S0, None).unwrap_err();
+    assert!(refused.to_string().contains("an earlier replacement failed"), "{refused}");
+    stream.put("key", b"data").unwrap();
+    assert!(stream.failure().is_none());
+}
+
 #[test]
 fn a_clock_that_panics_in_a_split_leaves_the_shard_open() {
     let clock = Arc::new(FaultyClock::default());

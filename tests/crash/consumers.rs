@@ -113,7 +113,7 @@ impl World {
 
     fn put(&mut self) -> Result<(), Error> {
         for _ in 0..=self.random.below(3) {
-            let hash_key = anabranch::HashKey::new(u128::from(self.random.next()) << 64);
+            let hash_key = HashKey::new(u128::from(self.random.next()) << 64);
             let data = vec![7; 20 + self.random.index(900)];
             self.stream().put_with("key", &data, PutOptions::new().explicit_hash_key(hash_key))?;
         }
