@@ -591,6 +591,31 @@ fn a_shard_whose_seal_failed_takes_no_more_records() {
     }
 }
 
+#[test]
+fn a_shard_of_which_a_record_was_written_in_part_takes_no_more() {
+    let disk = SimulatedDisk::new();
+    let options = StreamOptions { segment_bytes: 64 << 20, ..StreamOptions::default() };
+    let shard = shard_on(Arc::new(disk.clone()), options, true);
+    disk.fail_on(Operation::Write, 1, DiskFault::ShortWrite); // behind that of the segment's header
+    let large = vec![7; 8 << 20]; // more than is gathered before it is written
+    let entry = AppendEntry { partition_key: "key", data: &large, explicit_hash_key: None };
+    let written = shard.append(std::iter::once(entry), Durability::Synced, Condition::default()).map(drop);
+    assert!(matches!(written, Err(ShardError::Failed(_))), "{written:?}");
+    let refused = append(&shard, Durability::Synced);
+    assert!(matches!(refused, Err(ShardError::Failed(_))), "{refused:?}");
+}
+
+#[test]
+fn a_frozen_shard_takes_no_appends_until_it_is_thawed() {
+    let shard = shard(1 << 20, true);
+    put(&shard);
+    shard.freeze().unwrap();
+    assert!(matches!(append(&shard, Durability::Buffered), Err(ShardError::NotOpen)));
+    shard.thaw();
+    put(&shard);
+    assert_eq!(shard.next(Visibility::Written).get(), 2);
+}
+
 /// Also to a reader who came to the segment while it was written.
 #[test]
 fn a_seal_shows_all_that_it_made_durable() {
