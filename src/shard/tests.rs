@@ -494,6 +494,10 @@ fn a_roll_that_fails_leaves_a_parked_file_closed() {
 fn a_wanted_commit_that_cannot_open_a_parked_file_is_told() {
     let disk = SimulatedDisk::new();
     let shard = shard_on(Arc::new(disk.clone()), StreamOptions::default(), true);
+    let first = append(&shard, Durability::Synced).unwrap();
+    assert!(shard.committed(first.next()).is_none());
+    shard.commit_wanted();
+    assert!(matches!(shard.committed(first.next()), Some(Ok(()))));
     let staged = append(&shard, Durability::Synced).unwrap();
     assert!(shard.park());
     assert!(shard.committed(staged.next()).is_none());

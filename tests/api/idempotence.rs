@@ -313,6 +313,7 @@ fn a_batch_whose_records_are_gone_is_new_in_every_shard() {
     let mut producer = stream.producer("p").unwrap();
     let first = producer.put_batch(1, &entries()).unwrap();
     let (lower, _) = stream.split_shard(S0, None).unwrap();
+    assert_eq!(producer.put_batch(1, &entries()).unwrap(), first, "both know of it");
     let end = next_of(&stream, S0);
     stream.trim_shard(S0, end).unwrap();
     fill_large(&stream, lower, 20); // a roll forgets, and the other one has none
