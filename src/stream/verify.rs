@@ -431,6 +431,8 @@ impl<'a, 'p> Verification<'a, 'p> {
         let path = listing.directory.join(segment_name(newest));
         let file = self.storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
         match read_header(file.as_ref(), &path, self.state.stream_id, listing.entry.id, newest) {
+            // An earlier repair's marker holds no record either. It was put in place behind a sealed segment, or one that the repair had yet to replace.
+            Ok(successor) if read_footer(file.as_ref(), &path, &successor)?.is_some() => Ok(false),
             Ok(successor) => {
                 let found = scan(file.as_ref(), &path, &successor, Scan::start(&successor), SequenceNumber::ZERO)?;
                 let nothing_is_missing = || -> Result<bool, Fault> {
