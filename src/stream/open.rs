@@ -12,6 +12,7 @@ use crate::sync::{Mutex, OnceLock};
 
 use super::builder::StreamBuilder;
 use super::capacity::Scaling;
+use super::leftovers::misplaced;
 use super::quotas::QuotaKeeper;
 use super::retention::DeletionClock;
 use super::{Background, Handle, Member, RecoveryReport, Stream, StreamInner, Topology, TornTail, parallel};
@@ -206,6 +207,10 @@ impl Opening {
         let context = self.context(&state, watermarks, background.as_ref());
         // The manifest may be one whose rename the last writer did not live to make durable; files are removed on its word.
         self.storage().sync_dir(&self.path).map_err(Fault::io("sync", &self.path))?;
+        // And it may be the word of another stream's manifest, or of another shard's directory: then nothing is.
+        if let Some(damage) = misplaced(self.storage(), &self.path, &state)?.into_iter().next() {
+            return Err(Fault::from(damage).into());
+        }
         self.remove_unlisted(&state)?;
         let (storage, stream, stream_id) = (self.storage(), self.path.as_path(), state.stream_id);
         QueuesDirectory { storage, stream, stream_id }.settle()?;
