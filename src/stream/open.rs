@@ -194,7 +194,14 @@ impl Opening {
                 );
             }
         }
-        Ok(())
+        // Where all of them expired, there is still the note of which were durable: their numbers are not given again.
+        match Watermarks::open_if_there(self.storage(), &self.path, StreamId::new(0))? {
+            Some(noted) if !noted.is_blank()? => {
+                Err(self
+                    .not_a_stream("the directory has no MANIFEST, but WATERMARK is of a stream that had records"))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn open(self, mut state: ManifestState, lock: Box<dyn LockGuard>) -> Result<Stream> {

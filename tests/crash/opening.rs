@@ -688,6 +688,35 @@ fn behind_a_foreign_manifest_nothing_is_removed() {
     assert_eq!(count(&case.open().unwrap()), 10, "as it was before");
 }
 
+/// All records expired, and the MANIFEST is lost: another stream in the same place would give their numbers again. What a creation that was cut short
+/// leaves is no stream's.
+#[test]
+fn no_stream_is_made_where_one_lost_its_manifest() {
+    let remove_manifest = |case: &Case| case.disk.remove_file(&Path::new(PATH).join("MANIFEST")).unwrap();
+    for shards in [1, 600] {
+        let case = Case { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+        let made = case.builder().shards(shards).retention(Duration::from_secs(60));
+        let stream = made.create(PATH).unwrap();
+        let unused = case.copy();
+        remove_manifest(&unused);
+        drop(unused.builder().create(PATH).unwrap());
+
+        let last = stream.shards().pop().unwrap().hash_key_range.start();
+        stream.put_with("key", b"data", PutOptions::new().explicit_hash_key(last)).unwrap();
+        for _ in 0..4 {
+            case.clock.advance(Duration::from_secs(40));
+            stream.enforce_retention().unwrap();
+        }
+        stream.close().unwrap();
+        assert!(segments_of(&case.disk).is_empty());
+        remove_manifest(&case);
+        for _ in 0..2 {
+            let refused = case.builder().create(PATH).map(drop).unwrap_err();
+            assert!(matches!(refused, Error::NotAStream { .. }), "{shards} shards: {refused:?}");
+        }
+    }
+}
+
 /// A disk on which something happens just before some of the calls that look for files: a writer is at work beside the caller.
 pub(crate) struct Meanwhile {
     disk: SimulatedDisk,
