@@ -270,8 +270,11 @@ impl Opening<'_> {
     ) -> Result<Tail, Fault> {
         let path = self.path(newest);
         let before = firsts.last().copied().unwrap_or_default();
+        // A sealed successor was appended to, or is the marker of a repair, which no roll makes.
+        let is_sealed = read_footer(file, &path, header)?.is_some();
         let found = scan(file, &path, header, Scan::start(header), SequenceNumber::ZERO)?;
-        if found.starts.is_empty() && (!found.torn || self.nothing_is_missing(before, newest)?) {
+        let is_empty = !is_sealed && found.starts.is_empty();
+        if is_empty && (!found.torn || self.nothing_is_missing(before, newest)?) {
             return self.without_newest(firsts, newest, None);
         }
         let path = self.path(before);

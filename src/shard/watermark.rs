@@ -77,6 +77,19 @@ impl Watermarks {
         Ok(claimed.unwrap_or_default())
     }
 
+    /// Whether nothing was ever noted, of whatever stream.
+    pub(crate) fn is_blank(&self) -> Result<bool, Fault> {
+        let mut piece = [0; 4096];
+        let mut position = 0;
+        loop {
+            let read = self.file.read_at(&mut piece, position).map_err(Fault::io("read", &self.path))?;
+            if read == 0 || piece.iter().take(read).any(|byte| *byte != 0) {
+                return Ok(read == 0);
+            }
+            position += read as u64;
+        }
+    }
+
     /// What is wrong with a slot: anything but zeros or a whole value.
     pub(crate) fn damage(&self, shard_id: ShardId) -> Result<Option<Corruption>, Fault> {
         let mut slot = [0; WATERMARK_SLOT_BYTES];

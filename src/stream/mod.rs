@@ -8,6 +8,7 @@ mod capacity;
 mod consumers;
 mod describe;
 mod entries;
+mod leftovers;
 mod metered;
 mod open;
 mod parallel;

@@ -12,6 +12,7 @@ use crate::sync::{Mutex, OnceLock};
 
 use super::builder::StreamBuilder;
 use super::capacity::Scaling;
+use super::leftovers::misplaced;
 use super::quotas::QuotaKeeper;
 use super::retention::DeletionClock;
 use super::{Background, Handle, Member, RecoveryReport, Stream, StreamInner, Topology, TornTail, parallel};
@@ -193,7 +194,14 @@ impl Opening {
                 );
             }
         }
-        Ok(())
+        // Where all of them expired, there is still the note of which were durable: their numbers are not given again.
+        match Watermarks::open_if_there(self.storage(), &self.path, StreamId::new(0))? {
+            Some(noted) if !noted.is_blank()? => {
+                Err(self
+                    .not_a_stream("the directory has no MANIFEST, but WATERMARK is of a stream that had records"))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn open(self, mut state: ManifestState, lock: Box<dyn LockGuard>) -> Result<Stream> {
@@ -206,6 +214,10 @@ impl Opening {
         let context = self.context(&state, watermarks, background.as_ref());
         // The manifest may be one whose rename the last writer did not live to make durable; files are removed on its word.
         self.storage().sync_dir(&self.path).map_err(Fault::io("sync", &self.path))?;
+        // And it may be the word of another stream's manifest, or of another shard's directory: then nothing is.
+        if let Some(damage) = misplaced(self.storage(), &self.path, &state)?.into_iter().next() {
+            return Err(Fault::from(damage).into());
+        }
         self.remove_unlisted(&state)?;
         let (storage, stream, stream_id) = (self.storage(), self.path.as_path(), state.stream_id);
         QueuesDirectory { storage, stream, stream_id }.settle()?;

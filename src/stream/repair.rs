@@ -18,7 +18,7 @@ use super::open::{LOCK_FILE, SHARDS_DIRECTORY};
 use super::salvage::{Look, Looker, LostRange, Piece, SegmentFile, lost_range};
 use super::verify::{VerifyOptions, VerifyReport, no_stream, verify};
 use crate::error::{Error, Result};
-use crate::format::{Frame, FrameInput, ManifestState, SealKind, SegmentHeader, segment_name};
+use crate::format::{Frame, FrameInput, ManifestState, SealKind, SegmentHeader, parse_segment_name, segment_name};
 use crate::leases::ConsumersDirectory;
 use crate::manifest::{self, MANIFEST_FILE, Manifest, ReplaceError};
 use crate::queue_files::QueuesDirectory;
@@ -132,6 +132,7 @@ impl<'a> Repair<'a> {
         for id in self.damaged_shards() {
             self.take_staged(&staged, id)?;
             self.repair_shard(id)?;
+            self.set_misplaced_aside(id)?;
         }
         let watermarks = self.path.join(WATERMARK_FILE);
         if self.damage.iter().any(|damage| damage.path == watermarks) || self.is_watermark_ahead()? {
@@ -156,7 +157,7 @@ impl<'a> Repair<'a> {
         of_shards.filter_map(|damage| damage.shard_id).filter(|id| self.state.shard(*id).is_some()).collect()
     }
 
-    /// Shards that are newer than the manifest: an older copy of it was put in place. Their ranges are not known. What they hold goes last, when the manifest
+    /// Shards that are newer than the manifest: an older copy of it was put in place; or that hold what belongs elsewhere. Their ranges are not known. What they hold goes last, when the manifest
     /// says that their ids are taken: until then nothing else does.
     fn copy_newer_shards(&mut self) -> Result<BTreeSet<ShardId>> {
         let newer = self.damage.iter().filter_map(|damage| damage.shard_id);
@@ -209,6 +210,23 @@ impl<'a> Repair<'a> {
         self.put_in_place(&look, &replaced, &new)?;
         self.note(&look);
         Ok(())
+    }
+
+    /// Files below the shard's first segment that belong elsewhere: the next opening would refuse them.
+    fn set_misplaced_aside(&mut self, id: ShardId) -> Result<()> {
+        let directory = self.shard_directory(id);
+        let Some(first) = self.found.shard(id).map(|entry| entry.first) else { return Ok(()) };
+        let is_below = |path: &&PathBuf| {
+            let name = path.strip_prefix(&directory).ok().and_then(Path::to_str);
+            name.and_then(parse_segment_name).is_some_and(|number| number < first)
+        };
+        let damaged = self.damage.iter().map(|damage| &damage.path);
+        for path in damaged.filter(is_below).cloned().collect::<Vec<_>>() {
+            self.keep_copy_of_shard(id, &path)?;
+            self.sync_dir(&self.aside.clone())?;
+            self.remove(&path)?;
+        }
+        self.sync_dir(&directory)
     }
 
     fn make_shard_directory(&self, id: ShardId) -> Result<()> {

@@ -254,11 +254,14 @@ impl<'a> Looker<'a> {
 fn bound(files: &mut [SegmentFile], entry: Option<&ShardEntry>, exact: bool, durable: SequenceNumber) {
     let mut is_last = true;
     let mut next_first = None;
+    let mut durable = durable;
     for file in files.iter_mut().rev() {
         let is_lost = file.is_lost();
         let Some(survey) = &mut file.survey else { continue };
         if is_lost {
-            continue; // what it stands for may be in an older copy of the file before that was put back
+            // What it stands for was durable, also where the note of that is gone. And it may be in an older copy of the file before that was put back.
+            durable = durable.max(survey.footer.map_or(durable, |footer| footer.next()));
+            continue;
         }
         if let Some(next) = next_first {
             survey.cut_at(next);

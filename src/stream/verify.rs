@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::TornTail;
+use super::leftovers::misplaced;
 use super::open::SHARDS_DIRECTORY;
 use super::salvage::{LostRange, lost_range, shard_directories};
 use crate::error::{Error, Result};
@@ -171,6 +172,7 @@ impl<'a, 'p> Verification<'a, 'p> {
         let watermarks = self.open_watermarks()?;
         let state = self.state;
         self.check_newer_shards()?;
+        self.report.damage.extend(misplaced(self.storage, self.path, state)?);
         let mut listings = Vec::new();
         for entry in &state.shards {
             // Noted first: what it vouches for is in the files that are listed and read next.
@@ -223,7 +225,7 @@ impl<'a, 'p> Verification<'a, 'p> {
         }
     }
 
-    /// Directories that the manifest does not name are leftovers, unless they are newer than it and hold files.
+    /// Directories that the manifest does not name are leftovers, unless they are newer than it and hold files; see [`misplaced`] for what is in the others.
     fn check_newer_shards(&mut self) -> Result<(), Fault> {
         for id in shard_directories(self.storage, self.path)? {
             if id < self.state.next_shard_id {
@@ -431,6 +433,8 @@ impl<'a, 'p> Verification<'a, 'p> {
         let path = listing.directory.join(segment_name(newest));
         let file = self.storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
         match read_header(file.as_ref(), &path, self.state.stream_id, listing.entry.id, newest) {
+            // An earlier repair's marker holds no record either. It was put in place behind a sealed segment, or one that the repair had yet to replace.
+            Ok(successor) if read_footer(file.as_ref(), &path, &successor)?.is_some() => Ok(false),
             Ok(successor) => {
                 let found = scan(file.as_ref(), &path, &successor, Scan::start(&successor), SequenceNumber::ZERO)?;
                 let nothing_is_missing = || -> Result<bool, Fault> {

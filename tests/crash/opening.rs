@@ -1,5 +1,6 @@
 //! What an opening decides, one decision at a time. Most were written for a mutant that nothing else caught.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use anabranch::{
     Stream, StreamBuilder, VerifyOptions, repair, verify,
 };
 
+use crate::damage::files_of;
 use crate::history::{PATH, assert_sound, builder};
 
 const SHARD: ShardId = ShardId::new(0);
@@ -589,6 +591,129 @@ fn a_directory_that_the_manifest_does_not_name_is_removed_or_refused() {
     drop(case.open().unwrap());
     for foreign in &foreign {
         assert!(case.disk.list(foreign).is_ok());
+    }
+}
+
+/// Two shards of ten records, three in a segment; of the first the front was trimmed.
+fn with_a_trimmed_shard() -> Case {
+    let case = Case { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+    let stream = case.builder().shards(2).segment_bytes(4096).create(PATH).unwrap();
+    for summary in stream.shards() {
+        let at = PutOptions::new().explicit_hash_key(summary.hash_key_range.start());
+        for _ in 0..10 {
+            stream.put_with("key", [1; 1000], at).unwrap();
+        }
+    }
+    stream.trim_shard(SHARD, SequenceNumber::new(7)).unwrap();
+    stream.close().unwrap();
+    assert!(case.disk.read_file(&segment(3)).is_err() && case.disk.read_file(&segment(6)).is_ok());
+    case
+}
+
+fn segments_of(disk: &SimulatedDisk) -> BTreeMap<PathBuf, Vec<u8>> {
+    let paths = files_of(disk).into_iter().filter(|path| path.extension().is_some_and(|found| found == "seg"));
+    paths.map(|path| (path.clone(), disk.read_file(&path).unwrap())).collect()
+}
+
+/// Refuses it, changes no segment, and says so beforehand; what stands for a leftover there is set aside by a repair.
+fn expect_misplaced(case: &Case, leftover: &Path, name: &str) {
+    let before = segments_of(&case.disk);
+    let options = VerifyOptions { storage: Some(Arc::new(case.disk.clone())), progress: None };
+    let damage = verify(PATH, options).unwrap().damage;
+    assert!(damage.iter().any(|damage| damage.path == leftover), "{name}: {damage:?}");
+    for _ in 0..2 {
+        let refused = case.open().map(drop).unwrap_err();
+        assert!(matches!(refused, Error::Corrupt(_)), "{name}: {refused:?}");
+        assert!(segments_of(&case.disk) == before, "{name}: segments are gone");
+    }
+    let repaired = case.copy();
+    let report = repair(PATH, Some(Arc::new(repaired.disk.clone()))).unwrap();
+    assert!(report.after.is_sound(), "{name}: {:?}", report.after.damage);
+    drop(repaired.open().unwrap_or_else(|error| panic!("{name}: {error:?}")));
+    let aside: Vec<_> = report.set_aside.iter().map(|path| repaired.disk.read_file(path).unwrap()).collect();
+    let after = segments_of(&repaired.disk);
+    for (path, bytes) in before {
+        assert!(after.get(&path) == Some(&bytes) || aside.contains(&bytes), "{name}: {} is gone", path.display());
+    }
+}
+
+/// The directories of two shards are in each other's place: what is below the first record of the one is all that there is of the other.
+#[test]
+fn shards_in_each_others_place_are_refused_and_nothing_is_removed() {
+    let case = with_a_trimmed_shard();
+    let sound = segments_of(&case.disk);
+    let path = |name: &str| Path::new(PATH).join("shards").join(name);
+    let swap = || {
+        for (from, to) in [("000000000000", "aside"), ("000000000001", "000000000000"), ("aside", "000000000001")]
+        {
+            case.disk.rename(&path(from), &path(to)).unwrap();
+        }
+    };
+    swap();
+    expect_misplaced(&case, &segment(3), "swapped");
+    swap();
+    assert!(segments_of(&case.disk) == sound);
+    let stream = case.open().unwrap();
+    assert_eq!(stream.records(RecordsStart::TrimHorizon).unwrap().available().count(), 13, "as it was before");
+}
+
+/// The MANIFEST of another stream: what it does not count is not its own.
+#[test]
+fn behind_a_foreign_manifest_nothing_is_removed() {
+    let manifest = Path::new(PATH).join("MANIFEST");
+    let (case, stream) = Case::create(Durability::Synced, 4096);
+    for _ in 0..10 {
+        stream.put("key", [1; 1000]).unwrap();
+    }
+    stream.close().unwrap();
+    let own = case.disk.read_file(&manifest).unwrap();
+
+    let trimmed = with_a_trimmed_shard();
+    let expired = Case { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+    let stream = expired.builder().retention(Duration::from_secs(60)).create(PATH).unwrap();
+    stream.put("key", b"data").unwrap();
+    stream.split_shard(SHARD, None).unwrap();
+    for _ in 0..4 {
+        expired.clock.advance(Duration::from_secs(40));
+        stream.enforce_retention().unwrap();
+    }
+    stream.close().unwrap();
+
+    for (name, foreign, leftover) in [("below the first", trimmed, 3), ("an unlisted shard", expired, 0)] {
+        let foreign = foreign.disk.read_file(&manifest).unwrap();
+        case.disk.damage(&manifest, |bytes| *bytes = foreign).unwrap();
+        expect_misplaced(&case, &segment(leftover), name);
+    }
+    case.disk.damage(&manifest, |bytes| *bytes = own).unwrap();
+    assert_eq!(count(&case.open().unwrap()), 10, "as it was before");
+}
+
+/// All records expired, and the MANIFEST is lost: another stream in the same place would give their numbers again. What a creation that was cut short
+/// leaves is no stream's.
+#[test]
+fn no_stream_is_made_where_one_lost_its_manifest() {
+    let remove_manifest = |case: &Case| case.disk.remove_file(&Path::new(PATH).join("MANIFEST")).unwrap();
+    for shards in [1, 600] {
+        let case = Case { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+        let made = case.builder().shards(shards).retention(Duration::from_secs(60));
+        let stream = made.create(PATH).unwrap();
+        let unused = case.copy();
+        remove_manifest(&unused);
+        drop(unused.builder().create(PATH).unwrap());
+
+        let last = stream.shards().pop().unwrap().hash_key_range.start();
+        stream.put_with("key", b"data", PutOptions::new().explicit_hash_key(last)).unwrap();
+        for _ in 0..4 {
+            case.clock.advance(Duration::from_secs(40));
+            stream.enforce_retention().unwrap();
+        }
+        stream.close().unwrap();
+        assert!(segments_of(&case.disk).is_empty());
+        remove_manifest(&case);
+        for _ in 0..2 {
+            let refused = case.builder().create(PATH).map(drop).unwrap_err();
+            assert!(matches!(refused, Error::NotAStream { .. }), "{shards} shards: {refused:?}");
+        }
     }
 }
 

@@ -545,6 +545,93 @@ fn a_repair_beside_a_roll_that_was_cut_short() {
     assert!(with_successor > 2, "{with_successor}");
 }
 
+/// Three records that were synced before the process was killed; some are damaged.
+fn with_damaged_records(damaged: &[usize]) -> (SimulatedDisk, PathBuf) {
+    let disk = SimulatedDisk::new();
+    let stream = verified::create(&disk);
+    verified::put(&stream, 3);
+    let left = disk.crash(Crash::ProcessKilled);
+    drop(stream);
+    let path = verified::segments(&left)[0].clone();
+    assert!(!verified::is_sealed(&left, &path));
+    let starts = frames(&left.read_file(&path).unwrap());
+    left.damage(&path, |bytes| damaged.iter().for_each(|at| bytes[starts[*at] + 50] ^= 1)).unwrap();
+    (settled(&left), path)
+}
+
+/// Of the three records these are lost, and the number of none is given again.
+fn expect_lost(damaged: &[usize], disk: &SimulatedDisk, case: &str) {
+    let report = repair(PATH, storage(disk)).unwrap_or_else(|error| panic!("{case}: {error:?}"));
+    assert!(report.after.is_sound(), "{case}: {:?}", report.after.damage);
+    let stream =
+        builder(disk, &Arc::default()).open_existing(PATH).unwrap_or_else(|error| panic!("{case}: {error:?}"));
+    let shard_id = ShardId::new(0);
+    for (index, number) in [0_usize, 1, 2].into_iter().zip(0_u64..) {
+        let told = stream.get(shard_id, number.into()).map(drop).map_err(|error| error.kind());
+        let expected = if damaged.contains(&index) { Err(ErrorKind::Lost) } else { Ok(()) };
+        assert_eq!(told, expected, "{case}: {number}");
+    }
+    assert_eq!(stream.put("key", b"more").unwrap().sequence_number.get(), 3, "{case}");
+}
+
+/// A repair puts what stands for the lost record in place before it replaces the segment in front, which has no footer. That is no roll that was cut
+/// short, also where the power took the note of what was durable.
+#[test]
+fn a_repair_that_is_cut_short_behind_a_lost_record_is_run_again() {
+    for (damaged, marker) in [(&[2][..], 2), (&[0, 2], 2), (&[1, 2], 1)] {
+        let between = cut_short_behind_a_lost_record(damaged, marker);
+        assert!(between > 2, "{damaged:?}: {between}");
+    }
+}
+
+/// Gives in how many states the last marker was in place, and the segment in front was not replaced yet.
+fn cut_short_behind_a_lost_record(damaged: &[usize], marker: u64) -> u64 {
+    let (disk, path) = with_damaged_records(damaged);
+    let marker = path.with_file_name(format!("{marker:020}.seg"));
+    let whole = disk.fork(Crash::ProcessKilled);
+    repair(PATH, storage(&whole)).unwrap();
+    let mut between = 0;
+    for (call, nth) in CHANGES.iter().flat_map(|call| (0..whole.operations_of(*call)).map(move |nth| (*call, nth)))
+    {
+        let cut = disk.fork(Crash::ProcessKilled);
+        cut.fail_on(call, nth, DiskFault::PowerCut);
+        let _ = repair(PATH, storage(&cut)); // its last calls do not matter to it
+        let losses = (0..4).map(|seed| Crash::PowerLost { seed: 4 * nth + seed });
+        for crash in [Crash::ProcessKilled].into_iter().chain(losses) {
+            let case = format!("{damaged:?}, cut at {call:?} {nth}, {crash:?}");
+            let disk = cut.fork(crash);
+            if disk.read_file(&marker).is_ok() {
+                let unnoted = disk.fork(Crash::ProcessKilled);
+                unnoted.damage(&Path::new(PATH).join("WATERMARK"), |bytes| bytes.fill(0)).unwrap();
+                expect_lost(damaged, &unnoted, &format!("{case}, nothing noted"));
+                between += u64::from(!verified::is_sealed(&disk, &path));
+            }
+            expect_lost(damaged, &disk, &case);
+        }
+    }
+    between
+}
+
+/// The footer of the segment in front of what stands for lost records is damaged before anything is put behind.
+#[test]
+fn a_damaged_footer_before_a_lost_record_is_told() {
+    let (disk, path) = with_damaged_records(&[2]);
+    repair(PATH, storage(&disk)).unwrap();
+    let stream = builder(&disk, &Arc::default()).open_existing(PATH).unwrap();
+    let disk = disk.crash(Crash::ProcessKilled);
+    drop(stream);
+    disk.damage(&path, |bytes| *bytes.last_mut().unwrap() ^= 1).unwrap();
+    let damage = verified::report(&disk).damage;
+    assert!(damage.iter().any(|damage| damage.path == path), "{damage:?}");
+    let before = contents(&disk);
+    for _ in 0..2 {
+        let refused = builder(&disk, &Arc::default()).open_existing(PATH).map(drop).unwrap_err();
+        assert!(matches!(refused, Error::Corrupt(_)), "{refused:?}");
+        assert!(contents(&disk) == before, "it is refused again, with nothing changed");
+    }
+    expect_lost(&[2], &disk, "repaired again");
+}
+
 /// What a damaged WATERMARK said is kept, or there is no repair.
 #[test]
 fn a_watermark_is_not_replaced_without_a_copy() {
