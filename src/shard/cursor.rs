@@ -358,9 +358,14 @@ impl Cursor {
 
     /// Milliseconds from the next record's arrival to the newest one's; zero at the tail.
     pub(crate) fn millis_behind(&mut self) -> Result<u64, ShardError> {
-        match self.poll()? {
-            Progress::Records => {}
-            Progress::Tail | Progress::End => return Ok(0),
+        match self.poll() {
+            Ok(Progress::Records) => {}
+            Ok(Progress::Tail | Progress::End) => return Ok(0),
+            Err(ShardError::Lost { first, .. }) => {
+                self.go_on_at(first); // who reads is told
+                return Ok(1);
+            }
+            Err(error) => return Err(error),
         }
         let Some(place) = &self.place else {
             return Ok(0);

@@ -90,9 +90,9 @@ impl Shard {
             state.known_durable = state.known_durable.max(entry.next);
         }
         let mut segments = self.segments.write();
-        while segments.first().is_some_and(|first| first < entry.first) {
-            let Some(first) = segments.first() else { break };
+        while let Some(first) = segments.first().filter(|first| *first < entry.first) {
             segments.remove(first);
+            self.context.recent.forget(self.id, first);
         }
     }
 
@@ -114,7 +114,10 @@ impl Shard {
         self.drained.fetch_max(end.get(), Ordering::SeqCst);
         self.durable.fetch_max(end.get(), Ordering::SeqCst);
         self.raise_horizon(end);
-        *self.segments.write() = Segments::default();
+        let removed = std::mem::take(&mut *self.segments.write());
+        for slot in removed.all() {
+            self.context.recent.forget(self.id, slot.first);
+        }
         self.end.store(end.get(), Ordering::SeqCst);
         self.announce();
     }

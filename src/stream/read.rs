@@ -41,8 +41,6 @@ pub struct ShardIterator {
     cursor: MeteredCursor,
     /// Where it waited last.
     waited_at: SequenceNumber,
-    /// What was found behind the last records that were given.
-    lost: Option<Error>,
 }
 
 /// A shard that continues one that was read to its end.
@@ -71,12 +69,7 @@ impl Stream {
     }
 
     pub(super) fn iterate(&self, cursor: Cursor) -> ShardIterator {
-        ShardIterator {
-            stream: Arc::clone(&self.inner.0),
-            waited_at: cursor.next(),
-            cursor: cursor.into(),
-            lost: None,
-        }
+        ShardIterator { stream: Arc::clone(&self.inner.0), waited_at: cursor.next(), cursor: cursor.into() }
     }
 
     /// One record by its sequence number.
@@ -234,7 +227,6 @@ impl ShardIterator {
     /// The records that follow and are there now, borrowed from the map: at most 256 KiB of them, and at least one if
     /// there is any. An empty batch means the tail, or the [end of the shard](Self::end_of_shard).
     pub fn next_batch(&mut self) -> Result<RecordBatch<'_>> {
-        self.say_lost()?;
         self.cursor.next_batch(&self.stream)
     }
 
@@ -249,8 +241,9 @@ impl ShardIterator {
                 Ok(None) => break,
                 Err(error) if records.is_empty() => return Err(error),
                 Err(error) => {
-                    // All others are met again where they stand.
-                    self.lost = Some(error).filter(|error| matches!(error, Error::Lost { .. }));
+                    if let Error::Lost { first, .. } = error {
+                        self.cursor.go_on_at(first); // all others are met again by themselves
+                    }
                     break;
                 }
             }
@@ -278,7 +271,6 @@ impl ShardIterator {
     ///
     /// What reading it would meet, but for [`Error::ThroughputExceeded`].
     pub fn next_record_bytes(&mut self) -> Result<Option<usize>> {
-        self.say_lost()?;
         self.cursor.next_record_bytes(&self.stream)
     }
 
@@ -313,7 +305,7 @@ impl ShardIterator {
     }
 
     /// Milliseconds from the arrival of the next record to that of the shard's newest: 0 at the tail, and at least 1
-    /// where there is anything to read.
+    /// where there is anything to read, or lost records to be told of.
     pub fn millis_behind_latest(&mut self) -> Result<u64> {
         self.stream.not_forked()?;
         let shard_id = self.shard_id();
@@ -347,20 +339,11 @@ impl ShardIterator {
         if let Some(record) = self.cursor.next_verified(&self.stream) {
             return Ok(Some(record));
         }
-        self.say_lost()?;
         self.cursor.next_record(&self.stream)
-    }
-
-    fn say_lost(&mut self) -> Result<()> {
-        if self.lost.is_none() {
-            return Ok(()); // the usual case moves no error about
-        }
-        self.lost.take().map_or(Ok(()), Err)
     }
 
     /// Looks whether there are records; a read-only stream looks at the files for them.
     fn poll(&mut self) -> Result<Progress> {
-        self.say_lost()?;
         self.cursor.look(&self.stream)
     }
 

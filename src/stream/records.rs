@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::metered::MeteredCursor;
 use super::read::{FOLLOW_STEP, WAIT_STEP};
-use super::{Stream, StreamInner};
+use super::{Stream, StreamInner, Topology};
 use crate::error::{Error, Result};
 use crate::segment::{Record, RecordBatch};
 use crate::shard::{Progress, Shard};
@@ -93,7 +93,17 @@ impl Records {
 
     /// Begins the shards whose parents are all read, or no longer listed. One that cannot be begun keeps no other waiting.
     fn discover(&mut self) -> Result<()> {
-        let topology = self.stream.topology();
+        loop {
+            let finished = self.finished.len();
+            let outcome = self.begin_listed(&self.stream.topology());
+            // One of them expired since it was listed, which nobody will say again: its children may be listed by now.
+            if outcome.is_err() || self.finished.len() == finished {
+                return outcome;
+            }
+        }
+    }
+
+    fn begin_listed(&mut self, topology: &Topology) -> Result<()> {
         // What is read though it is no longer listed. Between it and a shard with some of its keys there may have been others, which are not listed either.
         let read = self.active.values().map(|cursor| Arc::clone(cursor.shard()));
         let removed: Vec<_> = read.filter(|shard| !topology.shards.contains_key(&shard.id())).collect();

@@ -253,6 +253,28 @@ fn a_shard_that_expired_before_it_was_begun_keeps_its_children_not_waiting() {
     assert_eq!(left, [lower]);
 }
 
+/// The same where its children were not seen before either: they are begun all the same, and at once.
+#[test]
+fn the_children_of_a_shard_that_expired_unseen_are_begun() {
+    let (disk, clock, stream) = simulated(builder().retention(RetentionPeriod::hours(24)));
+    fill_large(&stream, S0, 1);
+    let (lower, upper) = stream.split_shard(S0, None).unwrap();
+    let reader = builder().storage(Arc::new(disk.clone())).clock(clock.clone()).open_read_only("stream").unwrap();
+    let mut records = reader.records(RecordsStart::TrimHorizon).unwrap();
+    assert_eq!(records.available().next().unwrap().unwrap().shard_id(), S0);
+    fill_large(&stream, lower, 1);
+    let (lowest, _) = stream.split_shard(lower, None).unwrap();
+    clock.advance(Duration::from_secs(25 * 3_600));
+    for _ in 0..3 {
+        stream.enforce_retention().unwrap();
+        clock.advance(Duration::from_secs(2));
+    }
+    assert!(stream.shards().iter().all(|shard| shard.shard_id >= upper), "the others expired");
+    fill_large(&stream, lowest, 1);
+    let found: Vec<_> = records.available().map(|record| record.unwrap().shard_id()).collect();
+    assert_eq!(found, [lowest]);
+}
+
 /// One shard is damaged, or has lost a file: the others are read all the same.
 #[test]
 fn a_shard_that_cannot_be_read_keeps_no_other_waiting() {

@@ -26,6 +26,14 @@ fn storage(disk: &SimulatedDisk) -> Option<Arc<dyn Storage>> {
     Some(Arc::new(disk.clone()))
 }
 
+/// Damages a record in the first segment of the first shard, and repairs the closed stream.
+fn lose_record(disk: &SimulatedDisk, index: usize) {
+    let path = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
+    let at = frames(&disk.read_file(&path).unwrap())[index];
+    disk.damage(&path, |bytes| bytes[at + 50] ^= 1).unwrap();
+    assert_eq!(repair(PATH, storage(disk)).unwrap().lost.len(), 1);
+}
+
 fn is_in(lost: &[LostRange], (shard_id, number): Place) -> bool {
     lost.iter().any(|range| range.shard_id == shard_id && (range.first.get()..=range.last.get()).contains(&number))
 }
@@ -997,16 +1005,16 @@ fn what_stands_before_a_lost_record_is_handled() {
         stream.put("key", [number; 100]).unwrap();
     }
     stream.close().unwrap();
-    let path = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
-    let at = frames(&disk.read_file(&path).unwrap())[2];
-    disk.damage(&path, |bytes| bytes[at + 50] ^= 1).unwrap();
-    assert_eq!(repair(PATH, storage(&disk)).unwrap().lost.len(), 1);
+    lose_record(&disk, 2);
     let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
 
-    let mut iterator = stream.shard_iterator(ShardId::new(0), ShardIteratorType::TrimHorizon).unwrap();
-    assert_eq!(iterator.next_records(10).unwrap().len(), 2);
-    assert!(matches!(iterator.next_records(10), Err(Error::Lost { first, .. }) if first.get() == 2));
-    assert_eq!(iterator.next_records(10).unwrap().len(), 2);
+    for most in [2, 10] {
+        let mut iterator = stream.shard_iterator(ShardId::new(0), ShardIteratorType::TrimHorizon).unwrap();
+        assert_eq!(iterator.next_records(most).unwrap().len(), 2);
+        assert_eq!(iterator.millis_behind_latest().unwrap(), 1, "asking how far behind it is tells of no loss");
+        assert!(matches!(iterator.next_records(10), Err(Error::Lost { first, .. }) if first.get() == 2), "{most}");
+        assert_eq!(iterator.next_records(10).unwrap().len(), 2);
+    }
 
     let mut worker = stream.consumer("c").unwrap().worker("w", WorkerOptions::new()).unwrap();
     let mut told = Vec::new();
@@ -1038,6 +1046,27 @@ fn what_stands_before_a_lost_record_is_handled() {
     assert_eq!(copied, [0, 1, 3, 4]);
 }
 
+/// Who goes on to the children has been told all that there is to say of the shard.
+#[test]
+fn a_shard_ends_behind_its_lost_records() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(anabranch::ManualClock::default()));
+    let stream = builder(&disk, &clock).create(PATH).unwrap();
+    for number in 0..5 {
+        stream.put("key", [number; 100]).unwrap();
+    }
+    stream.split_shard(ShardId::new(0), None).unwrap();
+    stream.close().unwrap();
+    lose_record(&disk, 4);
+    let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
+    let mut iterator = stream.shard_iterator(ShardId::new(0), ShardIteratorType::TrimHorizon).unwrap();
+    assert_eq!(iterator.next_records(10).unwrap().len(), 4);
+    assert_eq!(iterator.end_of_shard(), None);
+    assert_eq!(iterator.millis_behind_latest().unwrap(), 1);
+    assert!(matches!(iterator.next_records(10), Err(Error::Lost { first, .. }) if first.get() == 4));
+    assert_eq!(iterator.end_of_shard().unwrap().len(), 2);
+    assert_eq!(iterator.millis_behind_latest().unwrap(), 0);
+}
+
 /// Queues take records one by one: all but the lost one are given, whether that was received before or not, and the loss is told once.
 #[test]
 fn a_queue_passes_a_lost_record_and_tells_it_once() {
@@ -1056,10 +1085,7 @@ fn a_queue_passes_a_lost_record_and_tells_it_once() {
         }
         drop(queue);
         stream.close().unwrap();
-        let path = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 0));
-        let at = frames(&disk.read_file(&path).unwrap())[usize::from(lost)];
-        disk.damage(&path, |bytes| bytes[at + 50] ^= 1).unwrap();
-        assert_eq!(repair(PATH, storage(&disk)).unwrap().lost.len(), 1, "{case}");
+        lose_record(&disk, usize::from(lost));
         for is_first in [true, false] {
             let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
             let queue = stream.queue("q", QueueOptions::new()).unwrap();

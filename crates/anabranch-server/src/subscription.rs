@@ -231,7 +231,7 @@ impl Subscription {
             } else {
                 Some(self.continuation(&records, now)?)
             },
-            millis_behind_latest: millis_behind_latest(&self.entry, &mut self.reader)?,
+            millis_behind_latest: millis_behind_latest(&mut self.reader),
             child_shards: end.as_deref().and_then(child_shapes),
         };
         let payload = self.profile.answered("SubscribeToShard", self.format, self.format.write(&event)?);

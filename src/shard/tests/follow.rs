@@ -36,6 +36,24 @@ fn a_follower_starts_at_the_segment_that_the_manifest_names_and_moves_with_it() 
     assert_eq!(front(&follow(&shard, &trimmed)), Some(firsts[1]));
 }
 
+/// The room of a file that the writer removed comes free only where nobody has it mapped.
+#[test]
+fn a_follower_lets_go_of_the_segments_that_are_removed() {
+    let (shard, firsts) = rolled();
+    let follower = follow(&shard, &entry());
+    let read = |first| {
+        let slot = follower.segments.read().holding(first).unwrap();
+        Arc::downgrade(&slot.segment(&follower.context, follower.id, &follower.directory).unwrap())
+    };
+    let (removed, left) = (read(firsts[0]), read(firsts[1]));
+    assert!(removed.upgrade().is_some(), "kept for the next one who reads it");
+    follower.refresh_entry(&ShardEntry { first: firsts[1], horizon: firsts[1], ..entry() });
+    assert!(removed.upgrade().is_none());
+    assert!(left.upgrade().is_some());
+    follower.expire(None);
+    assert!(left.upgrade().is_none());
+}
+
 #[test]
 fn a_follower_ends_where_the_manifest_closes_the_shard() {
     let (shard, _) = rolled();

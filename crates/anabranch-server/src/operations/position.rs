@@ -193,12 +193,10 @@ pub(crate) fn open_reader(
     stream.shard_iterator(shard_id, ShardIteratorType::TrimHorizon).map_err(|error| entry.fault(error))
 }
 
-/// How far a reader is behind the newest record, in milliseconds. What it stands at may have been removed by retention since; what comes behind that is still to be read.
-pub(crate) fn millis_behind_latest(entry: &Entry, reader: &mut ShardIterator) -> Result<u64, Fault> {
-    match reader.millis_behind_latest() {
-        Err(Error::Trimmed { .. }) => Ok(1),
-        other => other.map_err(|error| entry.fault(error)),
-    }
+/// How far a reader is behind the newest record, in milliseconds. What it stands at may have been removed by retention since, or be damaged: there is still something to be
+/// read, and who asks for it is told. The answer with the records before it is given all the same.
+pub(crate) fn millis_behind_latest(reader: &mut ShardIterator) -> u64 {
+    reader.millis_behind_latest().unwrap_or(1)
 }
 
 /// The next record, unless it is too much behind so many bytes of an answer that holds `most`: it is not read then, since what is read is paid for.

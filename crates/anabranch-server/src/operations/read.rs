@@ -145,7 +145,7 @@ pub(super) fn get_records(call: &Call<'_>, mut fields: Fields<'_>) -> Result<Rep
     let answer = RecordsAnswer {
         records: RecordShape::all(&entry, &records)?,
         next_shard_iterator: end.is_none().then(|| next.seal(call.now)),
-        millis_behind_latest: millis_behind_latest(&entry, &mut reader)?,
+        millis_behind_latest: millis_behind_latest(&mut reader),
         child_shards: end.as_deref().and_then(child_shapes),
     };
     call.answer_sized(&answer, likely_bytes(&records))
@@ -276,7 +276,7 @@ mod tests {
         world.trim();
         while reader.next_records(1).is_ok() {}
         assert!(matches!(reader.millis_behind_latest(), Err(Error::Trimmed { .. })));
-        assert_eq!(millis_behind_latest(&entry, &mut reader).unwrap(), 1);
+        assert_eq!(millis_behind_latest(&mut reader), 1);
     }
 
     #[test]

@@ -89,6 +89,29 @@ fn damaged_settings_are_the_error_of_their_stream_alone() {
     assert_eq!(world.all(&shard(0)), ["one"]);
 }
 
+/// What stands before a damaged record is given, and the error is that of who asks for the record itself.
+#[test]
+fn records_before_a_damaged_one_are_given() {
+    let world = World::with_stream(1);
+    for data in ["one", "two", "three", "four", "five"] {
+        world.put("a", data);
+    }
+    world.service.close().unwrap();
+    let path = format!("/data/000000000000/us-east-1/streams/s/shards/{:012}/{:020}.seg", 0, 0);
+    let disk = world.disk.clone();
+    disk.damage(Path::new(&path), |bytes| {
+        let at = bytes.windows(4).position(|window| window == b"four").unwrap();
+        bytes[at] ^= 1;
+    })
+    .unwrap();
+    let world = again(world, disk);
+    let answer = world.read(&world.iterator(&shard(0), "TRIM_HORIZON"));
+    assert_eq!(data(&answer), ["one", "two", "three"]);
+    assert_eq!(answer["MillisBehindLatest"], 1, "there is more");
+    let next = json!({"ShardIterator": answer["NextShardIterator"]});
+    assert_eq!(world.send("GetRecords", &next).status(), 500);
+}
+
 #[test]
 fn a_stream_whose_settings_are_lost_keeps_its_records() {
     let world = World::with_stream(1);
