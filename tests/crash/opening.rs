@@ -610,6 +610,15 @@ fn with_a_trimmed_shard() -> Case {
     case
 }
 
+/// A segment of the second shard stands where one of the first shard was trimmed.
+pub(crate) fn with_a_misplaced_segment() -> SimulatedDisk {
+    let disk = with_a_trimmed_shard().disk;
+    let other = Path::new(PATH).join("shards/000000000001").join(segment(0).file_name().unwrap());
+    let bytes = disk.read_file(&other).unwrap();
+    disk.create_file(&segment(0)).unwrap().write_at(&bytes, 0).unwrap();
+    disk
+}
+
 fn segments_of(disk: &SimulatedDisk) -> BTreeMap<PathBuf, Vec<u8>> {
     let paths = files_of(disk).into_iter().filter(|path| path.extension().is_some_and(|found| found == "seg"));
     paths.map(|path| (path.clone(), disk.read_file(&path).unwrap())).collect()

@@ -16,6 +16,7 @@ use anabranch::{
 use crate::Random;
 use crate::damage::{Contents, FOOTER, HEADER, Sample, files_of, frames, sample};
 use crate::history::{PATH, builder};
+use crate::opening::with_a_misplaced_segment;
 use crate::verified;
 
 /// A record's place.
@@ -1277,6 +1278,7 @@ fn damaged_streams() -> Vec<(&'static str, SimulatedDisk)> {
     staged.damage(&segment, |bytes| bytes[HEADER + 50] ^= 1).unwrap();
     streams.push(("a record before staged ones", settled(&staged)));
     streams.push(("a record that is staged as well", settled(&staged_and_written())));
+    streams.push(("a segment of another shard", settled(&with_a_misplaced_segment())));
     streams
 }
 
