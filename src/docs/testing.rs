@@ -35,7 +35,7 @@
 //! fails. What the handler and the destination saw is compared with the log: each record, in the order of its key, and each window closed with each of its records once. It found, in one of 60 histories, that
 //! the file with what a shard had inherited could go before the checkpoint was behind it.
 //!
-//! The quick form is part of `cargo test`: 161 tests, which take a minute beside other work (2026-11-26). The long form:
+//! The quick form is part of `cargo test`: 161 tests, which take one to two minutes beside other work (2026-11-26). The long form:
 //!
 //! ```text
 //! ANABRANCH_CRASH_SEEDS=200 ANABRANCH_CRASH_STEPS=3 cargo test --release --test crash -- --nocapture
