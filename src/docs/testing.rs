@@ -45,7 +45,8 @@
 //! histories of three steps, 180,000 of threads), 477,416 of consumers, 141,295 of producers that put their batches again, 172,853 of pipelines, 159,801 of queues and 332,522 of event sources, and as many again of
 //! calls that failed: all of them sound, and every state that a run has to reach was reached. Since then histories of streams have checkpoints of a consumer among their steps (3,456 of three steps). The first run of these with
 //! 100 seeds found, in history 13, that the sync of a slot for a new shard vouched for what a failed sync had left
-//! (`crash/consumers.rs::a_new_slot_does_not_vouch_for_what_a_failed_sync_left`); it was not run to its end since.
+//! (`crash/consumers.rs::a_new_slot_does_not_vouch_for_what_a_failed_sync_left`); behind the mend, power cuts, failing calls, consumers and threads ran with 40 seeds (`-- faults:: power:: consumers:: threads::`):
+//! 596,304 states of streams, 100,504 of consumers, and as many of failing calls, all sound.
 //! What it found at first: a recovery that could tear a durable footer while the successor behind it was not empty; a
 //! consumer's deletion that failed at its end and could come back after a power cut, when it was not found again, or when the process had died and an opening had shown it as gone
 //! (`crash/opening.rs::a_deletion_that_failed_and_is_not_found_again_does_not_come_back`, `crash/opening.rs::what_an_opening_shows_as_deleted_stays_deleted`; queues and stores had the same hole); a deletion that failed in
@@ -143,6 +144,8 @@
 //!
 //! Since it opens and uses files of consumers and queues as well, it found that a queue which stands behind the tail of its shard, as after an older copy of the
 //! shard was put back, gave nothing any more.
+//!
+//! On the code of 2026-11-26, beside other work: `operations` 28,145 executions and `repair` 109,236, in seventeen minutes each, no failure; the others have their minute in `.ci/run`.
 //!
 //! Found on the way to that, and mended: counters of a manifest at their end that overflowed, a repair that left a segment saying it had a successor, a
 //! verification that took for a cut roll what opening refused; and mistakes of the bodies themselves.
