@@ -159,20 +159,21 @@ impl Shard {
     #[cfg(feature = "async")]
     pub(crate) fn commit_wanted(&self) {
         self.is_wanted.store(false, Ordering::SeqCst); // who appends from here on wants another
-        if let Err(ShardError::Fault(fault)) = self.sync() {
-            self.end_undurable(fault);
+        let target = self.append.lock().next;
+        if let Err(ShardError::Fault(fault)) = self.commit(target) {
+            self.end_undurable(target, fault);
         }
         self.tail.ring(); // also after a failure
     }
 
     /// Tasks wait for the outcome, and nobody leads another commit for them: the shard fails, unless somebody did meanwhile.
     #[cfg(feature = "async")]
-    fn end_undurable(&self, fault: Fault) {
+    fn end_undurable(&self, target: SequenceNumber, fault: Fault) {
         let mut state = self.append.lock();
         while state.committing {
             self.committed.wait(&mut state);
         }
-        if self.next(Visibility::Durable) < state.next && state.failure.is_none() {
+        if self.next(Visibility::Durable) < target && state.failure.is_none() {
             drop(self.fail(&mut state, fault));
         }
     }

@@ -157,8 +157,8 @@ impl<'a> Repair<'a> {
         of_shards.filter_map(|damage| damage.shard_id).filter(|id| self.state.shard(*id).is_some()).collect()
     }
 
-    /// Shards that are newer than the manifest: an older copy of it was put in place; or that hold what belongs elsewhere. Their ranges are not known. What they hold goes last, when the manifest
-    /// says that their ids are taken: until then nothing else does.
+    /// Shards that are newer than the manifest, of which an older copy was put in place, or that hold what belongs elsewhere. Their ranges are not known. What they
+    /// hold goes last, when the manifest says that their ids are taken: until then nothing else does.
     fn copy_newer_shards(&mut self) -> Result<BTreeSet<ShardId>> {
         let newer = self.damage.iter().filter_map(|damage| damage.shard_id);
         let newer: BTreeSet<_> = newer.filter(|id| self.state.shard(*id).is_none()).collect();
@@ -167,6 +167,9 @@ impl<'a> Repair<'a> {
                 self.keep_copy_of_shard(*id, &path)?;
             }
             self.state.next_shard_id = self.state.next_shard_id.max(id.successor());
+        }
+        if !newer.is_empty() {
+            self.sync_dir(&self.aside.clone())?; // it may be that the manifest stays as it is, and nothing else does
         }
         Ok(newer)
     }

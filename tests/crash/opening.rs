@@ -619,6 +619,27 @@ pub(crate) fn with_a_misplaced_segment() -> SimulatedDisk {
     disk
 }
 
+/// A child's segment in the directory of its parent, which expired: no manifest says more of that than it did.
+pub(crate) fn with_a_misplaced_segment_of_no_shard() -> SimulatedDisk {
+    let case = Case { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+    let stream = case.builder().retention(Duration::from_secs(60)).create(PATH).unwrap();
+    stream.put("key", [1; 100]).unwrap();
+    stream.split_shard(SHARD, None).unwrap();
+    for _ in 0..4 {
+        case.clock.advance(Duration::from_secs(40));
+        stream.enforce_retention().unwrap();
+    }
+    let put = stream.put("key", [2; 100]).unwrap();
+    stream.close().unwrap();
+    let place = segment(put.sequence_number.get());
+    let name = place.file_name().unwrap();
+    let child = Path::new(PATH).join(format!("shards/{:012}", put.shard_id.get())).join(name);
+    let bytes = case.disk.read_file(&child).unwrap();
+    case.disk.create_dir(place.parent().unwrap()).unwrap();
+    case.disk.create_file(&place).unwrap().write_at(&bytes, 0).unwrap();
+    case.disk
+}
+
 fn segments_of(disk: &SimulatedDisk) -> BTreeMap<PathBuf, Vec<u8>> {
     let paths = files_of(disk).into_iter().filter(|path| path.extension().is_some_and(|found| found == "seg"));
     paths.map(|path| (path.clone(), disk.read_file(&path).unwrap())).collect()

@@ -16,7 +16,7 @@ use anabranch::{
 use crate::Random;
 use crate::damage::{Contents, FOOTER, HEADER, Sample, files_of, frames, sample};
 use crate::history::{PATH, builder};
-use crate::opening::with_a_misplaced_segment;
+use crate::opening::{with_a_misplaced_segment, with_a_misplaced_segment_of_no_shard};
 use crate::verified;
 
 /// A record's place.
@@ -1279,6 +1279,7 @@ fn damaged_streams() -> Vec<(&'static str, SimulatedDisk)> {
     streams.push(("a record before staged ones", settled(&staged)));
     streams.push(("a record that is staged as well", settled(&staged_and_written())));
     streams.push(("a segment of another shard", settled(&with_a_misplaced_segment())));
+    streams.push(("one where no shard is", settled(&with_a_misplaced_segment_of_no_shard())));
     streams
 }
 
