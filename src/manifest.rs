@@ -150,11 +150,8 @@ mod tests {
 
     #[test]
     fn a_change_is_seen_by_a_look_at_the_front() {
-        let disk = SimulatedDisk::new();
         let directory = Path::new("stream");
-        disk.create_dir(directory).unwrap();
-        let mut manifest = Manifest::new(Arc::new(disk.clone()), directory.to_path_buf(), state(3, 5));
-        manifest.replace(state(3, 5)).unwrap();
+        let (disk, manifest) = manifest_in(directory);
         let stored = manifest.state().clone();
         assert_eq!(stored.generation, 4, "each has its own");
         assert!(!changed(&disk, directory, &stored).unwrap());
@@ -168,11 +165,8 @@ mod tests {
 
     #[test]
     fn what_could_not_be_read_is_not_put_in_force() {
-        let disk = SimulatedDisk::new();
         let directory = Path::new("stream");
-        disk.create_dir(directory).unwrap();
-        let mut manifest = Manifest::new(Arc::new(disk.clone()), directory.to_path_buf(), state(3, 5));
-        manifest.replace(state(3, 5)).unwrap();
+        let (disk, mut manifest) = manifest_in(directory);
         let before = disk.read_file(&directory.join(MANIFEST_FILE)).unwrap();
         let breaking: [fn(&mut ManifestState); 2] =
             [|state| state.next_shard_id = ShardId::new(0), |state| state.shards.clear()];
@@ -184,6 +178,14 @@ mod tests {
             assert_eq!(disk.read_file(&directory.join(MANIFEST_FILE)).unwrap(), before, "case {case}");
         }
         manifest.replace(state(3, 5)).unwrap();
+    }
+
+    fn manifest_in(directory: &Path) -> (SimulatedDisk, Manifest) {
+        let disk = SimulatedDisk::new();
+        disk.create_dir(directory).unwrap();
+        let mut manifest = Manifest::new(Arc::new(disk.clone()), directory.to_path_buf(), state(3, 5));
+        manifest.replace(state(3, 5)).unwrap();
+        (disk, manifest)
     }
 
     fn state(generation: u64, stream_id: u128) -> ManifestState {
