@@ -368,15 +368,23 @@ impl<'a> Repair<'a> {
         Ok(())
     }
 
-    /// Puts the new segments in the place of the old ones, the highest first.
+    /// Puts the new segments in the place of the old ones, the highest first. What an old one alone may tell, that there were such numbers, is told by what
+    /// stands for lost records before the old one goes.
     fn put_in_place(&self, look: &Look, replaced: &[&SegmentFile], new: &[SequenceNumber]) -> Result<()> {
+        let standing_for = |first: SequenceNumber| {
+            look.pieces.iter().find_map(|piece| match piece {
+                Piece::Lost(from, to) if (*from..*to).contains(&first) => Some(*from),
+                _ => None,
+            })
+        };
         let gone = replaced.iter().map(|file| file.first).filter(|first| !new.contains(first));
-        let mut steps: Vec<_> = gone.chain(new.iter().copied()).collect();
+        let gone = gone.map(|first| (standing_for(first).unwrap_or(first), false, first));
+        let mut steps: Vec<_> = gone.chain(new.iter().map(|first| (*first, true, *first))).collect();
         steps.sort_unstable();
-        for first in steps.into_iter().rev() {
+        for (_, is_new, first) in steps.into_iter().rev() {
             let name = segment_name(first);
             let target = look.directory.join(&name);
-            if new.contains(&first) {
+            if is_new {
                 let made = self.scratch.join(&name);
                 self.storage.rename(&made, &target).map_err(Fault::io("rename", &made))?;
             } else {

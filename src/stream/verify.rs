@@ -272,6 +272,7 @@ impl<'a, 'p> Verification<'a, 'p> {
         let entry = listing.entry;
         let mut next = Some(entry.first);
         for (index, first) in listing.firsts.iter().enumerate() {
+            next = next.map(|next| self.without_removed(entry, next, *first)).transpose()?;
             let newest = index + 1 == listing.firsts.len();
             if newest && index > 0 && next.is_some_and(|next| next < *first) && self.is_cut_roll(listing)? {
                 break; // the tail before it was lost: the next opening removes it
@@ -279,15 +280,41 @@ impl<'a, 'p> Verification<'a, 'p> {
             if let Some(next) = next.filter(|next| next != first) {
                 self.report.damage.push(seam(listing, next, *first));
             }
-            next = self.check_segment_at_rest(listing, *first, newest)?;
+            next = match self.check_segment_at_rest(listing, *first, newest) {
+                Err(fault) if fault.is_missing_file() && self.start_by_now(entry)? > *first => Some(*first),
+                checked => checked?,
+            };
             if let Some(progress) = &mut self.progress {
                 progress(self.seen);
             }
         }
         if let Some(end) = next {
+            let end = if listing.firsts.is_empty() { entry.first } else { end };
+            let end = self.without_removed(entry, end, listing.durable.max(entry.next))?;
             self.check_end(listing, end);
         }
         Ok(())
+    }
+
+    /// Where the next records are due: at `next`, or as far behind it, up to `found`, as a live writer has removed what was there since the manifest was read.
+    /// Retention may be faster than a look at all of a stream is.
+    fn without_removed(
+        &self,
+        entry: &ShardEntry,
+        next: SequenceNumber,
+        found: SequenceNumber,
+    ) -> Result<SequenceNumber, Fault> {
+        Ok(if next < found { next.max(self.start_by_now(entry)?.min(found)) } else { next })
+    }
+
+    /// Where the shard starts by what the manifest names now: at its end, if it expired.
+    fn start_by_now(&self, entry: &ShardEntry) -> Result<SequenceNumber, Fault> {
+        if !manifest::changed(self.storage, self.path, self.state)? {
+            return Ok(entry.first); // the manifest itself can be long, and damage of many shards asks each time
+        }
+        let now = manifest::load(self.storage, self.path)?;
+        let now = now.filter(|now| now.stream_id == self.state.stream_id);
+        Ok(now.map_or(entry.first, |now| now.shard(entry.id).map_or(entry.next, |entry| entry.first)))
     }
 
     /// Checks a segment, again if it looked damaged: a writer may have been at it.
@@ -361,6 +388,12 @@ impl<'a, 'p> Verification<'a, 'p> {
         let path = listing.directory.join(segment_name(footer.next()));
         match self.storage.open_file(&path, Access::Read) {
             Ok(_) => Ok(()),
+            Err(error)
+                if error.kind() == std::io::ErrorKind::NotFound
+                    && self.start_by_now(listing.entry)? > footer.next() =>
+            {
+                Ok(())
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err(Corruption::new(&path, 0, "the segment that follows is missing")
                     .of_shard(listing.entry.id)
@@ -486,7 +519,6 @@ impl<'a, 'p> Verification<'a, 'p> {
 
     fn check_end(&mut self, listing: &Listing<'_>, end: SequenceNumber) {
         let entry = listing.entry;
-        let end = if listing.firsts.is_empty() { entry.first } else { end };
         let durable = listing.durable;
         if end < durable || (!self.may_grow(entry) && end != entry.next) {
             let reason = format!("the shard ends at {end} instead of {}", durable.max(entry.next));

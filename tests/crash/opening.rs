@@ -1003,6 +1003,28 @@ fn a_reader_beside_retention_is_told_what_is_trimmed() {
     }
 }
 
+/// A writer whose retention removes, before every look, all that was listed before it: a verification goes on behind that, and finds no damage.
+#[test]
+fn a_verification_beside_retention_that_is_faster_finds_no_damage() {
+    let (case, stream) = Case::create(Durability::Synced, 4096);
+    let put_segments = move |segments: u64| {
+        let receipts = (0..3 * segments).map(|_| stream.put("key", [1; 1000]).unwrap());
+        let last = receipts.last().unwrap().sequence_number;
+        stream.trim_shard(SHARD, last).unwrap().segments_removed
+    };
+    put_segments(3);
+    let removed = Arc::new(AtomicU64::new(0));
+    let storage = Meanwhile::before(0..u64::MAX, &case.disk, {
+        let removed = Arc::clone(&removed);
+        move || {
+            removed.fetch_add(put_segments(2), Ordering::SeqCst);
+        }
+    });
+    let report = verify(PATH, VerifyOptions { storage: Some(storage.clone()), progress: None }).unwrap();
+    assert!(report.is_sound(), "{:?}", report.damage);
+    assert_eq!(removed.load(Ordering::SeqCst), 2 * storage.looks(), "each look missed what was listed before it");
+}
+
 /// Damage is told though the writer changes something before every look: the looks are repeated a few times and not for ever.
 #[test]
 fn damage_beside_a_busy_writer_is_told() {

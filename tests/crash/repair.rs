@@ -597,28 +597,56 @@ fn a_repair_that_is_cut_short_behind_a_lost_record_is_run_again() {
 fn cut_short_behind_a_lost_record(damaged: &[usize], marker: u64) -> u64 {
     let (disk, path) = with_damaged_records(damaged);
     let marker = path.with_file_name(format!("{marker:020}.seg"));
-    let whole = disk.fork(Crash::ProcessKilled);
-    repair(PATH, storage(&whole)).unwrap();
     let mut between = 0;
-    for (call, nth) in CHANGES.iter().flat_map(|call| (0..whole.operations_of(*call)).map(move |nth| (*call, nth)))
-    {
-        let cut = disk.fork(Crash::ProcessKilled);
-        cut.fail_on(call, nth, DiskFault::PowerCut);
-        let _ = repair(PATH, storage(&cut)); // its last calls do not matter to it
-        let losses = (0..4).map(|seed| Crash::PowerLost { seed: 4 * nth + seed });
-        for crash in [Crash::ProcessKilled].into_iter().chain(losses) {
-            let case = format!("{damaged:?}, cut at {call:?} {nth}, {crash:?}");
-            let disk = cut.fork(crash);
-            if disk.read_file(&marker).is_ok() {
-                let unnoted = disk.fork(Crash::ProcessKilled);
-                unnoted.damage(&Path::new(PATH).join("WATERMARK"), |bytes| bytes.fill(0)).unwrap();
-                expect_lost(damaged, &unnoted, &format!("{case}, nothing noted"));
-                between += u64::from(!verified::is_sealed(&disk, &path));
-            }
-            expect_lost(damaged, &disk, &case);
+    for (case, disk) in cuts_of_a_repair(&disk, DiskFault::PowerCut) {
+        let case = format!("{damaged:?}, {case}");
+        if disk.read_file(&marker).is_ok() {
+            expect_lost(damaged, &without_notes(&disk), &format!("{case}, nothing noted"));
+            between += u64::from(!verified::is_sealed(&disk, &path));
         }
+        expect_lost(damaged, &disk, &case);
     }
     between
+}
+
+/// What a repair leaves that meets this at one call that changes something, for each of these; then as it is, or behind a power cut.
+fn cuts_of_a_repair(disk: &SimulatedDisk, fault: DiskFault) -> impl Iterator<Item = (String, SimulatedDisk)> {
+    let whole = disk.fork(Crash::ProcessKilled);
+    repair(PATH, storage(&whole)).unwrap();
+    let calls = CHANGES.iter().map(move |call| (*call, whole.operations_of(*call)));
+    let calls = calls.flat_map(|(call, times)| (0..times).map(move |nth| (call, nth)));
+    let disk = disk.clone();
+    calls.flat_map(move |(call, nth)| {
+        let cut = disk.fork(Crash::ProcessKilled);
+        cut.fail_on(call, nth, fault);
+        let _ = repair(PATH, storage(&cut)); // its last calls do not matter to it
+        let losses = (0..4).map(move |seed| Crash::PowerLost { seed: 4 * nth + seed });
+        let crashes = [Crash::ProcessKilled].into_iter().chain(losses);
+        crashes.map(move |crash| (format!("{fault:?} at {call:?} {nth}, {crash:?}"), cut.fork(crash)))
+    })
+}
+
+/// The disk as the power leaves it if no note of what was durable had come to it.
+fn without_notes(disk: &SimulatedDisk) -> SimulatedDisk {
+    let unnoted = disk.fork(Crash::ProcessKilled);
+    unnoted.damage(&Path::new(PATH).join("WATERMARK"), |bytes| bytes.fill(0)).unwrap();
+    unnoted
+}
+
+/// A repair was cut short when it had put what stands for the last record in place, which alone tells that there was one. Then the record before is damaged,
+/// too: the next repair has one marker for both, and the first one stays until that is there.
+#[test]
+fn what_stands_for_lost_records_stays_until_another_does() {
+    let (disk, path) = with_damaged_records(&[2]);
+    let marker = path.with_file_name(format!("{:020}.seg", 2));
+    let is_between = |disk: &SimulatedDisk| disk.read_file(&marker).is_ok() && !verified::is_sealed(disk, &path);
+    let mut cuts = cuts_of_a_repair(&disk, DiskFault::PowerCut).map(|(_, disk)| disk);
+    let disk = without_notes(&cuts.find(is_between).unwrap());
+    let second = frames(&disk.read_file(&path).unwrap())[1];
+    disk.damage(&path, |bytes| bytes[second + 50] ^= 1).unwrap();
+    for (case, disk) in cuts_of_a_repair(&settled(&disk), DiskFault::PowerCut) {
+        expect_lost(&[1, 2], &disk, &case);
+    }
 }
 
 /// The footer of the segment in front of what stands for lost records is damaged before anything is put behind.
@@ -1164,18 +1192,9 @@ fn what_was_damaged_is_in_its_place_or_set_aside_whenever_the_power_goes() {
     let mut states = 0;
     for (kind, disk) in damaged_streams() {
         let before = contents(&disk);
-        let whole = disk.fork(Crash::ProcessKilled);
-        repair(PATH, storage(&whole)).unwrap();
-        let calls = CHANGES.iter().flat_map(|call| (0..whole.operations_of(*call)).map(move |nth| (*call, nth)));
-        let faults = [DiskFault::PowerCut, DiskFault::Error(std::io::ErrorKind::Other)];
-        for ((call, nth), fault) in calls.flat_map(|call| faults.map(|fault| (call, fault))) {
-            let cut = disk.fork(Crash::ProcessKilled);
-            cut.fail_on(call, nth, fault);
-            let _ = repair(PATH, storage(&cut)); // its last calls do not matter to it
-            let losses = (0..4).map(|seed| Crash::PowerLost { seed: 4 * nth + seed });
-            for crash in [Crash::ProcessKilled].into_iter().chain(losses) {
-                let case = format!("{kind}: {fault:?} at {call:?} {nth}, {crash:?}");
-                let disk = cut.fork(crash);
+        for fault in [DiskFault::PowerCut, DiskFault::Error(std::io::ErrorKind::Other)] {
+            for (case, disk) in cuts_of_a_repair(&disk, fault) {
+                let case = format!("{kind}: {case}");
                 let copies = copies_in(&disk);
                 for (path, bytes) in &before {
                     let is_there =
