@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::file::{LeaseFile, first_copies};
+use super::file::{LeaseFile, MAX_FILE_BYTES, first_copies};
 use super::windows::is_windows_file;
 use super::{LeaseError, claim, patiently};
 use crate::format::{CONSUMER_HEADER_BYTES, ConsumerHeader, SlotState};
@@ -124,7 +124,11 @@ impl ConsumersDirectory<'_> {
             }
             return Ok(self.sync()?);
         }
-        let damage = self.damage_of(name)?;
+        let mut damage = self.damage_of(name)?;
+        if damage.iter().any(|damage| damage.offset == MAX_FILE_BYTES) {
+            self.shorten(&path)?;
+            damage = self.damage_of(name)?;
+        }
         let Some(file) = self.open_unread(&path)? else { return Ok(()) };
         if damage.iter().any(|damage| damage.offset < CONSUMER_HEADER_BYTES as u64) {
             file.mark_deleted()?;
@@ -132,6 +136,15 @@ impl ConsumersDirectory<'_> {
             return Ok(self.sync()?);
         }
         file.clear(&damage)
+    }
+
+    /// Puts a file of the slots that there can be in the place of one that is longer.
+    fn shorten(&self, path: &Path) -> Result<(), LeaseError> {
+        let Some(file) = self.open_unread(path)? else { return Ok(()) };
+        let new = self.directory().join(NEW_FILE);
+        replace_whole(self.storage, &new, path, &file.slots_that_can_be()?)?;
+        self.sync()?;
+        file.mark_deleted()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -16,6 +16,9 @@ use crate::types::{ShardId, StreamId};
 
 /// How many slots are read at once.
 const SLOTS_AT_ONCE: u32 = 256;
+/// Where the last slot ends that a file can have.
+pub(super) const MAX_FILE_BYTES: u64 =
+    CONSUMER_HEADER_BYTES as u64 + MAX_CONSUMER_SLOTS as u64 * CONSUMER_SLOT_BYTES as u64;
 
 /// A consumer's file, open. All handles of the consumer in this process share it.
 #[derive(Debug)]
@@ -201,6 +204,15 @@ impl LeaseFile {
         Ok(self.file.sync().map_err(Fault::io("sync", &self.path))?)
     }
 
+    /// The bytes of the file as far as there can be slots.
+    pub(super) fn slots_that_can_be(&self) -> Result<Vec<u8>, Fault> {
+        let most = self.length()?.min(MAX_FILE_BYTES);
+        let mut bytes = vec![0; usize::try_from(most).unwrap_or(0)]; // some 16 MiB
+        let read = self.read(&mut bytes, 0)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
     /// What is damaged in the file, a header first. A reader's look: nothing is changed, no lock taken.
     pub(super) fn damage(mut self, stream_id: StreamId, name: &str) -> Result<Vec<Corruption>, Fault> {
         let mut damage = Vec::new();
@@ -233,7 +245,7 @@ impl LeaseFile {
             (Ok(slots), Ok(whole)) if slots <= MAX_CONSUMER_SLOTS => Ok((slots, whole)),
             _ => {
                 let reason = format!("{length} bytes are more than a consumer's file can have");
-                Err(Corruption::new(&self.path, 0, reason).into())
+                Err(Corruption::new(&self.path, MAX_FILE_BYTES, reason).into())
             }
         }
     }

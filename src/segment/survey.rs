@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::scan::Window;
 use crate::format::{FOOTER_BYTES, FRAME_HEADER_BYTES, Footer, Frame, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::limits::MAX_SEGMENT_FILE_BYTES;
 use crate::storage::{Fault, StorageFile};
 use crate::types::{SequenceNumber, ShardId, StreamId, Timestamp};
 
@@ -203,11 +204,12 @@ fn find_header(file: &dyn StorageFile, path: &Path, expected: &Expected) -> Resu
     guess_header(file, path, expected, length)
 }
 
-/// A header gives its file's length; where the file has another one, frames may stand up to its very end.
+/// A header gives its file's length; where the file has another one, frames may stand up to its very end, or to that of the longest file.
 fn sized(header: SegmentHeader, length: u64) -> SegmentHeader {
     if header.file_bytes == length {
         return header;
     }
+    let length = length.min(MAX_SEGMENT_FILE_BYTES);
     SegmentHeader { file_bytes: (length + FOOTER_BYTES as u64).next_multiple_of(8), ..header }
 }
 
@@ -227,7 +229,7 @@ fn guess_header(
         incarnation,
         first: expected.first,
         created: Timestamp::MIN,
-        file_bytes: length,
+        file_bytes: length.min(MAX_SEGMENT_FILE_BYTES),
     };
     let (from, to) = (*expected.incarnations.start(), *expected.incarnations.end());
     let witnesses = Witnesses::of(file, path, &of(to))?;
@@ -304,19 +306,24 @@ pub(crate) fn tolerant(file: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
     Arc::new(Tolerant(file))
 }
 
-/// Copies a file's bytes.
+/// Copies a file's bytes. What has no room on the disk gets none in the copy: a length alone, whatever it is, costs nothing.
 pub(crate) fn copy(from: &dyn StorageFile, to: &dyn StorageFile, length: u64) -> io::Result<()> {
     let mut piece = vec![0; 1 << 20];
-    let mut position = 0;
-    while position < length {
-        let read = from.read_at(&mut piece, position)?;
+    let (mut position, mut written) = (0, 0);
+    loop {
+        position = from.data_from(position)?.max(position);
+        let read = if position < length { from.read_at(&mut piece, position)? } else { 0 };
         if read == 0 {
             break;
         }
         to.write_at(piece.get(..read).unwrap_or_default(), position)?;
         position += read as u64;
+        written = position;
     }
-    Ok(())
+    match length.checked_sub(1).filter(|_| written < length) {
+        Some(last) => to.write_at(&[0], last),
+        None => Ok(()),
+    }
 }
 
 /// A file whose unreadable sectors read as zeros: no record stands in zeros, so they are lost and nothing else is.
@@ -333,6 +340,10 @@ impl StorageFile for Tolerant {
             Err(_) => self.read_piecewise(buffer, position),
             other => other,
         }
+    }
+
+    fn data_from(&self, position: u64) -> io::Result<u64> {
+        self.0.data_from(position)
     }
 
     fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {

@@ -79,9 +79,14 @@ impl Watermarks {
 
     /// Whether nothing was ever noted, of whatever stream.
     pub(crate) fn is_blank(&self) -> Result<bool, Fault> {
+        let length = self.file.len().map_err(Fault::io("read the length of", &self.path))?;
         let mut piece = [0; 4096];
         let mut position = 0;
         loop {
+            position = self.file.data_from(position).map_err(Fault::io("seek in", &self.path))?.max(position);
+            if position >= length {
+                return Ok(true);
+            }
             let read = self.file.read_at(&mut piece, position).map_err(Fault::io("read", &self.path))?;
             if read == 0 || piece.iter().take(read).any(|byte| *byte != 0) {
                 return Ok(read == 0);

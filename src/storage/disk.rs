@@ -180,7 +180,8 @@ impl<'a> Place<'a> {
 
     fn open_file(&self, access: Access) -> io::Result<Arc<dyn StorageFile>> {
         let flags = if access == Access::Write { OFlags::RDWR } else { OFlags::RDONLY };
-        Ok(Arc::new(DiskFile(self.open(flags)?)))
+        // Of no consequence to a file; a pipe in its place would be waited for without it.
+        Ok(Arc::new(DiskFile(self.open(flags | OFlags::NONBLOCK)?)))
     }
 
     fn rename(&self, to: &Self) -> io::Result<()> {

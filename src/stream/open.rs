@@ -19,7 +19,7 @@ use super::{Background, Handle, Member, RecoveryReport, Stream, StreamInner, Top
 use crate::capacity::Capacity;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
-use crate::format::{ManifestState, ShardEntry};
+use crate::format::{ManifestState, ShardEntry, parse_segment_name};
 use crate::limits::FIRST_SEGMENT_BYTES;
 use crate::manifest::{self, MANIFEST_FILE, MANIFEST_NEW_FILE, Manifest};
 use crate::queue_files::QueuesDirectory;
@@ -291,10 +291,11 @@ impl Opening {
                 .of_shard(id)
                 .into());
             }
-            for file in files {
-                remove_if_there(storage, &directory.join(file.name))?;
+            // What cannot be removed, or is not ours, is in nobody's way: the id is not given again.
+            for file in files.iter().filter(|file| parse_segment_name(&file.name).is_some()) {
+                let _ = remove_if_there(storage, &directory.join(&file.name));
             }
-            storage.remove_dir(&directory).map_err(Fault::io("remove", &directory))?;
+            let _ = storage.remove_dir(&directory);
         }
         Ok(())
     }
@@ -453,7 +454,7 @@ fn sync_ancestors(storage: &dyn Storage, path: &Path) -> Result<(), Fault> {
     let mut child = path;
     while let Some(parent) = parent_of(child) {
         match storage.sync_dir(parent) {
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && child != path => break,
+            Err(error) if child != path && is_not_ours(&error) => break,
             Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => break,
             other => other.map_err(Fault::io("sync", parent))?,
         }
@@ -463,6 +464,12 @@ fn sync_ancestors(storage: &dyn Storage, path: &Path) -> Result<(), Fault> {
         child = parent;
     }
     Ok(())
+}
+
+/// Whether a directory that is not synced for this reason was there before any creation of ours: it may not be read, or its file system has no syncs, being one
+/// that is never written, such as squashfs.
+fn is_not_ours(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput)
 }
 
 fn parent_of(path: &Path) -> Option<&Path> {

@@ -203,6 +203,7 @@ impl<'a> Repair<'a> {
 
     fn repair_shard(&mut self, id: ShardId) -> Result<()> {
         self.make_shard_directory(id)?;
+        self.set_directories_aside(id)?;
         let look = Looker::new(self.storage.as_ref(), self.path, Some(&self.found), &[], false)?.look(id)?;
         let replaced = self.replaced(&look);
         for file in &replaced {
@@ -238,6 +239,23 @@ impl<'a> Repair<'a> {
         self.sync_dir(self.path)?;
         make_directory(self.storage.as_ref(), &self.shard_directory(id))?;
         self.sync_dir(&all)
+    }
+
+    /// Directories that have the names of segments: nothing could be put in their place.
+    fn set_directories_aside(&mut self, id: ShardId) -> Result<()> {
+        let directory = self.shard_directory(id);
+        let found = self.storage.list(&directory).map_err(Fault::io("list", &directory))?;
+        for name in found.iter().filter(|found| found.is_dir).map(|found| &found.name) {
+            if parse_segment_name(name).is_none() {
+                continue;
+            }
+            let (from, to) = (directory.join(name), self.aside.join(format!("{}-{name}", id.directory())));
+            self.storage.rename(&from, &to).map_err(Fault::io("rename", &from))?;
+            self.sync_dir(&self.aside.clone())?;
+            self.sync_dir(&directory)?;
+            self.set_aside.push(to);
+        }
+        Ok(())
     }
 
     /// The files that do not stay: those that are damaged, not usable at all, not sealed as a shard's last segment should be, or that hold what the next one

@@ -101,6 +101,10 @@ pub fn salvage(
             report.manifest = Some(*damage);
             None
         }
+        Err(Fault::Io { path, source, .. }) => {
+            report.manifest = Some(Corruption::new(&path, 0, format!("it cannot be read: {source}")));
+            None
+        }
         Err(fault) => return Err(fault.into()),
     };
     let shards = shard_directories(storage.as_ref(), path)?;
@@ -196,7 +200,10 @@ impl<'a> Looker<'a> {
             Some(state) => state.stream_id,
             None => stream_id_of_segments(storage, path, shards)?.unwrap_or(StreamId::new(0)),
         };
-        let watermarks = Watermarks::open_if_there(storage, path, stream_id)?;
+        let watermarks = match Watermarks::open_if_there(storage, path, stream_id) {
+            Err(_) if lenient => None,
+            opened => opened?,
+        };
         Ok(Self { storage, path, state, stream_id, watermarks, lenient })
     }
 
@@ -232,7 +239,8 @@ impl<'a> Looker<'a> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(Fault::io("list", directory)(error)),
         };
-        let mut firsts: Vec<_> = names.iter().filter_map(|entry| parse_segment_name(&entry.name)).collect();
+        let names = names.iter().filter(|entry| !entry.is_dir);
+        let mut firsts: Vec<_> = names.filter_map(|entry| parse_segment_name(&entry.name)).collect();
         firsts.retain(|first| entry.is_none_or(|entry| *first >= entry.first)); // the rest was trimmed
         firsts.sort_unstable();
         let last = self.state.map_or(UNKNOWN_INCARNATIONS, |state| state.incarnation);

@@ -1,5 +1,6 @@
 //! Checking a stream directory: every checksum, every cross-reference, nothing changed.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -134,7 +135,10 @@ pub(super) fn no_stream(storage: &dyn Storage, path: &Path) -> Error {
         Ok(_) => {
             Error::NotAStream { path: path.to_path_buf(), reason: "the directory has no MANIFEST".to_owned() }
         }
-        Err(_) => Error::StreamNotFound(path.to_path_buf()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Error::StreamNotFound(path.to_path_buf())
+        }
+        Err(error) => Fault::io("list", path)(error).into(),
     }
 }
 
@@ -183,7 +187,8 @@ impl<'a, 'p> Verification<'a, 'p> {
         }
         for listing in &listings {
             for first in &listing.firsts {
-                self.seen.bytes_total += self.length(&listing.directory.join(segment_name(*first)))?;
+                let length = self.length(&listing.directory.join(segment_name(*first)))?;
+                self.seen.bytes_total = self.seen.bytes_total.saturating_add(length);
             }
         }
         listings.iter().try_for_each(|listing| self.check_shard(listing))?;
@@ -217,7 +222,7 @@ impl<'a, 'p> Verification<'a, 'p> {
                 }
                 Ok(Some(watermarks))
             }
-            Err(Fault::Io { path, source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Err(Fault::Io { path, source, .. }) if source.kind() == ErrorKind::NotFound => {
                 self.report.damage.push(Corruption::new(&path, 0, "the file is missing"));
                 Ok(None)
             }
@@ -238,23 +243,30 @@ impl<'a, 'p> Verification<'a, 'p> {
                     let reason = "the shard holds files, but is newer than the manifest";
                     self.report.damage.push(Corruption::new(&directory, 0, reason).of_shard(id));
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {} // removed since
+                Err(error) if error.kind() == ErrorKind::NotFound => {} // removed since
                 Err(error) => return Err(Fault::io("list", &directory)(error)),
             }
         }
         Ok(())
     }
 
-    fn list<'e>(&self, entry: &'e ShardEntry, durable: SequenceNumber) -> Result<Listing<'e>, Fault> {
+    fn list<'e>(&mut self, entry: &'e ShardEntry, durable: SequenceNumber) -> Result<Listing<'e>, Fault> {
         let directory = self.path.join(SHARDS_DIRECTORY).join(entry.id.directory());
         let names = match self.storage.list(&directory) {
             Ok(names) => names,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(damage_of(&directory, entry, "the shard's directory is missing").into());
             }
             Err(error) => return Err(Fault::io("list", &directory)(error)),
         };
-        let mut firsts: Vec<_> = names.iter().filter_map(|entry| parse_segment_name(&entry.name)).collect();
+        let (directories, files): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.is_dir);
+        for found in directories.iter().filter(|found| parse_segment_name(&found.name).is_some()) {
+            let path = directory.join(&found.name);
+            self.report
+                .damage
+                .push(Corruption::new(&path, 0, "a directory is in a segment's place").of_shard(entry.id));
+        }
+        let mut firsts: Vec<_> = files.iter().filter_map(|file| parse_segment_name(&file.name)).collect();
         firsts.retain(|first| *first >= entry.first); // what is below is removed by the next opening
         firsts.sort_unstable();
         Ok(Listing { entry, directory, firsts, durable })
@@ -263,7 +275,7 @@ impl<'a, 'p> Verification<'a, 'p> {
     fn length(&self, path: &Path) -> Result<u64, Fault> {
         match self.storage.open_file(path, Access::Read) {
             Ok(file) => file.len().map_err(Fault::io("read the length of", path)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0), // removed since
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(0), // removed since
             Err(error) => Err(Fault::io("open", path)(error)),
         }
     }
@@ -347,8 +359,8 @@ impl<'a, 'p> Verification<'a, 'p> {
         let file = self.storage.open_file(&path, Access::Read).map_err(Fault::io("open", &path))?;
         let length = file.len().map_err(Fault::io("read the length of", &path))?;
         self.report.segments += 1;
-        self.report.bytes += length;
-        self.seen.bytes_done += length;
+        self.report.bytes = self.report.bytes.saturating_add(length); // whatever a damaged file says
+        self.seen.bytes_done = self.report.bytes;
         let header = match read_header(file.as_ref(), &path, self.state.stream_id, entry.id, first) {
             Ok(header) => header,
             // Its creation may be under way, or have been cut short; nothing durable may lie in it then.
@@ -389,12 +401,11 @@ impl<'a, 'p> Verification<'a, 'p> {
         match self.storage.open_file(&path, Access::Read) {
             Ok(_) => Ok(()),
             Err(error)
-                if error.kind() == std::io::ErrorKind::NotFound
-                    && self.start_by_now(listing.entry)? > footer.next() =>
+                if error.kind() == ErrorKind::NotFound && self.start_by_now(listing.entry)? > footer.next() =>
             {
                 Ok(())
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
                 Err(Corruption::new(&path, 0, "the segment that follows is missing")
                     .of_shard(listing.entry.id)
                     .of_records(footer.next(), None)

@@ -488,12 +488,15 @@ fn only_what_a_creation_made_has_to_be_synced() {
         builder(&disk, &Arc::new(ManualClock::default())).create(path).is_ok()
     };
     let denied = DiskFault::Error(io::ErrorKind::PermissionDenied);
+    let without_syncs = DiskFault::Error(io::ErrorKind::InvalidInput);
     let read_only = DiskFault::Error(io::ErrorKind::ReadOnlyFilesystem);
     let failed = DiskFault::ErrorFromThenOn(io::ErrorKind::ReadOnlyFilesystem);
     let other = DiskFault::Error(io::ErrorKind::Other);
     // The directory of the shards, the stream's, the one that holds it; those above; the stream's for the manifest.
     for (nth, passes) in (0..).zip([false, false, false, true, true, false]) {
         assert_eq!(syncs("above/data/clicks", nth, denied), passes, "directory {nth} may not be read");
+        // A file system that is never written has no syncs.
+        assert_eq!(syncs("above/data/clicks", nth, without_syncs), passes, "directory {nth} has no syncs");
         // The stream's own directory may be where another file system is mounted.
         assert_eq!(syncs("above/data/clicks", nth, read_only), passes || nth == 2, "directory {nth} is read-only");
         for fault in [failed, other] {
@@ -564,7 +567,7 @@ fn a_directory_that_the_manifest_does_not_name_is_removed_or_refused() {
         let case = case.copy();
         case.disk.create_dir(&directory(id)).unwrap();
         if file {
-            case.disk.create_file(&directory(id).join("file")).unwrap();
+            case.disk.create_file(&directory(id).join(format!("{:020}.seg", 0))).unwrap();
         }
         case
     };
@@ -716,6 +719,35 @@ fn behind_a_foreign_manifest_nothing_is_removed() {
     }
     case.disk.damage(&manifest, |bytes| *bytes = own).unwrap();
     assert_eq!(count(&case.open().unwrap()), 10, "as it was before");
+}
+
+/// What somebody else keeps in the directory of a shard keeps nobody out when the shard has expired, and is let be.
+#[test]
+fn what_is_not_the_streams_in_an_expired_shard_is_in_nobodys_way() {
+    let case = Case { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+    let stream = case.builder().retention(Duration::from_secs(60)).create(PATH).unwrap();
+    stream.put("key", b"data").unwrap();
+    stream.split_shard(SHARD, None).unwrap();
+    let shard = segment(0).parent().unwrap().to_path_buf();
+    let (others, note) = (shard.join("old"), shard.join("note"));
+    case.disk.create_dir(&others).unwrap();
+    drop(case.disk.create_file(&note).unwrap());
+    for _ in 0..4 {
+        case.clock.advance(Duration::from_secs(40));
+        let _ = stream.enforce_retention(); // it tells that the directory stays
+    }
+    assert_eq!(stream.shards().len(), 2);
+    stream.close().unwrap();
+    for _ in 0..2 {
+        let stream = case.open().unwrap();
+        stream.put("key", b"data").unwrap();
+        let looked = VerifyOptions { storage: Some(Arc::new(case.disk.clone())), progress: None };
+        assert!(verify(PATH, looked).unwrap().is_sound());
+        stream.close().unwrap();
+    }
+    let mut left: Vec<_> = case.disk.list(&shard).unwrap().into_iter().map(|entry| entry.name).collect();
+    left.sort();
+    assert_eq!(left, ["note", "old"]);
 }
 
 /// All records expired, and the MANIFEST is lost: another stream in the same place would give their numbers again. What a creation that was cut short
@@ -1008,8 +1040,10 @@ fn a_reader_beside_retention_is_told_what_is_trimmed() {
 fn a_verification_beside_retention_that_is_faster_finds_no_damage() {
     let (case, stream) = Case::create(Durability::Synced, 4096);
     let put_segments = move |segments: u64| {
-        let receipts = (0..3 * segments).map(|_| stream.put("key", [1; 1000]).unwrap());
-        let last = receipts.last().unwrap().sequence_number;
+        let mut last = SequenceNumber::ZERO;
+        for _ in 0..3 * segments {
+            last = stream.put("key", [1; 1000]).unwrap().sequence_number;
+        }
         stream.trim_shard(SHARD, last).unwrap().segments_removed
     };
     put_segments(3);

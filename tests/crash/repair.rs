@@ -741,6 +741,30 @@ fn a_salvage_goes_without_directories() {
     assert_eq!(nowhere.kind(), ErrorKind::NotFound);
 }
 
+/// A MANIFEST that cannot be read or opened is done without, and said; so are the notes of what was durable, and what was staged.
+#[test]
+fn a_manifest_that_cannot_be_read_costs_a_salvage_nothing() {
+    let sample = Sample::closed();
+    let manifest = Path::new(PATH).join("MANIFEST");
+    let disk = sample.copy();
+    disk.make_unreadable(&manifest, 0..1).unwrap();
+    let (found, report) = check_salvage(&sample, &disk, "an unreadable MANIFEST");
+    assert_eq!(found.len(), sample.contents.len());
+    assert_eq!(report.manifest.unwrap().path, manifest);
+
+    let whole = sample.copy();
+    let records = salvage(PATH, storage(&whole), |_| ControlFlow::Continue(())).unwrap().records;
+    let done_without = |nth: &u64| {
+        let disk = sample.copy();
+        disk.fail_on(Operation::OpenFile, *nth, DiskFault::Error(std::io::ErrorKind::PermissionDenied));
+        let salvaged = salvage(PATH, storage(&disk), |_| ControlFlow::Continue(()));
+        salvaged.is_ok_and(|report| report.records == records && report.manifest.is_some() == (*nth == 0))
+    };
+    let opens = whole.operations_of(Operation::OpenFile);
+    let segments = sample.segments().len() as u64;
+    assert_eq!((0..opens).filter(done_without).count() as u64, opens - segments);
+}
+
 /// Notes of what was durable that cannot be read are done without by a salvage, and end a repair.
 #[test]
 fn a_watermark_that_cannot_be_read_costs_a_salvage_nothing() {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anabranch::storage::{Operation, Storage};
 use anabranch::{
-    Crash, DiskFault, ErrorKind, ManualClock, RecordsStart, RetentionPeriod, ShardId, SimulatedDisk, Stream,
-    VerifyOptions, VerifyProgress, VerifyReport, verify,
+    Crash, DiskFault, Error, ErrorKind, ManualClock, RecordsStart, RetentionPeriod, ShardId, SimulatedDisk,
+    Stream, VerifyOptions, VerifyProgress, VerifyReport, verify,
 };
 
 use crate::damage::{FOOTER, HEADER, Sample, frames};
@@ -118,11 +118,7 @@ fn a_call_that_fails_ends_a_verification() {
         let disk = sample.copy();
         disk.fail_at(nth, DiskFault::Error(io::ErrorKind::Other));
         let refusal = try_verify(&disk).map(|report| report.damage);
-        assert_eq!(
-            refusal.as_ref().err().map(anabranch::Error::kind),
-            Some(ErrorKind::Io),
-            "call {nth}: {refusal:?}"
-        );
+        assert_eq!(refusal.as_ref().err().map(Error::kind), Some(ErrorKind::Io), "call {nth}: {refusal:?}");
     }
 }
 
@@ -185,6 +181,15 @@ fn a_file_that_went_between_two_looks_is_looked_for_again() {
     }
     assert_eq!((damaged, refused), (1, 1), "WATERMARK, and MANIFEST");
     assert_eq!(sound, opens - 2, "each segment, for its length and for its records, and each file beside the log");
+}
+
+/// A directory that cannot be listed is not said to be missing.
+#[test]
+fn a_path_that_leads_nowhere_is_told_from_one_that_cannot_be_read() {
+    let disk = SimulatedDisk::new();
+    assert!(matches!(try_verify(&disk), Err(Error::StreamNotFound(_))));
+    disk.fail_on(Operation::List, 0, DiskFault::Error(io::ErrorKind::PermissionDenied));
+    assert!(matches!(try_verify(&disk), Err(Error::Io { .. })));
 }
 
 /// The writer died at any write of a roll. Between two looks of a verification, its next life removes an empty segment that was listed, and has not come to the

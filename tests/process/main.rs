@@ -20,6 +20,7 @@ mod producers;
 mod queue;
 mod records;
 mod short;
+mod strange;
 mod support;
 mod syscalls;
 mod writer;
