@@ -13,7 +13,7 @@
 //!
 //! Only durable input is read: what a power cut could take back is not made anything of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 use crate::consumer::{Consumer, Lease, Position};
@@ -70,6 +70,8 @@ pub struct Pipeline {
     lanes: BTreeMap<ShardId, Lane>,
     /// The shards that are known to be done to their end.
     finished: BTreeSet<ShardId>,
+    /// What is said once, and was met beside something that was told first.
+    untold: VecDeque<Error>,
 }
 
 /// One input shard.
@@ -122,6 +124,7 @@ impl Pipeline {
             batch_records: DEFAULT_BATCH_RECORDS,
             lanes: BTreeMap::new(),
             finished: BTreeSet::new(),
+            untold: VecDeque::new(),
         })
     }
 
@@ -139,28 +142,43 @@ impl Pipeline {
     ///
     /// Those of reading, of [`Producer::put_batch`] and of [`Lease::checkpoint`]: the first, once all shards had their batch. After any of them, calling it again goes on where
     /// it has to: nothing is skipped and nothing put twice. [`Error::BatchTooLarge`] only where what was made of one record is. [`Error::Lost`] is said
-    /// once, and goes on behind what is lost; so is [`Error::ShardNotFound`] of a shard that expired before all of it was done.
+    /// once, and goes on behind what is lost; so is [`Error::ShardNotFound`] of a shard that expired before all of it was done. Each of these is told: by a call of its own,
+    /// which does nothing else, where another error came first.
     pub fn step(&mut self, mut make: impl FnMut(&Record, &mut Outputs)) -> Result<u64> {
+        if let Some(error) = self.untold.pop_front() {
+            return Err(error);
+        }
         loop {
-            let begun = self.begin_lanes();
-            let (done, ended) = begun.and(self.step_lanes(&mut make))?; // one that cannot be begun keeps no other waiting
+            let mut met = Vec::new();
+            self.begin_lanes(&mut met); // one that cannot be begun keeps no other waiting
+            let (done, ended) = self.step_lanes(&mut make, &mut met);
+            self.tell(met)?;
             if done > 0 || !ended {
                 return Ok(done);
             }
         }
     }
 
+    /// Tells the first error. Of the others, those are kept that are said once; the rest comes again as long as its cause lasts.
+    fn tell(&mut self, met: Vec<Error>) -> Result<()> {
+        let is_said_once = |error: &Error| matches!(error, Error::Lost { .. } | Error::ShardNotFound(_));
+        let mut met = met.into_iter();
+        let first = met.next();
+        self.untold.extend(met.filter(is_said_once));
+        first.map_or(Ok(()), Err)
+    }
+
     /// A batch of every shard that was begun; gives the records, and whether a shard ended, so that others can begin. All are tried.
-    fn step_lanes(&mut self, make: &mut impl FnMut(&Record, &mut Outputs)) -> Result<(u64, bool)> {
-        let (mut done, mut ended, mut outcome) = (0, false, Ok(()));
+    fn step_lanes(&mut self, make: &mut impl FnMut(&Record, &mut Outputs), met: &mut Vec<Error>) -> (u64, bool) {
+        let (mut done, mut ended) = (0, false);
         for shard_id in self.lanes.keys().copied().collect::<Vec<_>>() {
             match self.step_lane(shard_id, make) {
                 Ok(Some(records)) => done += records,
                 Ok(None) => ended = true,
-                Err(error) => outcome = outcome.and(Err(error)),
+                Err(error) => met.push(error),
             }
         }
-        outcome.map(|()| (done, ended))
+        (done, ended)
     }
 
     /// A batch of one shard; nothing where it ended. After an error it is begun again, where it has to be.
@@ -179,8 +197,10 @@ impl Pipeline {
         };
         let records = lane.handle(records, &self.consumer, make)?;
         if records == 0 && lane.iterator.end_of_shard().is_some() {
-            lane.lease.checkpoint_end()?;
-            return Ok(None);
+            return match lane.lease.checkpoint_end() {
+                Ok(()) | Err(Error::ShardNotFound(_)) => Ok(None), // it expired since, and all of it was done
+                Err(error) => Err(error),
+            };
         }
         self.lanes.insert(shard_id, lane);
         Ok(Some(records))
@@ -202,21 +222,22 @@ impl Pipeline {
     }
 
     /// Begins the shards that are not finished, and whose parents are; all are tried. The consumer's file is looked at only where there may be one.
-    fn begin_lanes(&mut self) -> Result<()> {
+    fn begin_lanes(&mut self, met: &mut Vec<Error>) {
         let shards = self.consumer.stream().shards();
-        let mut outcome = self.drop_gone(&shards);
+        self.drop_gone(&shards, met);
         let is_known = |id: &ShardId| self.lanes.contains_key(id) || self.finished.contains(id);
         let waits = |shard: &ShardSummary| shard.parents.iter().any(|parent| self.lanes.contains_key(parent));
         if shards.iter().all(|shard| is_known(&shard.shard_id) || waits(shard)) {
-            return outcome;
+            return;
         }
         let finished = match self.consumer.finished() {
             Ok(finished) => finished,
-            Err(error) => return outcome.and(Err(error)),
+            Err(error) => return met.push(error),
         };
         let ids = shards.iter().map(|shard| shard.shard_id);
         let unfinished: BTreeSet<_> = ids.filter(|shard_id| !finished.contains(shard_id)).collect();
-        outcome = outcome.and(self.forget_finished(finished)).and(self.forget_gone());
+        met.extend(self.forget_finished(finished).err());
+        met.extend(self.forget_gone().err());
         for shard in shards {
             let waits = shard.parents.iter().any(|parent| unfinished.contains(parent));
             if !unfinished.contains(&shard.shard_id) || waits || self.lanes.contains_key(&shard.shard_id) {
@@ -224,23 +245,20 @@ impl Pipeline {
             }
             match self.begin_lane(shard.shard_id) {
                 Ok(lane) => drop(self.lanes.insert(shard.shard_id, lane)),
-                Err(error) => outcome = outcome.and(Err(error)),
+                Err(error) => met.push(error),
             }
         }
-        outcome
     }
 
     /// Lets go of shards that expired: they keep nobody waiting, and their rest would come behind what follows them. That there was a rest is told.
-    fn drop_gone(&mut self, shards: &[ShardSummary]) -> Result<()> {
-        let mut outcome = Ok(());
+    fn drop_gone(&mut self, shards: &[ShardSummary], met: &mut Vec<Error>) {
         self.lanes.retain(|shard_id, lane| {
             let is_listed = shards.binary_search_by_key(shard_id, |shard| shard.shard_id).is_ok();
             if !is_listed && !lane.is_through() {
-                outcome = Err(Error::ShardNotFound(*shard_id));
+                met.push(Error::ShardNotFound(*shard_id));
             }
             is_listed
         });
-        outcome
     }
 
     /// In this order: behind the first, no other worker's checkpoint counts; behind the second, no other's put; only then is it certain how far they came.

@@ -1,6 +1,6 @@
 //! A queue that is open: its book, its readers, and its file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::ledger::{Ledger, Place, Policy, Receive};
 use super::receipt::{Receipt, Received};
@@ -30,8 +30,8 @@ pub(super) struct State {
     pub(super) ledger: Ledger,
     readers: BTreeMap<ShardId, Reader>,
     end: Option<End>,
-    /// What went wrong while records were found: they are given first.
-    fault: Option<Error>,
+    /// What went wrong, and was not told: while records were found, which are given first, or beside something else.
+    faults: VecDeque<Error>,
     /// The shard that gave new records last: its neighbour is asked first.
     last: ShardId,
 }
@@ -112,7 +112,13 @@ impl Core {
     }
 
     fn new(name: &str, stream_id: StreamId, created: Timestamp, ledger: Ledger) -> Self {
-        let state = State { ledger, readers: BTreeMap::new(), end: None, fault: None, last: ShardId::default() };
+        let state = State {
+            ledger,
+            readers: BTreeMap::new(),
+            end: None,
+            faults: VecDeque::new(),
+            last: ShardId::default(),
+        };
         let (state, writing, written) = (Mutex::new(state), Mutex::new(()), AtomicU64::new(0));
         Self { name: name.to_owned(), stream_id, created, state, writing, written }
     }
@@ -131,7 +137,7 @@ impl Core {
     pub(super) fn receive(&self, call: &Call<'_>) -> Result<Vec<Received>> {
         let mut state = self.state.lock();
         state.expect_usable(&self.name)?;
-        if let Some(fault) = state.fault.take() {
+        if let Some(fault) = state.faults.pop_front() {
             return Err(fault);
         }
         state.ledger.expire(call.stream.clock().monotonic(), call.policy);
@@ -146,7 +152,7 @@ impl Core {
     pub(super) fn receive_set_aside(&self, call: &Call<'_>) -> Result<Vec<Received>> {
         let mut state = self.state.lock();
         state.expect_usable(&self.name)?;
-        if let Some(fault) = state.fault.take() {
+        if let Some(fault) = state.faults.pop_front() {
             return Err(fault);
         }
         let now = call.stream.clock().monotonic();
@@ -216,9 +222,9 @@ impl State {
         }
     }
 
-    /// Whether the next look gives an error that an earlier one met beside records.
+    /// Whether the next look gives an error that an earlier one met beside something else.
     pub(super) fn has_fault(&self) -> bool {
-        self.fault.is_some()
+        !self.faults.is_empty()
     }
 
     /// Whether a look may find something.
@@ -235,14 +241,10 @@ impl State {
 
     /// What was found, or why nothing was.
     fn give(&mut self, found: Found) -> Result<Vec<Received>> {
-        match self.fault.take() {
-            Some(fault) if found.records.is_empty() => Err(fault),
-            fault => {
-                // Of damage the reader tells again; what is lost is said once.
-                self.fault = fault.filter(|fault| matches!(fault, Error::Lost { .. }));
-                Ok(found.records)
-            }
-        }
+        let told = if found.records.is_empty() { self.faults.pop_front() } else { None };
+        // Of damage the reader tells again; what is lost is said once.
+        self.faults.retain(|fault| matches!(fault, Error::Lost { .. }));
+        told.map_or(Ok(found.records), Err)
     }
 
     /// Takes in the shards that are new, from their start, and lets go of those that expired.
@@ -295,7 +297,7 @@ impl State {
                 Ok(record) => found.push(self.hand_over(call, record)),
                 Err(Error::Trimmed { .. } | Error::ShardNotFound(_)) => self.ledger.forget(place),
                 Err(Error::Closed) => {
-                    self.fault.get_or_insert(Error::Closed);
+                    self.faults.push_back(Error::Closed);
                     return false; // nobody looked at it
                 }
                 Err(error) => {
@@ -305,7 +307,7 @@ impl State {
                         // As if it had been received: the others come first, and it is set aside in the end.
                         self.ledger.receive(place, call.receive());
                     }
-                    self.fault.get_or_insert(error);
+                    self.faults.push_back(error);
                 }
             }
         }
@@ -319,7 +321,7 @@ impl State {
             let had = found.records.len();
             match self.read_shard(shard_id, call, found) {
                 Ok(()) | Err(Error::ShardNotFound(_)) => {} // expired since
-                Err(error) => drop(self.fault.get_or_insert(error)),
+                Err(error) => self.faults.push_back(error),
             }
             if found.records.len() > had {
                 self.last = shard_id;

@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind;
 use std::num::NonZeroU64;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +11,8 @@ use anabranch::{
 };
 
 use crate::support::{
-    HORIZON, S0, S1, builder, damage, expire, fill_large, number, put_to, read_all, read_stream, segments,
-    simulated, split_undurably, stream,
+    HORIZON, S0, S1, S2, builder, damage, damage_on, expire, fill_large, number, put_to, read_all, read_stream,
+    segments, simulated, split_undurably, stream,
 };
 
 fn copy(record: &Record, output: &mut Outputs) {
@@ -200,6 +199,36 @@ fn a_shard_that_retention_overtook_keeps_no_other_waiting_and_goes_on_after_a_re
     assert!(stands_at(S0, 41) && stands_at(S1, 9));
 }
 
+/// In two shards, beside a third one that cannot be begun.
+#[test]
+fn each_loss_is_told_once_whatever_is_met_beside_it() {
+    let (disk, clock, input) = simulated(builder().shards(3).segment_bytes(4096));
+    let (_output, output) = stream(builder());
+    fill_large(&input, S0, 2);
+    run(&mut pipeline(&input, &output));
+    fill_large(&input, S0, 40);
+    input.trim_shard(S0, number(30)).unwrap();
+    for shard_id in [S1, S2] {
+        put_to(&input, shard_id, "key", b"to be lost");
+    }
+    input.close().unwrap();
+    for shard_id in [S1, S2] {
+        damage_on(&disk, shard_id, b"to be lost");
+    }
+    repair("stream", Some(Arc::new(disk.clone()))).unwrap();
+    let input = reopened(&disk, &clock);
+    let mut pipeline = pipeline(&input, &output);
+    let (mut trimmed, mut lost) = (0, Vec::new());
+    for _ in 0..10 {
+        match pipeline.step(copy) {
+            Err(Error::Trimmed { shard_id: S0, .. }) => trimmed += 1,
+            Err(Error::Lost { shard_id, .. }) => lost.push(shard_id),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((trimmed, lost), (8, vec![S1, S2]));
+}
+
 /// One that cannot be read at all is told each time, too.
 #[test]
 fn a_damaged_shard_keeps_no_other_waiting() {
@@ -351,6 +380,50 @@ fn the_rest_of_a_shard_that_expired_does_not_come_behind_what_follows_it() {
     assert!(matches!(told.as_slice(), [Error::ShardNotFound(S0)]), "{told:?}");
 }
 
+#[test]
+fn of_shards_that_expire_at_once_each_is_told() {
+    let (_disk, clock, input) = simulated(builder().shards(2).retention(Duration::from_secs(10)));
+    let (_output, output) = stream(builder());
+    for _ in 0..8 {
+        put_to(&input, S0, "key", b"data");
+        put_to(&input, S1, "key", b"data");
+    }
+    let mut pipeline = pipeline(&input, &output);
+    assert_eq!(pipeline.step(copy).unwrap(), 8);
+    for shard_id in [S0, S1] {
+        input.split_shard(shard_id, None).unwrap();
+    }
+    expire(&clock, &input, Duration::from_secs(11));
+    assert_eq!(input.shards().len(), 4);
+    for expired in [S0, S1] {
+        let told = pipeline.step(copy);
+        assert!(matches!(told, Err(Error::ShardNotFound(shard_id)) if shard_id == expired), "{told:?}");
+    }
+    assert_eq!(pipeline.step(copy).unwrap(), 0);
+}
+
+/// The other shard has its turn first, and takes so long that this one is gone when its end is to be stored.
+#[test]
+fn a_shard_that_expires_behind_its_end_was_done() {
+    let (_disk, clock, input) = simulated(builder().shards(2).retention(Duration::from_secs(10)));
+    let (_output, output) = stream(builder());
+    put_to(&input, S1, "key", b"0");
+    let mut pipeline = pipeline(&input, &output);
+    assert_eq!(pipeline.step(copy).unwrap(), 1);
+    let (lower, _) = input.split_shard(S1, None).unwrap();
+    put_to(&input, S0, "key", b"1");
+    let is_gone = || input.shards().iter().all(|shard| shard.shard_id != S1);
+    let make = |record: &Record, output: &mut Outputs| {
+        expire(&clock, &input, Duration::from_secs(11));
+        assert!(is_gone());
+        copy(record, output);
+    };
+    assert_eq!(pipeline.step(make).unwrap(), 1);
+    put_to(&input, lower, "key", b"2");
+    run(&mut pipeline);
+    assert_eq!(data(&output), ["0", "1", "2"]);
+}
+
 /// The other shard has its turn first, and takes so long that the clock is believed by then.
 #[test]
 fn a_batch_that_expires_before_it_is_repeated_is_repeated_whole() {
@@ -395,11 +468,8 @@ fn a_batch_of_which_records_are_lost_is_passed_and_nothing_of_it_put_twice() {
     for lost in [1..2, 3..4, 0..4] {
         let (_output, output) = stream(builder());
         let (disk, clock) = with_a_batch_to_repeat(&output, true);
-        let path = Path::new("stream/shards/000000000001/00000000000000000000.seg");
         for number in lost.clone() {
-            let text = [b"key".as_slice(), number.to_string().as_bytes()].concat();
-            let at = disk.read_file(path).unwrap().windows(4).position(|bytes| bytes == text).unwrap();
-            disk.damage(path, |bytes| bytes[at] ^= 1).unwrap();
+            damage_on(&disk, S1, format!("key{number}").as_bytes());
         }
         assert!(!repair("stream", Some(Arc::new(disk.clone()))).unwrap().lost.is_empty());
         let input = reopened(&disk, &clock);

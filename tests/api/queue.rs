@@ -11,11 +11,12 @@ use anabranch::limits::{MAX_QUEUE_RECEIVE, MAX_QUEUE_SET_ASIDE, MAX_QUEUE_UNACKN
 use anabranch::storage::{Operation, Storage};
 use anabranch::{
     Clock, Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, Queue, QueueOptions, Receipt, Received,
-    RecordsStart, SimulatedDisk, Stream, Timestamp, VerifyOptions, verify,
+    RecordsStart, SimulatedDisk, Stream, Timestamp, VerifyOptions, repair, verify,
 };
 
 use crate::support::{
-    DEADLINE, S0, S1, builder, eventually, fill, fill_large, number, place, put_to, say_version, simulated, stream,
+    DEADLINE, S0, S1, S2, builder, damage_on, eventually, fill, fill_large, number, place, put_to, say_version,
+    simulated, stream,
 };
 
 const NOW: Duration = Duration::ZERO;
@@ -580,7 +581,7 @@ fn damage_is_told_and_a_repair_sets_the_file_aside() {
         assert!(matches!(stream.queue("orders", options()), Err(Error::Corrupt(damage)) if damage.path == file));
         stream.close().unwrap();
         assert_eq!(verified().unwrap().damage.len(), 1, "byte {at}");
-        let report = anabranch::repair("stream", Some(storage())).unwrap();
+        let report = repair("stream", Some(storage())).unwrap();
         assert_eq!(report.set_aside.len(), 1, "byte {at}");
         assert!(verified().unwrap().is_sound(), "byte {at}");
         let stream = open_again(&disk, &clock);
@@ -924,6 +925,34 @@ fn damage_is_told_where_a_queue_comes_to_it() {
         }
     };
     assert!(told && count > 10, "{count}");
+}
+
+/// In two shards, beside a third one that is damaged.
+#[test]
+fn each_loss_is_told_once_whatever_is_met_beside_it() {
+    let (disk, clock, stream) = simulated(builder().shards(3));
+    for shard_id in [S0, S1, S2] {
+        put_to(&stream, shard_id, "key", b"to be lost");
+    }
+    drop(stream.queue("orders", options()).unwrap());
+    stream.close().unwrap();
+    for shard_id in [S1, S2] {
+        damage_on(&disk, shard_id, b"to be lost");
+    }
+    repair("stream", Some(Arc::new(disk.clone()))).unwrap();
+    damage_on(&disk, S0, b"to be lost");
+    let stream = open_again(&disk, &clock);
+    let queue = stream.queue("orders", options()).unwrap();
+    let (mut damaged, mut lost) = (0, Vec::new());
+    for _ in 0..10 {
+        match queue.receive(10, NOW) {
+            Err(Error::Corrupt(_)) => damaged += 1,
+            Err(Error::Lost { shard_id, .. }) => lost.push(shard_id),
+            other => panic!("{other:?}"),
+        }
+    }
+    lost.sort_unstable();
+    assert_eq!((damaged, lost), (8, vec![S1, S2]));
 }
 
 #[test]

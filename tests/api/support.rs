@@ -25,6 +25,7 @@ pub(crate) const LARGE_PER_SEGMENT: u64 = 6;
 pub(crate) const S0: ShardId = ShardId::new(0);
 /// The second one.
 pub(crate) const S1: ShardId = ShardId::new(1);
+pub(crate) const S2: ShardId = ShardId::new(2);
 
 /// A stream's description without a thread: what a test does not ask for does not happen.
 pub(crate) fn builder() -> StreamBuilder {
@@ -197,6 +198,16 @@ pub(crate) fn damage(segment: &Path, data: &[u8]) {
     let place = bytes.windows(data.len()).position(|window| window == data).unwrap();
     bytes[place] ^= 1;
     fs::write(segment, bytes).unwrap();
+}
+
+/// The same in the first segment of a shard of the stream on a simulated disk.
+pub(crate) fn damage_on(disk: &SimulatedDisk, shard_id: ShardId, data: &[u8]) {
+    let path = format!("stream/shards/{:012}/{:020}.seg", shard_id.get(), 0);
+    disk.damage(path.as_ref(), |bytes| {
+        let place = bytes.windows(data.len()).position(|window| window == data).unwrap();
+        bytes[place] ^= 1;
+    })
+    .unwrap();
 }
 
 /// Has a file's bytes say that they are of another version, under a checksum that holds and stands at `checksum`.
