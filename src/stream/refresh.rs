@@ -16,7 +16,7 @@ use crate::types::SequenceNumber;
 impl StreamInner {
     /// In a read-only stream: takes over what the writer changed in the manifest.
     pub(super) fn refresh(&self) -> Result<()> {
-        if !self.read_only {
+        if !self.follows() {
             return Ok(());
         }
         for _ in 1..LOOKS {
@@ -26,6 +26,11 @@ impl StreamInner {
             }
         }
         self.take_over_manifest()
+    }
+
+    /// Whether it looks at what another process writes. A copy that a fork made does not: another thread of its parent may have had the locks.
+    fn follows(&self) -> bool {
+        self.read_only && !self.context.process.was_forked()
     }
 
     fn take_over_manifest(&self) -> Result<()> {
@@ -77,7 +82,7 @@ impl StreamInner {
 
     /// In a read-only stream: looks for what the writer added to a shard.
     pub(super) fn refresh_shard(&self, shard: &Shard) -> Result<()> {
-        if !self.read_only {
+        if !self.follows() {
             return Ok(());
         }
         shard.refresh()?;

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anabranch::storage::Operation;
@@ -131,6 +132,47 @@ fn a_forks_copy_of_an_iterator_writes_nothing() {
     assert_eq!(data, [b"first", b"other"]);
     stream.close().unwrap();
     assert_sound(&path);
+}
+
+/// Another thread of its parent follows the stream: the child has a copy of the locks that it holds meanwhile.
+#[test]
+fn a_forks_copy_of_a_read_only_stream_shows_what_it_knew() {
+    let directory = tempfile::tempdir().unwrap();
+    let stream = Stream::builder().create(directory.path().join("stream")).unwrap();
+    let put = stream.put("key", b"data").unwrap();
+    let reader = Stream::builder().open_read_only(stream.path()).unwrap();
+    let iterator = || reader.shard_iterator(put.shard_id, ShardIteratorType::TrimHorizon).unwrap();
+    let (iterator, follower) = (iterator(), iterator());
+    let (calls, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let ended = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                assert_eq!((reader.shards().len(), follower.records_behind()), (1, 1));
+                calls.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let knows = |_: &u32| {
+            let before = calls.load(Ordering::SeqCst);
+            wait_until("the other thread goes on", || calls.load(Ordering::SeqCst) > before);
+            // SAFETY: the child makes calls that must not take a lock, and leaves; or is ended where it waits for one.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: sets an alarm, of this process alone.
+                unsafe { libc::alarm(20) };
+                let shown = (reader.shards().len(), reader.open_shards().len(), iterator.records_behind());
+                // SAFETY: ends this process at once.
+                unsafe { libc::_exit(i32::from(shown != (1, 1, 1))) }
+            }
+            let mut status = 0;
+            // SAFETY: `status` is ours.
+            let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+            ended == child && status == 0
+        };
+        let ended = (0..100).take_while(knows).count();
+        is_over.store(true, Ordering::SeqCst); // before anything is asserted: the thread has to end
+        ended
+    });
+    assert_eq!(ended, 100, "the first child that showed something else, or waited for ever");
 }
 
 /// The child has a copy of the producer and of its handles, and no thread that sends.
