@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Consumer, Level, RecordPosition, next_epoch};
+use super::{Consumer, Level, RecordPosition, released};
 use crate::error::{Error, Result};
 use crate::format::{SlotState, StoredPosition};
 use crate::stream::ShardIterator;
@@ -91,9 +91,12 @@ impl Lease {
 
     /// Gives the shard back: nobody has it. The position stays.
     pub fn release(self) -> Result<()> {
-        self.store(|state| {
-            Ok(SlotState { owner: String::new(), epoch: next_epoch(&state)?, renewals: 0, lease_ms: 0, ..state })
-        })
+        self.store(|state| released(&state))
+    }
+
+    /// That nobody else took the shard, and the consumer was not reset, as far as is known: what is stored of a shard that expired may have made room for another.
+    pub(super) fn expect_in_force(&self) -> Result<()> {
+        self.consumer.stored(self.shard_id)?.map_or(Ok(()), |state| self.expect_held(&state))
     }
 
     fn store(&self, change: impl FnOnce(SlotState) -> Result<SlotState>) -> Result<()> {

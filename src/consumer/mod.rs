@@ -18,7 +18,8 @@
 //! saw it after it was written: so it is given up by its owner, who counts from before the write, no later than it is taken by another, and no clock
 //! on a wall has a say in it. A dead worker's shards move within its lease time and a round.
 //!
-//! A shard is given only when all of its parents are done to their end, both of a merge. Shards are spread evenly: free and dead ones are
+//! A shard is given only when all of its parents are done to their end, both of a merge. One that expires behind its end, while a worker has it, is waited for until it is finished
+//! or that worker is dead. Shards are spread evenly: free and dead ones are
 //! taken up to a fair share, and where somebody has two more than oneself, one of them is stolen a round.
 //!
 //! # Latest
@@ -184,14 +185,28 @@ impl Consumer {
         Ok(Lease::new(self.clone(), &state))
     }
 
-    /// Puts every shard at a place of its own choice: the trim horizon, the present tail, or a time. Leases are lost by it. Durable when it
+    /// Puts every shard at a place of its own choice: the trim horizon, the present tail, or a time. Leases are lost by it, those of shards that expired among them. Durable when it
     /// returns; a crash before may leave some shards where they were, and with [a time](RecordsStart::AtTimestamp) shards at their new start to which an
     /// [event source](Self::event_source) still gives the states of windows that their parents left. Called again, it ends what was begun.
     ///
     /// A shard that is closed has no record behind the [latest](RecordsStart::Latest): it is at its end.
     pub fn reset(&self, start: RecordsStart) -> Result<()> {
         let shards = self.inner.stream.listed_shards()?;
+        self.release_expired()?;
         self.reset_shards(&shards, start)
+    }
+
+    /// Ends the leases of shards that expired, and that somebody may have behind their ends.
+    fn release_expired(&self) -> Result<()> {
+        let inner = &self.inner;
+        let is_gone = self.is_gone()?;
+        let mut leases = inner.file.lock().map_err(error_of(&inner.name))?;
+        for slot in leases.all().map_err(error_of(&inner.name))? {
+            let is_had = |state: &&SlotState| is_gone(state.shard_id) && !state.owner.is_empty();
+            let Some(state) = slot.state().filter(is_had) else { continue };
+            leases.write(&slot, released(state)?, true).map_err(error_of(&inner.name))?;
+        }
+        Ok(())
     }
 
     /// As [`reset`](Self::reset), for one shard.
@@ -296,9 +311,13 @@ impl Consumer {
     }
 
     fn state(&self, shard_id: ShardId) -> Result<SlotState> {
+        Ok(self.stored(shard_id)?.unwrap_or_else(|| untouched(shard_id)))
+    }
+
+    fn stored(&self, shard_id: ShardId) -> Result<Option<SlotState>> {
         let mut leases = self.inner.file.lock().map_err(error_of(&self.inner.name))?;
         let slot = leases.find(shard_id).map_err(error_of(&self.inner.name))?;
-        Ok(slot.and_then(|slot| slot.state().cloned()).unwrap_or_else(|| untouched(shard_id)))
+        Ok(slot.and_then(|slot| slot.state().cloned()))
     }
 
     fn states(&self) -> Result<Vec<SlotState>> {
@@ -381,6 +400,11 @@ fn untouched(shard_id: ShardId) -> SlotState {
         lease_ms: 0,
         position: StoredPosition::TrimHorizon,
     }
+}
+
+/// The same without an owner.
+fn released(state: &SlotState) -> Result<SlotState> {
+    Ok(SlotState { owner: String::new(), epoch: next_epoch(state)?, renewals: 0, lease_ms: 0, ..*state })
 }
 
 fn next_epoch(state: &SlotState) -> Result<u64> {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::position::is_finished;
 use super::worker::{Held, Worker};
-use super::{Lease, millis, next_epoch, untouched};
+use super::{Lease, millis, next_epoch, released, untouched};
 use crate::error::Result;
-use crate::format::SlotState;
+use crate::format::{SlotState, StoredPosition};
 use crate::leases::{LockedLeases, Slot};
 use crate::stream::{ShardSummary, error_of};
 use crate::types::{HashKeyRange, ShardId};
@@ -33,9 +33,9 @@ struct Observation {
 }
 
 impl Observed {
-    /// Forgets what is not among these shards, in ascending order: those that are done, or expired.
-    fn keep(&mut self, shards: &[ShardId]) {
-        self.0.retain(|shard_id, _| shards.binary_search(shard_id).is_ok());
+    /// Forgets other shards: those that are done, or expired.
+    fn keep(&mut self, is_kept: impl Fn(&ShardId) -> bool) {
+        self.0.retain(|shard_id, _| is_kept(shard_id));
     }
 
     /// Whether the lease's counter stood still for as long as the lease lasts. One without an end never does.
@@ -64,16 +64,19 @@ impl Worker {
     pub(super) fn round(&mut self, now: Duration) -> Result<Plan> {
         let consumer = self.consumer.clone();
         let name = consumer.name();
-        let shards = consumer.stream().shards();
-        let is_gone = consumer.is_gone()?;
         let mut leases = consumer.inner.file.lock().map_err(error_of(name))?;
         let seen_at = self.now();
+        let shards = consumer.stream().shards(); // behind the wait, too: whoever uses the slot of one again has seen that it expired
+        let is_gone = consumer.is_gone()?;
         let mut slots = slots_by_shard(&mut leases, name)?;
-        let workable: Vec<_> = workable(&shards, &slots, &self.held).collect();
+        let at_work = self.expired_at_work(&mut leases, &slots, &is_gone, seen_at)?;
+        let workable: Vec<_> = workable(&shards, &slots, &self.held, &at_work).collect();
+        self.observed.keep(|id| workable.binary_search(id).is_ok() || at_work.contains(id));
         let missing: Vec<_> =
             workable.iter().filter(|id| !slots.contains_key(id)).map(|id| untouched(*id)).collect();
         if !missing.is_empty() {
-            leases.add(missing, &is_gone).map_err(error_of(name))?;
+            let is_free = |id| is_gone(id) && !at_work.contains(&id) && !self.held.contains_key(&id);
+            leases.add(missing, is_free).map_err(error_of(name))?;
             slots = slots_by_shard(&mut leases, name)?;
         }
         let mut plan = Plan { lost: self.renew(&mut leases, &slots, &is_gone, now)?, taken: Vec::new() };
@@ -95,8 +98,33 @@ impl Worker {
         Ok(plan)
     }
 
+    /// The shards that expired while others have them: behind their ends, as far as can be told, so that their children wait. Those whose lease is dead are nobody's from
+    /// now on, and nobody waits for them again.
+    fn expired_at_work(
+        &mut self,
+        leases: &mut LockedLeases<'_>,
+        slots: &BTreeMap<ShardId, Slot>,
+        is_gone: &impl Fn(ShardId) -> bool,
+        now: Duration,
+    ) -> Result<BTreeSet<ShardId>> {
+        let mut at_work = BTreeSet::new();
+        for (shard_id, slot) in slots.iter().filter(|(shard_id, _)| is_gone(**shard_id)) {
+            let is_anothers = |state: &&SlotState| {
+                let is_done = matches!(state.position, StoredPosition::ShardEnd { .. });
+                !is_done && state.lease_ms > 0 && state.owner != self.name
+            };
+            let Some(state) = slot.state().filter(is_anothers) else { continue };
+            if self.observed.is_dead(state, now) {
+                leases.write(slot, released(state)?, false).map_err(error_of(self.consumer.name()))?;
+            } else {
+                at_work.insert(*shard_id);
+            }
+        }
+        Ok(at_work)
+    }
+
     /// Renews what is still this worker's; what is not. So is the rest of a shard that expired, since that keeps none of its children waiting any more. One that was given to
-    /// its end before is had until it is finished, though what is stored of it may have made room for another: as long as nobody can have taken it before that.
+    /// its end before is had until it is finished, though what is stored of it may have made room for another (of whoever takes by hand): as long as nobody can have taken it before that.
     fn renew(
         &mut self,
         leases: &mut LockedLeases<'_>,
@@ -115,8 +143,13 @@ impl Worker {
                     let state = SlotState { renewals, ..state };
                     leases.write(slot, state, false).map_err(error_of(self.consumer.name()))?;
                 }
-                None if held.is_ended && has_expired && now < held.renewed_at.saturating_add(lease_time) => {}
-                _ => {
+                None if held.is_ended && now < held.renewed_at.saturating_add(lease_time) => {}
+                of_another_or_expired => {
+                    let rest = of_another_or_expired.filter(|(_, state)| state.epoch == held.lease.epoch());
+                    if let Some((slot, state)) = rest {
+                        // Nobody waits for it.
+                        leases.write(slot, released(&state)?, false).map_err(error_of(self.consumer.name()))?;
+                    }
                     lost.push(*shard_id);
                     continue;
                 }
@@ -134,7 +167,6 @@ impl Worker {
         now: Duration,
     ) -> Survey {
         let mut survey = Survey::default();
-        self.observed.keep(workable);
         for shard_id in workable {
             let Some(state) = slots.get(shard_id).and_then(Slot::state) else { continue };
             if self.held.contains_key(shard_id) && !lost.contains(shard_id) {
@@ -166,12 +198,13 @@ fn choose(survey: &Survey, mine: usize) -> Vec<ShardId> {
     most.and_then(|shards| shards.last()).copied().into_iter().collect()
 }
 
-/// The shards whose parents are all done to their end and which are not so themselves. One that expired is waited for only where it was given to its end here: by all that have
-/// some of its keys, since those between may have expired with it.
+/// The shards whose parents are all done to their end and which are not so themselves. One that expired is waited for only where it was given to its end: if here, by all that have
+/// some of its keys, since those between may have expired with it; if to others, who are `at_work`, by all that may descend from it, since nobody knows its keys any more.
 fn workable<'a>(
     shards: &'a [ShardSummary],
     slots: &'a BTreeMap<ShardId, Slot>,
     held: &'a BTreeMap<ShardId, Held>,
+    at_work: &'a BTreeSet<ShardId>,
 ) -> impl Iterator<Item = ShardId> + 'a {
     let is_done = |shard: &ShardSummary| {
         let state = slots.get(&shard.shard_id).and_then(Slot::state);
@@ -182,7 +215,13 @@ fn workable<'a>(
     let expired = held.iter().filter(|(shard_id, held)| held.is_ended && !listed.contains(shard_id));
     let expired: Vec<_> = expired.map(|(shard_id, held)| (*shard_id, held.iterator.hash_key_range())).collect();
     let is_ready = move |shard: &&ShardSummary| {
-        let waits_for = |parent: &ShardId| listed.contains(parent) && !done.contains(parent);
+        let waits_for = |parent: &ShardId| {
+            if listed.contains(parent) {
+                !done.contains(parent)
+            } else {
+                at_work.first().is_some_and(|first| first <= parent)
+            }
+        };
         let descends_from = |(expired, range): &(ShardId, HashKeyRange)| {
             *expired < shard.shard_id && range.intersection(shard.hash_key_range).is_some()
         };
@@ -235,6 +274,23 @@ mod tests {
         assert!(other.round(clock.monotonic()).unwrap().taken.is_empty(), "the lease lasts a second more");
         clock.advance(Duration::from_secs(1));
         assert_eq!(other.round(clock.monotonic()).unwrap().taken.len(), 1);
+    }
+
+    /// It sees what is stored before it sees that the shard expired: another process knew, and had the room for another.
+    #[test]
+    fn a_shard_behind_its_end_of_which_nothing_is_stored_is_had_for_a_lease_time() {
+        let (clock, stream) = stream();
+        stream.split_shard(stream.open_shards()[0], None).unwrap();
+        let mut worker = worker(&stream, "w");
+        while worker.poll().unwrap().is_some() {}
+        assert!(worker.held.values().all(|held| held.is_ended));
+        let consumer = worker.consumer.clone();
+        let mut lost = |after| {
+            let mut leases = consumer.inner.file.lock().unwrap();
+            worker.renew(&mut leases, &BTreeMap::new(), &|_| false, clock.monotonic() + after).unwrap()
+        };
+        assert_eq!(lost(LEASE.saturating_sub(Duration::from_millis(1))), []);
+        assert_eq!(lost(2 * LEASE).len(), 1);
     }
 
     #[test]

@@ -333,6 +333,12 @@ impl Worker {
         self.note_loss(shard_id, outcome)
     }
 
+    /// That the shard is nobody else's by now, for who is to leave something to its children.
+    pub(crate) fn expect_lease(&mut self, shard_id: ShardId) -> Result<()> {
+        let outcome = self.lease(shard_id)?.expect_in_force();
+        self.note_loss(shard_id, outcome)
+    }
+
     /// All of a shard that [ended](Work::Ended) is done: its children may begin. The worker has it no more.
     ///
     /// # Errors
@@ -344,14 +350,12 @@ impl Worker {
             return Err(Error::invalid("shard", format!("{shard_id} was not given to its end")));
         }
         let outcome = match lease.checkpoint_end() {
-            Err(Error::ShardNotFound(_)) => Ok(()), // its last record expired meanwhile: it keeps nobody waiting
+            Err(Error::ShardNotFound(_)) => lease.expect_in_force(), // its last record expired meanwhile: it keeps nobody waiting
             other => other,
         };
         self.note_loss(shard_id, outcome)?;
         self.tended_at = None; // the children may be this worker's
-        if let Some(held) = self.held.remove(&shard_id) {
-            drop(held.lease.release()); // its end is stored: nobody takes it, whoever has it
-        }
+        self.let_go(shard_id); // its end is stored: nobody takes it, whoever has it
         Ok(())
     }
 
@@ -382,10 +386,19 @@ impl Worker {
 
     /// Who is refused has lost it, and is told by the error alone. So has who works on a shard that expired.
     fn note_loss(&mut self, shard_id: ShardId, outcome: Result<()>) -> Result<()> {
-        if matches!(outcome, Err(Error::LeaseLost { .. } | Error::ShardNotFound(_))) {
-            self.held.remove(&shard_id);
+        match outcome {
+            Err(Error::LeaseLost { .. }) => drop(self.held.remove(&shard_id)),
+            Err(Error::ShardNotFound(_)) => self.let_go(shard_id),
+            _ => {}
         }
         outcome
+    }
+
+    /// Has a shard no more, and shows that others need not wait for it.
+    fn let_go(&mut self, shard_id: ShardId) {
+        if let Some(held) = self.held.remove(&shard_id) {
+            drop(held.lease.release());
+        }
     }
 
     /// Gives again what was not done: of a shard that began, everything behind its checkpoint.
@@ -453,7 +466,7 @@ impl Worker {
     fn ask(&mut self, shard_id: ShardId) -> Result<Option<Work>> {
         match self.read(shard_id) {
             Err(Error::ShardNotFound(_)) => {
-                self.held.remove(&shard_id);
+                self.let_go(shard_id);
                 Ok(Some(Work::Lost(shard_id)))
             }
             other => other,

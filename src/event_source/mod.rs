@@ -460,6 +460,7 @@ impl EventSource {
         if shard.close_orphans(&ranges) {
             return Ok(false);
         }
+        self.worker.expect_lease(shard_id)?;
         for child in children {
             let states = shard.states_of(child.hash_key_range);
             self.worker.consumer().bequeath(child.shard_id, shard_id, states)?;

@@ -522,28 +522,38 @@ fn a_shard_that_cannot_be_finished_keeps_no_other_waiting() {
     assert_ne!(position(&stream, S0), Position::ShardEnd);
 }
 
-/// It expires when a window is closed, with records of the next one to be handled.
-#[test]
-fn a_shard_that_expires_behind_its_end_leaves_its_windows_to_its_children() {
-    struct Expires<'a>(&'a Strings, &'a ManualClock, &'a Stream);
-    impl BatchHandler for Expires<'_> {
-        fn handle(&self, batch: &mut Batch<'_>) -> Result<(), BatchFailure> {
-            self.0.handle(batch)
-        }
-        fn close_window(&self, closed: &ClosedWindow) -> Result<(), BatchFailure> {
-            if closed.shard_id == S0 {
-                expire(self.1, self.2, 20 * MINUTE);
-            }
-            self.0.close_window(closed)
-        }
+/// Has the first shard expire when a window is closed, with records of the next one to be handled.
+struct Expires<'a>(&'a Strings, &'a ManualClock, &'a Stream);
+
+impl BatchHandler for Expires<'_> {
+    fn handle(&self, batch: &mut Batch<'_>) -> Result<(), BatchFailure> {
+        self.0.handle(batch)
     }
-    let (_disk, clock, stream) = simulated(builder().retention(15 * MINUTE));
+
+    fn close_window(&self, closed: &ClosedWindow) -> Result<(), BatchFailure> {
+        if closed.shard_id == S0 {
+            expire(self.1, self.2, 20 * MINUTE);
+        }
+        self.0.close_window(closed)
+    }
+}
+
+/// A shard with two windows that was split, and that expires when the first is closed.
+fn two_windows() -> (SimulatedDisk, Arc<ManualClock>, Stream, EventSource) {
+    let (disk, clock, stream) = simulated(builder().retention(15 * MINUTE));
     put_at(&stream, HashKey::new(1), "a", b"0");
     clock.advance(MINUTE);
     put_at(&stream, HashKey::new(1), "a", b"1");
     put_at(&stream, HashKey::new(1), "a", b"2");
     stream.split_shard(S0, None).unwrap();
-    let (handler, mut source) = (Strings::default(), source(&stream, options().batch_records(3)));
+    let source = source(&stream, options().batch_records(3));
+    (disk, clock, stream, source)
+}
+
+#[test]
+fn a_shard_that_expires_behind_its_end_leaves_its_windows_to_its_children() {
+    let (_disk, clock, stream, mut source) = two_windows();
+    let handler = Strings::default();
     while source.step(&Expires(&handler, &clock, &stream)).unwrap() > 0 {}
     assert!(stream.shards().iter().all(|shard| shard.shard_id != S0));
     put_at(&stream, HashKey::new(1), "a", b"3");
@@ -551,6 +561,37 @@ fn a_shard_that_expires_behind_its_end_leaves_its_windows_to_its_children() {
     drain(&mut source, &handler).unwrap();
     assert_eq!(handler.batches(), ["0", "1 2", "3"]);
     assert_eq!(handler.ends(), ["0: 0 a=0", "1: 1 a=12", "1: 1 a=3"], "the last one an hour later");
+}
+
+/// Be it while a batch is handled: then the worker is told where it would leave something to the children.
+#[test]
+fn a_reset_behind_the_windows_of_a_shard_that_expired_takes_them_away() {
+    for is_in_a_call in [false, true] {
+        let (disk, clock, stream, mut source) = two_windows();
+        let (handler, consumer) = (Strings::default(), stream.consumer("c").unwrap());
+        while stream.shards().iter().any(|shard| shard.shard_id == S0) {
+            source.step(&Expires(&handler, &clock, &stream)).unwrap();
+        }
+        assert_eq!(source.shards(), [S0]);
+        let reset = || consumer.reset(RecordsStart::AtTimestamp(anabranch::Clock::now(clock.as_ref()))).unwrap();
+        if is_in_a_call {
+            let resets = |batch: &mut Batch<'_>| {
+                reset();
+                handler.handle(batch)
+            };
+            source.step(&resets).unwrap();
+            assert_eq!(handler.batches(), ["0", "1 2"]);
+        } else {
+            reset();
+        }
+        drain(&mut source, &handler).unwrap();
+        assert!(files(&disk).is_empty());
+        put_at(&stream, HashKey::new(1), "a", b"3");
+        drain(&mut source, &handler).unwrap();
+        clock.advance(2 * MINUTE);
+        drain(&mut source, &handler).unwrap();
+        assert_eq!(handler.ends(), ["0: 0 a=0", "1: 1 a=3"], "{is_in_a_call}");
+    }
 }
 
 /// The clock is far past the window when its shard is read to its end: its children may have more of it.

@@ -778,6 +778,104 @@ fn a_shard_that_expires_behind_its_end_is_finished_before_its_children_begin() {
     }
 }
 
+/// Others wait for its children until it is finished, or its worker is dead; and only once, though what is stored of it stays.
+#[test]
+fn a_shard_that_expires_behind_its_end_keeps_its_children_from_others() {
+    for (is_merged, dies) in [(false, false), (true, false), (false, true), (true, true)] {
+        let case = format!("merged {is_merged}, dies {dies}");
+        let (_disk, clock, stream) = simulated(builder().retention(Duration::from_secs(3_600)));
+        put_to(&stream, S0, "key", b"parent");
+        let (lower, upper) = stream.split_shard(S0, None).unwrap();
+        let heirs = if is_merged { vec![stream.merge_shards(lower, upper).unwrap()] } else { vec![lower, upper] };
+        let consumer = stream.consumer("c").unwrap();
+        let (mut owner, mut other) = (worker(&consumer, "owner"), worker(&consumer, "other"));
+        assert!(matches!(all(&mut owner).last(), Some(Work::Ended(S0))));
+        expire(&clock, &stream, Duration::from_secs(3_601));
+        assert!(stream.shards().iter().map(|shard| &shard.shard_id).eq(&heirs));
+        for _ in 0..6 {
+            let mut work = all(&mut owner);
+            work.extend(all(&mut other));
+            assert!(work.is_empty(), "{case}: {work:?}");
+            clock.advance(LEASE / 3);
+        }
+        all(&mut owner);
+        if dies {
+            drop(owner);
+        } else {
+            owner.finish(S0).unwrap();
+            owner.close().unwrap();
+        }
+        all(&mut other);
+        assert_eq!(other.shards().is_empty(), dies, "{case}");
+        settle(&clock, &mut [&mut other]);
+        assert_eq!(other.shards(), heirs, "{case}");
+        other.close().unwrap();
+        let mut next = worker(&consumer, "next");
+        all(&mut next);
+        assert_eq!(next.shards(), heirs, "{case}");
+    }
+}
+
+/// As any lease, though nothing is stored of the shard any more.
+#[test]
+fn a_shard_that_expires_behind_its_end_is_lost_by_a_reset() {
+    let (_disk, clock, stream) = simulated(builder().retention(Duration::from_secs(3_600)));
+    put_to(&stream, S0, "key", b"parent");
+    let heirs = stream.split_shard(S0, None).unwrap();
+    let consumer = stream.consumer("c").unwrap();
+    let mut worker = worker(&consumer, "w");
+    assert!(matches!(all(&mut worker).last(), Some(Work::Ended(S0))));
+    expire(&clock, &stream, Duration::from_secs(3_601));
+    assert!(all(&mut worker).is_empty());
+    consumer.reset(RecordsStart::TrimHorizon).unwrap();
+    assert!(matches!(worker.finish(S0), Err(Error::LeaseLost { shard_id: S0, .. })));
+    clock.advance(LEASE / 3);
+    all(&mut worker);
+    assert_eq!(worker.shards(), [heirs.0, heirs.1]);
+}
+
+/// It was not given to its end, and who had it shows that it has it no more: no other waits for it.
+#[test]
+fn a_shard_that_expires_before_its_end_keeps_no_child_from_others() {
+    let (_disk, clock, stream) = simulated(builder().retention(Duration::from_secs(3_600)));
+    put_to(&stream, S0, "key", b"parent");
+    let heirs = stream.split_shard(S0, None).unwrap();
+    let consumer = stream.consumer("c").unwrap();
+    let (mut owner, mut other) = (worker(&consumer, "owner"), worker(&consumer, "other"));
+    assert!(matches!(owner.poll(), Ok(Some(Work::Started(_)))));
+    expire(&clock, &stream, Duration::from_secs(3_601));
+    all(&mut owner);
+    assert_eq!(owner.shards(), [heirs.0, heirs.1]);
+    owner.close().unwrap();
+    all(&mut other);
+    assert_eq!(other.shards(), [heirs.0, heirs.1]);
+}
+
+/// Its worker needs room for the children of another one meanwhile: not the slot in which others see its lease.
+#[test]
+fn a_shard_that_expires_behind_its_end_keeps_its_slot() {
+    let (_disk, clock, stream) = simulated(builder().shards(2).retention(LEASE / 2));
+    put_to(&stream, S0, "key", b"parent");
+    let (lower, upper) = stream.split_shard(S0, None).unwrap();
+    let consumer = stream.consumer("c").unwrap();
+    let mut owner = worker(&consumer, "owner");
+    assert!(all(&mut owner).iter().any(|work| matches!(work, Work::Ended(S0))));
+    expire_beside(&mut owner, &clock, &stream);
+    let (left, right) = stream.split_shard(S1, None).unwrap();
+    all(&mut owner);
+    owner.finish(S1).unwrap();
+    all(&mut owner);
+    assert_eq!(owner.shards(), [S0, left, right]);
+    let mut other = worker(&consumer, "other");
+    for _ in 0..4 {
+        all(&mut other);
+        assert!(!other.shards().iter().any(|shard_id| [lower, upper].contains(shard_id)));
+        clock.advance(LEASE / 3);
+        all(&mut owner);
+    }
+    assert!(owner.shards().contains(&S0));
+}
+
 /// What is stored of the one goes, since the other one's children need room.
 #[test]
 fn a_shard_that_expires_behind_its_end_is_had_while_others_begin() {
