@@ -18,8 +18,8 @@ use crate::sync::{Mutex, RwLock};
 
 use super::{AppendState, Shard, ShardError};
 use crate::format::{
-    PART_BYTES, ProducerEntry, ProducerPart, ProducerStamp, SEGMENT_HEADER_BYTES, ShardEntry, encode_parts,
-    parse_segment_name, section_bytes, segment_name,
+    Footer, PART_BYTES, ProducerEntry, ProducerPart, ProducerStamp, SEGMENT_HEADER_BYTES, SegmentHeader,
+    ShardEntry, encode_parts, parse_segment_name, section_bytes, segment_name,
 };
 use crate::limits::MAX_PRODUCER_PARTS;
 use crate::segment::{StampedBatch, producers_section, read_footer, read_header};
@@ -256,6 +256,19 @@ impl Memory<'_> {
         Ok(producers)
     }
 
+    /// What a sealed segment says of batches that have a record left. One that is gone may have been put again since: learnt first, it would hide that.
+    pub(crate) fn section(
+        &self,
+        file: &dyn StorageFile,
+        path: &Path,
+        header: &SegmentHeader,
+        footer: &Footer,
+    ) -> Result<Vec<ProducerPart>, Fault> {
+        let mut parts = producers_section(file, path, header, footer)?;
+        parts.retain(|part| is_kept(part, horizon_in(self.entries, part.shard_id)));
+        Ok(parts)
+    }
+
     /// The section of a shard's newest sealed segment, if there is one. Not sealed are at most the two newest: one that is being written, or was when its
     /// writer died, and its successor, which gets no record before that is sealed.
     fn newest_section(&self, entry: &ShardEntry) -> Result<Option<Vec<ProducerPart>>, Fault> {
@@ -275,7 +288,7 @@ impl Memory<'_> {
                 other => other?,
             };
             match read_footer(file.as_ref(), &path, &header)? {
-                Some(footer) => return producers_section(file.as_ref(), &path, &header, &footer).map(Some),
+                Some(footer) => return self.section(file.as_ref(), &path, &header, &footer).map(Some),
                 None if may_be_unsealed => {
                     may_be_unsealed = Some(first) == newest && !holds_records(file.as_ref(), &path)?;
                 }
@@ -290,6 +303,17 @@ impl Memory<'_> {
         }
         Ok(None)
     }
+}
+
+/// Below which number readers are shown nothing of a shard, if it is listed.
+fn horizon_in(entries: &[ShardEntry], id: ShardId) -> Option<SequenceNumber> {
+    let place = entries.binary_search_by_key(&id, |entry| entry.id).ok()?;
+    entries.get(place).map(|entry| entry.horizon)
+}
+
+/// Whether a record of a part is left, where the shard that took it shows nothing below `horizon`, or is not listed.
+fn is_kept(part: &ProducerPart, horizon: Option<SequenceNumber>) -> bool {
+    horizon.is_some_and(|horizon| part.first.plus(part.count.into()) > horizon)
 }
 
 /// Whether anything stands in the place of a segment's first record.
@@ -354,14 +378,10 @@ impl Shard {
             if id == self.id {
                 return Some(SequenceNumber::new(self.horizon.load(Ordering::SeqCst)));
             }
-            let place = entries.binary_search_by_key(&id, |entry| entry.id).ok()?;
-            entries.get(place).map(|entry| entry.horizon)
+            horizon_in(&entries, id)
         };
         let registry = &self.context.producers;
-        producers.retain(|part| {
-            let end = part.first.plus(part.count.into());
-            horizon_of(part.shard_id).is_some_and(|horizon| end > horizon) && registry.contains(part.producer_id)
-        });
+        producers.retain(|part| is_kept(part, horizon_of(part.shard_id)) && registry.contains(part.producer_id));
     }
 }
 
@@ -386,7 +406,7 @@ impl super::ShardContext {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::{FrameInput, SealKind, SegmentHeader};
+    use crate::format::{FrameInput, SealKind};
     use crate::segment::SegmentWriter;
     use crate::storage::SimulatedDisk;
     use crate::types::{SequenceNumber, Timestamp};
@@ -554,7 +574,8 @@ mod tests {
         });
         change(&disk, [&paths[0], &paths[1]]);
         let (stream_id, shards) = (StreamId::new(1), Path::new("shards"));
-        let memory = Memory { storage: storage.as_ref(), stream_id, shards, entries: &[] };
+        let memory =
+            Memory { storage: storage.as_ref(), stream_id, shards, entries: std::slice::from_ref(&entry) };
         memory.of(&entry).map(|producers| producers.last_batch(1))
     }
 

@@ -22,7 +22,7 @@ use crate::format::{Frame, FrameInput, ManifestState, SealKind, SegmentHeader, p
 use crate::leases::ConsumersDirectory;
 use crate::manifest::{self, MANIFEST_FILE, Manifest, ReplaceError};
 use crate::queue_files::QueuesDirectory;
-use crate::segment::{Run, SegmentWriter, StampedBatch, Survey, producers_section};
+use crate::segment::{Run, SegmentWriter, StampedBatch, Survey};
 use crate::shard::{Memory, Producers, Staged, WATERMARK_FILE, Watermarks};
 use crate::storage::{Access, Corruption, Disk, Fault, LockGuard, Storage, make_directory};
 use crate::types::{HashKeyRange, SequenceNumber, ShardId, Timestamp};
@@ -312,13 +312,17 @@ impl<'a> Repair<'a> {
     /// What the shard's ancestors remember of producers, if that can be read; they are repaired before their children.
     fn inherited_producers(&self, shard_id: ShardId) -> Result<Producers> {
         let shards = self.path.join(SHARDS_DIRECTORY);
-        let (storage, stream_id) = (self.storage.as_ref(), self.state.stream_id);
-        let memory = Memory { storage, stream_id, shards: &shards, entries: &self.state.shards };
+        let memory = self.memory(&shards);
         match self.state.shard(shard_id).map(|entry| memory.inherited(entry)).transpose() {
             Ok(producers) => Ok(producers.unwrap_or_default()),
             Err(Fault::Corrupt(_)) => Ok(Producers::default()), // of a shard that could not be repaired
             Err(fault) => Err(fault.into()),
         }
+    }
+
+    fn memory<'m>(&'m self, shards: &'m Path) -> Memory<'m> {
+        let (storage, stream_id) = (self.storage.as_ref(), self.state.stream_id);
+        Memory { storage, stream_id, shards, entries: &self.state.shards }
     }
 
     /// What a sound segment says of producers.
@@ -327,7 +331,12 @@ impl<'a> Repair<'a> {
         let Some(survey) = &file.survey else { return Ok(producers) };
         if let (Some(footer), Some(entry)) = (&survey.footer, self.state.shard(shard_id)) {
             let open = self.storage.open_file(&file.path, Access::Read).map_err(Fault::io("open", &file.path))?;
-            let parts = producers_section(open.as_ref(), &file.path, &survey.header, footer)?;
+            let parts = self.memory(&self.path.join(SHARDS_DIRECTORY)).section(
+                open.as_ref(),
+                &file.path,
+                &survey.header,
+                footer,
+            )?;
             producers.inherit(&parts, entry.range);
         }
         Ok(producers)
@@ -345,7 +354,7 @@ impl<'a> Repair<'a> {
     }
 
     /// Writes a run of records as a segment of its own: the seed of its checksums depends on its first number. What it says of producers is
-    /// gathered from the stamps again.
+    /// gathered from the stamps again, but for those of batches that have no record left: they may have been put again.
     fn rewrite(
         &mut self,
         look: &Look,
@@ -357,9 +366,12 @@ impl<'a> Repair<'a> {
         let incarnation = file.survey.as_ref().map_or(self.found.incarnation, |survey| survey.header.incarnation);
         let created = file.survey.as_ref().map_or(run.last_arrival, |survey| survey.header.created);
         let count = run.next.since(run.first);
-        let range = self.state.shard(look.shard_id).map_or(HashKeyRange::FULL, |entry| entry.range);
+        let entry = self.state.shard(look.shard_id);
+        let (range, horizon) =
+            entry.map_or((HashKeyRange::FULL, SequenceNumber::ZERO), |entry| (entry.range, entry.horizon));
+        let is_kept = |batch: &StampedBatch| batch.first.plus(batch.count.into()) > horizon;
         look.records(index, run, |frame| {
-            if let Some(batch) = StampedBatch::of_input(&input_of(frame, run)) {
+            if let Some(batch) = StampedBatch::of_input(&input_of(frame, run)).filter(is_kept) {
                 producers.note(&batch, look.shard_id, range);
             }
             Ok(true)

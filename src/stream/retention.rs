@@ -182,7 +182,7 @@ impl StreamInner {
             return Err(Error::invalid("retention", reason));
         }
         let hidden = match self.believed_cutoff() {
-            Some(cutoff) if period > present => self.hide_expired(cutoff)?,
+            Some(cutoff) if period > present => self.expired_now(cutoff)?,
             _ => Vec::new(), // a time that is not believed hides nothing for good
         };
         self.change_locked(&mut manifest, |state| {
@@ -194,18 +194,23 @@ impl StreamInner {
                 }
             }
         })?;
+        let topology = self.topology();
+        for (id, horizon) in hidden {
+            if let Some(member) = topology.shards.get(&id) {
+                member.shard.raise_horizon(horizon); // not before it is durable: what it takes from a producer's memory would come back
+            }
+        }
         self.context.retention.store(period.as_millis().unwrap_or(u64::MAX), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Raises each shard's horizon to what retention shows now: a longer period brings nothing back.
-    fn hide_expired(&self, cutoff: Timestamp) -> Result<Vec<(ShardId, SequenceNumber)>> {
+    /// What retention hides of each shard now: a longer period brings nothing back.
+    fn expired_now(&self, cutoff: Timestamp) -> Result<Vec<(ShardId, SequenceNumber)>> {
         let mut horizons = Vec::new();
         for (id, member) in &self.topology().shards {
             let shard = &member.shard;
             let durable = shard.next(Visibility::Durable);
             let horizon = shard.trim_horizon(Some(cutoff)).map_err(Error::of_shard(*id))?.min(durable);
-            shard.raise_horizon(horizon);
             horizons.push((*id, horizon));
         }
         Ok(horizons)

@@ -1,14 +1,16 @@
 //! Producers whose batches can be put again.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::Duration;
 
-use anabranch::storage::Operation;
+use anabranch::storage::{Operation, Storage};
 use anabranch::{
     Crash, DiskFault, Durability, Error, ErrorKind, HashKey, Producer, PutBatchOptions, PutEntry, PutReceipt,
-    SequenceNumber, ShardId, SimulatedDisk, Stream, VerifyOptions, verify,
+    SequenceNumber, ShardId, SimulatedDisk, Stream, VerifyOptions, repair, verify,
 };
 
 use crate::support::{S0, S1, builder, fill_large, number, place, put_to, read_stream, simulated, stream};
@@ -321,6 +323,89 @@ fn a_batch_whose_records_are_gone_is_new_in_every_shard() {
     assert_names(&stream, &entries(), &again);
     assert!(again.iter().all(|receipt| !first.contains(receipt)), "{again:?}");
     assert_eq!(producer.put_batch(1, &entries()).unwrap(), again);
+}
+
+/// Puts a batch whose records are gone again, and once more after a kill, and after a repair of the segment that it is in.
+fn put_again_and_again(disk: &SimulatedDisk, stream: &Stream, first: &[PutReceipt]) {
+    let again = stream.producer("p").unwrap().put_batch(1, &entries()).unwrap();
+    assert!(again.iter().all(|receipt| !first.contains(receipt)), "{again:?}");
+    assert_names(stream, &entries(), &again);
+    for receipt in &again {
+        put_to(stream, receipt.shard_id, "key", b"behind it");
+    }
+    for with_repair in [false, true] {
+        let (disk, stream) = reopen(disk, Crash::ProcessKilled);
+        let stream = if with_repair {
+            stream.close().unwrap();
+            for receipt in &again {
+                lose_the_last_record(&disk, receipt.shard_id);
+            }
+            let report = repair("stream", Some(Arc::new(disk.clone()))).unwrap();
+            assert!(report.records_rewritten > 0);
+            reopen(&disk, Crash::ProcessKilled).1
+        } else {
+            stream
+        };
+        let answer = stream.producer("p").unwrap().put_batch(1, &entries()).unwrap();
+        assert_eq!(answer, again, "with a repair: {with_repair}");
+    }
+}
+
+/// Damages the data of the last record of a shard of a closed stream.
+fn lose_the_last_record(disk: &SimulatedDisk, shard_id: ShardId) {
+    let directory = Path::new("stream/shards").join(format!("{:012}", shard_id.get()));
+    let newest = disk.list(&directory).unwrap().into_iter().map(|entry| entry.name).max().unwrap();
+    let spoil = |bytes: &mut Vec<u8>| {
+        let place = bytes.windows(9).rposition(|window| window == b"behind it").unwrap();
+        bytes[place] = b'B';
+    };
+    disk.damage(&directory.join(newest), spoil).unwrap();
+}
+
+/// What the segments before say of the batch is older than what was put in its place.
+#[test]
+fn a_batch_that_was_gone_is_not_appended_twice_after_a_kill() {
+    let (disk, _, stream) = simulated(builder().segment_bytes(4096));
+    let first = stream.producer("p").unwrap().put_batch(1, &entries()).unwrap();
+    fill_large(&stream, S0, 10);
+    stream.trim_shard(S0, number(4)).unwrap();
+    assert_eq!(stream.metrics().segments_trimmed, 0, "a segment says what was there");
+    put_again_and_again(&disk, &stream, &first);
+}
+
+/// The same, where one segment holds both.
+#[test]
+fn a_batch_that_was_gone_from_its_segment_is_not_appended_twice_after_a_kill() {
+    let (disk, _, stream) = simulated(builder());
+    let first = stream.producer("p").unwrap().put_batch(1, &entries()).unwrap();
+    fill_large(&stream, S0, 1);
+    stream.trim_shard(S0, number(4)).unwrap();
+    put_again_and_again(&disk, &stream, &first);
+}
+
+/// The same, where it is the parent that says so.
+#[test]
+fn a_batch_that_was_gone_from_a_parent_is_not_appended_twice_after_a_kill() {
+    let (disk, _, stream) = simulated(builder().segment_bytes(4096));
+    let first = stream.producer("p").unwrap().put_batch(1, &entries()).unwrap();
+    fill_large(&stream, S0, 1);
+    stream.split_shard(S0, None).unwrap();
+    stream.trim_shard(S0, number(4)).unwrap();
+    put_again_and_again(&disk, &stream, &first);
+}
+
+/// A horizon that was not stored is none: what it hides may be shown again by the next opening.
+#[test]
+fn a_batch_is_as_gone_as_the_manifest_says() {
+    let (disk, clock, stream) = simulated(builder().segment_bytes(4096).retention(Duration::from_secs(60)));
+    let first = stream.producer("p").unwrap().put_batch(1, &entries()).unwrap();
+    fill_large(&stream, S0, 10);
+    clock.advance(Duration::from_secs(61));
+    disk.fail_on(Operation::Write, 0, DiskFault::Error(std::io::ErrorKind::StorageFull));
+    stream.increase_retention(Duration::from_secs(120)).unwrap_err();
+    assert_eq!(stream.producer("p").unwrap().put_batch(1, &entries()).unwrap(), first);
+    stream.increase_retention(Duration::from_secs(120)).unwrap();
+    put_again_and_again(&disk, &stream, &first);
 }
 
 /// The sections about producers went with the segments that were trimmed, and with them that there is nothing to remember of the child. What an ancestor says of them
