@@ -72,6 +72,8 @@ pub struct Pipeline {
     finished: BTreeSet<ShardId>,
     /// What is said once, and was met beside something that was told first.
     untold: VecDeque<Error>,
+    /// The shards of which it was said that retention took the front.
+    told: BTreeSet<ShardId>,
 }
 
 /// One input shard.
@@ -125,6 +127,7 @@ impl Pipeline {
             lanes: BTreeMap::new(),
             finished: BTreeSet::new(),
             untold: VecDeque::new(),
+            told: BTreeSet::new(),
         })
     }
 
@@ -142,8 +145,8 @@ impl Pipeline {
     ///
     /// Those of reading, of [`Producer::put_batch`] and of [`Lease::checkpoint`]: the first, once all shards had their batch. After any of them, calling it again goes on where
     /// it has to: nothing is skipped and nothing put twice. [`Error::BatchTooLarge`] only where what was made of one record is. [`Error::Lost`] is said
-    /// once, and goes on behind what is lost; so is [`Error::ShardNotFound`] of a shard that expired before all of it was done. Each of these is told: by a call of its own,
-    /// which does nothing else, where another error came first.
+    /// once, and goes on behind what is lost; so is [`Error::Trimmed`] where retention took the front of a shard whose parent is done, and [`Error::ShardNotFound`] of a shard that
+    /// expired before all of it was done. Each of these is told: by a call of its own, which does nothing else, where another error came first.
     pub fn step(&mut self, mut make: impl FnMut(&Record, &mut Outputs)) -> Result<u64> {
         if let Some(error) = self.untold.pop_front() {
             return Err(error);
@@ -161,10 +164,18 @@ impl Pipeline {
 
     /// Tells the first error. Of the others, those are kept that are said once; the rest comes again as long as its cause lasts.
     fn tell(&mut self, met: Vec<Error>) -> Result<()> {
-        let is_said_once = |error: &Error| matches!(error, Error::Lost { .. } | Error::ShardNotFound(_));
-        let mut met = met.into_iter();
-        let first = met.next();
-        self.untold.extend(met.filter(is_said_once));
+        let mut first = None;
+        for error in met {
+            let is_said_once = match &error {
+                Error::Trimmed { shard_id, .. } => self.told.insert(*shard_id),
+                other => matches!(other, Error::Lost { .. } | Error::ShardNotFound(_)),
+            };
+            match first {
+                None => first = Some(error),
+                Some(_) if is_said_once => self.untold.push_back(error),
+                Some(_) => {}
+            }
+        }
         first.map_or(Ok(()), Err)
     }
 
@@ -215,6 +226,7 @@ impl Pipeline {
     pub fn restart(&mut self, start: RecordsStart) -> Result<()> {
         self.lanes.clear();
         self.finished.clear();
+        self.told.clear();
         for checkpoint in self.consumer.checkpoints()? {
             self.forget_producer(checkpoint.shard_id)?;
         }
@@ -265,7 +277,11 @@ impl Pipeline {
     fn begin_lane(&self, shard_id: ShardId) -> Result<Lane> {
         let lease = self.consumer.take(shard_id, &self.worker)?;
         let producer = self.output.producer(producer_name(&self.consumer, shard_id))?;
-        let mut iterator = lease.iterator()?.include_unsynced(false);
+        let following = match self.consumer.following_iterator(shard_id) {
+            Err(Error::Trimmed { .. }) if self.told.contains(&shard_id) => lease.iterator(), // which fails again behind a checkpoint
+            other => other,
+        };
+        let mut iterator = following?.include_unsynced(false);
         let last = producer.last_batch()?.map(SequenceNumber::new);
         let repeats_to = last.filter(|last| *last >= iterator.next_sequence_number());
         if repeats_to.is_some() {

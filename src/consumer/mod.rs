@@ -43,7 +43,7 @@ use crate::error::{Error, Result};
 use crate::format::{SlotState, StoredPosition, WindowState, WindowsSnapshot};
 use crate::leases::LeaseFile;
 use crate::stream::{RecordsStart, ShardIterator, Stream, error_of};
-use crate::types::{Durability, ShardId};
+use crate::types::{Durability, ShardId, ShardIteratorType};
 
 use position::is_finished;
 
@@ -168,6 +168,25 @@ impl Consumer {
     pub fn iterator(&self, shard_id: ShardId) -> Result<ShardIterator> {
         self.expect_listed(shard_id)?;
         self.inner.stream.iterator_behind(shard_id, self.state(shard_id)?.position)
+    }
+
+    /// As [`iterator`](Self::iterator), for who goes on here behind the ends of the shard's parents: where one of them is done, all of the shard is due, and [`Error::Trimmed`] says that
+    /// its front is gone.
+    pub(crate) fn following_iterator(&self, shard_id: ShardId) -> Result<ShardIterator> {
+        let stream = &self.inner.stream;
+        let shards = stream.shards();
+        let shard = shards.iter().find(|shard| shard.shard_id == shard_id);
+        let position = self.state(shard_id)?.position;
+        if let Some(shard) = shard.filter(|shard| !shard.parents.is_empty())
+            && position == StoredPosition::TrimHorizon
+        {
+            let finished = self.finished()?;
+            if shard.parents.iter().any(|parent| finished.contains(parent)) {
+                let start = ShardIteratorType::AtSequenceNumber(shard.starting);
+                return stream.lasting_iterator(shard_id, start);
+            }
+        }
+        self.iterator(shard_id)
     }
 
     /// Takes a shard for a worker, whoever has it: raises its epoch, durably, so that checkpoints under every earlier lease are refused.

@@ -229,8 +229,8 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// [`Error::Trimmed`] where retention overtook the consumer in one of the shards, and [`Error::Lost`]: said once, the next call goes on behind what is
-    /// missing. [`Error::ConsumerNotFound`] if it was deleted, [`Error::Closed`], and what reading and writing can lead to: a call that failed
+    /// [`Error::Trimmed`] where retention overtook the consumer in one of the shards, or took the front of one whose parent is done, and [`Error::Lost`]: said once, the next call goes on
+    /// behind what is missing. A shard that expired altogether before a worker had it is not told of. [`Error::ConsumerNotFound`] if it was deleted, [`Error::Closed`], and what reading and writing can lead to: a call that failed
     /// can be made again.
     pub fn poll(&mut self) -> Result<Option<Work>> {
         self.consumer.inner.stream.expect_open()?;
@@ -514,7 +514,7 @@ fn read_behind(
     consumer: &Consumer,
     options: &WorkerOptions,
 ) -> Result<(ShardIterator, Result<()>)> {
-    let (iterator, overtaken) = match lease.iterator() {
+    let (iterator, overtaken) = match consumer.following_iterator(lease.shard_id()) {
         Err(error @ Error::Trimmed { .. }) => (at_the_horizon(consumer, lease.shard_id())?, Err(error)),
         other => (other?, Ok(())),
     };

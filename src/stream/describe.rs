@@ -78,6 +78,8 @@ pub struct ShardSummary {
     pub opened: Timestamp,
     /// When it was closed.
     pub closed: Option<Timestamp>,
+    /// The number that its first record has, or will have.
+    pub(crate) starting: SequenceNumber,
     /// The number behind its last record, once it is closed.
     pub(crate) end: Option<SequenceNumber>,
 }
@@ -275,6 +277,7 @@ fn summary(entry: &ShardEntry) -> ShardSummary {
         state: if entry.is_open() { ShardState::Open } else { ShardState::Closed },
         opened: entry.opened,
         closed: entry.closed.map(|closed| closed.at),
+        starting: entry.starting,
         end: entry.closed.map(|_| entry.next),
     }
 }

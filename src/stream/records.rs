@@ -1,6 +1,6 @@
 //! Reading a whole stream through its splits and merges.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,9 +9,10 @@ use super::metered::MeteredCursor;
 use super::read::{FOLLOW_STEP, WAIT_STEP};
 use super::{Stream, StreamInner, Topology};
 use crate::error::{Error, Result};
+use crate::format::ShardEntry;
 use crate::segment::{Record, RecordBatch};
 use crate::shard::{Progress, Shard};
-use crate::types::{ShardId, ShardIteratorType, Timestamp};
+use crate::types::{HashKeyRange, SequenceNumber, ShardId, ShardIteratorType, Timestamp};
 
 /// Where [`Stream::records`] starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,7 +30,9 @@ pub enum RecordsStart {
 /// partition key records come in the exact order in which they were put, through every split and merge. Between shards that are
 /// read at the same time there is no order.
 ///
-/// Where retention overtook it in a shard, it says [`Error::Trimmed`] once, and goes on at the oldest record that is left.
+/// Where retention overtook it in a shard, or took the front of one, or all of one, that follows what it read, it says [`Error::Trimmed`] once, and goes on at the oldest record that
+/// is left. Of a shard that was made before the [time](RecordsStart::AtTimestamp) it starts at, it is not told what retention took before it came there: that may have arrived before
+/// that time.
 pub struct Records {
     stream: Arc<StreamInner>,
     start: RecordsStart,
@@ -37,11 +40,27 @@ pub struct Records {
     active: BTreeMap<ShardId, MeteredCursor>,
     /// The shards read to their end, or not to be read.
     finished: BTreeSet<ShardId>,
+    /// The shards that expired before they were begun: their children wait for nothing.
+    expired: BTreeSet<ShardId>,
+    /// How far it came with keys whose next shard is not begun.
+    ended: Vec<Ended>,
+    /// Where the shards started that were listed, and not to be begun yet, when it began.
+    starts: BTreeMap<ShardId, SequenceNumber>,
+    /// What retention took of shards that follow what was read, to be told.
+    overtaken: VecDeque<Error>,
     /// The shard that gave the last records: when its turn is over, its neighbour is asked first.
     last: ShardId,
     /// How many single records it may still give in a row.
     turn: usize,
     discovery: Discovery,
+}
+
+/// Keys of a shard that was read to its end.
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    range: HashKeyRange,
+    /// The number behind its last record.
+    next: SequenceNumber,
 }
 
 /// Whether there may be shards to begin.
@@ -67,6 +86,10 @@ impl Stream {
             start,
             active: BTreeMap::new(),
             finished: BTreeSet::new(),
+            expired: BTreeSet::new(),
+            ended: Vec::new(),
+            starts: BTreeMap::new(),
+            overtaken: VecDeque::new(),
             last: ShardId::default(),
             turn: 0,
             discovery: Discovery::Done,
@@ -78,8 +101,13 @@ impl Stream {
 
 impl Records {
     fn begin(&mut self) -> Result<()> {
+        let topology = self.stream.topology();
+        let entries = || topology.shards.values().map(|member| &member.entry);
+        self.starts = entries().map(|entry| (entry.id, entry.horizon)).collect();
+        // What expired before is not missed.
+        let parents = entries().flat_map(|entry| &entry.parents).copied();
+        self.finished.extend(parents.filter(|id| !topology.shards.contains_key(id)));
         if self.start == RecordsStart::Latest {
-            let topology = self.stream.topology();
             for (id, member) in &topology.shards {
                 if member.entry.is_open() {
                     self.active.insert(*id, self.stream.cursor(*id, ShardIteratorType::Latest)?.into());
@@ -88,16 +116,18 @@ impl Records {
                 }
             }
         }
-        self.discover()
+        self.discover()?;
+        self.starts.retain(|id, _| !self.active.contains_key(id) && !self.finished.contains(id));
+        Ok(())
     }
 
     /// Begins the shards whose parents are all read, or no longer listed. One that cannot be begun keeps no other waiting.
     fn discover(&mut self) -> Result<()> {
         loop {
-            let finished = self.finished.len();
+            let passed = self.finished.len() + self.expired.len();
             let outcome = self.begin_listed(&self.stream.topology());
-            // One of them expired since it was listed, which nobody will say again: its children may be listed by now.
-            if outcome.is_err() || self.finished.len() == finished {
+            // One of them has nothing to read, or expired since it was listed, which nobody will say again: its children may be listed by now.
+            if outcome.is_err() || self.finished.len() + self.expired.len() == passed {
                 return outcome;
             }
         }
@@ -109,27 +139,57 @@ impl Records {
         let removed: Vec<_> = read.filter(|shard| !topology.shards.contains_key(&shard.id())).collect();
         let mut outcome = Ok(());
         for (id, member) in &topology.shards {
-            let known = self.active.contains_key(id) || self.finished.contains(id);
-            let waits_for =
-                |parent: &ShardId| topology.shards.contains_key(parent) && !self.finished.contains(parent);
+            let is_passed = |id: &ShardId| self.finished.contains(id) || self.expired.contains(id);
+            let known = self.active.contains_key(id) || is_passed(id);
+            let waits_for = |parent: &ShardId| topology.shards.contains_key(parent) && !is_passed(parent);
             let range = member.entry.range;
             let descends =
                 |removed: &Arc<Shard>| removed.id() < *id && removed.range().intersection(range).is_some();
             if known || member.entry.parents.iter().any(waits_for) || removed.iter().any(descends) {
                 continue;
             }
-            let kind = match self.start {
-                RecordsStart::TrimHorizon | RecordsStart::Latest => ShardIteratorType::TrimHorizon,
-                RecordsStart::AtTimestamp(time) => ShardIteratorType::AtTimestamp(time),
-            };
-            match self.stream.cursor(*id, kind) {
-                Ok(cursor) => drop(self.active.insert(*id, cursor.into())),
-                // Expired since: its children wait for nothing.
-                Err(Error::ShardNotFound(_)) => drop(self.finished.insert(*id)),
-                Err(error) => outcome = outcome.and(Err(error)),
+            match self.begin_shard(&member.entry) {
+                Err(Error::ShardNotFound(_)) => drop(self.expired.insert(*id)),
+                begun => outcome = outcome.and(begun),
             }
         }
         outcome
+    }
+
+    /// Begins a shard behind what was read of its keys, if that is told by a number, or else where the reader starts.
+    fn begin_shard(&mut self, entry: &ShardEntry) -> Result<()> {
+        let is_followed = self.ended.iter().any(|ended| ended.range.intersection(entry.range).is_some());
+        let kind = match (self.start, self.follows(entry)) {
+            (RecordsStart::AtTimestamp(time), _) if entry.opened < time => ShardIteratorType::AtTimestamp(time),
+            (_, Some(number)) => ShardIteratorType::AtSequenceNumber(number),
+            (RecordsStart::AtTimestamp(time), None) => ShardIteratorType::AtTimestamp(time),
+            (_, None) => ShardIteratorType::TrimHorizon,
+        };
+        let cursor = match self.stream.cursor(entry.id, kind) {
+            Err(error @ Error::Trimmed { .. }) => {
+                let cursor = self.stream.cursor(entry.id, ShardIteratorType::TrimHorizon)?;
+                self.overtaken.push_back(error);
+                cursor
+            }
+            other => other?,
+        };
+        if !is_followed && cursor.shard().end().is_some_and(|end| cursor.next() >= end) {
+            self.finished.insert(entry.id); // nothing of it is read, and so its children follow nothing
+            return Ok(());
+        }
+        let rest = |ended: Ended| ended.range.without(entry.range).map(move |range| Ended { range, ..ended });
+        self.ended = std::mem::take(&mut self.ended).into_iter().flat_map(rest).collect();
+        self.active.insert(entry.id, cursor.into());
+        Ok(())
+    }
+
+    /// The number that follows, in a shard, what was read of its keys, if any were. Where shards between expired unread, it is that behind the last which was not.
+    fn follows(&self, entry: &ShardEntry) -> Option<SequenceNumber> {
+        let ended = self.ended.iter().filter(|ended| ended.range.intersection(entry.range).is_some());
+        let next = ended.map(|ended| ended.next).min()?;
+        let start = self.starts.get(&entry.id).copied().unwrap_or_default().max(entry.starting);
+        let is_next = entry.parents.iter().all(|parent| self.finished.contains(parent));
+        Some(if is_next { start } else { next })
     }
 
     /// Records of one shard that are there now, borrowed from the map, the shards taking turns. An empty batch means that
@@ -214,6 +274,9 @@ impl Records {
                 Discovery::Failed => self.discovery = Discovery::Due,
                 Discovery::Done => {}
             }
+            if let Some(error) = self.overtaken.pop_front() {
+                return Err(error);
+            }
             if let Some(id) = self.look_around()? {
                 return Ok(Some(id));
             }
@@ -232,6 +295,8 @@ impl Records {
             match look(&self.stream, cursor) {
                 Ok(Progress::Records) => return Ok(Some(id)),
                 Ok(Progress::End) => {
+                    let (range, next) = (cursor.shard().range(), cursor.next());
+                    self.ended.push(Ended { range, next });
                     self.active.remove(&id);
                     self.finished.insert(id);
                     self.discovery = Discovery::Due;
@@ -274,7 +339,8 @@ impl Records {
     /// Whether there may be more than there was at the last look; costs two loads a shard.
     pub(super) fn has_news(&self) -> bool {
         let may_have = |cursor: &MeteredCursor| cursor.has_news() || cursor.shard().is_shut();
-        self.discovery != Discovery::Done || self.active.values().any(may_have)
+        let is_due = self.discovery != Discovery::Done || !self.overtaken.is_empty();
+        is_due || self.active.values().any(may_have)
     }
 
     #[cfg(feature = "async")]

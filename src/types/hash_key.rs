@@ -116,6 +116,18 @@ impl HashKeyRange {
         Self::new(self.start.max(other.start), self.end.min(other.end))
     }
 
+    /// What is left without the keys that both ranges hold: what lies below them, and above.
+    pub(crate) fn without(self, other: Self) -> impl Iterator<Item = Self> {
+        let (below, above) = match self.intersection(other) {
+            Some(both) => (
+                both.start.previous().and_then(|end| Self::new(self.start, end)),
+                both.end.next().and_then(|start| Self::new(start, self.end)),
+            ),
+            None => (Some(self), None),
+        };
+        below.into_iter().chain(above)
+    }
+
     /// Cuts the whole space into `count` ranges as Kinesis does: `floor(2^128 / count)` keys each,
     /// the last one taking the remainder.
     pub fn partition(count: u32) -> Vec<Self> {

@@ -586,6 +586,43 @@ fn a_shard_that_retention_overtakes_while_it_is_held_goes_on_at_the_horizon() {
     assert!(found.contains(&30) && found.is_sorted(), "{found:?}");
 }
 
+/// The parent is done: so all of the child is due.
+#[test]
+fn a_consumer_is_told_what_it_missed_of_a_child() {
+    let (_directory, stream) = stream(builder().segment_bytes(4 << 10));
+    let follower = builder().open_read_only(stream.path()).unwrap();
+    put_to(&stream, S0, "key", b"before");
+    let consumers = [("c", &stream), ("d", &follower)].map(|(name, stream)| stream.consumer(name).unwrap());
+    let mut workers = [0, 1].map(|index| worker(&consumers[index], "w"));
+    for worker in &mut workers {
+        assert_eq!(all(worker).len(), 2);
+    }
+    let (lower, _) = stream.split_shard(S0, None).unwrap();
+    for worker in &mut workers {
+        assert!(matches!(all(worker)[..], [Work::Ended(S0)]));
+        worker.finish(S0).unwrap();
+    }
+    fill_large(&stream, lower, 12);
+    stream.trim_shard(lower, number(10)).unwrap();
+    for worker in &mut workers {
+        let (mut found, mut told) = (Vec::new(), Vec::new());
+        while found.len() < 3 {
+            match worker.poll() {
+                Ok(Some(Work::Records { records, .. })) => {
+                    assert_eq!(told.len(), 1, "first");
+                    found.extend(records.iter().map(|record| record.sequence_number().get()));
+                }
+                Ok(Some(Work::Started(_))) => {}
+                Err(Error::Trimmed { shard_id, requested, earliest }) => {
+                    told.push((shard_id, requested, earliest))
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((found, told), (vec![10, 11, 12], vec![(lower, number(1), number(10))]));
+    }
+}
+
 #[test]
 fn errors_of_shards_come_behind_what_the_round_did_to_the_others() {
     let (_disk, clock, stream) = simulated(builder().shards(3).segment_bytes(4 << 10));

@@ -229,6 +229,23 @@ fn each_loss_is_told_once_whatever_is_met_beside_it() {
     assert_eq!((trimmed, lost), (8, vec![S1, S2]));
 }
 
+/// The parent is done: so all of the child was due, which is said once.
+#[test]
+fn a_pipeline_is_told_what_it_missed_of_a_child() {
+    let (_disk, _clock, input) = simulated(builder().segment_bytes(4096));
+    let (_output, output) = stream(builder());
+    let mut pipeline = pipeline(&input, &output);
+    fill_large(&input, S0, 1);
+    run(&mut pipeline);
+    let (lower, _) = input.split_shard(S0, None).unwrap();
+    fill_large(&input, lower, 12);
+    input.trim_shard(lower, number(10)).unwrap();
+    let error = pipeline.step(copy).unwrap_err();
+    assert!(matches!(error, Error::Trimmed { earliest, .. } if earliest == number(10)), "{error:?}");
+    run(&mut pipeline);
+    assert_eq!(data(&output).len(), 4);
+}
+
 /// One that cannot be read at all is told each time, too.
 #[test]
 fn a_damaged_shard_keeps_no_other_waiting() {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anabranch::storage::{Operation, Storage};
 use anabranch::{
-    Clock, Crash, DiskFault, Error, ErrorKind, ManualClock, RecordsStart, RetentionPeriod, ShardIteratorType,
-    Stream, StreamBuilder, Timestamp,
+    Clock, Crash, DiskFault, Error, ErrorKind, ManualClock, Records, RecordsStart, RetentionPeriod,
+    ShardIteratorType, Stream, StreamBuilder, Timestamp,
 };
 use tempfile::TempDir;
 
@@ -304,13 +304,77 @@ fn a_reader_of_the_whole_begins_no_grandchild_of_what_it_reads() {
     let listed: Vec<_> = stream.shards().iter().map(|shard| shard.shard_id.get()).collect();
     assert_eq!(listed, [2, 3, 6], "parents and grandparents expired");
 
-    let rest: Vec<_> = whole.available().map(|record| record.unwrap()).collect();
-    assert_eq!(rest.len(), 900);
-    assert_eq!(
-        rest.iter().position(|record| record.data() == b"new"),
-        Some(899),
-        "behind all that was put before"
-    );
+    let mut rest = told(&mut whole);
+    assert_eq!(rest.pop().as_deref(), Some("6: 901"), "behind all that was put before");
+    assert_eq!(rest.pop().as_deref(), Some("6: 900 is trimmed up to 901"), "what was between is missed");
+    assert_eq!(rest, (1..900).map(|number| format!("0: {number}")).collect::<Vec<_>>());
+}
+
+/// The places of the records that a reader has to give now, and what it says is gone.
+fn told(reader: &mut Records) -> Vec<String> {
+    let text = |outcome: anabranch::Result<anabranch::Record>| match outcome {
+        Ok(record) => format!("{}: {}", record.shard_id().get(), record.sequence_number()),
+        Err(Error::Trimmed { shard_id, requested, earliest }) => {
+            format!("{}: {requested} is trimmed up to {earliest}", shard_id.get())
+        }
+        Err(error) => panic!("{error:?}"),
+    };
+    reader.available().map(text).collect()
+}
+
+#[test]
+fn a_reader_of_the_whole_is_told_what_it_missed_of_the_children() {
+    let (_directory, clock, stream) = timed(builder());
+    let follower = builder().clock(clock).open_read_only(stream.path()).unwrap();
+    fill(&stream, 2);
+    let starts = [RecordsStart::TrimHorizon, RecordsStart::Latest, RecordsStart::AtTimestamp(Timestamp::MIN)];
+    let readers = [&stream, &follower].into_iter().flat_map(|stream| starts.map(|start| stream.records(start)));
+    let mut readers: Vec<_> = readers.map(|reader| reader.unwrap()).collect();
+    for reader in &mut readers {
+        told(reader);
+    }
+    let (lower, upper) = stream.split_shard(S0, None).unwrap();
+    for child in [lower, upper] {
+        fill_large(&stream, child, 12);
+        stream.trim_shard(child, number(10)).unwrap();
+    }
+    let expected = ["1: 2 is trimmed up to 10", "2: 2 is trimmed up to 10", "1: 10", "1: 11", "1: 12", "1: 13"];
+    for reader in &mut readers {
+        let rest = told(reader);
+        assert_eq!(rest[..6], expected, "{reader:?}");
+        assert_eq!(rest.len(), 10);
+    }
+}
+
+/// What was gone before it began is not missed, be it of a shard whose parent is there.
+#[test]
+fn a_reader_of_the_whole_misses_nothing_that_was_gone_before_it_began() {
+    let (_directory, clock, stream) = timed(builder().retention(RetentionPeriod::hours(2)));
+    fill(&stream, 2);
+    let (lower, _) = stream.split_shard(S0, None).unwrap();
+    fill_large(&stream, lower, 12);
+    stream.trim_shard(lower, number(10)).unwrap();
+    let mut whole = stream.records(RecordsStart::TrimHorizon).unwrap();
+    assert_eq!(told(&mut whole), ["0: 0", "0: 1", "1: 10", "1: 11", "1: 12", "1: 13"]);
+    clock.advance(3 * HOUR);
+    fill_large(&stream, lower, 1);
+    let mut whole = stream.records(RecordsStart::TrimHorizon).unwrap();
+    assert_eq!(told(&mut whole), ["1: 14"], "the parent is listed, and all of it expired");
+}
+
+/// What was removed of a shard may have arrived before the time that a reader begins at.
+#[test]
+fn a_reader_from_a_time_on_misses_nothing_from_before() {
+    let (_directory, clock, stream) = timed(builder());
+    let time = Timestamp::from_millis(clock.now().as_millis() + 10_000);
+    let mut whole = stream.records(RecordsStart::AtTimestamp(time)).unwrap();
+    let (lower, _) = stream.split_shard(S0, None).unwrap();
+    fill_large(&stream, lower, 12);
+    stream.trim_shard(lower, number(10)).unwrap();
+    assert_eq!(told(&mut whole), [""; 0]);
+    clock.advance(HOUR);
+    fill_large(&stream, lower, 1);
+    assert_eq!(told(&mut whole), ["1: 12"]);
 }
 
 #[test]
