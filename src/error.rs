@@ -16,7 +16,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong. [`kind`](Self::kind) says what a caller can do about it. Clones are told to all whom it concerns.
 ///
-/// An operation that was refused ([`ErrorKind::InvalidInput`], [`NotFound`](ErrorKind::NotFound), [`Conflict`](ErrorKind::Conflict), ...) left no trace.
+/// An operation that was refused ([`ErrorKind::InvalidInput`], [`NotFound`](ErrorKind::NotFound), [`Conflict`](ErrorKind::Conflict), ...) left no trace,
+/// but for a batch that goes to several shards: [`FencingTokenMismatch`](Self::FencingTokenMismatch), [`BatchSuperseded`](Self::BatchSuperseded) and
+/// [`BatchMismatch`](Self::BatchMismatch) speak for one of them, and others may have taken their part.
 /// A put that failed with [`ErrorKind::Io`] or [`ErrorKind::Reopen`] has an **unknown outcome**: its records may turn up later.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -86,7 +88,8 @@ pub enum Error {
         /// What it is.
         actual: SequenceNumber,
     },
-    /// A fenced append showed another token than the shard's. Nothing was appended.
+    /// A fenced append showed another token than the shard's. Nothing was appended by the shard that says so, nor of a batch by any other, unless the shard was fenced
+    /// in the moment between looking at the tokens and appending.
     #[error("the fencing token of {shard_id} is {actual}, not {token}")]
     FencingTokenMismatch {
         /// The shard.
@@ -152,14 +155,15 @@ pub enum Error {
         /// The last one that is lost.
         last: SequenceNumber,
     },
-    /// The place lies behind the tail: no such record was ever written.
-    #[error("sequence number {requested} of {shard_id} is beyond its tail; the next one will be {next}")]
+    /// The place lies behind the tail that is readable: no such record was written, or none that is shown yet, as one that waits for its sync on a
+    /// `Synced` stream.
+    #[error("sequence number {requested} of {shard_id} is beyond its tail; the next one to be read is {next}")]
     BeyondTail {
         /// The shard.
         shard_id: ShardId,
         /// What was asked for.
         requested: SequenceNumber,
-        /// The number that the next record will get.
+        /// The number of the next record that will be readable.
         next: SequenceNumber,
     },
     /// The stream has no consumer of this name, or it was deleted.

@@ -72,7 +72,7 @@
 //! appends until the stream is opened again ([`Error::ShardFailed`]).
 //!
 //! Damage is told from a torn tail by what was known durable when later bytes were written (see [`mod@format`]). A torn tail is cut off
-//! and reported; damage is [`Error::Corrupt`], with file, offset and sequence numbers, and changes nothing.
+//! and reported; damage is [`Error::Corrupt`], with file, offset and sequence numbers, and nothing that is sound is lost by telling it.
 //!
 //! # What is assumed
 //!

@@ -24,11 +24,12 @@
 //! | [`Synced`](crate::Durability::Synced), the default | the record, every record before it in its shard, and everything needed to find them were covered by a sync that returned success | kill, panic, OOM killer, kernel crash, power cut | nothing |
 //! | [`Buffered`](crate::Durability::Buffered) | the bytes are in memory that the kernel keeps: the page cache of a segment, or of the STAGING file | kill, panic, OOM killer; a power cut once a later flush has covered it | a *suffix* of a shard at a kernel crash or power cut |
 //!
-//! No `Synced` put is acknowledged on a timer.
+//! No `Synced` put is acknowledged on a timer. A [`close`](crate::Stream::close) that is answered with success made everything durable, whichever handle asked.
 //!
 //! Tests: `crash/power.rs::synced_streams_survive_a_cut_at_every_operation`, `crash/power.rs::buffered_streams_survive_a_cut_at_every_operation`,
 //! `crash/threads.rs::what_threads_were_told_survives_a_cut`, `process/kill.rs::kill_nine_loses_nothing_synced`,
 //! `process/kill.rs::kill_nine_loses_nothing_buffered`, `api/durability.rs::a_synced_put_costs_one_sync_and_survives_power_loss`,
+//! `api/open.rs::a_close_that_failed_is_told_to_everybody_who_closes`,
 //! `concurrency/main.rs::a_group_is_acknowledged_when_it_is_durable_and_nobody_is_forgotten`; what was staged and not yet written:
 //! `crash/opening.rs::what_was_staged_is_recovered_whenever_the_recovery_dies`, `crash/opening.rs::what_cannot_be_written_stays_staged`,
 //! `crash/opening.rs::a_staging_file_of_another_life_is_ignored`, `crash/repair.rs::what_was_staged_is_salvaged_and_kept_by_a_repair`.
@@ -55,7 +56,7 @@
 //!
 //! Not after a crash, a restart or a repair. Where a power cut takes an unsynced tail of a `Buffered` stream that readers saw, its numbers are
 //! given again, and the records that take them carry a higher [incarnation](crate::Record::incarnation): number and incarnation together name
-//! a record for all time.
+//! a record for all time. So it is with what [`include_unsynced`](crate::ShardIterator::include_unsynced) shows of a `Synced` one.
 //!
 //! Tests: `crash/power.rs::buffered_streams_survive_a_cut_at_every_operation` (its ledger remembers every place that was ever acknowledged or
 //! shown), `crash/repair.rs::every_kind_of_damage_is_mended_and_costs_only_what_it_hit`.
@@ -69,7 +70,8 @@
 //!
 //! Tests: `concurrency/main.rs::readers_see_a_durable_prefix`, `crash/threads.rs::what_threads_were_told_survives_a_cut`,
 //! `crash/faults.rs::what_is_shown_after_a_failed_sync_survives_power_loss`, `api/read_only.rs::a_reader_of_a_synced_stream_sees_durable_records_only`,
-//! `api/read_only.rs::a_reader_sees_a_buffered_put_soon_after_it_is_acknowledged`.
+//! `api/read_only.rs::a_reader_sees_a_buffered_put_soon_after_it_is_acknowledged`, `api/iterators.rs::the_unsynced_tail_is_shown_on_request_only`,
+//! `api/iterators.rs::a_reader_of_a_buffered_stream_can_ask_for_durable_records_only`, `api/durability.rs::a_buffered_put_syncs_nothing_until_it_is_asked_to`.
 //!
 //! # A6. A failed append has an unknown outcome
 //!
@@ -83,7 +85,8 @@
 //!
 //! Tests: `crash/faults.rs::synced_streams_survive_every_failing_operation`, `crash/faults.rs::buffered_streams_survive_every_failing_operation`,
 //! `crash/faults.rs::rarer_and_lasting_failures_lose_nothing_either`, `crash/faults.rs::a_failed_sync_is_told_to_all_its_waiters`,
-//! `process/syscalls.rs::every_system_call_fails`, `concurrency/main.rs::a_failed_sync_reaches_everybody`.
+//! `crash/directed.rs::a_shard_whose_file_cannot_be_opened_again_goes_on`, `process/syscalls.rs::every_system_call_fails`,
+//! `concurrency/main.rs::a_failed_sync_reaches_everybody`.
 //!
 //! # A7. Corruption
 //!
@@ -108,7 +111,8 @@
 //! (`crash/opening.rs::a_tail_that_imitates_too_many_frames_is_refused_and_cut_by_a_repair`).
 //!
 //! What is not seen: bytes between a sealed segment's index and its footer, which hold nothing and are never read; and the loss of the last
-//! records of an open shard together with the WATERMARK slot that vouches for them, which is then indistinguishable from a write that was cut short.
+//! records of an open shard together with the WATERMARK slot that vouches for them, which is then indistinguishable from a write that was cut short. Nor the
+//! loss of a whole file of a consumer or a queue, or of windows that a shard left: nothing else says that there was one.
 //!
 //! # A8. Retention
 //!
@@ -179,12 +183,12 @@
 //!
 //! # A13. The clock
 //!
-//! Arrival times in a shard never go back, whatever the clock does. A clock that leaps past the retention period deletes nothing until a second reading,
+//! Arrival times in a shard never go back, whatever the clock does. A clock that leaps past the retention period, and by more than a second, deletes nothing until a second reading,
 //! taken at least a second later by the monotonic clock, agrees; the first reading after an opening counts as such a leap, since nobody knows what the
 //! clock did before. Until then a leap hides records from those who look for them, and from nobody who keeps how far he came: a consumer and a queue pass, for good,
 //! only what is gone for good, or expired by a time that is believed.
 //!
-//! Tests: `api/retention.rs::a_leap_of_the_clock_deletes_nothing`, `api/clock.rs::any_time_may_follow_any_other` (before 1970 and at the integer's edges, too),
+//! Tests: `api/retention.rs::a_leap_of_the_clock_deletes_nothing`, `api/retention.rs::a_leap_past_a_short_period_deletes_nothing_at_once`, `api/clock.rs::any_time_may_follow_any_other` (before 1970 and at the integer's edges, too),
 //! `api/clock.rs::no_leap_deletes_at_once`, `api/clock.rs::a_clock_that_leapt_before_the_opening_deletes_nothing_at_the_first_look`,
 //! `api/clock.rs::a_leap_hides_nothing_for_good`, `api/clock.rs::a_clock_that_goes_back_deletes_nothing`, `api/clock.rs::a_leap_makes_no_queue_forget_anything`,
 //! `api/clock.rs::a_leap_makes_no_consumer_skip_anything`.
@@ -194,7 +198,7 @@
 //! Nothing in a file makes the library allocate, loop, recurse or panic without bound. Recovery reads unsealed segments fully and sealed ones not at all, so
 //! the time to open is bounded by the former and by the number of shards, not by the size of the store.
 //!
-//! Tests: `process/limits.rs::lengths_and_counts_in_files_take_no_memory`, `fuzz_corpus.rs::decode`, `fuzz_corpus.rs::recover_segment`, `fuzz_corpus.rs::operations`, `fuzz_corpus.rs::repair`; measured by
+//! Tests: `api/open.rs::an_opening_reads_no_more_for_more_that_is_sealed`, `process/limits.rs::lengths_and_counts_in_files_take_no_memory`, `fuzz_corpus.rs::decode`, `fuzz_corpus.rs::recover_segment`, `fuzz_corpus.rs::operations`, `fuzz_corpus.rs::repair`; measured by
 //! `cargo bench --bench scale`.
 //!
 //! # A15. A batch of a producer is appended once
@@ -216,11 +220,12 @@
 //! # A16. Conditions
 //!
 //! An append that names a sequence number ([`expect_next`](crate::PutOptions::expect_next)) or a fencing token ([`fencing_token`](crate::PutOptions::fencing_token)) is appended only if that is the
-//! shard's, looked at in the same step; else nothing of it is. A token is durable when [`Stream::fence_shard`](crate::Stream::fence_shard) returns, never falls, and
+//! shard's, looked at in the same step; else nothing of it is. Of a batch with a token, no shard takes its part if one of them would refuse when the batch comes; where one is
+//! fenced just then, it takes nothing of the batch, and others may have taken their part. A token is durable when [`Stream::fence_shard`](crate::Stream::fence_shard) returns, never falls, and
 //! goes to the children of the shard.
 //!
 //! Tests: `api/fencing.rs::only_the_token_of_the_shard_is_accepted`, `api/fencing.rs::children_keep_the_token`,
-//! `api/fencing.rs::a_batch_is_appended_on_a_condition_or_not_at_all`.
+//! `api/fencing.rs::a_batch_is_appended_on_a_condition_or_not_at_all`, `api/fencing.rs::a_batch_that_one_shard_refuses_for_its_token_is_taken_by_none`.
 //!
 //! # A17. From stream to stream
 //!

@@ -313,10 +313,7 @@ impl Shard {
         if let Some(expected) = condition.expect_next.filter(|expected| *expected != state.next) {
             return Err(ShardError::Mismatch { expected, actual: state.next });
         }
-        if let Some(token) = condition.fencing_token.filter(|token| *token != state.fencing_token) {
-            return Err(ShardError::Fenced { token, actual: state.fencing_token });
-        }
-        Ok(())
+        condition.fencing_token.map_or(Ok(()), |token| state.check_token(token))
     }
 
     /// Leaves with an active segment that has room for what is needed, and with an append that passed its `check`.
@@ -456,5 +453,12 @@ impl Shard {
             }
             Err(fault) => Err(self.fail(state, fault)),
         }
+    }
+}
+
+impl AppendState {
+    pub(super) fn check_token(&self, token: u64) -> Result<(), ShardError> {
+        let actual = self.fencing_token;
+        if token == actual { Ok(()) } else { Err(ShardError::Fenced { token, actual }) }
     }
 }

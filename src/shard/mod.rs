@@ -519,6 +519,11 @@ impl Shard {
         }
     }
 
+    /// Whether an append that shows this token would not be refused for it now.
+    pub(crate) fn check_token(&self, token: u64) -> Result<(), ShardError> {
+        self.append.lock().check_token(token)
+    }
+
     /// From now on, a fenced append has to show this token.
     pub(crate) fn fence(&self, token: u64) {
         self.append.lock().fencing_token = token;

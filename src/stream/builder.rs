@@ -90,7 +90,8 @@ impl StreamBuilder {
     }
 
     /// The size that a shard's segments grow to: a multiple of 8 from 4 KiB to 4 GiB; 64 MiB by default. Retention
-    /// removes whole segments, so smaller ones follow it more closely. A shard's first segment is at most 64 KiB.
+    /// removes whole segments, so smaller ones follow it more closely. A shard's first segment is at most 64 KiB, unless
+    /// [`first_segment_bytes`](Self::first_segment_bytes) or what is put first needs more.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = Some(bytes);
         self
@@ -186,7 +187,7 @@ impl StreamBuilder {
     /// # Errors
     ///
     /// [`Error::StreamExists`]; [`Error::NotAStream`] if `path` holds something else; [`Error::InvalidArgument`] for an option out
-    /// of its range.
+    /// of its range; [`Error::Locked`] if somebody else is just creating it.
     pub fn create(self, path: impl AsRef<Path>) -> Result<Stream> {
         let mut opening = Opening::new(self, path.as_ref())?;
         if matches!(opening.load_manifest(), Ok(Some(_))) {
@@ -219,7 +220,7 @@ impl StreamBuilder {
     ///
     /// [`Error::StreamNotFound`], [`Error::NotAStream`], [`Error::OptionMismatch`]; [`Error::Locked`] if it is open for writing elsewhere, in this
     /// process or another; [`Error::UnsupportedVersion`]; [`Error::Corrupt`] where something that was durable is damaged: nothing
-    /// was changed then.
+    /// that was sound is lost then, though leftovers may have been removed, and other shards recovered.
     pub fn open_existing(self, path: impl AsRef<Path>) -> Result<Stream> {
         let mut opening = Opening::new(self, path.as_ref())?;
         opening.expect_directory()?;

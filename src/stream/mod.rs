@@ -114,6 +114,8 @@ pub(crate) struct StreamInner {
     read_only: bool,
     /// Refuses operations.
     closing: AtomicBool,
+    /// What closing it came to, for every handle that closes it. Set before the manifest is let go of.
+    close_outcome: Mutex<Result<()>>,
     /// Everything that was acknowledged is sealed: readers that are at the tail may end.
     closed: AtomicBool,
     recovery: RecoveryReport,
@@ -221,7 +223,13 @@ impl Stream {
     /// end, and releases the lock. Later calls through any handle give [`Error::Closed`]; records
     /// that were read stay valid, and iterators still read what is there.
     ///
-    /// The next opening reads no records. Closing twice is fine.
+    /// The next opening reads no records. Closing twice is fine: each call says how the first one went, so that none says that records are durable
+    /// which may not be.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShardFailed`] and [`Error::Io`]: what was acknowledged at the level `Buffered` may not be durable. The lock is released all the same, and the next opening
+    /// recovers what is there.
     pub fn close(self) -> Result<()> {
         self.inner.close()
     }
@@ -237,6 +245,7 @@ impl Stream {
         self.inner.closing.store(true, Ordering::SeqCst);
         self.inner.shut_shards();
         self.inner.forget_queues();
+        self.inner.consumers.lock().clear(); // a close that follows has nothing to sync
         let lock = self.inner.lock.lock().take();
         drop(manifest);
         self.inner.stop_background();
@@ -360,18 +369,24 @@ impl StreamInner {
         if self.is_forked() {
             return Err(Error::Closed);
         }
+        let outcome = self.close_once();
+        self.stop_background();
+        // Not under the manifest's lock: who works on a consumer may be waiting for it. What could not be synced is tried again by a later close.
+        outcome.and(self.sync_consumers())
+    }
+
+    /// All but the checkpoints; later calls are told what the first one found.
+    fn close_once(&self) -> Result<()> {
         let mut manifest = self.manifest.lock();
         if self.closing.swap(true, Ordering::SeqCst) {
-            return Ok(()); // and it is closed, since whoever closed it held the manifest
+            return self.close_outcome.lock().clone(); // and it is closed, since whoever closed it held the manifest
         }
         let outcome = if self.read_only { Ok(()) } else { self.close_shards(&mut manifest) };
         self.shut_shards();
         let outcome = outcome.and(self.close_queues());
+        self.close_outcome.lock().clone_from(&outcome);
         *self.lock.lock() = None;
-        drop(manifest);
-        self.stop_background();
-        // Not under the manifest's lock: who works on a consumer may be waiting for it.
-        outcome.and(self.sync_consumers())
+        outcome
     }
 
     /// Ends all writing, and lets waiting readers end.

@@ -414,6 +414,7 @@ impl Opening {
             manifest: Mutex::new(manifest),
             lock: Mutex::new(lock),
             closing: AtomicBool::new(false),
+            close_outcome: Mutex::new(Ok(())),
             closed: AtomicBool::new(false),
             recovery,
             consumers: Mutex::default(),

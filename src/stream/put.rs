@@ -93,7 +93,8 @@ pub struct PutBatchOptions {
     pub durability: Option<Durability>,
     /// Appends only if this is the next sequence number of the shard that the batch goes to: all of it to the same one, or else it is refused.
     pub expect_next: Option<SequenceNumber>,
-    /// Each shard appends its part only if this is its fencing token; see [`PutOptions::fencing_token`].
+    /// Each shard appends its part only if this is its fencing token, and none does if it is not that of all when the batch comes; see
+    /// [`PutOptions::fencing_token`].
     pub fencing_token: Option<u64>,
 }
 
@@ -169,8 +170,8 @@ impl Stream {
     ///
     /// [`Error::InvalidArgument`] for a key of no or more than 256 characters, [`Error::DataTooLarge`]: nothing was written.
     /// [`Error::Io`] of kind [`StorageFull`](crate::ErrorKind::StorageFull) when no new segment could be
-    /// made: nothing was written, and the shard goes on after room is made. [`Error::ShardFailed`] after a failed write or sync: the outcome
-    /// of this put is unknown.
+    /// made: nothing was written, and the shard goes on after room is made. [`Error::Io`] of another kind, as with too many open files: the shard goes on, and the record
+    /// may be there and be durable with the next commit. [`Error::ShardFailed`] after a failed write or sync: the outcome of this put is unknown.
     pub fn put(&self, partition_key: impl AsRef<str>, data: impl AsRef<[u8]>) -> Result<PutReceipt> {
         self.put_with(partition_key, data, PutOptions::default())
     }
@@ -179,7 +180,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// As [`put`](Self::put), and [`Error::SequenceNumberMismatch`] when the condition does not hold.
+    /// As [`put`](Self::put), and [`Error::SequenceNumberMismatch`] or [`Error::FencingTokenMismatch`] when a condition does not hold: nothing was written.
     pub fn put_with(
         &self,
         partition_key: impl AsRef<str>,
@@ -202,7 +203,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// As [`put`](Self::put), and [`Error::BatchTooLarge`]. After an error that is not a refusal, some shards may
+    /// As [`put`](Self::put), and [`Error::BatchTooLarge`]. After [`Error::Io`], [`Error::ShardFailed`] and [`Error::Closed`], some shards may
     /// have taken their part.
     pub fn put_batch(&self, entries: &[PutEntry<'_>]) -> Result<Vec<PutReceipt>> {
         self.put_batch_with(entries, PutBatchOptions::new())
@@ -213,7 +214,8 @@ impl Stream {
     /// # Errors
     ///
     /// As [`put_batch`](Self::put_batch), [`Error::SequenceNumberMismatch`] and [`Error::FencingTokenMismatch`] where a condition does not hold, and
-    /// [`Error::InvalidArgument`] for an [`expect_next`](PutBatchOptions::expect_next) with records for more than one shard.
+    /// [`Error::InvalidArgument`] for an [`expect_next`](PutBatchOptions::expect_next) with records for more than one shard. The tokens of all shards are looked at
+    /// before any of them takes its part; where one is fenced between the two, it takes nothing, and others may have taken their part.
     pub fn put_batch_with(
         &self,
         entries: &[PutEntry<'_>],
@@ -230,7 +232,8 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] for 0; [`Error::FencingTokenMismatch`] for one below the shard's; [`Error::ShardNotFound`], [`Error::ShardClosed`].
+    /// [`Error::InvalidArgument`] for 0; [`Error::FencingTokenMismatch`] for one below the shard's; [`Error::ShardNotFound`], [`Error::ShardClosed`];
+    /// [`Error::Io`], after which the token may be in force in the next opening.
     pub fn fence_shard(&self, shard_id: ShardId, token: u64) -> Result<()> {
         self.inner.fence_shard(shard_id, token)
     }
@@ -339,6 +342,9 @@ impl StreamInner {
         self.check_batch(entries)?;
         let durability = self.effective(options.durability.unwrap_or(Durability::Buffered));
         let condition = options.condition();
+        if let Some(token) = options.fencing_token {
+            self.check_tokens(entries, token)?;
+        }
         self.admit(entries)?;
         let mut receipts = vec![None; entries.len()];
         let refused = self.distribute(entries, (0..entries.len()).collect(), |shard, indices| {
@@ -353,6 +359,13 @@ impl StreamInner {
             Some((_, error)) => Err(error),
             None => Ok(receipts.into_iter().flatten().collect()),
         }
+    }
+
+    /// Refuses a batch that one of its shards would refuse, before another one takes its part.
+    fn check_tokens(&self, entries: &[PutEntry<'_>], token: u64) -> Result<()> {
+        let indices: Vec<_> = (0..entries.len()).collect();
+        let mut groups = self.group(entries, &indices)?.into_values();
+        groups.try_for_each(|(shard, _)| shard.check_token(token).map_err(Error::of_shard(shard.id())))
     }
 
     /// Has each shard take those of the entries at `waiting` that it takes now, through the reshards that come between; `take` answers `false` for one that

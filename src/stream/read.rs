@@ -76,7 +76,8 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// As [`shard_iterator`](Self::shard_iterator); [`Error::BeyondTail`] for every number that is not readable yet.
+    /// As [`shard_iterator`](Self::shard_iterator); [`Error::BeyondTail`] for every number that is not readable yet; [`Error::Lost`] for one that a
+    /// [`repair`](crate::repair) could not keep.
     pub fn get(&self, shard_id: ShardId, sequence_number: SequenceNumber) -> Result<Record> {
         self.inner.get(shard_id, sequence_number, StreamInner::cursor)
     }

@@ -55,7 +55,8 @@ pub struct RepairReport {
 /// before they are replaced. Records that pass their checksums stay, under their own sequence numbers; the numbers of the
 /// lost ones stay lost, are never given again, and reading over them says [`Error::Lost`] once. A sound stream is left as it is.
 ///
-/// A consumer whose position in a shard is damaged begins that shard anew; one whose file's header is damaged is gone.
+/// A consumer whose position in a shard is damaged begins that shard anew; one whose file's header is damaged is gone. A damaged queue is set aside and gone: opened again,
+/// it starts where its options say, and skips what was not received yet if that is `Latest`.
 ///
 /// It takes the writer's lock. Cut short by a crash, it can be run again.
 ///

@@ -25,7 +25,8 @@ impl Stream {
     /// `new_starting_hash_key`. Gives the lower child and the upper one.
     ///
     /// Producers and readers go on; a put waits at most while the parent is sealed. The parent stays readable until its
-    /// records expire. Takes effect at once and for good when this returns, or not at all.
+    /// records expire. Takes effect at once and for good when this returns, or not at all; after an [`Error::Io`] of syncing the stream's directory, which of the two the next
+    /// opening tells: the parent takes no more records until then.
     ///
     /// # Errors
     ///
@@ -42,7 +43,7 @@ impl Stream {
         self.inner.split(&mut manifest, shard_id, new_starting_hash_key)
     }
 
-    /// Merges an open shard with the one whose range follows its own. Gives the child.
+    /// Merges an open shard with the one whose range follows its own. Gives the child. Takes effect as a [split](Self::split_shard) does.
     ///
     /// # Errors
     ///

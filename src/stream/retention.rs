@@ -5,6 +5,7 @@
 
 use crate::sync::atomic::Ordering;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Member, Stream, StreamInner, Topology};
@@ -47,8 +48,8 @@ pub(super) struct DeletionClock {
 /// The wall clock and the monotonic one, read together.
 type Reading = (Timestamp, Duration);
 
-/// How far the two clocks may drift apart between two looks.
-const TOLERANCE_MS: u64 = 60_000;
+/// How far the two clocks may drift apart between two looks: half of the retention period, within these bounds. Less could not be told from how clocks are read and set.
+const TOLERANCE_MS: RangeInclusive<u64> = 1_000..=60_000;
 /// How much later a second reading has to be.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
@@ -57,11 +58,12 @@ impl DeletionClock {
         Self { believed: None, suspect: Some((clock.now(), clock.monotonic())) }
     }
 
-    /// The time, if it is believed.
-    fn now(&mut self, clock: &dyn Clock) -> Option<Timestamp> {
+    /// The time, if it is believed where records are kept for so long.
+    fn now(&mut self, clock: &dyn Clock, period_ms: u64) -> Option<Timestamp> {
         let reading = (clock.now(), clock.monotonic());
-        let is_doubtful = self.believed.is_none_or(|believed| leapt(believed, reading));
-        if is_doubtful && !self.agrees(reading) {
+        let tolerance = (period_ms / 2).clamp(*TOLERANCE_MS.start(), *TOLERANCE_MS.end());
+        let is_doubtful = self.believed.is_none_or(|believed| leapt(believed, reading, tolerance));
+        if is_doubtful && !self.agrees(reading, tolerance) {
             return None;
         }
         self.suspect = None;
@@ -70,8 +72,9 @@ impl DeletionClock {
     }
 
     /// Whether an earlier reading beyond the leap confirms this one; else this one is kept to be confirmed.
-    fn agrees(&mut self, reading: Reading) -> bool {
-        if let Some(suspect) = self.suspect.filter(|suspect| reading.0 >= suspect.0 && !leapt(*suspect, reading)) {
+    fn agrees(&mut self, reading: Reading, tolerance: u64) -> bool {
+        let is_behind = |suspect: &Reading| reading.0 >= suspect.0 && !leapt(*suspect, reading, tolerance);
+        if let Some(suspect) = self.suspect.filter(is_behind) {
             return reading.1 >= suspect.1.saturating_add(SECOND_LOOK);
         }
         self.suspect = Some(reading);
@@ -79,9 +82,9 @@ impl DeletionClock {
     }
 }
 
-fn leapt(before: Reading, after: Reading) -> bool {
+fn leapt(before: Reading, after: Reading, tolerance: u64) -> bool {
     let passed = u64::try_from(after.1.saturating_sub(before.1).as_millis()).unwrap_or(u64::MAX);
-    after.0.millis_since(before.0) > passed.saturating_add(TOLERANCE_MS)
+    after.0.millis_since(before.0) > passed.saturating_add(tolerance)
 }
 
 impl Stream {
@@ -97,7 +100,8 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] for a period that is shorter than the present one, or out of its range.
+    /// [`Error::InvalidArgument`] for a period that is shorter than the present one, or out of its range; [`Error::Io`], after which the new period may be in force in the
+    /// next opening.
     pub fn increase_retention(&self, period: impl Into<RetentionPeriod>) -> Result<()> {
         let period = period.into();
         self.inner.change_retention(period, |present| period < present, "shorter", "decrease_retention")
@@ -107,7 +111,8 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] for a period that is longer than the present one, or out of its range.
+    /// [`Error::InvalidArgument`] for a period that is longer than the present one, or out of its range; [`Error::Io`], after which the new period may be in force in the
+    /// next opening.
     pub fn decrease_retention(&self, period: impl Into<RetentionPeriod>) -> Result<()> {
         let period = period.into();
         self.inner.change_retention(period, |present| period > present, "longer", "increase_retention")
@@ -132,7 +137,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// [`Error::ShardNotFound`]; [`Error::BeyondTail`] for a number above the next one.
+    /// [`Error::ShardNotFound`]; [`Error::BeyondTail`] for a number above the next one; [`Error::Io`], after which the new horizon may be in force in the next opening.
     pub fn trim_shard(&self, shard_id: ShardId, before: SequenceNumber) -> Result<TrimReport> {
         self.inner.writable()?;
         let mut manifest = self.inner.manifest.lock();
@@ -158,7 +163,8 @@ impl StreamInner {
     }
 
     fn believed_now(&self) -> Option<Timestamp> {
-        self.deletion_clock.lock().now(self.context.clock.as_ref())
+        let period_ms = self.context.retention.load(Ordering::Relaxed);
+        self.deletion_clock.lock().now(self.context.clock.as_ref(), period_ms)
     }
 
     fn change_retention(
@@ -451,13 +457,14 @@ mod tests {
     use crate::clock::ManualClock;
 
     const DAY: Duration = Duration::from_secs(86_400);
+    const DAY_MS: u64 = 86_400_000;
 
     #[test]
     fn time_that_really_passed_is_believed() {
         let clock = ManualClock::default();
         let mut deletion = DeletionClock::new(&clock);
         clock.advance(400 * DAY);
-        assert_eq!(deletion.now(&clock), Some(clock.now()));
+        assert_eq!(deletion.now(&clock, DAY_MS), Some(clock.now()));
     }
 
     #[test]
@@ -465,10 +472,10 @@ mod tests {
         let clock = ManualClock::default();
         let mut deletion = DeletionClock::new(&clock);
         clock.set(Timestamp::from_millis(clock.now().as_millis() + 86_400_000 * 365));
-        assert_eq!(deletion.now(&clock), None);
-        assert_eq!(deletion.now(&clock), None, "no time has passed since the first look");
+        assert_eq!(deletion.now(&clock, DAY_MS), None);
+        assert_eq!(deletion.now(&clock, DAY_MS), None, "no time has passed since the first look");
         clock.advance(Duration::from_secs(2));
-        assert_eq!(deletion.now(&clock), Some(clock.now()));
+        assert_eq!(deletion.now(&clock, DAY_MS), Some(clock.now()));
     }
 
     #[test]
@@ -478,10 +485,10 @@ mod tests {
         let mut deletion = DeletionClock::new(&clock);
         for days in [400, 500] {
             leap(days);
-            assert_eq!(deletion.now(&clock), None, "{days}");
+            assert_eq!(deletion.now(&clock, DAY_MS), None, "{days}");
             clock.advance(Duration::from_secs(2));
         }
-        assert_eq!(deletion.now(&clock), Some(clock.now()));
+        assert_eq!(deletion.now(&clock, DAY_MS), Some(clock.now()));
     }
 
     #[test]
@@ -489,10 +496,24 @@ mod tests {
         let clock = ManualClock::default();
         let mut deletion = DeletionClock::new(&clock);
         clock.advance(Duration::from_secs(2));
-        assert_eq!(deletion.now(&clock), Some(clock.now()));
+        assert_eq!(deletion.now(&clock, DAY_MS), Some(clock.now()));
         for (millis, is_believed) in [(60_000, true), (60_001, false)] {
             clock.set(Timestamp::from_millis(clock.now().as_millis() + millis));
-            assert_eq!(deletion.now(&clock).is_some(), is_believed, "{millis}");
+            assert_eq!(deletion.now(&clock, DAY_MS).is_some(), is_believed, "{millis}");
+        }
+    }
+
+    #[test]
+    fn clocks_may_drift_apart_by_half_the_period_where_that_is_less() {
+        for (period_ms, drift) in [(30_000, 15_000), (1, 1_000), (u64::MAX, 60_000)] {
+            let clock = ManualClock::default();
+            let mut deletion = DeletionClock::new(&clock);
+            clock.advance(Duration::from_secs(2));
+            assert_eq!(deletion.now(&clock, period_ms), Some(clock.now()));
+            for (millis, is_believed) in [(drift, true), (drift + 1, false)] {
+                clock.set(Timestamp::from_millis(clock.now().as_millis() + millis));
+                assert_eq!(deletion.now(&clock, period_ms).is_some(), is_believed, "{period_ms}: {millis}");
+            }
         }
     }
 
@@ -502,13 +523,13 @@ mod tests {
         let mut deletion = DeletionClock::new(&clock);
         clock.advance(Duration::from_secs(2));
         let before = clock.now();
-        assert_eq!(deletion.now(&clock), Some(before));
+        assert_eq!(deletion.now(&clock, DAY_MS), Some(before));
         clock.set(Timestamp::from_millis(i64::MAX));
-        assert_eq!(deletion.now(&clock), None);
+        assert_eq!(deletion.now(&clock, DAY_MS), None);
         clock.set(before);
         clock.advance(Duration::from_secs(2));
-        assert_eq!(deletion.now(&clock), Some(clock.now()));
+        assert_eq!(deletion.now(&clock, DAY_MS), Some(clock.now()));
         clock.set(Timestamp::from_millis(i64::MAX));
-        assert_eq!(deletion.now(&clock), None, "the first leap's suspicion is forgotten");
+        assert_eq!(deletion.now(&clock, DAY_MS), None, "the first leap's suspicion is forgotten");
     }
 }

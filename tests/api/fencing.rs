@@ -2,7 +2,7 @@
 
 use anabranch::{Error, ErrorKind, PutBatchOptions, PutEntry, PutOptions, ShardId, Stream};
 
-use crate::support::{S0, S1, builder, number, place, stream};
+use crate::support::{S0, S1, builder, number, place, read_all, stream};
 
 fn put(stream: &Stream, token: u64) -> Result<ShardId, Error> {
     stream.put_with("key", b"data", PutOptions::new().fencing_token(token)).map(|receipt| receipt.shard_id)
@@ -81,4 +81,28 @@ fn a_batch_is_appended_on_a_condition_or_not_at_all() {
     let error = stream.put_batch_with(&entries, expecting(6)).unwrap_err();
     assert!(matches!(error, Error::InvalidArgument { argument: "expect_next", .. }), "{error:?}");
     assert_eq!(stream.metrics().records_in, 6);
+}
+
+/// Also where the shard that refuses it comes behind one that would not, or before it.
+#[test]
+fn a_batch_that_one_shard_refuses_for_its_token_is_taken_by_none() {
+    for fenced in [S0, S1] {
+        let (_directory, stream) = stream(builder().shards(2));
+        for shard_id in [S0, S1] {
+            stream.fence_shard(shard_id, 3).unwrap();
+        }
+        let keys: Vec<_> = (0..64).map(|key| key.to_string()).collect();
+        let entries: Vec<_> = keys.iter().map(|key| PutEntry::new(key, b"")).collect();
+        let held = || [S0, S1].map(|shard_id| read_all(&stream, shard_id).len());
+        stream.put_batch_with(&entries, PutBatchOptions::new().fencing_token(3)).unwrap();
+        let before = held();
+        assert!(before.iter().all(|records| *records > 0), "{before:?}");
+        stream.fence_shard(fenced, 9).unwrap();
+        let error = stream.put_batch_with(&entries, PutBatchOptions::new().fencing_token(3)).unwrap_err();
+        assert!(
+            matches!(error, Error::FencingTokenMismatch { shard_id, actual: 9, .. } if shard_id == fenced),
+            "{error:?}"
+        );
+        assert_eq!(held(), before, "{fenced}");
+    }
 }

@@ -614,7 +614,7 @@ fn a_consumer_is_told_what_it_missed_of_a_child() {
                 }
                 Ok(Some(Work::Started(_))) => {}
                 Err(Error::Trimmed { shard_id, requested, earliest }) => {
-                    told.push((shard_id, requested, earliest))
+                    told.push((shard_id, requested, earliest));
                 }
                 other => panic!("{other:?}"),
             }

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anabranch::storage::Operation;
 use anabranch::{
-    Crash, Durability, Error, ErrorKind, Limits, ManualClock, PartitionHash, RetentionPeriod, SimulatedDisk,
-    Stream, StreamBuilder, VerifyOptions, verify,
+    Crash, DiskFault, Durability, Error, ErrorKind, Limits, ManualClock, PartitionHash, RetentionPeriod,
+    SimulatedDisk, Stream, StreamBuilder, VerifyOptions, verify,
 };
 
 use crate::support::{
@@ -352,6 +353,23 @@ fn a_closed_stream_refuses_through_every_handle() {
     assert_eq!(iterator.available().count(), 3);
     assert_eq!(records.available().count(), 3);
     other.close().unwrap(); // twice is fine
+}
+
+/// Whoever closes a stream behind a close that failed is not told that all is durable, since a power cut may take it.
+#[test]
+fn a_close_that_failed_is_told_to_everybody_who_closes() {
+    let (disk, clock, stream) = simulated(builder().durability(Durability::Buffered));
+    fill(&stream, 3);
+    let others = [stream.clone(), stream.clone()];
+    disk.fail_on(Operation::Sync, 1, DiskFault::Error(std::io::ErrorKind::Other));
+    let first = stream.close().unwrap_err();
+    assert_eq!(first.kind(), ErrorKind::Reopen);
+    for other in others {
+        assert_eq!(other.close().unwrap_err().to_string(), first.to_string());
+    }
+    let stream = builder().storage(Arc::new(disk)).clock(clock).open_existing("stream").unwrap();
+    assert!(!stream.recovery().was_clean);
+    stream.close().unwrap();
 }
 
 #[test]

@@ -497,6 +497,17 @@ fn a_leap_of_the_clock_deletes_nothing() {
     fill_large(&stream, S0, 30);
     let start = stream.describe().unwrap().created.as_millis();
     let files = fs::read_dir(stream.path().join("shards/000000000000")).unwrap().count();
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(stream.enforce_retention().unwrap(), anabranch::TrimReport::default(), "and this time is believed");
+    // However much time passes between looks of which no two agree: one further behind, or a leap further.
+    for days in [365, 200, 300] {
+        clock.set(Timestamp::from_millis(start + days * 86_400_000));
+        clock.advance(Duration::from_secs(10));
+        assert_eq!(stream.enforce_retention().unwrap(), anabranch::TrimReport::default(), "{days} days");
+    }
+    clock.set(Timestamp::from_millis(start + 32_000));
+    assert_eq!(stream.enforce_retention().unwrap(), anabranch::TrimReport::default());
+
     clock.set(Timestamp::from_millis(start + 365 * 86_400_000));
     for _ in 0..3 {
         assert_eq!(stream.enforce_retention().unwrap(), anabranch::TrimReport::default());
@@ -515,6 +526,19 @@ fn a_leap_of_the_clock_deletes_nothing() {
     assert_eq!(stream.enforce_retention().unwrap().records_removed, 0);
     clock.advance(Duration::from_millis(1));
     assert_eq!(stream.enforce_retention().unwrap().records_removed, 30, "a second later");
+}
+
+/// Where records are kept for less than a minute, a leap of less than a minute is one.
+#[test]
+fn a_leap_past_a_short_period_deletes_nothing_at_once() {
+    let (_directory, clock, stream) = timed(builder().retention(Duration::from_secs(30)));
+    fill_large(&stream, S0, 30);
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(stream.enforce_retention().unwrap().records_removed, 0, "and this time is believed");
+    clock.set(Timestamp::from_millis(clock.now().as_millis() + 45_000));
+    assert_eq!(stream.enforce_retention().unwrap().records_removed, 0);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(stream.enforce_retention().unwrap().records_removed, 30, "a second reading agrees");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anabranch::storage::Storage;
 use anabranch::{
@@ -92,11 +93,11 @@ pub(crate) struct Sample {
     pub(crate) contents: Contents,
 }
 
-/// Several shards, some closed, with several segments each.
+/// Several shards, some closed, with several segments each, of two lives of their writer.
 pub(crate) fn sample(durability: Durability) -> (SimulatedDisk, Arc<ManualClock>, Stream, Contents) {
     let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
     let made = builder(&disk, &clock).shards(2).segment_bytes(4096).durability(durability);
-    let stream = made.retention(RetentionPeriod::Unlimited).create(PATH).unwrap();
+    let mut stream = made.retention(RetentionPeriod::Unlimited).create(PATH).unwrap();
     let mut contents = Contents::new();
     let mut put = |stream: &Stream, key: u128, bytes: usize| {
         let data = vec![u8::try_from(contents.len() % 251).unwrap(); bytes];
@@ -105,6 +106,11 @@ pub(crate) fn sample(durability: Durability) -> (SimulatedDisk, Arc<ManualClock>
         contents.insert((receipt.shard_id, receipt.sequence_number.get()), data);
     };
     for round in 0..14 {
+        clock.advance(Duration::from_millis(1));
+        if round == 7 {
+            stream.close().unwrap();
+            stream = builder(&disk, &clock).open_existing(PATH).unwrap();
+        }
         put(&stream, 1, 400 + round * 20);
         put(&stream, u128::MAX, 300);
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anabranch::storage::{Operation, Storage};
 use anabranch::{
-    Clock, Consumer, Crash, DiskFault, Durability, Error, ManualClock, Position, PutOptions, Queue, QueueOptions,
-    RecordsStart, SequenceNumber, ShardId, SimulatedDisk, Stream,
+    Clock, Consumer, Crash, DiskFault, Durability, Error, ErrorKind, ManualClock, Position, PutOptions, Queue,
+    QueueOptions, RecordsStart, SequenceNumber, ShardId, SimulatedDisk, Stream,
 };
 
 use crate::history::{PATH, assert_sound, builder};
@@ -399,6 +399,30 @@ fn a_shard_whose_file_is_closed_for_another_keeps_what_it_holds() {
         let stream = builder(&disk, &story.clock).open_existing(PATH).unwrap();
         let found = stream.describe().unwrap();
         assert!(found.shards.iter().all(|shard| shard.next_sequence_number.get() == 8), "seed {seed}");
+    }
+}
+
+/// As with too many open files: an error of that put, and none of the shard. What it wrote is there and durable with the next commit, or it wrote nothing.
+#[test]
+fn a_shard_whose_file_cannot_be_opened_again_goes_on() {
+    for level in [Durability::Synced, Durability::Buffered] {
+        let story = Story { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+        let stream = story.builder().open_files(1).shards(2).durability(level).create(PATH).unwrap();
+        let at = [0, u128::MAX].map(|key| PutOptions::new().explicit_hash_key(anabranch::HashKey::new(key)));
+        let put = |shard: usize| stream.put_with("key", [7; 100], at[shard]);
+        put(0).unwrap();
+        put(1).unwrap();
+        story.disk.fail_on(Operation::OpenFile, 0, DiskFault::Error(io::ErrorKind::Other));
+        assert_eq!(put(0).unwrap_err().kind(), ErrorKind::Io, "{level:?}: its file was closed for the other one");
+        let last = put(0).unwrap().sequence_number.get();
+        put(1).unwrap();
+        stream.sync().unwrap();
+        for seed in 0..64 {
+            let disk = story.disk.fork(Crash::PowerLost { seed });
+            let found = builder(&disk, &story.clock).open_existing(PATH).unwrap().describe().unwrap();
+            let next = found.shards.iter().map(|shard| shard.next_sequence_number.get());
+            assert_eq!(next.collect::<Vec<_>>(), [last + 1, 2], "{level:?}, seed {seed}");
+        }
     }
 }
 

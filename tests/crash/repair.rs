@@ -9,8 +9,8 @@ use std::time::Duration;
 use anabranch::storage::{Operation, Storage};
 use anabranch::{
     Crash, DiskFault, Durability, Error, ErrorKind, HashKey, LostRange, Pipeline, PutEntry, PutOptions,
-    QueueOptions, RecordsStart, RepairReport, SalvageReport, Salvaged, ShardId, ShardIteratorType, SimulatedDisk,
-    VerifyOptions, Work, WorkerOptions, repair, salvage, verify,
+    QueueOptions, Record, RecordsStart, RepairReport, SalvageReport, Salvaged, ShardId, ShardIteratorType,
+    SimulatedDisk, Timestamp, VerifyOptions, Work, WorkerOptions, repair, salvage, verify,
 };
 
 use crate::Random;
@@ -77,6 +77,22 @@ fn check_repair(sample: &Sample, disk: &SimulatedDisk, case: &str) -> usize {
     sample.contents.len() - salvaged.len()
 }
 
+/// What a record is beside its number and its data.
+type Identity = (u64, Timestamp, String, Option<HashKey>);
+
+fn identity(record: &Record) -> Identity {
+    let key = record.partition_key().to_owned();
+    (record.incarnation(), record.arrival(), key, record.explicit_hash_key())
+}
+
+/// Those of the records before the damage; nothing of a sample that is put together of two states, and does not open.
+fn identities(sample: &Sample) -> BTreeMap<Place, Identity> {
+    let Ok(stream) = builder(&sample.copy(), &sample.clock).open_existing(PATH) else { return BTreeMap::new() };
+    let mut records = stream.records(RecordsStart::TrimHorizon).unwrap();
+    let records = records.available().map(Result::unwrap);
+    records.map(|record| ((record.shard_id(), record.sequence_number().get()), identity(&record))).collect()
+}
+
 fn existing(sample: &Sample, disk: &SimulatedDisk) -> Vec<(PathBuf, Vec<u8>)> {
     let segments = sample.segments().into_iter();
     segments.filter_map(|path| disk.read_file(&path).ok().map(|bytes| (path, bytes))).collect()
@@ -95,6 +111,7 @@ fn check_repaired(
         assert!(is_in(&report.lost, *place), "{case}: {place:?} is lost, and nobody says so");
     }
     let stream = builder(disk, &sample.clock).open_existing(PATH).expect("an opening after a repair");
+    let original = identities(sample);
     let mut read = BTreeSet::new();
     for shard in stream.shards() {
         let id = shard.shard_id;
@@ -104,6 +121,8 @@ fn check_repaired(
                 Ok(record) => {
                     let place = (id, record.sequence_number().get());
                     assert_eq!(sample.contents[&place], record.data(), "{case}: {place:?}");
+                    let original = original.get(&place).cloned().unwrap_or_else(|| identity(&record));
+                    assert_eq!(identity(&record), original, "{case}: {place:?}");
                     assert!(read.insert(place), "{case}: {place:?} twice");
                 }
                 Err(Error::Lost { shard_id, first, last }) => {
