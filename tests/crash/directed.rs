@@ -426,6 +426,47 @@ fn a_shard_whose_file_cannot_be_opened_again_goes_on() {
     }
 }
 
+/// Whatever write or sync of a roll fails: the put that rolls is refused and the shard goes on, or the shard takes nothing any more; what was acknowledged, and synced by a success, is there.
+#[test]
+fn a_roll_that_fails_is_told_and_loses_nothing() {
+    let mut ended = 0;
+    for (level, call) in [Durability::Synced, Durability::Buffered]
+        .into_iter()
+        .flat_map(|level| [Operation::Write, Operation::Sync].map(|call| (level, call)))
+    {
+        for nth in 0.. {
+            let name = format!("{level:?}, {call:?} {nth}");
+            let story = Story { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+            let stream = story.builder().segment_bytes(4096).durability(level).create(PATH).unwrap();
+            let put = || stream.put("key", [7; 1_000]);
+            let mut acknowledged = (0..3).filter_map(|_| put().ok()).count() as u64;
+            let before = story.disk.operations_of(call);
+            story.disk.fail_on(call, nth, DiskFault::Error(io::ErrorKind::Other));
+            let (rolls, next) = (put(), put());
+            let is_struck = story.disk.operations_of(call) - before > nth;
+            acknowledged += u64::from(rolls.is_ok()) + u64::from(next.is_ok());
+            let is_over = rolls.is_err_and(|error| error.kind() == ErrorKind::Reopen);
+            if is_over {
+                assert_eq!(next.unwrap_err().kind(), ErrorKind::Reopen, "{name}: nothing any more");
+                ended += 1;
+            }
+            let is_synced = stream.sync().is_ok() || level == Durability::Synced;
+            let losses = (0..16).filter(|_| is_synced).map(|seed| Crash::PowerLost { seed });
+            for crash in [Crash::ProcessKilled].into_iter().chain(losses) {
+                let disk = story.disk.fork(crash);
+                let stream = builder(&disk, &story.clock).open_existing(PATH);
+                let stream = stream.unwrap_or_else(|error| panic!("{name}, {crash:?}: {error:?}"));
+                let found = stream.describe().unwrap().shards[0].next_sequence_number.get();
+                assert!(found >= acknowledged, "{name}, {crash:?}: {found} of {acknowledged}");
+            }
+            if !is_struck {
+                break;
+            }
+        }
+    }
+    assert!(ended > 2, "{ended}");
+}
+
 /// Unsynced bytes are synced when there are enough of them, and not before; a sealed segment gives its room back.
 #[test]
 fn unsynced_bytes_are_bounded_and_room_is_given_back() {
