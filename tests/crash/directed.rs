@@ -416,6 +416,14 @@ fn a_shard_whose_file_cannot_be_opened_again_goes_on() {
         assert_eq!(put(0).unwrap_err().kind(), ErrorKind::Io, "{level:?}: its file was closed for the other one");
         let last = put(0).unwrap().sequence_number.get();
         put(1).unwrap();
+        if level == Durability::Buffered {
+            story.disk.fail_on(Operation::OpenFile, 0, DiskFault::Error(io::ErrorKind::Other));
+            assert_eq!(
+                stream.sync().unwrap_err().kind(),
+                ErrorKind::Io,
+                "of what was written before its file was closed"
+            );
+        }
         stream.sync().unwrap();
         for seed in 0..64 {
             let disk = story.disk.fork(Crash::PowerLost { seed });
