@@ -72,8 +72,8 @@ pub struct Pipeline {
     finished: BTreeSet<ShardId>,
     /// What is said once, and was met beside something that was told first.
     untold: VecDeque<Error>,
-    /// The shards of which it was said that retention took the front.
-    told: BTreeSet<ShardId>,
+    /// The shards of which it was said that retention took the front, and what was said to be the earliest record left.
+    told: BTreeMap<ShardId, SequenceNumber>,
 }
 
 /// One input shard.
@@ -127,7 +127,7 @@ impl Pipeline {
             lanes: BTreeMap::new(),
             finished: BTreeSet::new(),
             untold: VecDeque::new(),
-            told: BTreeSet::new(),
+            told: BTreeMap::new(),
         })
     }
 
@@ -167,7 +167,9 @@ impl Pipeline {
         let mut first = None;
         for error in met {
             let is_said_once = match &error {
-                Error::Trimmed { shard_id, .. } => self.told.insert(*shard_id),
+                Error::Trimmed { shard_id, earliest, .. } => {
+                    self.told.insert(*shard_id, *earliest) != Some(*earliest)
+                }
                 other => matches!(other, Error::Lost { .. } | Error::ShardNotFound(_)),
             };
             match first {
@@ -208,8 +210,8 @@ impl Pipeline {
         };
         let records = lane.handle(records, &self.consumer, make)?;
         if records == 0 && lane.iterator.end_of_shard().is_some() {
-            return match lane.lease.checkpoint_end() {
-                Ok(()) | Err(Error::ShardNotFound(_)) => Ok(None), // it expired since, and all of it was done
+            return match lane.lease.checkpoint_end_at(lane.iterator.next_sequence_number()) {
+                Ok(()) | Err(Error::ShardNotFound(_)) => Ok(None), // all of it was done
                 Err(error) => Err(error),
             };
         }
@@ -277,11 +279,8 @@ impl Pipeline {
     fn begin_lane(&self, shard_id: ShardId) -> Result<Lane> {
         let lease = self.consumer.take(shard_id, &self.worker)?;
         let producer = self.output.producer(producer_name(&self.consumer, shard_id))?;
-        let following = match self.consumer.following_iterator(shard_id) {
-            Err(Error::Trimmed { .. }) if self.told.contains(&shard_id) => lease.iterator(), // which fails again behind a checkpoint
-            other => other,
-        };
-        let mut iterator = following?.include_unsynced(false);
+        let following = self.consumer.following_iterator(shard_id, self.told.get(&shard_id).copied())?;
+        let mut iterator = following.include_unsynced(false);
         let last = producer.last_batch()?.map(SequenceNumber::new);
         let repeats_to = last.filter(|last| *last >= iterator.next_sequence_number());
         if repeats_to.is_some() {

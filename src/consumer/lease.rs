@@ -89,14 +89,26 @@ impl Lease {
         self.store(|state| Ok(SlotState { position, ..state }))
     }
 
+    /// As [`checkpoint_end`](Self::checkpoint_end), for who read the shard to this end before it expired, if it did: its children go on behind it all the same.
+    pub(crate) fn checkpoint_end_at(&self, next: SequenceNumber) -> Result<()> {
+        match self.checkpoint_end() {
+            Err(Error::ShardNotFound(_)) => {
+                let position = StoredPosition::ShardEnd { next, incarnation: 0 }; // nothing is left that could be of a later one
+                self.store(|state| Ok(SlotState { position, ..state }))
+            }
+            other => other,
+        }
+    }
+
     /// Gives the shard back: nobody has it. The position stays.
     pub fn release(self) -> Result<()> {
         self.store(|state| released(&state))
     }
 
-    /// That nobody else took the shard, and the consumer was not reset, as far as is known: what is stored of a shard that expired may have made room for another.
+    /// That nobody else took the shard, and the consumer was not reset.
     pub(super) fn expect_in_force(&self) -> Result<()> {
-        self.consumer.stored(self.shard_id)?.map_or(Ok(()), |state| self.expect_held(&state))
+        let state = self.consumer.stored(self.shard_id)?.ok_or(Error::ShardNotFound(self.shard_id))?;
+        self.expect_held(&state)
     }
 
     fn store(&self, change: impl FnOnce(SlotState) -> Result<SlotState>) -> Result<()> {

@@ -41,11 +41,11 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::format::{SlotState, StoredPosition, WindowState, WindowsSnapshot};
-use crate::leases::LeaseFile;
+use crate::leases::{LeaseFile, LockedLeases};
 use crate::stream::{RecordsStart, ShardIterator, Stream, error_of};
-use crate::types::{Durability, ShardId, ShardIteratorType};
+use crate::types::{Durability, SequenceNumber, ShardId, ShardIteratorType};
 
-use position::is_finished;
+use position::{FRONT_GIVEN_UP, is_finished};
 
 pub use handler::Handler;
 pub use lease::Lease;
@@ -170,23 +170,28 @@ impl Consumer {
         self.inner.stream.iterator_behind(shard_id, self.state(shard_id)?.position)
     }
 
-    /// As [`iterator`](Self::iterator), for who goes on here behind the ends of the shard's parents: where one of them is done, all of the shard is due, and [`Error::Trimmed`] says that
-    /// its front is gone.
-    pub(crate) fn following_iterator(&self, shard_id: ShardId) -> Result<ShardIterator> {
-        let stream = &self.inner.stream;
-        let shards = stream.shards();
+    /// As [`iterator`](Self::iterator), for who goes on here behind the ends of the shard's parents: where one of them was begun, all of the shard is due, from what was said to be the
+    /// `earliest` if that was said before, and [`Error::Trimmed`] says that its front is gone.
+    pub(crate) fn following_iterator(
+        &self,
+        shard_id: ShardId,
+        earliest: Option<SequenceNumber>,
+    ) -> Result<ShardIterator> {
+        let shards = self.inner.stream.shards();
         let shard = shards.iter().find(|shard| shard.shard_id == shard_id);
-        let position = self.state(shard_id)?.position;
-        if let Some(shard) = shard.filter(|shard| !shard.parents.is_empty())
-            && position == StoredPosition::TrimHorizon
-        {
-            let finished = self.finished()?;
-            if shard.parents.iter().any(|parent| finished.contains(parent)) {
-                let start = ShardIteratorType::AtSequenceNumber(shard.starting);
-                return stream.lasting_iterator(shard_id, start);
+        match shard.filter(|shard| !shard.parents.is_empty()) {
+            Some(shard) if !self.is_begun(&[shard_id])? && self.is_begun(&shard.parents)? => {
+                let first = earliest.unwrap_or_default().max(shard.starting);
+                self.inner.stream.lasting_iterator(shard_id, ShardIteratorType::AtSequenceNumber(first))
             }
+            _ => self.iterator(shard_id),
         }
-        self.iterator(shard_id)
+    }
+
+    /// Whether there is more to say of one of these shards than that nothing is done.
+    fn is_begun(&self, shards: &[ShardId]) -> Result<bool> {
+        let states = shards.iter().map(|shard_id| self.state(*shard_id)).collect::<Result<Vec<_>>>()?;
+        Ok(states.iter().any(|state| state.position != StoredPosition::TrimHorizon))
     }
 
     /// Takes a shard for a worker, whoever has it: raises its epoch, durably, so that checkpoints under every earlier lease are refused.
@@ -211,19 +216,23 @@ impl Consumer {
     /// A shard that is closed has no record behind the [latest](RecordsStart::Latest): it is at its end.
     pub fn reset(&self, start: RecordsStart) -> Result<()> {
         let shards = self.inner.stream.listed_shards()?;
-        self.release_expired()?;
+        self.reset_expired()?;
         self.reset_shards(&shards, start)
     }
 
-    /// Ends the leases of shards that expired, and that somebody may have behind their ends.
-    fn release_expired(&self) -> Result<()> {
+    /// Ends the leases of shards that expired, which somebody may have behind their ends, and forgets how far these were done: nothing is due for that any more.
+    fn reset_expired(&self) -> Result<()> {
         let inner = &self.inner;
         let is_gone = self.is_gone()?;
         let mut leases = inner.file.lock().map_err(error_of(&inner.name))?;
         for slot in leases.all().map_err(error_of(&inner.name))? {
-            let is_had = |state: &&SlotState| is_gone(state.shard_id) && !state.owner.is_empty();
-            let Some(state) = slot.state().filter(is_had) else { continue };
-            leases.write(&slot, released(state)?, true).map_err(error_of(&inner.name))?;
+            let is_used = |state: &&SlotState| {
+                let is_begun = state.position != StoredPosition::TrimHorizon;
+                is_gone(state.shard_id) && (is_begun || !state.owner.is_empty())
+            };
+            let Some(state) = slot.state().filter(is_used) else { continue };
+            let state = SlotState { epoch: next_epoch(state)?, ..untouched(state.shard_id) };
+            leases.write(&slot, state, true).map_err(error_of(&inner.name))?;
         }
         Ok(())
     }
@@ -235,19 +244,39 @@ impl Consumer {
     /// Those of [`checkpoint`](Self::checkpoint).
     pub fn reset_shard(&self, shard_id: ShardId, start: RecordsStart) -> Result<()> {
         self.expect_listed(shard_id)?;
-        self.reset_shards(&[shard_id], start)
+        let mut position = self.inner.stream.starting_position(shard_id, start)?;
+        if position == StoredPosition::TrimHorizon && self.is_due(shard_id)? {
+            position = FRONT_GIVEN_UP;
+        }
+        self.put_at(vec![(shard_id, position)])?;
+        self.forget_windows_before(start, &[shard_id])
     }
 
     fn reset_shards(&self, shards: &[ShardId], start: RecordsStart) -> Result<()> {
-        let inner = &self.inner;
         let mut positions = Vec::new();
         for shard_id in shards {
-            match inner.stream.starting_position(*shard_id, start) {
+            match self.inner.stream.starting_position(*shard_id, start) {
                 Ok(position) => positions.push((*shard_id, position)),
-                Err(Error::ShardNotFound(_)) if shards.len() > 1 => {} // expired since it was listed
+                Err(Error::ShardNotFound(_)) => {} // expired since it was listed
                 Err(error) => return Err(error),
             }
         }
+        self.put_at(positions)?;
+        self.forget_windows_before(start, shards)
+    }
+
+    /// Whether a shard follows others, all of which are done, or expired.
+    fn is_due(&self, shard_id: ShardId) -> Result<bool> {
+        let (finished, shards) = (self.finished()?, self.inner.stream.shards());
+        let is_listed = |id: &ShardId| shards.binary_search_by_key(id, |shard| shard.shard_id).is_ok();
+        let shard = shards.iter().find(|shard| shard.shard_id == shard_id);
+        let is_passed = |id: &ShardId| finished.contains(id) || !is_listed(id);
+        Ok(shard.is_some_and(|shard| !shard.parents.is_empty() && shard.parents.iter().all(is_passed)))
+    }
+
+    /// Durable when it returns. Leases are lost by it.
+    fn put_at(&self, positions: Vec<(ShardId, StoredPosition)>) -> Result<()> {
+        let inner = &self.inner;
         let mut leases = inner.file.lock().map_err(error_of(&inner.name))?;
         let mut missing = Vec::new();
         for (shard_id, position) in positions {
@@ -261,16 +290,18 @@ impl Consumer {
             }
         }
         if !missing.is_empty() {
-            leases.add(missing, self.is_gone()?).map_err(error_of(&inner.name))?;
+            self.add(&mut leases, missing)?;
         }
-        leases.sync().map_err(error_of(&inner.name))?;
-        drop(leases);
-        if start != RecordsStart::TrimHorizon {
-            // The windows that were open when their parents ended are of records before the new start. Not before it is durable: a crash
-            // in between would leave shards where they were, without what their parents left.
-            inner.stream.forget_windows(&inner.name, inner.file.file_id(), shards)?;
+        leases.sync().map_err(error_of(&inner.name))
+    }
+
+    /// The windows that were open when their parents ended are of records before the new start. Not before it is durable: a crash
+    /// in between would leave shards where they were, without what their parents left.
+    fn forget_windows_before(&self, start: RecordsStart, shards: &[ShardId]) -> Result<()> {
+        match start {
+            RecordsStart::TrimHorizon => Ok(()),
+            _ => self.inner.stream.forget_windows(&self.inner.name, self.inner.file.file_id(), shards),
         }
-        Ok(())
     }
 
     /// Makes every checkpoint that was made in this process durable, whatever level it was acknowledged at. The records before them are made durable
@@ -334,13 +365,14 @@ impl Consumer {
     }
 
     fn stored(&self, shard_id: ShardId) -> Result<Option<SlotState>> {
+        self.inner.stream.expect_open()?; // before any lock: a fork has its parent's, in whatever state they were
         let mut leases = self.inner.file.lock().map_err(error_of(&self.inner.name))?;
         let slot = leases.find(shard_id).map_err(error_of(&self.inner.name))?;
         Ok(slot.and_then(|slot| slot.state().cloned()))
     }
 
     fn states(&self) -> Result<Vec<SlotState>> {
-        self.inner.stream.expect_open()?; // before any lock: a fork has its parent's, in whatever state they were
+        self.inner.stream.expect_open()?;
         let mut leases = self.inner.file.lock().map_err(error_of(&self.inner.name))?;
         let slots = leases.all().map_err(error_of(&self.inner.name))?;
         Ok(slots.iter().filter_map(|slot| slot.state().cloned()).collect())
@@ -357,8 +389,8 @@ impl Consumer {
         inner.stream.expect_open()?;
         let mut leases = inner.file.lock().map_err(error_of(&inner.name))?;
         let mut slot = leases.find(shard_id).map_err(error_of(&inner.name))?;
-        if slot.is_none() {
-            leases.add(vec![untouched(shard_id)], self.is_gone()?).map_err(error_of(&inner.name))?;
+        if slot.is_none() && !self.is_gone()?(shard_id) {
+            self.add(&mut leases, vec![untouched(shard_id)])?;
             slot = leases.find(shard_id).map_err(error_of(&inner.name))?;
         }
         let slot = slot.ok_or(Error::ShardNotFound(shard_id))?;
@@ -369,6 +401,16 @@ impl Consumer {
             leases.sync().map_err(error_of(&inner.name))?;
         }
         Ok(state)
+    }
+
+    /// Gives shards slots, durably: those of shards that expired, as far as nobody asks any more what is stored there. What is asked for is who works on a shard behind its
+    /// end, and whether one was begun whose children are listed.
+    fn add(&self, leases: &mut LockedLeases<'_>, states: Vec<SlotState>) -> Result<()> {
+        let is_gone = self.is_gone()?;
+        let shards = self.inner.stream.shards();
+        let parents: BTreeSet<_> = shards.iter().flat_map(|shard| &shard.parents).copied().collect();
+        let is_wanted = |state: &SlotState| is_at_work(state) || parents.contains(&state.shard_id);
+        leases.add(states, |state| is_gone(state.shard_id), is_wanted).map_err(error_of(&self.inner.name))
     }
 
     /// The level at which checkpoints are acknowledged.
@@ -421,6 +463,11 @@ fn untouched(shard_id: ShardId) -> SlotState {
     }
 }
 
+/// Whether a worker has the shard, and is not through with it. One that was taken by hand, without an end, is nobody's in this sense.
+fn is_at_work(state: &SlotState) -> bool {
+    state.lease_ms > 0 && !matches!(state.position, StoredPosition::ShardEnd { .. })
+}
+
 /// The same without an owner.
 fn released(state: &SlotState) -> Result<SlotState> {
     Ok(SlotState { owner: String::new(), epoch: next_epoch(state)?, renewals: 0, lease_ms: 0, ..*state })
@@ -443,6 +490,7 @@ impl fmt::Debug for Consumer {
 #[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
+    use crate::clock::ManualClock;
     use crate::storage::{Crash, SimulatedDisk};
 
     const PARENT: ShardId = ShardId::new(0);
@@ -479,6 +527,27 @@ mod tests {
         assert!(is_gone(old.bequeath(child, PARENT, Vec::new())));
         assert!(is_gone(old.forget_inheritance(child)));
         assert_eq!(new.inheritance(child).unwrap().len(), 1);
+    }
+
+    /// Who still has a lease of it, when what was stored of it has made room for another, can change nothing.
+    #[test]
+    fn a_shard_that_expired_gets_no_slot_again() {
+        let clock = Arc::new(ManualClock::default());
+        let builder = Stream::builder().background(false).storage(Arc::new(SimulatedDisk::new()));
+        let stream = builder.clock(clock.clone()).retention(Duration::from_secs(60)).create("/s").unwrap();
+        let consumer = stream.consumer("c").unwrap();
+        let lease = consumer.take(PARENT, "hand").unwrap();
+        let (lower, upper) = stream.split_shard(PARENT, None).unwrap();
+        let merged = stream.merge_shards(lower, upper).unwrap();
+        clock.advance(Duration::from_secs(61));
+        while stream.shards().len() > 1 {
+            stream.enforce_retention().unwrap();
+            clock.advance(Duration::from_secs(1));
+        }
+        consumer.take(merged, "hand").unwrap();
+        assert!(matches!(lease.release(), Err(Error::ShardNotFound(PARENT))));
+        let stored: Vec<_> = consumer.states().unwrap().iter().map(|state| state.shard_id).collect();
+        assert_eq!(stored, [merged]);
     }
 
     /// By a worker in a process that was killed since, and then the power goes.

@@ -33,6 +33,9 @@ pub enum Position {
     ShardEnd,
 }
 
+/// The trim horizon of a shard whose turn has come, by a reset: that retention took its front is known, and not to be said again. No record arrived before this time.
+pub(super) const FRONT_GIVEN_UP: StoredPosition = StoredPosition::AtTimestamp(Timestamp::MIN);
+
 /// Whether all of a shard is done, to the end that it has. What is stored may be an end that a power cut undid: the shard went on, and may have come to another.
 pub(super) fn is_finished(shard: &ShardSummary, stored: StoredPosition) -> bool {
     matches!(stored, StoredPosition::ShardEnd { next, .. } if shard.end.is_some_and(|end| next >= end))
@@ -100,7 +103,7 @@ impl Checkpoint {
 impl Position {
     pub(super) fn of(stored: StoredPosition) -> Self {
         match stored {
-            StoredPosition::TrimHorizon => Self::TrimHorizon,
+            StoredPosition::TrimHorizon | FRONT_GIVEN_UP => Self::TrimHorizon,
             StoredPosition::AtTimestamp(time) => Self::AtTimestamp(time),
             StoredPosition::After { sequence_number, sub_sequence_number, incarnation } => {
                 Self::After(RecordPosition { sequence_number, sub_sequence_number, incarnation })

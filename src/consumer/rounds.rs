@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::position::is_finished;
 use super::worker::{Held, Worker};
-use super::{Lease, millis, next_epoch, released, untouched};
+use super::{Lease, is_at_work, millis, next_epoch, released, untouched};
 use crate::error::Result;
-use crate::format::{SlotState, StoredPosition};
+use crate::format::SlotState;
 use crate::leases::{LockedLeases, Slot};
 use crate::stream::{ShardSummary, error_of};
 use crate::types::{HashKeyRange, ShardId};
@@ -75,8 +75,7 @@ impl Worker {
         let missing: Vec<_> =
             workable.iter().filter(|id| !slots.contains_key(id)).map(|id| untouched(*id)).collect();
         if !missing.is_empty() {
-            let is_free = |id| is_gone(id) && !at_work.contains(&id) && !self.held.contains_key(&id);
-            leases.add(missing, is_free).map_err(error_of(name))?;
+            consumer.add(&mut leases, missing)?;
             slots = slots_by_shard(&mut leases, name)?;
         }
         let mut plan = Plan { lost: self.renew(&mut leases, &slots, &is_gone, now)?, taken: Vec::new() };
@@ -109,10 +108,7 @@ impl Worker {
     ) -> Result<BTreeSet<ShardId>> {
         let mut at_work = BTreeSet::new();
         for (shard_id, slot) in slots.iter().filter(|(shard_id, _)| is_gone(**shard_id)) {
-            let is_anothers = |state: &&SlotState| {
-                let is_done = matches!(state.position, StoredPosition::ShardEnd { .. });
-                !is_done && state.lease_ms > 0 && state.owner != self.name
-            };
+            let is_anothers = |state: &&SlotState| is_at_work(state) && state.owner != self.name;
             let Some(state) = slot.state().filter(is_anothers) else { continue };
             if self.observed.is_dead(state, now) {
                 leases.write(slot, released(state)?, false).map_err(error_of(self.consumer.name()))?;
@@ -124,7 +120,7 @@ impl Worker {
     }
 
     /// Renews what is still this worker's; what is not. So is the rest of a shard that expired, since that keeps none of its children waiting any more. One that was given to
-    /// its end before is had until it is finished, though what is stored of it may have made room for another (of whoever takes by hand): as long as nobody can have taken it before that.
+    /// its end before is had until it is finished.
     fn renew(
         &mut self,
         leases: &mut LockedLeases<'_>,
@@ -132,7 +128,6 @@ impl Worker {
         is_gone: &impl Fn(ShardId) -> bool,
         now: Duration,
     ) -> Result<Vec<ShardId>> {
-        let lease_time = self.options.lease_time;
         let mut lost = Vec::new();
         for (shard_id, held) in &mut self.held {
             let slot = slots.get(shard_id).and_then(|slot| Some((slot, slot.state()?.clone())));
@@ -143,7 +138,6 @@ impl Worker {
                     let state = SlotState { renewals, ..state };
                     leases.write(slot, state, false).map_err(error_of(self.consumer.name()))?;
                 }
-                None if held.is_ended && now < held.renewed_at.saturating_add(lease_time) => {}
                 of_another_or_expired => {
                     let rest = of_another_or_expired.filter(|(_, state)| state.epoch == held.lease.epoch());
                     if let Some((slot, state)) = rest {
@@ -274,23 +268,6 @@ mod tests {
         assert!(other.round(clock.monotonic()).unwrap().taken.is_empty(), "the lease lasts a second more");
         clock.advance(Duration::from_secs(1));
         assert_eq!(other.round(clock.monotonic()).unwrap().taken.len(), 1);
-    }
-
-    /// It sees what is stored before it sees that the shard expired: another process knew, and had the room for another.
-    #[test]
-    fn a_shard_behind_its_end_of_which_nothing_is_stored_is_had_for_a_lease_time() {
-        let (clock, stream) = stream();
-        stream.split_shard(stream.open_shards()[0], None).unwrap();
-        let mut worker = worker(&stream, "w");
-        while worker.poll().unwrap().is_some() {}
-        assert!(worker.held.values().all(|held| held.is_ended));
-        let consumer = worker.consumer.clone();
-        let mut lost = |after| {
-            let mut leases = consumer.inner.file.lock().unwrap();
-            worker.renew(&mut leases, &BTreeMap::new(), &|_| false, clock.monotonic() + after).unwrap()
-        };
-        assert_eq!(lost(LEASE.saturating_sub(Duration::from_millis(1))), []);
-        assert_eq!(lost(2 * LEASE).len(), 1);
     }
 
     #[test]

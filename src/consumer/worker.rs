@@ -345,14 +345,12 @@ impl Worker {
     ///
     /// [`Error::InvalidArgument`] for a shard that was not given to its end; otherwise as [`checkpoint`](Self::checkpoint).
     pub fn finish(&mut self, shard_id: ShardId) -> Result<()> {
-        let lease = self.lease(shard_id)?;
-        if !self.has_ended(shard_id) {
+        self.lease(shard_id)?;
+        let ended = self.held.get(&shard_id).filter(|held| held.is_ended);
+        let Some(Held { lease, iterator, .. }) = ended else {
             return Err(Error::invalid("shard", format!("{shard_id} was not given to its end")));
-        }
-        let outcome = match lease.checkpoint_end() {
-            Err(Error::ShardNotFound(_)) => lease.expect_in_force(), // its last record expired meanwhile: it keeps nobody waiting
-            other => other,
         };
+        let outcome = lease.checkpoint_end_at(iterator.next_sequence_number());
         self.note_loss(shard_id, outcome)?;
         self.tended_at = None; // the children may be this worker's
         self.let_go(shard_id); // its end is stored: nobody takes it, whoever has it
@@ -514,7 +512,7 @@ fn read_behind(
     consumer: &Consumer,
     options: &WorkerOptions,
 ) -> Result<(ShardIterator, Result<()>)> {
-    let (iterator, overtaken) = match consumer.following_iterator(lease.shard_id()) {
+    let (iterator, overtaken) = match consumer.following_iterator(lease.shard_id(), None) {
         Err(error @ Error::Trimmed { .. }) => (at_the_horizon(consumer, lease.shard_id())?, Err(error)),
         other => (other?, Ok(())),
     };

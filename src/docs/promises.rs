@@ -117,10 +117,11 @@
 //! # A8. Retention
 //!
 //! It removes whole segments from the old end only. A reader behind the new start gets [`Error::Trimmed`](crate::Error::Trimmed) with the earliest number
-//! left; not a wrong record, not a silent jump, not a signal. Who goes on from parents to a child is behind its start, too, where its front is gone: `Records` says so also of shards that expired
-//! altogether in between, workers, event sources and pipelines do not.
+//! left; not a wrong record, not a silent jump, not a signal. Who goes on from parents to a child is behind its start, too, where its front is gone, and where the parents expired meanwhile: `Records`
+//! says so also of shards that expired altogether in between, workers, event sources and pipelines do not.
 //!
 //! Tests: `api/retention.rs::a_reader_of_the_whole_is_told_what_it_missed_of_the_children`, `api/groups.rs::a_consumer_is_told_what_it_missed_of_a_child`,
+//! `api/groups.rs::what_a_child_lost_is_told_where_its_parent_expired`, `api/pipeline.rs::a_pipeline_is_told_what_it_missed_of_a_child_of_a_shard_that_expired`,
 //! `api/pipeline.rs::a_pipeline_is_told_what_it_missed_of_a_child`, `api/retention.rs::records_expire_by_their_age`, `api/retention.rs::a_reader_goes_on_in_the_segment_it_holds`,
 //! `process/moved.rs::records_of_a_trimmed_segment_stay_readable`, `api/read_only.rs::a_reader_of_a_shard_that_expired_is_told_what_it_missed`,
 //! `crash/opening.rs::a_reader_beside_retention_is_told_what_is_trimmed`,

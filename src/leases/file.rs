@@ -437,30 +437,29 @@ impl LockedLeases<'_> {
         self.sync_whole()
     }
 
-    /// Gives each of these shards a slot, durably. Those of shards that are `gone` are used again.
+    /// Gives each of these shards a slot, durably. Those of shards that are gone are used again; what is still wanted of them, only where the file is full.
     pub(crate) fn add(
         &mut self,
         states: Vec<SlotState>,
-        is_gone: impl Fn(ShardId) -> bool,
+        is_gone: impl Fn(&SlotState) -> bool,
+        is_wanted: impl Fn(&SlotState) -> bool,
     ) -> Result<(), LeaseError> {
-        let (slots, mut free) = self.leases.read_slots()?;
-        let mut gone: Vec<_> =
-            slots.into_iter().filter(|slot| slot.state().is_some_and(|state| is_gone(state.shard_id))).collect();
-        let (mut count, _) = self.leases.slots()?;
+        let (slots, free) = self.leases.read_slots()?;
+        let is = |slot: &Slot, which: &dyn Fn(&SlotState) -> bool| slot.state().is_some_and(which);
+        let gone = slots.into_iter().filter(|slot| is(slot, &is_gone));
+        let (wanted, unwanted): (Vec<_>, Vec<_>) = gone.partition(|slot| is(slot, &is_wanted));
+        let (count, _) = self.leases.slots()?;
+        let (mut unwanted, mut wanted) = (unwanted.into_iter(), wanted.into_iter());
+        let mut unused = free.into_iter().chain(count..MAX_CONSUMER_SLOTS);
         let mut made = Vec::new();
         for state in states {
-            if let Some(slot) = gone.pop() {
+            if let Some(slot) = unwanted.next() {
                 self.write(&slot, state, true)?;
-                continue;
+            } else if let Some(index) = unused.next() {
+                made.push((index, state));
+            } else {
+                self.write(&wanted.next().ok_or(LeaseError::Full)?, state, true)?;
             }
-            let index = free.pop().unwrap_or_else(|| {
-                count += 1;
-                count - 1
-            });
-            if index >= MAX_CONSUMER_SLOTS {
-                return Err(LeaseError::Full);
-            }
-            made.push((index, state));
         }
         self.make_slots(made)
     }

@@ -269,6 +269,7 @@ impl StreamInner {
     ) -> Result<Vec<PutReceipt>> {
         self.writable()?;
         self.check_batch(entries)?;
+        self.check_tokens(entries, options.fencing_token)?;
         let durability = self.effective(options.durability.unwrap_or(Durability::Buffered));
         self.admit(entries)?;
         let mut batch = StampedPut { entries, durability, stamped, places: vec![None; entries.len()] };

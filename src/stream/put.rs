@@ -342,9 +342,7 @@ impl StreamInner {
         self.check_batch(entries)?;
         let durability = self.effective(options.durability.unwrap_or(Durability::Buffered));
         let condition = options.condition();
-        if let Some(token) = options.fencing_token {
-            self.check_tokens(entries, token)?;
-        }
+        self.check_tokens(entries, options.fencing_token)?;
         self.admit(entries)?;
         let mut receipts = vec![None; entries.len()];
         let refused = self.distribute(entries, (0..entries.len()).collect(), |shard, indices| {
@@ -362,7 +360,8 @@ impl StreamInner {
     }
 
     /// Refuses a batch that one of its shards would refuse, before another one takes its part.
-    fn check_tokens(&self, entries: &[PutEntry<'_>], token: u64) -> Result<()> {
+    pub(super) fn check_tokens(&self, entries: &[PutEntry<'_>], token: Option<u64>) -> Result<()> {
+        let Some(token) = token else { return Ok(()) };
         let indices: Vec<_> = (0..entries.len()).collect();
         let mut groups = self.group(entries, &indices)?.into_values();
         groups.try_for_each(|(shard, _)| shard.check_token(token).map_err(Error::of_shard(shard.id())))

@@ -58,6 +58,7 @@ pub struct Records {
 /// Keys of a shard that was read to its end.
 #[derive(Debug, Clone, Copy)]
 struct Ended {
+    shard_id: ShardId,
     range: HashKeyRange,
     /// The number behind its last record.
     next: SequenceNumber,
@@ -185,11 +186,12 @@ impl Records {
 
     /// The number that follows, in a shard, what was read of its keys, if any were. Where shards between expired unread, it is that behind the last which was not.
     fn follows(&self, entry: &ShardEntry) -> Option<SequenceNumber> {
-        let ended = self.ended.iter().filter(|ended| ended.range.intersection(entry.range).is_some());
-        let next = ended.map(|ended| ended.next).min()?;
+        let ended = || self.ended.iter().filter(|ended| ended.range.intersection(entry.range).is_some());
+        ended().next()?;
         let start = self.starts.get(&entry.id).copied().unwrap_or_default().max(entry.starting);
         let is_next = entry.parents.iter().all(|parent| self.finished.contains(parent));
-        Some(if is_next { start } else { next })
+        let behind_others = ended().filter(|ended| !is_next && !entry.parents.contains(&ended.shard_id));
+        Some(behind_others.map(|ended| ended.next).min().unwrap_or(start))
     }
 
     /// Records of one shard that are there now, borrowed from the map, the shards taking turns. An empty batch means that
@@ -296,7 +298,7 @@ impl Records {
                 Ok(Progress::Records) => return Ok(Some(id)),
                 Ok(Progress::End) => {
                     let (range, next) = (cursor.shard().range(), cursor.next());
-                    self.ended.push(Ended { range, next });
+                    self.ended.push(Ended { shard_id: id, range, next });
                     self.active.remove(&id);
                     self.finished.insert(id);
                     self.discovery = Discovery::Due;

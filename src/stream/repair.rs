@@ -143,7 +143,7 @@ impl<'a> Repair<'a> {
         self.set_queues_aside()?;
         self.empty_scratch()?;
         if self.state != self.found {
-            self.keep_copy(&self.path.join(MANIFEST_FILE), MANIFEST_FILE)?;
+            self.keep_copy(&self.path.join(MANIFEST_FILE), self.aside.join(MANIFEST_FILE))?;
             self.sync_dir(&self.aside.clone())?;
             let mut manifest =
                 Manifest::new(Arc::clone(self.storage), self.path.to_path_buf(), self.found.clone());
@@ -226,7 +226,8 @@ impl<'a> Repair<'a> {
             name.and_then(parse_segment_name).is_some_and(|number| number < first)
         };
         let damaged = self.damage.iter().map(|damage| &damage.path);
-        for path in damaged.filter(is_below).cloned().collect::<Vec<_>>() {
+        let is_there = |path: &&PathBuf| !self.set_aside.contains(&self.copy_of_shard(id, path)); // a directory is not, any more
+        for path in damaged.filter(is_below).filter(is_there).cloned().collect::<Vec<_>>() {
             self.keep_copy_of_shard(id, &path)?;
             self.sync_dir(&self.aside.clone())?;
             self.remove(&path)?;
@@ -250,7 +251,8 @@ impl<'a> Repair<'a> {
             if parse_segment_name(name).is_none() {
                 continue;
             }
-            let (from, to) = (directory.join(name), self.aside.join(format!("{}-{name}", id.directory())));
+            let from = directory.join(name);
+            let to = self.copy_of_shard(id, &from);
             self.storage.rename(&from, &to).map_err(Fault::io("rename", &from))?;
             self.sync_dir(&self.aside.clone())?;
             self.sync_dir(&directory)?;
@@ -451,7 +453,7 @@ impl<'a> Repair<'a> {
 
     fn renew_watermarks(&mut self) -> Result<()> {
         let path = self.path.join(WATERMARK_FILE);
-        match self.keep_copy(&path, WATERMARK_FILE) {
+        match self.keep_copy(&path, self.aside.join(WATERMARK_FILE)) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {} // that is the damage
             other => other?,
         }
@@ -477,7 +479,7 @@ impl<'a> Repair<'a> {
         let paths: BTreeSet<_> = damaged.map(|damage| damage.path.clone()).collect();
         for path in paths {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            self.keep_copy(&path, &format!("consumers-{name}"))?;
+            self.keep_copy(&path, self.aside.join(format!("consumers-{name}")))?;
             self.sync_dir(&self.aside.clone())?;
             consumers.mend(&name).map_err(error_of(&name))?;
         }
@@ -491,7 +493,7 @@ impl<'a> Repair<'a> {
         for name in queues.list()? {
             let path = queues.path(&name);
             if self.damage.iter().any(|damage| damage.path == path) {
-                self.keep_copy(&path, &format!("queues-{name}"))?;
+                self.keep_copy(&path, self.aside.join(format!("queues-{name}")))?;
                 self.sync_dir(&self.aside.clone())?;
                 queues.delete(&name)?;
             }
@@ -499,16 +501,20 @@ impl<'a> Repair<'a> {
         Ok(())
     }
 
+    /// Where what a shard's directory has is set aside.
+    fn copy_of_shard(&self, id: ShardId, path: &Path) -> PathBuf {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.aside.join(format!("{}-{name}", id.directory()))
+    }
+
     fn keep_copy_of_shard(&mut self, id: ShardId, from: &Path) -> Result<()> {
-        let name = from.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        self.keep_copy(from, &format!("{}-{name}", id.directory()))
+        self.keep_copy(from, self.copy_of_shard(id, from))
     }
 
     /// Copies a file as it was found.
-    fn keep_copy(&mut self, from: &Path, name: &str) -> Result<()> {
+    fn keep_copy(&mut self, from: &Path, to: PathBuf) -> Result<()> {
         let source = self.storage.open_file(from, Access::Read).map_err(Fault::io("open", from))?;
         let length = source.len().map_err(Fault::io("read the length of", from))?;
-        let to = self.aside.join(name);
         if self.set_aside.contains(&to) {
             return Ok(()); // and changed since
         }

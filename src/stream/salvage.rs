@@ -223,7 +223,12 @@ impl<'a> Looker<'a> {
             });
         }
         bound(&mut files, entry, exact, durable);
-        let known = files.iter().filter_map(|file| file.survey.as_ref()).map(|survey| survey.durable);
+        let closed = entry.filter(|entry| !entry.is_open()).map(|entry| entry.next);
+        let known = files.iter().filter_map(|file| file.survey.as_ref()).map(|survey| match &survey.footer {
+            // What stands for lost records tells of them also where a repair that was cut short has left a file of no use among them.
+            Some(footer) if footer.is_lost() => bounded(footer, closed),
+            _ => survey.durable,
+        });
         let durable = known.max().unwrap_or_default().max(durable);
         Ok(assemble(shard_id, directory, files, entry, durable))
     }

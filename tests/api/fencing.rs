@@ -103,6 +103,12 @@ fn a_batch_that_one_shard_refuses_for_its_token_is_taken_by_none() {
             matches!(error, Error::FencingTokenMismatch { shard_id, actual: 9, .. } if shard_id == fenced),
             "{error:?}"
         );
+        let mut producer = stream.producer("p").unwrap();
+        let refused = producer.put_batch_with(1, &entries, PutBatchOptions::new().fencing_token(3)).unwrap_err();
+        assert!(
+            matches!(refused, Error::FencingTokenMismatch { shard_id, actual: 9, .. } if shard_id == fenced),
+            "{refused:?}"
+        );
         assert_eq!(held(), before, "{fenced}");
     }
 }

@@ -286,6 +286,26 @@ fn the_children_of_a_shard_that_expired_unseen_are_begun() {
     assert_eq!(missed_and_read(&mut records), (vec![lowest, lower_middle], vec![lowest]));
 }
 
+/// What was read of one parent ends lower than the merged shard begins, and of the other one's part, which expired, there was nothing.
+#[test]
+fn nothing_is_missed_where_what_expired_between_was_empty() {
+    let (_disk, clock, stream) = simulated(builder().shards(2).retention(RetentionPeriod::hours(24)));
+    fill_large(&stream, S0, 10);
+    fill_large(&stream, S1, 5);
+    let mut records = stream.records(RecordsStart::TrimHorizon).unwrap();
+    assert_eq!(missed_and_read(&mut records).1.len(), 15);
+    let (_, upper) = stream.split_shard(S0, None).unwrap();
+    let merged = stream.merge_shards(upper, S1).unwrap();
+    clock.advance(Duration::from_secs(25 * 3_600));
+    for _ in 0..3 {
+        stream.enforce_retention().unwrap();
+        clock.advance(Duration::from_secs(2));
+    }
+    assert!(stream.shards().iter().all(|shard| ![S0, S1, upper].contains(&shard.shard_id)));
+    fill_large(&stream, merged, 1);
+    assert_eq!(missed_and_read(&mut records), (vec![], vec![merged]));
+}
+
 /// One shard is damaged, or has lost a file: the others are read all the same.
 #[test]
 fn a_shard_that_cannot_be_read_keeps_no_other_waiting() {

@@ -913,6 +913,114 @@ fn a_shard_that_expires_behind_its_end_keeps_its_slot() {
     assert!(owner.shards().contains(&S0));
 }
 
+/// Whoever needs room for another shard's children, by hand: not the slot in which workers see that somebody is at work, whether its own children are there or only theirs.
+#[test]
+fn a_shard_that_expires_behind_its_end_keeps_its_slot_from_who_takes_by_hand() {
+    for is_merged in [false, true] {
+        let (_disk, clock, stream) = simulated(builder().shards(2).retention(LEASE / 2));
+        put_to(&stream, S0, "key", b"parent");
+        let (lower, upper) = stream.split_shard(S0, None).unwrap();
+        let heirs = if is_merged { vec![stream.merge_shards(lower, upper).unwrap()] } else { vec![lower, upper] };
+        let consumer = stream.consumer("c").unwrap();
+        let mut owner = worker(&consumer, "owner");
+        assert!(all(&mut owner).iter().any(|work| matches!(work, Work::Ended(S0))));
+        expire_beside(&mut owner, &clock, &stream);
+        let (left, right) = stream.split_shard(S1, None).unwrap();
+        consumer.take(left, "hand").unwrap();
+        consumer.reset_shard(right, RecordsStart::TrimHorizon).unwrap();
+        let mut other = worker(&consumer, "other");
+        for _ in 0..4 {
+            all(&mut other);
+            assert!(!other.shards().iter().any(|shard_id| heirs.contains(shard_id)), "{heirs:?}");
+            clock.advance(LEASE / 3);
+            all(&mut owner);
+        }
+        owner.finish(S0).unwrap();
+    }
+}
+
+/// The oldest of `lower` and the parent expire, whatever is stored of that: so all of `lower` was due, to whichever worker begins it.
+#[test]
+fn what_a_child_lost_is_told_where_its_parent_expired() {
+    for (is_checkpointed, by_another) in [(true, false), (false, false), (true, true), (false, true)] {
+        let case = format!("checkpointed {is_checkpointed}, by another {by_another}");
+        let (_disk, clock, stream) =
+            simulated(builder().segment_bytes(4096).retention(Duration::from_secs(3_600)));
+        put_to(&stream, S0, "key", b"parent");
+        let (lower, upper) = stream.split_shard(S0, None).unwrap();
+        fill_large(&stream, lower, 12);
+        let consumer = stream.consumer("c").unwrap();
+        let mut worker = worker(&consumer, "w");
+        for work in all(&mut worker) {
+            if let Work::Records { shard_id, records } = work
+                && is_checkpointed
+            {
+                worker.checkpoint(shard_id, records.last().unwrap()).unwrap();
+            }
+        }
+        expire(&clock, &stream, Duration::from_secs(3_601));
+        put_to(&stream, lower, "key", b"left");
+        worker.finish(S0).unwrap();
+        if by_another {
+            worker.close().unwrap();
+            worker = consumer.worker("next", WorkerOptions::new().lease_time(LEASE)).unwrap();
+        }
+        let mut told = Vec::new();
+        let mut given = Vec::new();
+        loop {
+            match worker.poll() {
+                Ok(Some(Work::Records { records, .. })) => given.extend(records),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(Error::Trimmed { shard_id, .. }) if given.is_empty() => told.push(shard_id),
+                Err(error) => panic!("{case}: {error:?}"),
+            }
+        }
+        assert_eq!((told, given.len()), (vec![lower], 1), "{case}");
+        assert_eq!(worker.shards(), [lower, upper], "{case}");
+    }
+}
+
+/// A reset to what is left says that the loss is known: no life of a worker is told again. One before the parent was done knew of nothing.
+#[test]
+fn what_a_child_lost_is_accepted_by_a_reset() {
+    let (_directory, stream) = stream(builder().segment_bytes(4096));
+    let consumer = stream.consumer("c").unwrap();
+    let (lower, _) = stream.split_shard(S0, None).unwrap();
+    consumer.reset_shard(lower, RecordsStart::TrimHorizon).unwrap();
+    let mut first = worker(&consumer, "first");
+    assert!(matches!(all(&mut first)[..], [Work::Started(_), Work::Ended(S0)]));
+    first.finish(S0).unwrap();
+    fill_large(&stream, lower, 12);
+    stream.trim_shard(lower, number(10)).unwrap();
+    let told = std::iter::repeat_with(|| first.poll()).find_map(Result::err).unwrap();
+    assert!(matches!(told, Error::Trimmed { shard_id, .. } if shard_id == lower), "{told:?}");
+    first.close().unwrap();
+    consumer.reset_shard(lower, RecordsStart::TrimHorizon).unwrap();
+    assert_eq!(consumer.checkpoint(lower).unwrap().position, Position::TrimHorizon);
+    for life in ["second", "third"] {
+        let mut worker = worker(&consumer, life);
+        assert!(all(&mut worker).iter().any(|work| matches!(work, Work::Records { .. })));
+        worker.close().unwrap();
+    }
+}
+
+#[test]
+fn what_a_child_of_an_expired_shard_lost_is_accepted_by_a_reset_of_all() {
+    let (_disk, clock, stream) = simulated(builder().segment_bytes(4096).retention(Duration::from_secs(3_600)));
+    put_to(&stream, S0, "key", b"parent");
+    let (lower, _) = stream.split_shard(S0, None).unwrap();
+    fill_large(&stream, lower, 12);
+    let consumer = stream.consumer("c").unwrap();
+    consumer.take(S0, "hand").unwrap().checkpoint_end().unwrap();
+    consumer.take(S0, "hand").unwrap().release().unwrap();
+    expire(&clock, &stream, Duration::from_secs(3_601));
+    put_to(&stream, lower, "key", b"left");
+    consumer.reset(RecordsStart::TrimHorizon).unwrap();
+    let mut worker = worker(&consumer, "w");
+    assert!(all(&mut worker).iter().any(|work| matches!(work, Work::Records { .. })));
+}
+
 /// What is stored of the one goes, since the other one's children need room.
 #[test]
 fn a_shard_that_expires_behind_its_end_is_had_while_others_begin() {

@@ -246,6 +246,46 @@ fn a_pipeline_is_told_what_it_missed_of_a_child() {
     assert_eq!(data(&output).len(), 4);
 }
 
+/// What retention takes of the front while the output refuses, behind what was told, is told as well.
+#[test]
+fn a_pipeline_is_told_what_else_it_missed_of_a_child() {
+    let (_disk, _clock, input) = simulated(builder().segment_bytes(4096));
+    let (_output, output) = stream(builder());
+    let mut pipeline = pipeline(&input, &output);
+    fill_large(&input, S0, 1);
+    run(&mut pipeline);
+    let (lower, _) = input.split_shard(S0, None).unwrap();
+    fill_large(&input, lower, 18);
+    let too_large = |_: &Record, output: &mut Outputs| output.put("key", vec![0; 16 << 20]);
+    for earliest in [4, 10, 16] {
+        input.trim_shard(lower, number(earliest)).unwrap();
+        let error = pipeline.step(too_large).unwrap_err();
+        assert!(matches!(error, Error::Trimmed { earliest: told, .. } if told == number(earliest)), "{error:?}");
+        let refused = pipeline.step(too_large).unwrap_err();
+        assert!(!matches!(refused, Error::Trimmed { .. }), "{refused:?}");
+    }
+    run(&mut pipeline);
+    assert_eq!(data(&output).len(), 4);
+}
+
+/// The parent expired behind its last record, with the front of the child.
+#[test]
+fn a_pipeline_is_told_what_it_missed_of_a_child_of_a_shard_that_expired() {
+    let (_disk, clock, input) = simulated(builder().segment_bytes(4096).retention(Duration::from_secs(3_600)));
+    let (_output, output) = stream(builder());
+    let mut pipeline = pipeline(&input, &output);
+    fill_large(&input, S0, 1);
+    run(&mut pipeline);
+    let (lower, _) = input.split_shard(S0, None).unwrap();
+    fill_large(&input, lower, 12);
+    expire(&clock, &input, Duration::from_secs(3_601));
+    put_to(&input, lower, "key", b"left");
+    let error = pipeline.step(copy).unwrap_err();
+    assert!(matches!(error, Error::Trimmed { shard_id, .. } if shard_id == lower), "{error:?}");
+    run(&mut pipeline);
+    assert_eq!(data(&output).len(), 2);
+}
+
 /// One that cannot be read at all is told each time, too.
 #[test]
 fn a_damaged_shard_keeps_no_other_waiting() {

@@ -668,6 +668,44 @@ fn what_stands_for_lost_records_stays_until_another_does() {
     }
 }
 
+/// A repair was cut short when it had put what stands for records of two segments in place, and not removed the second of them, of which nothing is left. The note of what was
+/// durable is gone, too.
+#[test]
+fn what_stands_for_lost_records_tells_of_those_of_a_file_that_is_left_as_well() {
+    let disk = SimulatedDisk::new();
+    let stream = verified::create(&disk);
+    verified::put(&stream, 5);
+    let left = disk.crash(Crash::ProcessKilled);
+    drop(stream);
+    let paths = verified::segments(&left);
+    for (path, damaged) in [(&paths[0], &[2][..]), (&paths[1], &[0, 1])] {
+        let starts = frames(&left.read_file(path).unwrap());
+        left.damage(path, |bytes| damaged.iter().for_each(|at| bytes[starts[*at] + 50] ^= 1)).unwrap();
+    }
+    let marker = paths[0].with_file_name(format!("{:020}.seg", 2));
+    let mut between = 0;
+    for (case, disk) in cuts_of_a_repair(&settled(&left), DiskFault::PowerCut) {
+        if disk.read_file(&marker).is_err() {
+            continue;
+        }
+        between += u64::from(disk.read_file(&paths[1]).is_ok());
+        let disk = without_notes(&disk);
+        let report = repair(PATH, storage(&disk)).unwrap();
+        assert!(report.after.is_sound(), "{case}: {:?}", report.after.damage);
+        let stream = builder(&disk, &Arc::default()).open_existing(PATH).unwrap();
+        let told =
+            (0..5).map(|number: u64| stream.get(ShardId::new(0), number.into()).map_err(|error| error.kind()));
+        let lost: Vec<_> = told.map(|outcome| outcome.err()).collect();
+        assert_eq!(
+            lost,
+            [None, None, Some(ErrorKind::Lost), Some(ErrorKind::Lost), Some(ErrorKind::Lost)],
+            "{case}"
+        );
+        assert_eq!(stream.put("key", b"more").unwrap().sequence_number.get(), 5, "{case}");
+    }
+    assert!(between > 2, "{between}");
+}
+
 /// The footer of the segment in front of what stands for lost records is damaged before anything is put behind.
 #[test]
 fn a_damaged_footer_before_a_lost_record_is_told() {

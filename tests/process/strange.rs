@@ -133,15 +133,14 @@ fn a_pipe_in_the_place_of_a_file_is_waited_for_by_nobody() {
 /// A directory that has a segment's name is damage, and is set aside whole.
 #[test]
 fn a_directory_in_the_place_of_a_segment_is_set_aside() {
-    for in_place in [false, true] {
+    for (number, in_place) in [(0, false), (3, true), (99, false)] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("clicks");
         make(&path);
-        let name = if in_place {
-            first_segment(&path)
-        } else {
-            first_segment(&path).with_file_name(format!("{:020}.seg", 99))
-        };
+        let stream = Stream::builder().background(false).open_existing(&path).unwrap();
+        stream.trim_shard(SHARD, SequenceNumber::new(3)).unwrap(); // the first segment
+        stream.close().unwrap();
+        let name = first_segment(&path).with_file_name(format!("{number:020}.seg"));
         let _ = fs::remove_file(&name);
         fs::create_dir(&name).unwrap();
         fs::write(name.join("kept"), "something").unwrap();
