@@ -25,7 +25,8 @@ fn timed(options: StreamBuilder) -> (TempDir, Arc<ManualClock>, Stream) {
     (directory, clock, stream)
 }
 
-fn trimmed(outcome: anabranch::Result<anabranch::ShardIterator>) -> (u64, u64) {
+#[track_caller]
+fn trimmed<T>(outcome: anabranch::Result<T>) -> (u64, u64) {
     match outcome.map(drop) {
         Err(error @ Error::Trimmed { requested, earliest, .. }) => {
             assert_eq!(error.kind(), ErrorKind::Trimmed);
@@ -450,6 +451,7 @@ fn a_shard_is_trimmed_by_request() {
     );
     assert_eq!(numbers_from(&stream, S0, HORIZON), (10..30).collect::<Vec<_>>(), "the horizon is exact");
     assert_eq!(trimmed(stream.shard_iterator(S0, at(8))), (8, 10));
+    assert_eq!(trimmed(stream.get(S0, number(8))), (8, 10), "its segment is still there");
     assert_eq!(trimmed(stream.shard_iterator(S0, at(0))), (0, 10));
     assert_eq!(stream.trim_shard(S0, number(5)).unwrap(), anabranch::TrimReport::default());
     assert_eq!(numbers_from(&stream, S0, HORIZON)[0], 10, "never down again");
@@ -555,19 +557,21 @@ fn a_clock_that_falls_back_expires_nothing_early() {
     assert_eq!(numbers_from(&stream, S0, HORIZON).len(), 10, "their arrival is still to come");
 }
 
-/// A record that is too old is gone for who asks for it by its number, though its segment is still there.
+/// A record that is too old is gone for who asks for it by its number, though its segment, be it active or sealed, is still there.
 #[test]
 fn an_iterator_does_not_start_at_a_record_that_expired() {
-    let (_directory, clock, stream) = timed(builder());
-    fill_large(&stream, S0, 1);
-    clock.advance(24 * HOUR);
-    fill_large(&stream, S0, 1);
-    let at = |index| stream.shard_iterator(S0, ShardIteratorType::AtSequenceNumber(number(index)));
-    assert!(at(0).is_ok(), "as old as the period is long");
-    clock.advance(HOUR / 3600);
-    let error = at(0).expect_err("expired");
-    assert!(matches!(error, Error::Trimmed { earliest, .. } if earliest == number(1)), "{error:?}");
-    assert!(at(1).is_ok());
+    for old in [1, LARGE_PER_SEGMENT] {
+        let (_directory, clock, stream) = timed(builder());
+        fill_large(&stream, S0, old);
+        clock.advance(24 * HOUR);
+        fill_large(&stream, S0, 1);
+        assert!(stream.shard_iterator(S0, at(0)).is_ok(), "as old as the period is long");
+        assert!(stream.get(S0, number(0)).is_ok(), "as old as the period is long");
+        clock.advance(HOUR / 3600);
+        assert_eq!(trimmed(stream.shard_iterator(S0, at(0))), (0, old));
+        assert_eq!(trimmed(stream.get(S0, number(0))), (0, old));
+        assert!(stream.shard_iterator(S0, at(old)).is_ok());
+    }
 }
 
 /// The footer of the oldest segment of a shard is damaged, which no opening looks at: the others are trimmed, and the damage is told.

@@ -594,6 +594,44 @@ fn a_follower_that_comes_to_damage_is_told() {
     }
 }
 
+/// A stream of so many segments of three records each, one byte of which was changed since it was closed.
+fn with_damage(segments: u64, damaged: u64, place: impl FnOnce(&[u8]) -> usize) -> Stream {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::new(ManualClock::default()));
+    let stream = builder(&disk, &clock).segment_bytes(4096).create(PATH).unwrap();
+    for _ in 0..3 * segments {
+        stream.put("key", [1; 1000]).unwrap();
+    }
+    stream.close().unwrap();
+    let path = Path::new(PATH).join(format!("shards/{:012}/{:020}.seg", 0, 3 * damaged));
+    disk.damage(&path, |bytes| {
+        let at = place(bytes);
+        bytes[at] ^= 1;
+    })
+    .unwrap();
+    builder(&disk, &clock).open_existing(PATH).unwrap()
+}
+
+/// Where a segment begins, too, when all before it was verified.
+#[test]
+fn how_long_a_damaged_record_is_is_not_told() {
+    let stream = with_damage(2, 1, |_| HEADER + 45);
+    let mut reader = stream.shard_iterator(ShardId::new(0), ShardIteratorType::TrimHorizon).unwrap();
+    assert_eq!(reader.next_records(3).unwrap().len(), 3);
+    let told = reader.next_record_bytes();
+    assert!(matches!(told, Err(Error::Corrupt(_))), "{told:?}");
+}
+
+/// Retention is limited, and to find the trim horizon would be a search: for a record that is kept there is none.
+#[test]
+fn damage_elsewhere_keeps_no_iterator_from_a_sound_record() {
+    let stream = with_damage(5, 2, |bytes| bytes.len() - FOOTER + 28);
+    for number in [0, 12].map(SequenceNumber::new) {
+        let kind = ShardIteratorType::AtSequenceNumber(number);
+        let mut reader = stream.shard_iterator(ShardId::new(0), kind).unwrap();
+        assert_eq!(reader.next_records(1).unwrap()[0].sequence_number(), number);
+    }
+}
+
 /// What is said of damage leads to it: the file, the place, the shard, the first record that cannot be read.
 #[test]
 fn damage_is_located() {

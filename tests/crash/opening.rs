@@ -317,6 +317,19 @@ fn what_cannot_be_written_stays_staged() {
     assert_eq!(count(&stream), 1);
 }
 
+/// Who has nothing unseen has nothing written for it, and is told of no write that fails.
+#[test]
+fn what_is_staged_is_not_written_for_who_has_nothing_unseen() {
+    let (case, stream) = Case::create(Durability::Buffered, 1 << 20);
+    let latest = || stream.shard_iterator(SHARD, ShardIteratorType::Latest).unwrap();
+    let of_durable = latest().include_unsynced(false);
+    stream.put("key", [1; 100]).unwrap();
+    let mut readers = [latest(), of_durable];
+    case.disk.fail_on(Operation::Write, 0, DiskFault::Error(io::ErrorKind::Other));
+    let outcomes = readers.each_mut().map(|reader| reader.next_batch().map(|batch| batch.len()));
+    assert!(matches!(outcomes, [Ok(0), Ok(0)]), "{outcomes:?}");
+}
+
 /// The only segment of a shard vanishes: nothing else on the disk is wrong.
 #[test]
 fn the_only_segment_is_missed() {

@@ -190,15 +190,16 @@ fn a_read_error_is_never_the_end() {
 }
 
 #[test]
-fn data_that_imitates_frames_does_not_stall_the_scan() {
-    // Every 8 bytes a header that claims a long frame with a number to come.
+fn data_that_imitates_some_hundred_frames_is_a_torn_tail() {
+    // Every 16 bytes a header that claims a long frame with a number to come.
     let mut image = image(&[1]);
     let from = image.positions[1];
-    for position in (from..FILE_BYTES - 256).step_by(16) {
+    for position in (from..).step_by(16).take(400) {
         image.bytes[position + 4..position + 8].copy_from_slice(&30_000u32.to_le_bytes());
         image.bytes[position + 8..position + 16].copy_from_slice(&20u64.to_le_bytes());
     }
-    let _ = image.scan(); // an end or damage, in bounded time
+    let found = image.scan().unwrap();
+    assert_eq!((found.next.get(), found.torn), (11, true));
 }
 
 /// Which of so many is sound is not found out in bounded time: a silent cut would be the worse mistake.
@@ -280,10 +281,14 @@ const MIB: usize = 1 << 20;
 
 /// Scans a segment of 8 MiB with these bytes behind its header; gives what was found and how it was read.
 fn scan_counted(frames: &[u8]) -> (Result<Scan, Fault>, Vec<(u64, usize)>) {
-    let header = SegmentHeader { file_bytes: 8 * MIB as u64, ..header() };
+    scan_counted_of(8 * MIB, frames)
+}
+
+fn scan_counted_of(file_bytes: usize, frames: &[u8]) -> (Result<Scan, Fault>, Vec<(u64, usize)>) {
+    let header = SegmentHeader { file_bytes: file_bytes as u64, ..header() };
     let mut bytes = header.encode().to_vec();
     bytes.extend_from_slice(frames);
-    bytes.resize(8 * MIB, 0);
+    bytes.resize(file_bytes, 0);
     let file = Counting { bytes, reads: std::sync::Mutex::default() };
     let found = scan(&file, Path::new(PATH), &header, Scan::start(&header), SequenceNumber::ZERO);
     (found, file.reads.into_inner().unwrap())
@@ -323,18 +328,36 @@ fn a_scan_reads_each_byte_about_once() {
     }
 }
 
-/// What claims a possible length and an impossible number is not worth a checksum, and spends nothing of the budget.
+/// What claims a possible length and an impossible number, or more bytes than there is room, is not worth a checksum, and spends nothing of the budget.
 #[test]
-fn garbage_that_claims_impossible_numbers_is_a_torn_tail() {
-    let mut garbage = Vec::new();
-    while garbage.len() < 4 * MIB {
-        garbage.extend_from_slice(&1_u32.to_le_bytes());
-        garbage.extend_from_slice(&0x20_0000_u32.to_le_bytes());
-        garbage.extend_from_slice(&(u64::MAX / 2 + garbage.len() as u64).to_le_bytes());
+fn garbage_that_claims_the_impossible_is_a_torn_tail() {
+    let first_impossible = 10 + (8 * MIB / FRAME_HEADER_BYTES) as u64 + 1;
+    for (length, number) in [(2 * MIB, u64::MAX / 2), (2 * MIB, first_impossible), (8 * MIB, 20)] {
+        let mut garbage = Vec::new();
+        while garbage.len() < 4 * MIB {
+            garbage.extend_from_slice(&1_u32.to_le_bytes());
+            garbage.extend_from_slice(&u32::try_from(length).unwrap().to_le_bytes());
+            garbage.extend_from_slice(&number.to_le_bytes());
+        }
+        let (found, _) = scan_counted(&garbage);
+        let found = found.unwrap_or_else(|error| panic!("{length} bytes, number {number}: {error:?}"));
+        assert_eq!((found.next, found.torn), (header().first, true));
     }
-    let (found, _) = scan_counted(&garbage);
+}
+
+/// The budget grows with the segment, so that nothing that a writer puts there uses it up.
+#[test]
+fn a_torn_record_that_takes_most_of_a_segment_is_cut_off() {
+    let number = SequenceNumber::new(11);
+    let data = vec![0; 64 * MIB]; // zeros, which a look behind passes over fast
+    let mut frames = Vec::new();
+    encode_to(&mut frames, header().seed(), &frame());
+    let torn = frames.len();
+    encode_to(&mut frames, header().seed(), &FrameInput { sequence_number: number, data: &data, ..frame() });
+    frames[torn + 20] ^= 0xff;
+    let (found, _) = scan_counted_of(66 * MIB, &frames);
     let found = found.unwrap();
-    assert_eq!((found.next, found.torn), (header().first, true));
+    assert_eq!((found.next, found.torn), (number, true));
 }
 
 /// However sound a frame is by itself.

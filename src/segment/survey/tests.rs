@@ -215,6 +215,15 @@ fn data_that_imitates_frames_costs_no_more_than_the_budget() {
     assert_eq!(claims(1_500), []);
 }
 
+/// The budget grows with the segment: sound records are paid from it, too.
+#[test]
+fn sound_records_cost_less_than_the_budget() {
+    let long = SegmentHeader { file_bytes: 66 << 20, ..header() };
+    let data = &vec![7; 64 << 20];
+    let image = Image::of(long).add(&FrameInput { data, ..input(10) }).add(&input(11)).whole();
+    assert_eq!(image.runs(), [(10, 12, 12)]);
+}
+
 #[test]
 fn a_torn_tail_is_cut_to_whole_batches_and_what_was_durable() {
     let cut = |durable| {
@@ -314,9 +323,11 @@ fn a_damaged_header_is_found_again_by_records_behind_its_front() {
         assert_eq!(image.survey().header, guessed, "{:?}", &front[..4]);
         assert_eq!(image.runs(), [(11, 13, 13)], "{:?}", &front[..4]);
     }
-    // What says that so many came before it that they have no room is none of its records.
-    let far = Image::new().behind(&[0; 8]).add(&input(FIRST + 40)).damage_header().whole();
-    assert!(far.survey_as(&expected()).is_none());
+    // What says that others came before it, which have no room there, is none of its records.
+    for before in [1, 40] {
+        let far = Image::new().behind(&[0; 8]).add(&input(FIRST + before)).damage_header().whole();
+        assert!(far.survey_as(&expected()).is_none(), "{before} before it");
+    }
 }
 
 /// All of them are kept in memory, and summed up for every incarnation.
@@ -340,6 +351,8 @@ fn the_incarnation_is_looked_for_with_the_first_record_and_with_short_ones() {
         assert!(witnesses.guesses() * 2_400_096 >= 1 << 30 && witnesses.guesses() <= MAX_GUESSES);
         assert_eq!(image.survey().header.incarnation, header.incarnation);
     }
+    let long = Witnesses { footer: [0; FOOTER_BYTES], frames: vec![vec![0; 8 << 20]; 2] };
+    assert_eq!(long.guesses(), GUESS_BYTES / (16 << 20), "fewer, the longer they are");
 }
 
 #[test]
