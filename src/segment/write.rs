@@ -528,7 +528,11 @@ mod tests {
     const KEY: &str = "key";
 
     fn writer(file_bytes: u64) -> SegmentWriter {
-        let storage: Arc<dyn Storage> = Arc::new(SimulatedDisk::new());
+        writer_on(SimulatedDisk::new(), file_bytes)
+    }
+
+    fn writer_on(disk: SimulatedDisk, file_bytes: u64) -> SegmentWriter {
+        let storage: Arc<dyn Storage> = Arc::new(disk);
         let header = SegmentHeader {
             stream_id: StreamId::new(1),
             shard_id: ShardId::new(2),
@@ -622,7 +626,7 @@ mod tests {
         assert_eq!((0..20).find_map(|_| commit(&mut writer, 256)), None, "there is no room for more");
     }
 
-    /// What a failed sync left as clean is made durable by nothing but writing it again: all of the range, in many pieces, and no more.
+    /// What a failed sync left as clean is made durable by nothing but writing it again: all of the range, in pieces of 1 MiB, and no more.
     #[test]
     fn what_is_written_again_is_durable_from_end_to_end() {
         let path = Path::new("/file");
@@ -636,7 +640,9 @@ mod tests {
         disk.fail_on(Operation::Sync, 0, DiskFault::Error(ErrorKind::Other));
         file.sync().unwrap_err();
         let range = 4096..bytes.len() - 8192;
+        let written = disk.operations_of(Operation::Write);
         rewrite(file.as_ref(), path, range.start as u64..range.end as u64).unwrap();
+        assert_eq!(disk.operations_of(Operation::Write) - written, 3);
         file.sync().unwrap();
         let mut outside = [false; 2];
         for seed in 0..8 {
@@ -649,5 +655,29 @@ mod tests {
         let end = bytes.len() as u64;
         rewrite(file.as_ref(), path, end..end + 4096).unwrap();
         assert_eq!(file.len().unwrap(), end, "nothing is behind the end of the file");
+    }
+
+    #[test]
+    fn a_recovery_writes_nothing_again_that_is_known_durable() {
+        const FRAME: usize = 1_024;
+        let disk = SimulatedDisk::new();
+        let mut dead = writer_on(disk.clone(), 8 << 10);
+        (0..3).for_each(|_| stage(&mut dead, FRAME));
+        disk.fail_on(Operation::Sync, 0, DiskFault::Error(ErrorKind::Other));
+        dead.sync().unwrap_err();
+        let (path, header, file) = (dead.segment().path(), *dead.segment().header(), dead.file.as_ref().unwrap());
+        let mut found = Scan::start(&header);
+        advance(file.as_ref(), path, &header, &mut found).unwrap();
+        let durable = header.first.plus(2);
+        SegmentWriter::recover(&dead.storage, path, header, &found, durable).unwrap().sync().unwrap();
+        let written = disk.read_file(path).unwrap();
+        let [_, second, third, end] = [0, 1, 2, 3].map(|frame| SEGMENT_HEADER_BYTES + frame * FRAME);
+        let mut is_lost = false;
+        for seed in 0..8 {
+            let left = disk.fork(Crash::PowerLost { seed }).read_file(path).unwrap();
+            is_lost |= left[second..third] != written[second..third];
+            assert!(left[third..end] == written[third..end], "what was not known durable is gone");
+        }
+        assert!(is_lost, "written without need");
     }
 }

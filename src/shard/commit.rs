@@ -310,9 +310,12 @@ impl Shard {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
+    #[cfg(feature = "async")]
+    use crate::shard::tests::io_fault;
+    use crate::shard::tests::{append, shard};
 
     fn group(gathering: &mut Gathering, arrived: u32, expected: u32) -> bool {
         (gathering.arrived, gathering.expected) = (arrived, expected);
@@ -343,5 +346,25 @@ mod tests {
         (gathering.arrived, gathering.expected) = (8, 8);
         gathering.end(true);
         assert!(group(&mut gathering, 1, 8), "and again once it was worth it");
+    }
+
+    #[test]
+    fn a_commit_expects_those_back_whose_records_it_covered() {
+        let shard = shard(1 << 20, true);
+        let target = append(&shard, Durability::Synced).unwrap().next();
+        shard.commit(target).unwrap();
+        let gathering = &shard.append.lock().groups.gathering;
+        assert_eq!((gathering.arrived, gathering.covered, gathering.expected), (0, 1, 1));
+    }
+
+    /// Somebody led another commit meanwhile.
+    #[cfg(feature = "async")]
+    #[test]
+    fn a_shard_whose_records_became_durable_all_the_same_goes_on() {
+        let shard = shard(1 << 20, true);
+        let target = append(&shard, Durability::Synced).unwrap().next();
+        shard.commit(target).unwrap();
+        shard.end_undurable(target, io_fault());
+        append(&shard, Durability::Synced).unwrap();
     }
 }

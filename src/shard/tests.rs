@@ -26,7 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(20);
 
 /// An empty shard of a stream whose background thread, if it has one, is the test.
-fn shard(flush_bytes: u64, has_background: bool) -> Arc<Shard> {
+pub(super) fn shard(flush_bytes: u64, has_background: bool) -> Arc<Shard> {
     shard_with(StreamOptions { flush_bytes, ..StreamOptions::default() }, has_background)
 }
 
@@ -83,7 +83,7 @@ fn entry() -> ShardEntry {
     ShardEntry::new(ShardId::new(0), Vec::new(), HashKeyRange::FULL, SequenceNumber::ZERO, start)
 }
 
-fn append(shard: &Shard, durability: Durability) -> Result<SequenceNumber, ShardError> {
+pub(super) fn append(shard: &Shard, durability: Durability) -> Result<SequenceNumber, ShardError> {
     let entry = AppendEntry { partition_key: "key", data: DATA, explicit_hash_key: None };
     shard.append(std::iter::once(entry), durability, Condition::default()).map(|appended| appended.first)
 }
@@ -236,6 +236,23 @@ fn a_staged_record_wakes_the_background_that_rests_and_no_other() {
     }
 }
 
+/// A writer that fills its slot between two looks writes it whole, which is the cheapest.
+#[test]
+fn what_is_staged_is_drained_by_the_second_look_that_finds_it() {
+    let (shard, _disk) = staging_shard(true);
+    let is_left_by_a_look = || {
+        shard.drain_old().unwrap();
+        shard.has_staged()
+    };
+    put(&shard);
+    assert!(is_left_by_a_look());
+    assert!(!is_left_by_a_look());
+    put(&shard);
+    assert!(is_left_by_a_look());
+    put(&shard);
+    assert!(!is_left_by_a_look(), "nor what came since");
+}
+
 /// A `Buffered` shard writes frames while a commit runs: zeros written by the commit could go over them.
 #[test]
 fn only_commits_that_are_alone_write_zeros_ahead() {
@@ -285,7 +302,7 @@ fn who_waits_for_a_commit_is_told_by_whatever_comes_instead() {
     }
 }
 
-fn io_fault() -> Fault {
+pub(super) fn io_fault() -> Fault {
     Fault::io("write", Path::new("file"))(io::ErrorKind::Other.into())
 }
 
@@ -328,7 +345,8 @@ fn records_that_wait_for_their_commit_do_not_gather_without_end() {
     let own = Arc::get_mut(&mut context).unwrap();
     (own.first_segment_bytes, own.options.segment_bytes) = (64 << 20, 64 << 20);
     let shard = Shard::new(context, PathBuf::from("stream/shard"), &entry());
-    let large = vec![7; LARGE];
+    let large = vec![7; LARGE - frame_bytes(None, "key", b"")];
+    assert_eq!(frame_bytes(None, "key", &large), LARGE);
     let put = || {
         let entry = AppendEntry { partition_key: "key", data: &large, explicit_hash_key: None };
         shard.append(std::iter::once(entry), Durability::Synced, Condition::default()).unwrap();
@@ -384,6 +402,21 @@ fn what_waits_for_a_commit_is_unsynced() {
     assert!(shard.has_unsynced());
     shard.commit(staged.next()).unwrap();
     assert!(!shard.has_unsynced());
+}
+
+/// Zeros that a commit writes ahead could go over what somebody else writes while it runs. A reader who looks for what is staged finds nothing to do,
+/// also where the shard has failed since.
+#[test]
+fn what_waits_for_a_commit_is_written_by_nobody_else() {
+    let disk = SimulatedDisk::new();
+    let shard = shard_on(Arc::new(disk.clone()), StreamOptions::default(), true);
+    let waiting = append(&shard, Durability::Synced).unwrap();
+    let written = disk.operations_of(Operation::Write);
+    shard.drain().unwrap();
+    assert_eq!(disk.operations_of(Operation::Write), written);
+    assert_eq!((shard.next(Visibility::Written), shard.has_unsynced()), (waiting, true));
+    drop(shard.fail(&mut shard.append.lock(), io_fault()));
+    shard.drain().unwrap();
 }
 
 #[test]

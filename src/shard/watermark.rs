@@ -190,6 +190,18 @@ mod tests {
         assert!(matches!(open("stream"), Err(Fault::Io { .. })));
     }
 
+    /// A power cut may keep its length and no note. Shards that came late have their slots behind zeros.
+    #[test]
+    fn a_file_is_blank_until_something_is_noted() {
+        let (disk, watermarks) = made();
+        assert!(watermarks.is_blank().unwrap());
+        disk.damage(&path(), |bytes| bytes.resize(5_000, 0)).unwrap();
+        assert!(watermarks.is_blank().unwrap());
+        disk.damage(&path(), Vec::clear).unwrap();
+        watermarks.store(shard(300), number(5));
+        assert!(!watermarks.is_blank().unwrap());
+    }
+
     #[test]
     fn a_slot_that_is_neither_empty_nor_whole_is_damaged() {
         let (disk, watermarks) = made();

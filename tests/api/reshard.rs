@@ -392,10 +392,15 @@ fn readers_by_shard_follow_the_children() {
 fn a_split_of_unknown_outcome_is_a_failure_of_the_stream() {
     let (disk, _clock, stream) = simulated(builder());
     stream.put("key", b"data").unwrap();
-    disk.fail_on(Operation::SyncDir, 1, DiskFault::Error(std::io::ErrorKind::Other)); // behind that of the shards' directory
+    let kind = std::io::ErrorKind::PermissionDenied;
+    disk.fail_on(Operation::SyncDir, 1, DiskFault::Error(kind)); // behind that of the shards' directory
     assert!(stream.split_shard(S0, None).is_err());
     assert!(matches!(stream.put("key", b"data"), Err(Error::ShardFailed { .. })));
-    assert!(matches!(stream.failure(), Some(Error::ShardFailed { shard_id: S0, .. })), "{:?}", stream.failure());
+    let Some(Error::ShardFailed { shard_id: S0, source }) = stream.failure() else {
+        panic!("{:?}", stream.failure());
+    };
+    assert_eq!(source.kind(), kind);
+    assert!(source.to_string().starts_with("its reshard was cut short: "), "{source}");
     // Which manifest is in force is not known: another one would be made of the wrong one.
     let refused = stream.set_retention_bytes(Some(1 << 30)).unwrap_err();
     assert!(refused.to_string().contains("an earlier replacement failed"), "{refused}");

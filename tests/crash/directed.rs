@@ -402,6 +402,19 @@ fn a_shard_whose_file_is_closed_for_another_keeps_what_it_holds() {
     }
 }
 
+/// A segment behind another one is not another open file.
+#[test]
+fn a_shard_closes_no_file_for_its_own_next_one() {
+    let story = Story { disk: SimulatedDisk::new(), clock: Arc::new(ManualClock::default()) };
+    let stream = story.builder().open_files(1).segment_bytes(4096).create(PATH).unwrap();
+    let opened = story.disk.operations_of(Operation::OpenFile);
+    for _ in 0..4 {
+        stream.put("key", LARGE).unwrap();
+    }
+    assert_eq!(story.segments(), 4);
+    assert_eq!(story.disk.operations_of(Operation::OpenFile), opened);
+}
+
 /// As with too many open files: an error of that put, and none of the shard. What it wrote is there and durable with the next commit, or it wrote nothing.
 #[test]
 fn a_shard_whose_file_cannot_be_opened_again_goes_on() {

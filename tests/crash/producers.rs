@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anabranch::storage::Storage;
+use anabranch::storage::{Operation, Storage};
 use anabranch::{
-    Crash, DiskFault, Durability, Error, HashKey, ManualClock, Producer, PutEntry, PutReceipt, RecordsStart,
-    ShardId, SimulatedDisk, Stream,
+    Crash, DiskFault, Durability, Error, ErrorKind, HashKey, ManualClock, Producer, PutEntry, PutReceipt,
+    RecordsStart, ShardId, SimulatedDisk, Stream,
 };
 
 use crate::history::{PATH, assert_sound, builder};
@@ -141,6 +141,20 @@ fn a_put_beside_retention_looks_again() {
         }
         assert!(!happened, "it happened before every look");
     }
+}
+
+/// Only a file that went is looked for again.
+#[test]
+fn a_look_that_fails_is_told() {
+    let (disk, clock) = (SimulatedDisk::new(), Arc::default());
+    let stream = builder(&disk, &clock).create(PATH).unwrap();
+    stream.producer("p").unwrap().put(1, "key", b"before").unwrap();
+    stream.close().unwrap();
+    let stream = builder(&disk, &clock).open_existing(PATH).unwrap();
+    let producer = stream.producer("p").unwrap();
+    disk.fail_on(Operation::OpenFile, 0, DiskFault::Error(std::io::ErrorKind::Other));
+    assert_eq!(producer.last_batch().unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(producer.last_batch().unwrap(), Some(1));
 }
 
 fn first_segment() -> PathBuf {

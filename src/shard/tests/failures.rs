@@ -1,6 +1,7 @@
 //! What fails under a shard: when it is only a refusal, and when the shard takes nothing any more.
 
 use super::*;
+use crate::format::segment_name;
 
 /// A `Buffered` shard whose segments hold one long record each, and its disk.
 fn shard_of_short_segments() -> (Arc<Shard>, SimulatedDisk) {
@@ -173,6 +174,18 @@ fn who_waits_behind_a_commit_that_could_not_open_its_file_is_told_by_the_next() 
     }
 }
 
+/// What a creation that failed left is removed. This is somebody else's.
+#[test]
+fn a_file_that_stands_in_the_way_of_a_segment_stays() {
+    let (shard, disk) = shard_of_short_segments();
+    put(&shard);
+    let other = shard.directory.join(segment_name(SequenceNumber::new(1)));
+    drop(disk.create_file(&other).unwrap());
+    append_data(&shard, &[7; 4_000]).unwrap_err();
+    put(&shard);
+    assert!(disk.read_file(&other).is_ok(), "it was removed");
+}
+
 /// Nobody counts it among the open files.
 #[test]
 fn a_roll_that_fails_leaves_a_parked_file_closed() {
@@ -201,4 +214,46 @@ fn a_wanted_commit_that_cannot_open_a_parked_file_is_told() {
     disk.fail_on(Operation::OpenFile, 0, DiskFault::Error(io::ErrorKind::Other));
     shard.commit_wanted();
     assert!(matches!(shard.committed(staged.next()), Some(Err(ShardError::Failed(_)))));
+}
+
+/// Between its two looks the commit ends, and a later write fails.
+#[cfg(feature = "async")]
+#[test]
+fn who_asks_for_a_commit_that_ended_before_a_failure_is_told_of_the_commit() {
+    let shard = shard(1 << 20, true);
+    let target = append(&shard, Durability::Synced).unwrap().next();
+    let mut state = shard.append.lock();
+    let asks = sleeper({
+        let shard = Arc::clone(&shard);
+        move || shard.committed(target)
+    });
+    shard.note_durable(target);
+    drop(shard.fail(&mut state, io_fault()));
+    drop(state);
+    let told = join(asks);
+    assert!(matches!(told, Some(Ok(()))), "{told:?}");
+}
+
+/// Without a failure: its file could not be opened to be sealed, say.
+#[cfg(feature = "async")]
+#[test]
+fn who_waits_for_a_commit_is_told_of_the_end_of_its_shard() {
+    let shard = shard(1 << 20, true);
+    let target = append(&shard, Durability::Synced).unwrap().next();
+    assert!(shard.committed(target).is_none());
+    shard.shut();
+    let told = shard.committed(target);
+    assert!(matches!(told, Some(Err(ShardError::NotOpen))), "{told:?}");
+}
+
+#[cfg(feature = "async")]
+#[test]
+fn a_task_that_watches_a_commit_looks_again_only_where_it_has_ended() {
+    let shard = shard(1 << 20, true);
+    let target = append(&shard, Durability::Synced).unwrap().next();
+    let looks_again = || shard.watch_commit(shard.context.new_task(), std::task::Waker::noop(), target);
+    assert!(!looks_again());
+    assert!(shard.has_sleepers(), "it is to be woken");
+    shard.commit(target).unwrap();
+    assert!(looks_again());
 }
