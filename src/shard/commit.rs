@@ -357,6 +357,22 @@ mod tests {
         assert_eq!((gathering.arrived, gathering.covered, gathering.expected), (0, 1, 1));
     }
 
+    /// Who wants one before it is led shares it.
+    #[cfg(feature = "async")]
+    #[test]
+    fn a_commit_is_asked_for_once_until_it_is_led() {
+        let shard = shard(1 << 20, true);
+        append(&shard, Durability::Synced).unwrap();
+        let asked_for = || shard.context.wanted.lock().len();
+        for _ in 0..2 {
+            shard.want_commit();
+            assert_eq!(asked_for(), 1);
+        }
+        shard.commit_wanted();
+        shard.want_commit();
+        assert_eq!(asked_for(), 2);
+    }
+
     /// Somebody led another commit meanwhile.
     #[cfg(feature = "async")]
     #[test]
