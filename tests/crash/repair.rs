@@ -695,7 +695,7 @@ fn what_stands_for_lost_records_tells_of_those_of_a_file_that_is_left_as_well() 
         let stream = builder(&disk, &Arc::default()).open_existing(PATH).unwrap();
         let told =
             (0..5).map(|number: u64| stream.get(ShardId::new(0), number.into()).map_err(|error| error.kind()));
-        let lost: Vec<_> = told.map(|outcome| outcome.err()).collect();
+        let lost: Vec<_> = told.map(Result::err).collect();
         assert_eq!(
             lost,
             [None, None, Some(ErrorKind::Lost), Some(ErrorKind::Lost), Some(ErrorKind::Lost)],
