@@ -257,7 +257,7 @@ impl Pipeline {
             if !unfinished.contains(&shard.shard_id) || waits || self.lanes.contains_key(&shard.shard_id) {
                 continue;
             }
-            match self.begin_lane(shard.shard_id) {
+            match self.begin_lane(shard.shard_id, met) {
                 Ok(lane) => drop(self.lanes.insert(shard.shard_id, lane)),
                 Err(error) => met.push(error),
             }
@@ -276,11 +276,17 @@ impl Pipeline {
     }
 
     /// In this order: behind the first, no other worker's checkpoint counts; behind the second, no other's put; only then is it certain how far they came.
-    fn begin_lane(&self, shard_id: ShardId) -> Result<Lane> {
+    fn begin_lane(&self, shard_id: ShardId, met: &mut Vec<Error>) -> Result<Lane> {
         let lease = self.consumer.take(shard_id, &self.worker)?;
         let producer = self.output.producer(producer_name(&self.consumer, shard_id))?;
-        let following = self.consumer.following_iterator(shard_id, self.told.get(&shard_id).copied())?;
-        let mut iterator = following.include_unsynced(false);
+        let following = match self.consumer.following_iterator(shard_id, self.told.get(&shard_id).copied()) {
+            Err(error @ Error::Trimmed { .. }) if !self.consumer.is_begun(&[shard_id])? => {
+                met.push(error);
+                lease.iterator() // at once: what is the earliest now may be gone at the next attempt
+            }
+            other => other,
+        };
+        let mut iterator = following?.include_unsynced(false);
         let last = producer.last_batch()?.map(SequenceNumber::new);
         let repeats_to = last.filter(|last| *last >= iterator.next_sequence_number());
         if repeats_to.is_some() {

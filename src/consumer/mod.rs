@@ -189,7 +189,7 @@ impl Consumer {
     }
 
     /// Whether there is more to say of one of these shards than that nothing is done.
-    fn is_begun(&self, shards: &[ShardId]) -> Result<bool> {
+    pub(crate) fn is_begun(&self, shards: &[ShardId]) -> Result<bool> {
         let states = shards.iter().map(|shard_id| self.state(*shard_id)).collect::<Result<Vec<_>>>()?;
         Ok(states.iter().any(|state| state.position != StoredPosition::TrimHorizon))
     }
@@ -409,8 +409,8 @@ impl Consumer {
         let is_gone = self.is_gone()?;
         let shards = self.inner.stream.shards();
         let parents: BTreeSet<_> = shards.iter().flat_map(|shard| &shard.parents).copied().collect();
-        let is_wanted = |state: &SlotState| is_at_work(state) || parents.contains(&state.shard_id);
-        leases.add(states, |state| is_gone(state.shard_id), is_wanted).map_err(error_of(&self.inner.name))
+        let wanted = |state: &SlotState| (is_at_work(state), parents.contains(&state.shard_id));
+        leases.add(states, |state| is_gone(state.shard_id), wanted).map_err(error_of(&self.inner.name))
     }
 
     /// The level at which checkpoints are acknowledged.

@@ -108,9 +108,13 @@ impl Worker {
     ) -> Result<BTreeSet<ShardId>> {
         let mut at_work = BTreeSet::new();
         for (shard_id, slot) in slots.iter().filter(|(shard_id, _)| is_gone(**shard_id)) {
-            let is_anothers = |state: &&SlotState| is_at_work(state) && state.owner != self.name;
-            let Some(state) = slot.state().filter(is_anothers) else { continue };
-            if self.observed.is_dead(state, now) {
+            let Some(state) = slot.state().filter(|state| is_at_work(state)) else { continue };
+            let is_mine = state.owner == self.name;
+            if is_mine && self.held.contains_key(shard_id) {
+                continue;
+            }
+            // Nobody else has this name, so what it left was left by an earlier one.
+            if is_mine || self.observed.is_dead(state, now) {
                 leases.write(slot, released(state)?, false).map_err(error_of(self.consumer.name()))?;
             } else {
                 at_work.insert(*shard_id);

@@ -364,7 +364,7 @@ impl Worker {
     /// The first of the shards that fails, after all have been tried.
     pub fn close(mut self) -> Result<()> {
         let release = |held: Held| match held.lease.release() {
-            Err(Error::LeaseLost { .. }) => Ok(()),
+            Err(Error::LeaseLost { .. } | Error::ShardNotFound(_)) => Ok(()),
             other => other,
         };
         std::mem::take(&mut self.held).into_values().map(release).fold(Ok(()), Result::and)

@@ -437,19 +437,21 @@ impl LockedLeases<'_> {
         self.sync_whole()
     }
 
-    /// Gives each of these shards a slot, durably. Those of shards that are gone are used again; what is still wanted of them, only where the file is full.
-    pub(crate) fn add(
+    /// Gives each of these shards a slot, durably. Those of shards that are gone are used again; what is still `wanted` of them only where the file is full, the least first.
+    pub(crate) fn add<W: Default + Ord>(
         &mut self,
         states: Vec<SlotState>,
         is_gone: impl Fn(&SlotState) -> bool,
-        is_wanted: impl Fn(&SlotState) -> bool,
+        wanted: impl Fn(&SlotState) -> W,
     ) -> Result<(), LeaseError> {
         let (slots, free) = self.leases.read_slots()?;
-        let is = |slot: &Slot, which: &dyn Fn(&SlotState) -> bool| slot.state().is_some_and(which);
-        let gone = slots.into_iter().filter(|slot| is(slot, &is_gone));
-        let (wanted, unwanted): (Vec<_>, Vec<_>) = gone.partition(|slot| is(slot, &is_wanted));
+        let wanted = |slot: &Slot| slot.state().map(&wanted).unwrap_or_default();
+        let mut gone: Vec<_> = slots.into_iter().filter(|slot| slot.state().is_some_and(&is_gone)).collect();
+        gone.sort_by_key(wanted);
+        let unwanted = gone.partition_point(|slot| wanted(slot) == W::default());
+        let wanted = gone.split_off(unwanted);
         let (count, _) = self.leases.slots()?;
-        let (mut unwanted, mut wanted) = (unwanted.into_iter(), wanted.into_iter());
+        let (mut unwanted, mut wanted) = (gone.into_iter(), wanted.into_iter());
         let mut unused = free.into_iter().chain(count..MAX_CONSUMER_SLOTS);
         let mut made = Vec::new();
         for state in states {

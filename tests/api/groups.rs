@@ -939,6 +939,25 @@ fn a_shard_that_expires_behind_its_end_keeps_its_slot_from_who_takes_by_hand() {
     }
 }
 
+/// It died behind the end of the shard: who comes back under its name shows that nobody is at work there.
+#[test]
+fn a_shard_that_expired_is_nobodys_once_its_worker_comes_back() {
+    let (_disk, clock, stream) = simulated(builder().retention(Duration::from_secs(3_600)));
+    put_to(&stream, S0, "key", b"parent");
+    let heirs = stream.split_shard(S0, None).unwrap();
+    let consumer = stream.consumer("c").unwrap();
+    let mut died = worker(&consumer, "w");
+    assert!(matches!(all(&mut died).last(), Some(Work::Ended(S0))));
+    drop(died);
+    expire(&clock, &stream, Duration::from_secs(3_601));
+    let mut back = worker(&consumer, "w");
+    all(&mut back);
+    back.close().unwrap();
+    let mut other = worker(&consumer, "other");
+    all(&mut other);
+    assert_eq!(other.shards(), [heirs.0, heirs.1]);
+}
+
 /// The oldest of `lower` and the parent expire, whatever is stored of that: so all of `lower` was due, to whichever worker begins it.
 #[test]
 fn what_a_child_lost_is_told_where_its_parent_expired() {

@@ -268,6 +268,30 @@ fn a_pipeline_is_told_what_else_it_missed_of_a_child() {
     assert_eq!(data(&output).len(), 4);
 }
 
+/// The front goes on expiring, record by record, while it is told.
+#[test]
+fn a_pipeline_goes_on_where_retention_does() {
+    let (_disk, clock, input) = simulated(builder().retention(Duration::from_secs(3_600)));
+    let (_output, output) = stream(builder());
+    let mut pipeline = pipeline(&input, &output);
+    put_to(&input, S0, "key", b"parent");
+    run(&mut pipeline);
+    let (lower, _) = input.split_shard(S0, None).unwrap();
+    for _ in 0..200 {
+        put_to(&input, lower, "key", b"child");
+        clock.advance(Duration::from_secs(1));
+    }
+    clock.advance(Duration::from_secs(3_420));
+    input.enforce_retention().unwrap();
+    let mut told = 0;
+    for _ in 0..4 {
+        clock.advance(Duration::from_secs(2));
+        told +=
+            u32::from(matches!(pipeline.step(copy), Err(Error::Trimmed { shard_id, .. }) if shard_id == lower));
+    }
+    assert_eq!((told, data(&output).len()), (1, 1 + 4 * 4));
+}
+
 /// The parent expired behind its last record, with the front of the child.
 #[test]
 fn a_pipeline_is_told_what_it_missed_of_a_child_of_a_shard_that_expired() {
