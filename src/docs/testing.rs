@@ -35,20 +35,17 @@
 //! fails. What the handler and the destination saw is compared with the log: each record, in the order of its key, and each window closed with each of its records once. It found, in one of 60 histories, that
 //! the file with what a shard had inherited could go before the checkpoint was behind it.
 //!
-//! The quick form is part of `cargo test`: 168 tests, which take one to two minutes beside other work (2026-11-27). The long form:
+//! The quick form is part of `cargo test`: 174 tests, which take one to two minutes beside other work (2026-11-27). The long form:
 //!
 //! ```text
 //! ANABRANCH_CRASH_SEEDS=200 ANABRANCH_CRASH_STEPS=3 cargo test --release --test crash -- --nocapture
 //! ```
 //!
-//! With 200 seeds, in one piece on 2026-11-26, it took 55 minutes of one processor, and all 138 tests that there were passed. Of power cuts and kills it visited 2,672,693 states of streams (756,766 of them of the 2,662
-//! histories of three steps, 180,000 of threads), 477,416 of consumers, 141,295 of producers that put their batches again, 172,853 of pipelines, 159,801 of queues and 332,522 of event sources, and as many again of
-//! calls that failed: all of them sound, and every state that a run has to reach was reached. Since then histories of streams have checkpoints of a consumer among their steps (3,456 of three steps). The first run of these with
-//! 100 seeds found, in history 13, that the sync of a slot for a new shard vouched for what a failed sync had left
-//! (`crash/consumers.rs::a_new_slot_does_not_vouch_for_what_a_failed_sync_left`); behind the mend, power cuts, failing calls, consumers and threads ran with 40 seeds (`-- faults:: power:: consumers:: threads::`):
-//! 596,304 states of streams, 100,504 of consumers, and as many of failing calls, all sound. On 2026-11-27 the long form was begun anew, with 200 seeds, and stopped behind 107 of 167 tests for lack of time, all of
-//! them passed: 506,704 states of consumers and 356,454 of event sources under power cuts, 1,149,412 states of streams of the 3,456 histories of three steps, and every failing call; not the random histories of power cuts, nor
-//! threads, producers and queues.
+//! With 200 seeds, in two pieces on 2026-11-27 (all that the first had not come to), it took about 90 minutes of one processor, and all 168 tests that there were passed. Of power cuts and kills it visited
+//! 3,813,076 states of streams (1,149,412 of them of the 3,456 histories of three steps, 180,000 of threads), 506,704 of consumers, 143,721 of producers that put their batches again, 184,798 of pipelines, 161,397
+//! of queues and 356,454 of event sources, and as many again of calls that failed: all of them sound, and every state that a run has to reach was reached. Behind the mends of that day, which are about consumers, their
+//! groups and repairs, `-- consumers:: event_source:: pipeline:: repair::` ran once more with 200 seeds: 58 tests, all passed. The first run that had checkpoints among the steps, with 100 seeds, found in history 13
+//! that the sync of a slot for a new shard vouched for what a failed sync had left (`crash/consumers.rs::a_new_slot_does_not_vouch_for_what_a_failed_sync_left`).
 //! What it found at first: a recovery that could tear a durable footer while the successor behind it was not empty; a
 //! consumer's deletion that failed at its end and could come back after a power cut, when it was not found again, or when the process had died and an opening had shown it as gone
 //! (`crash/opening.rs::a_deletion_that_failed_and_is_not_found_again_does_not_come_back`, `crash/opening.rs::what_an_opening_shows_as_deleted_stays_deleted`; queues and stores had the same hole); a deletion that failed in
@@ -101,8 +98,8 @@
 //!
 //! `.ci/syscalls` does the same to the real disk with `strace`: each of sixteen system calls on the stream's files, each of eight errors, each occurrence, once and for some calls
 //! from then on, in the lives of a `Synced` stream, of a `Buffered` one with STAGING, a consumer and a queue, of one that opens what a killed process left, and of a repair. Each case has to have struck its
-//! call: calls are counted by the same rule by which they are struck, since a first count had two more `openat` than came on the stream's paths. All 7,926 cases of the first of these lives passed, all 11,523 of the third and all
-//! 5,417 of the fourth (2026-11-27); of the second, only those of the sample. The files were in memory (tmpfs), where a sync in place is a whole one. A sample
+//! call: calls are counted by the same rule by which they are struck, since a first count had two more `openat` than came on the stream's paths. All 7,926 cases of the first of these lives passed, all 10,601 of the
+//! second, 11,523 of the third and 5,417 of the fourth (2026-11-27). The files were in memory (tmpfs), where a sync in place is a whole one. A sample
 //! of 120 cases of all (`process/syscalls.rs::every_system_call_fails`) is part of `cargo test` where `strace` is installed, and says so where it is not.
 //!
 //! ## Damage
@@ -138,21 +135,19 @@
 //! # Fuzzing
 //!
 //! `fuzz/` has six targets, two of them of the server; their bodies are functions that `tests/fuzz_corpus.rs`, here and of the server, runs over the committed corpus and seeded random
-//! inputs with every `cargo test`. With `AddressSanitizer`, for half an hour each beside other work (2026-11-24, before there was staging, and files of consumers and queues):
+//! inputs with every `cargo test`. With `AddressSanitizer`, for half an hour each on 2026-11-27, two at a time and beside much other work (a few minutes of a processor each), and on 2026-11-24, before there was staging,
+//! and files of consumers and queues:
 //!
-//! | target | what it does | executions | failures in that half hour |
-//! | --- | --- | ---: | --- |
-//! | `decode` | arbitrary bytes to each decoder; what decodes is encoded to the same bytes | 10,189,680 | none |
-//! | `recover_segment` | a newest segment of whatever pieces, opened, cut, opened again | 603,843 | none |
-//! | `operations` | operation sequences with faults and crashes against a model | 29,715 | none |
-//! | `repair` | damage anywhere; then salvage, repair, use | 194,010 | none |
+//! | target | what it does | executions on 11-27 | on 11-24 | failures |
+//! | --- | --- | ---: | ---: | --- |
+//! | `decode` | arbitrary bytes to each decoder; what decodes is encoded to the same bytes | 142,717 | 10,189,680 | none |
+//! | `recover_segment` | a newest segment of whatever pieces, opened, cut, opened again | 134,491 | 603,843 | none |
+//! | `operations` | operation sequences with faults and crashes against a model | 25,561 | 29,715 | none |
+//! | `repair` | damage anywhere; then salvage, repair, use | 98,816 | 194,010 | none |
 //!
-//! Since `decode` reads the headers of staged slots too, and what recovery takes behind them, it ran for eleven minutes: 6,084,006 executions, no failure.
-//!
-//! Since it opens and uses files of consumers and queues as well, it found that a queue which stands behind the tail of its shard, as after an older copy of the
+//! Those of the server had 7,226,588 (`server_decode`) and 23,534 (`server_requests`) executions on 11-27. `decode` opens and uses files of consumers and queues as well since. Slowest, with seven seconds, is a consumer's file
+//! of three slots that says it had the 65,536 which are the most: a repair makes the others anew, 48 MiB. Before, it found that a queue which stands behind the tail of its shard, as after an older copy of the
 //! shard was put back, gave nothing any more.
-//!
-//! On the code of 2026-11-26, beside other work: `operations` 28,145 executions and `repair` 109,236, in seventeen minutes each; on that of 2026-11-27, 13,352 and 79,368 in twelve minutes each. No failure; the others have their minute in `.ci/run`.
 //!
 //! Found on the way to that, and mended: counters of a manifest at their end that overflowed, a repair that left a segment saying it had a successor, a
 //! verification that took for a cut roll what opening refused; and mistakes of the bodies themselves.
@@ -166,9 +161,9 @@
 //! # Do the tests test?
 //!
 //! `.ci/planted.toml` lists mistakes: each sync left out, each checksum not compared, each mark of what is durable not made or made too early, each failure not kept or not told.
-//! `.ci/planted` puts all of them into one copy of the library, where one is chosen at run time, and tells which test notices it. On 2026-11-27 that are 384 mistakes: 350 are caught (203 by
-//! `crash`, 69 by the unit tests, 77 by `api`, one by `asynchronous`; each entry names the test, which was seen to fail), 26 do no harm and say why, and 8 show only on real file systems or in a fork. The
-//! list was run in one piece on that day (`.ci/planted --named`, some twenty minutes): eight were no longer noticed by the test that they named, since histories have more kinds of steps. Four of these
+//! `.ci/planted` puts all of them into one copy of the library, where one is chosen at run time, and tells which test notices it. On 2026-11-27 that are 394 mistakes: 359 are caught (204 by
+//! `crash`, 68 by the unit tests, 86 by `api`, one by `asynchronous`; each entry names the test, which was seen to fail), 26 do no harm and say why, and 9 show only on real file systems or in a fork. The
+//! list of 384 that there were was run in one piece on that day (`.ci/planted --named`, some twenty minutes): eight were no longer noticed by the test that they named, since histories have more kinds of steps. Four of these
 //! are noticed by others; that a roll's failed seal is forgotten, or passed over, has a test of its own now (`crash/directed.rs::a_roll_that_fails_is_told_and_loses_nothing`); and two do no harm any more.
 //! It found that a frame's fields could go unchecked (the test asked the check itself), that nobody noticed a failed seal, and a checkpoint that no flush wrote once its consumer was dropped.
 //!
