@@ -237,7 +237,8 @@ impl Consumer {
         Ok(())
     }
 
-    /// As [`reset`](Self::reset), for one shard.
+    /// As [`reset`](Self::reset), for one shard. To the trim horizon, it goes on at what is left: where the shard's parents are done, or expired, no worker and no pipeline says
+    /// [`Error::Trimmed`] again of what retention took of its front.
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch::{
-    Crash, Error, ManualClock, Outputs, Pipeline, Position, Quotas, Record, RecordsStart, ShardState,
+    Crash, Error, ManualClock, Outputs, Pipeline, Position, Quotas, Record, RecordsStart, ShardId, ShardState,
     SimulatedDisk, Stream, repair,
 };
 
@@ -229,15 +229,20 @@ fn each_loss_is_told_once_whatever_is_met_beside_it() {
     assert_eq!((trimmed, lost), (8, vec![S1, S2]));
 }
 
+/// A pipeline that is done with a record in the first shard, which is split then; and the lower child.
+fn through_with_the_parent(input: &Stream, output: &Stream) -> (Pipeline, ShardId) {
+    let mut pipeline = pipeline(input, output);
+    fill_large(input, S0, 1);
+    run(&mut pipeline);
+    (pipeline, input.split_shard(S0, None).unwrap().0)
+}
+
 /// The parent is done: so all of the child was due, which is said once.
 #[test]
 fn a_pipeline_is_told_what_it_missed_of_a_child() {
     let (_disk, _clock, input) = simulated(builder().segment_bytes(4096));
     let (_output, output) = stream(builder());
-    let mut pipeline = pipeline(&input, &output);
-    fill_large(&input, S0, 1);
-    run(&mut pipeline);
-    let (lower, _) = input.split_shard(S0, None).unwrap();
+    let (mut pipeline, lower) = through_with_the_parent(&input, &output);
     fill_large(&input, lower, 12);
     input.trim_shard(lower, number(10)).unwrap();
     let error = pipeline.step(copy).unwrap_err();
@@ -251,10 +256,7 @@ fn a_pipeline_is_told_what_it_missed_of_a_child() {
 fn a_pipeline_is_told_what_else_it_missed_of_a_child() {
     let (_disk, _clock, input) = simulated(builder().segment_bytes(4096));
     let (_output, output) = stream(builder());
-    let mut pipeline = pipeline(&input, &output);
-    fill_large(&input, S0, 1);
-    run(&mut pipeline);
-    let (lower, _) = input.split_shard(S0, None).unwrap();
+    let (mut pipeline, lower) = through_with_the_parent(&input, &output);
     fill_large(&input, lower, 18);
     let too_large = |_: &Record, output: &mut Outputs| output.put("key", vec![0; 16 << 20]);
     for earliest in [4, 10, 16] {
@@ -273,10 +275,7 @@ fn a_pipeline_is_told_what_else_it_missed_of_a_child() {
 fn a_pipeline_goes_on_where_retention_does() {
     let (_disk, clock, input) = simulated(builder().retention(Duration::from_secs(3_600)));
     let (_output, output) = stream(builder());
-    let mut pipeline = pipeline(&input, &output);
-    put_to(&input, S0, "key", b"parent");
-    run(&mut pipeline);
-    let (lower, _) = input.split_shard(S0, None).unwrap();
+    let (mut pipeline, lower) = through_with_the_parent(&input, &output);
     for _ in 0..200 {
         put_to(&input, lower, "key", b"child");
         clock.advance(Duration::from_secs(1));
@@ -297,10 +296,7 @@ fn a_pipeline_goes_on_where_retention_does() {
 fn a_pipeline_is_told_what_it_missed_of_a_child_of_a_shard_that_expired() {
     let (_disk, clock, input) = simulated(builder().segment_bytes(4096).retention(Duration::from_secs(3_600)));
     let (_output, output) = stream(builder());
-    let mut pipeline = pipeline(&input, &output);
-    fill_large(&input, S0, 1);
-    run(&mut pipeline);
-    let (lower, _) = input.split_shard(S0, None).unwrap();
+    let (mut pipeline, lower) = through_with_the_parent(&input, &output);
     fill_large(&input, lower, 12);
     expire(&clock, &input, Duration::from_secs(3_601));
     put_to(&input, lower, "key", b"left");
@@ -425,7 +421,7 @@ fn the_producer_of_a_shard_that_expired_is_forgotten() {
     run(&mut pipeline(&input, &output));
     assert_eq!(data(&output), ["0", "2"]);
     let names: Vec<_> = output.producers().unwrap().into_iter().map(|producer| producer.name).collect();
-    let of_shard = |shard_id: anabranch::ShardId| format!("copy.{:012}.", shard_id.get());
+    let of_shard = |shard_id: ShardId| format!("copy.{:012}.", shard_id.get());
     assert!(!names.iter().any(|name| name.starts_with(&of_shard(S0))), "{names:?}");
     for shard_id in [lower, upper] {
         assert!(names.iter().any(|name| name.starts_with(&of_shard(shard_id))), "{names:?}");
