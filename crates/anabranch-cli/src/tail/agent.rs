@@ -10,9 +10,9 @@ use anabranch::{Durability, Error, Limits, Stream};
 
 use super::args::{From as Place, TailArgs};
 use super::cut::Ending;
-use super::files::{Begin, Files};
+use super::files::{Begin, Files, MAX_LOOKS};
 use super::followed::{Followed, Standing};
-use super::matches::{self, Sighting, Troubles};
+use super::matches::{self, Troubles};
 use super::range::{FileRange, MAX_OFFSET};
 use super::reader::{self, Extent, Gathered, Reader, Stop};
 use super::recipe::{Counts, Origin, Recipe};
@@ -26,9 +26,6 @@ use crate::tally::Tally;
 /// After how long the registry's offsets are brought up to date. They matter when retention has removed a file's last batch, so this has to be far
 /// below any retention period.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often at most the names are listed again that change while they are listed.
-const MAX_LOOKS: usize = 10;
 
 /// How much of a file is put before the next one has its turn.
 const TURN_BYTES: u64 = 64 << 20;
@@ -169,7 +166,8 @@ impl<'a> Agent<'a> {
         let mut is_news = false;
         self.unread = None;
         for _ in 0..MAX_LOOKS {
-            let sightings = self.sightings();
+            let list = || matches::look(&self.args.files, &mut self.troubles);
+            let sightings = self.files.sightings(!self.has_looked, list);
             let looked = self.files.look(sightings, &mut self.state, begin, decides, &mut self.troubles);
             is_news |= looked.is_news;
             self.unread = looked.unread;
@@ -182,24 +180,6 @@ impl<'a> Agent<'a> {
             self.out.note(trouble);
         }
         is_news
-    }
-
-    /// What the patterns match; seen twice the same if this is the run's first look, or a file is new. Names that move while they are listed show up twice or
-    /// not at all, and a file that is missed would be overtaken by its successors.
-    fn sightings(&mut self) -> Vec<Sighting> {
-        let mut sightings = matches::look(&self.args.files, &mut self.troubles);
-        for _ in 0..MAX_LOOKS {
-            if self.has_looked && self.files.know(&sightings) {
-                break;
-            }
-            let again = matches::look(&self.args.files, &mut self.troubles);
-            let is_same = again.iter().map(Sighting::name).eq(sightings.iter().map(Sighting::name));
-            sightings = again;
-            if is_same {
-                break;
-            }
-        }
-        sightings
     }
 
     /// Other options make other records of the bytes of a batch that has to be put again.

@@ -11,11 +11,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::followed::{Followed, Standing, open_as};
-use super::identity::{FileId, Head};
+use super::followed::{Followed, Standing};
+use super::identity::{FileId, Head, open_as};
 use super::matches::{Sighting, Troubles, unrotated};
 use super::reader;
 use super::registry::State;
+
+/// How often at most the names are listed again that change while they are listed.
+pub(crate) const MAX_LOOKS: usize = 10;
 
 /// How many files that nobody sees are remembered, those that were met last: they may be on a disk that is not there now.
 const MAX_MISSING: usize = 1_000;
@@ -54,7 +57,7 @@ enum Met {
 pub(crate) struct Looked {
     /// The registry has to know something before a batch is put.
     pub(crate) is_news: bool,
-    /// No file was renamed in the middle of it. Else a file may have been missed, which those behind it would overtake.
+    /// No file was renamed or cut off in the middle of it. Else a file may have been missed, which those behind it would overtake.
     pub(crate) is_settled: bool,
     /// A file that could not be read.
     pub(crate) unread: Option<(String, io::ErrorKind)>,
@@ -116,17 +119,15 @@ impl Files {
         decides: bool,
         troubles: &mut Troubles,
     ) -> Looked {
-        let mut unknown = Vec::new();
         let mut looked = Looked { is_news: false, is_settled: true, unread: None };
         let mut seen = HashSet::new();
         let places = self.places();
-        for sighting in sightings {
-            let Some(&place) = places.get(&sighting.id) else {
-                unknown.push(sighting);
-                continue;
-            };
+        let (known, mut unknown): (Vec<_>, Vec<_>) =
+            sightings.into_iter().partition(|sighting| places.contains_key(&sighting.id));
+        for sighting in known {
+            let place = places[&sighting.id];
             let was_open = self.list[place].is_open();
-            match self.list[place].meet_again(&sighting) {
+            match self.list[place].meet_again(&sighting, &unknown) {
                 Ok(true) => {
                     seen.insert(place);
                     self.keep_few_open(place, was_open);
@@ -167,10 +168,33 @@ impl Files {
         looked
     }
 
-    /// Whether all of these are files that are followed.
-    pub(crate) fn know(&self, sightings: &[Sighting]) -> bool {
+    /// What is listed, with the beginnings of what is not surely known; where there is such a file, or at a run's first look, seen twice the same.
+    ///
+    /// Names that move while they are listed show up twice or not at all, and a file that is missed would be overtaken by its successors. The first of two
+    /// lists that are the same is the one to go by: what was copied and cut off before it was looked at has a name in the second.
+    pub(crate) fn sightings(&self, is_first: bool, mut list: impl FnMut() -> Vec<Sighting>) -> Vec<Sighting> {
+        let mut sightings = list();
+        for looks in 0.. {
+            let has_strangers = self.read_heads_of_strangers(&mut sightings);
+            if looks == MAX_LOOKS || !(has_strangers || is_first) {
+                break;
+            }
+            let again = list();
+            if again.iter().map(Sighting::name).eq(sightings.iter().map(Sighting::name)) {
+                break;
+            }
+            sightings = again;
+        }
+        sightings
+    }
+
+    /// False if all of these are surely files that are followed.
+    fn read_heads_of_strangers(&self, sightings: &mut [Sighting]) -> bool {
         let places = self.places();
-        sightings.iter().all(|sighting| places.contains_key(&sighting.id))
+        let is_known =
+            |seen: &Sighting| places.get(&seen.id).is_some_and(|&place| self.list[place].is_surely(seen));
+        let strangers = sightings.iter_mut().filter(|seen| !is_known(seen));
+        strangers.map(Sighting::read_head).count() > 0
     }
 
     fn places(&self) -> HashMap<FileId, usize> {
@@ -191,10 +215,10 @@ impl Files {
         let begin = self.missed_at_first.get(&sighting.id).copied().unwrap_or(begin);
         let file = open_as(&sighting.path, sighting.id)?;
         let size = file.metadata()?.len();
-        if size < sighting.look.size {
-            return Err(io::ErrorKind::NotFound.into()); // what was seen was cut off
-        }
         let head = Head::read(&file)?;
+        if size < sighting.look.size || !sighting.is_still(&head) {
+            return Err(io::ErrorKind::NotFound.into()); // what was seen was cut off, or was known until a moment ago
+        }
         // Of an empty file nothing can be told, and nothing has to be read.
         if head.is_empty() || self.is_own(&sighting.path) {
             return Ok(Met::Nothing);
@@ -405,7 +429,9 @@ mod tests {
         fn sightings(&self, names: &[&str]) -> Vec<Sighting> {
             let paths: Vec<_> =
                 names.iter().map(|name| format!("{}/{name}", self.home.path().display())).collect();
-            matches::look(&paths, &mut Troubles::default())
+            let mut sightings = matches::look(&paths, &mut Troubles::default());
+            sightings.iter_mut().for_each(Sighting::read_head);
+            sightings
         }
 
         fn take(&mut self, sightings: Vec<Sighting>) -> Looked {
@@ -463,6 +489,92 @@ mod tests {
         let [old, new] = scene.standing().try_into().unwrap();
         assert_eq!(old, ("log.1".to_owned(), Standing::Matched, 4));
         assert_eq!(new, ("log".to_owned(), Standing::Matched, 0));
+    }
+
+    /// The first line was half written when it was looked at last: all lines begin like that.
+    #[test]
+    fn a_file_that_was_cut_off_behind_half_a_line_goes_on_in_its_copy() {
+        for is_another_run in [false, true] {
+            let mut scene = Scene::new();
+            scene.append("log", "b 84");
+            scene.look(&["log"]);
+            if is_another_run {
+                let entry = scene.files.list[0].entry.clone();
+                scene.files = Files::new(vec![Followed::known(entry, None)], Duration::from_secs(3_600), &[]);
+            }
+            scene.append("log", "26 x\n");
+            scene.copy_and_cut_off();
+            scene.append("log", "b 8477 y\n");
+            scene.look(&["log", "log.1"]);
+            let names: Vec<_> = scene.standing().into_iter().map(|(name, ..)| name).collect();
+            assert_eq!(names, ["log.1", "log"], "another run: {is_another_run}");
+        }
+    }
+
+    /// The log is copied and cut off while its directory is listed: behind the names, and before it is looked at.
+    #[test]
+    fn a_file_that_was_cut_off_between_two_lists_does_not_overtake_its_copy() {
+        let mut scene = Scene::new();
+        scene.append("log", "one\n");
+        let mut lists = 0;
+        let names = |scene: &Scene| {
+            matches::look(&[format!("{}/log", scene.home.path().display())], &mut Troubles::default())
+        };
+        let sightings = scene.files.sightings(true, || {
+            lists += 1;
+            if lists == 2 {
+                scene.copy_and_cut_off();
+                scene.append("log", "two, and longer\n");
+            }
+            names(&scene)
+        });
+        assert_eq!((lists, sightings.len()), (2, 1), "it has the same name and inode");
+        assert_eq!(scene.take(sightings), Looked { is_news: false, is_settled: false, unread: None });
+        scene.look(&["log", "log.1"]);
+        let names: Vec<_> = scene.standing().into_iter().map(|(name, ..)| name).collect();
+        assert_eq!(names, ["log.1", "log"]);
+    }
+
+    #[test]
+    fn half_a_line_that_grew_may_be_another_line() {
+        for is_known in [false, true] {
+            let mut scene = Scene::new();
+            scene.append("log", "b 84");
+            if is_known {
+                scene.look(&["log"]);
+                scene.append("log", "2");
+            }
+            let before = scene.sightings(&["log"]);
+            scene.append("log", "26 x\n");
+            scene.copy_and_cut_off();
+            scene.append("log", "b 8427 y\n");
+            assert!(!scene.take(before).is_settled, "known: {is_known}");
+            scene.look(&["log", "log.1"]);
+            let names: Vec<_> = scene.standing().into_iter().map(|(name, ..)| name).collect();
+            assert_eq!(names, ["log.1", "log"], "known: {is_known}");
+        }
+    }
+
+    #[test]
+    fn what_is_surely_known_is_listed_once() {
+        let mut scene = Scene::new();
+        let lists_of = |scene: &Scene, is_first| {
+            let mut lists = 0;
+            scene.files.sightings(is_first, || {
+                lists += 1;
+                matches::look(&[format!("{}/*log*", scene.home.path().display())], &mut Troubles::default())
+            });
+            lists
+        };
+        scene.append("log", "half");
+        assert_eq!(lists_of(&scene, false), 2, "nobody knows it");
+        scene.look(&["log"]);
+        assert_eq!((lists_of(&scene, false), lists_of(&scene, true)), (1, 2), "it is as it was");
+        scene.append("log", " a line\n");
+        assert_eq!(lists_of(&scene, false), 2, "its beginning is that of many");
+        scene.look(&["log"]);
+        scene.append("log", "more\n");
+        assert_eq!(lists_of(&scene, false), 1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anabranch::Producer;
 
 use super::cut::Ending;
-use super::identity::{FileId, Head};
+use super::identity::{FileId, Head, open_as};
 use super::matches::{Look, Sighting, unrotated};
 use super::range::FileRange;
 use super::registry::Entry;
@@ -101,27 +101,66 @@ impl Followed {
     }
 
     /// Looks at the file with this device and inode. False if its content is another: it was cut off, or the inode is used again.
-    pub(crate) fn meet_again(&mut self, sighting: &Sighting) -> io::Result<bool> {
-        let is_changed = self.standing != Standing::Matched || self.look != Some(sighting.look);
-        if is_changed && !self.is_still_itself(&sighting.path, sighting.id, self.reach())? {
-            return Ok(false);
+    ///
+    /// `strangers` are what else was seen, and is not followed.
+    pub(crate) fn meet_again(&mut self, sighting: &Sighting, strangers: &[Sighting]) -> io::Result<bool> {
+        if self.is_changed(sighting) {
+            let Some(head) = self.read_head(&sighting.path, sighting.id, self.reach())? else {
+                return Ok(false);
+            };
+            if !self.is_well_known() {
+                if !sighting.is_still(&head) {
+                    return Err(io::ErrorKind::NotFound.into()); // it may have been cut off since
+                }
+                if strangers.iter().any(|stranger| self.went_on_in(stranger, sighting, &head)) {
+                    return Ok(false);
+                }
+            }
+            self.head = Some(head);
         }
         self.stands_at(sighting);
         Ok(true)
     }
 
+    /// Whether what was seen needs no second look: nothing is new, or enough is known to notice what is in the place of this file.
+    pub(crate) fn is_surely(&self, sighting: &Sighting) -> bool {
+        self.is_well_known() || !self.is_changed(sighting)
+    }
+
+    fn is_changed(&self, sighting: &Sighting) -> bool {
+        self.standing != Standing::Matched || self.look != Some(sighting.look)
+    }
+
+    fn is_well_known(&self) -> bool {
+        self.entry.fingerprint.is_full() || self.head.as_ref().is_some_and(Head::is_telling)
+    }
+
+    /// Whether a stranger has what little is known of this file, and what has its name and inode now begins otherwise: the log was copied, cut off, and
+    /// begins again as it began before.
+    fn went_on_in(&self, stranger: &Sighting, now: &Sighting, head: &Head) -> bool {
+        let is_rotated =
+            stranger.path != now.path && Path::new(unrotated(&stranger.path.to_string_lossy())) == now.path;
+        let begins_so = |copy: &Head| !copy.is_empty() && self.may_begin_with(copy) && !copy.is_beginning_of(head);
+        is_rotated && stranger.look.size >= self.reach() && stranger.head.as_ref().is_some_and(begins_so)
+    }
+
     /// Whether the file begins as it did, and is at least so long.
     fn is_still_itself(&mut self, path: &Path, id: FileId, length: u64) -> io::Result<bool> {
+        let head = self.read_head(path, id, length)?;
+        let is_same = head.is_some();
+        self.head = head.or(self.head.take());
+        Ok(is_same)
+    }
+
+    /// How it begins now, if that is as it did, and the file is at least so long.
+    fn read_head(&mut self, path: &Path, id: FileId, length: u64) -> io::Result<Option<Head>> {
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(open_as(path, id)?),
         };
         let (metadata, head) = (file.metadata()?, Head::read(file)?);
         let is_same = metadata.len() >= length && self.may_begin_with(&head);
-        if is_same {
-            self.head = Some(head);
-        }
-        Ok(is_same)
+        Ok(is_same.then_some(head))
     }
 
     fn may_begin_with(&self, head: &Head) -> bool {
@@ -329,13 +368,4 @@ impl Followed {
             Standing::Matched | Standing::Missing => false,
         }
     }
-}
-
-/// The file of this name, if it is this one. Else [`io::ErrorKind::NotFound`]: it is being renamed, and the next look finds where it is.
-pub(crate) fn open_as(path: &Path, id: FileId) -> io::Result<File> {
-    let file = File::open(path)?;
-    if FileId::of(&file.metadata()?) != id {
-        return Err(io::ErrorKind::NotFound.into());
-    }
-    Ok(file)
 }

@@ -6,6 +6,7 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,15 @@ impl FileId {
     pub(crate) fn of(metadata: &Metadata) -> Self {
         Self { device: metadata.dev(), inode: metadata.ino() }
     }
+}
+
+/// The file of this name, if it is this one. Else [`io::ErrorKind::NotFound`]: it is being renamed, and the next look finds where it is.
+pub(crate) fn open_as(path: &Path, id: FileId) -> io::Result<File> {
+    let file = File::open(path)?;
+    if FileId::of(&file.metadata()?) != id {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    Ok(file)
 }
 
 /// The hash of a file's first bytes, of as many as there were: up to [`HEAD_BYTES`].
@@ -74,6 +84,11 @@ impl Head {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// Whether it tells the file from a later one of the same log: with a whole line, while many lines begin like half of one.
+    pub(crate) fn is_telling(&self) -> bool {
+        self.fingerprint.is_full() || self.bytes.contains(&b'\n')
     }
 
     pub(crate) fn fingerprint(&self) -> &Fingerprint {

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::identity::FileId;
+use super::identity::{FileId, Head, open_as};
 
 /// What rotated files are compressed to: bytes that are no lines, of lines that were put before.
 const COMPRESSED: [&str; 5] = ["gz", "bz2", "xz", "zst", "zip"];
@@ -18,9 +18,22 @@ pub(crate) struct Sighting {
     pub(crate) path: PathBuf,
     pub(crate) id: FileId,
     pub(crate) look: Look,
+    /// How it began, if that was read.
+    pub(crate) head: Option<Head>,
 }
 
 impl Sighting {
+    /// Reads how the file begins, unless it is being renamed or cannot be read.
+    pub(crate) fn read_head(&mut self) {
+        self.head = open_as(&self.path, self.id).and_then(|file| Head::read(&file)).ok();
+    }
+
+    /// Whether the file that begins like this now is what was seen: it only grew since. Of half a line that grew this cannot be told.
+    pub(crate) fn is_still(&self, head: &Head) -> bool {
+        let grew = |seen: &Head| seen == head || (seen.is_telling() && seen.is_beginning_of(head));
+        self.head.as_ref().is_some_and(grew)
+    }
+
     /// Which file has which name.
     pub(crate) fn name(&self) -> (&Path, FileId) {
         (&self.path, self.id)
@@ -53,7 +66,7 @@ pub(crate) fn look(patterns: &[String], troubles: &mut Troubles) -> Vec<Sighting
             Ok(metadata) if metadata.is_file() => {
                 let id = FileId::of(&metadata);
                 if known.insert(id) {
-                    sightings.push(Sighting { path, id, look: Look::of(&metadata) });
+                    sightings.push(Sighting { path, id, look: Look::of(&metadata), head: None });
                 }
             }
             Ok(_) => {} // directories, pipes and devices have no end to go on from
