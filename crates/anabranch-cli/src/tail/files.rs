@@ -494,7 +494,7 @@ mod tests {
     /// The first line was half written when it was looked at last: all lines begin like that.
     #[test]
     fn a_file_that_was_cut_off_behind_half_a_line_goes_on_in_its_copy() {
-        for is_another_run in [false, true] {
+        for (is_another_run, is_renamed) in [(false, false), (true, false), (false, true), (true, true)] {
             let mut scene = Scene::new();
             scene.append("log", "b 84");
             scene.look(&["log"]);
@@ -505,9 +505,17 @@ mod tests {
             scene.append("log", "26 x\n");
             scene.copy_and_cut_off();
             scene.append("log", "b 8477 y\n");
-            scene.look(&["log", "log.1"]);
+            let mut expected = vec!["log.1", "log"];
+            if is_renamed {
+                let path = |name| scene.home.path().join(name);
+                fs::rename(path("log.1"), path("log.2")).unwrap();
+                fs::rename(path("log"), path("log.1")).unwrap();
+                scene.append("log", "b 8499 z\n");
+                expected.insert(0, "log.2");
+            }
+            scene.look(&["log", "log.1", "log.2"]);
             let names: Vec<_> = scene.standing().into_iter().map(|(name, ..)| name).collect();
-            assert_eq!(names, ["log.1", "log"], "another run: {is_another_run}");
+            assert_eq!(names, expected, "another run: {is_another_run}");
         }
     }
 

@@ -135,13 +135,12 @@ impl Followed {
         self.entry.fingerprint.is_full() || self.head.as_ref().is_some_and(Head::is_telling)
     }
 
-    /// Whether a stranger has what little is known of this file, and what has its name and inode now begins otherwise: the log was copied, cut off, and
-    /// begins again as it began before.
+    /// Whether an older stranger of the same log has what little is known of this file, and what has its inode now begins otherwise: the log was copied, cut
+    /// off, and begins again as it began before.
     fn went_on_in(&self, stranger: &Sighting, now: &Sighting, head: &Head) -> bool {
-        let is_rotated =
-            stranger.path != now.path && Path::new(unrotated(&stranger.path.to_string_lossy())) == now.path;
+        let is_older = stranger.log() == now.log() && stranger.look.modified <= now.look.modified;
         let begins_so = |copy: &Head| !copy.is_empty() && self.may_begin_with(copy) && !copy.is_beginning_of(head);
-        is_rotated && stranger.look.size >= self.reach() && stranger.head.as_ref().is_some_and(begins_so)
+        is_older && stranger.look.size >= self.reach() && stranger.head.as_ref().is_some_and(begins_so)
     }
 
     /// Whether the file begins as it did, and is at least so long.

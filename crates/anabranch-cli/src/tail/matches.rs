@@ -23,6 +23,11 @@ pub(crate) struct Sighting {
 }
 
 impl Sighting {
+    /// What the file was called while it was written.
+    pub(crate) fn log(&self) -> String {
+        unrotated(&self.path.to_string_lossy()).to_owned()
+    }
+
     /// Reads how the file begins, unless it is being renamed or cannot be read.
     pub(crate) fn read_head(&mut self) {
         self.head = open_as(&self.path, self.id).and_then(|file| Head::read(&file)).ok();
