@@ -220,6 +220,7 @@ impl<'a> Agent<'a> {
             if self.files.list[place].comes_first() {
                 held_back.insert(family);
             }
+            has_more |= self.files.list[place].is_in_flux();
         }
         Ok(has_more)
     }

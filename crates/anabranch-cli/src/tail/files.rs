@@ -135,6 +135,9 @@ impl Files {
                 Ok(false) => unknown.push(sighting),
                 Err(error) => {
                     seen.insert(place);
+                    if error.kind() == io::ErrorKind::NotFound {
+                        self.list[place].moves();
+                    }
                     looked.could_not(&sighting, error, troubles);
                 }
             }
@@ -541,6 +544,25 @@ mod tests {
         scene.look(&["log", "log.1"]);
         let names: Vec<_> = scene.standing().into_iter().map(|(name, ..)| name).collect();
         assert_eq!(names, ["log.1", "log"]);
+    }
+
+    #[test]
+    fn a_file_that_never_comes_to_rest_is_not_overtaken() {
+        let mut scene = Scene::new();
+        scene.append("log.1", "one\n");
+        scene.append("log", "two\n");
+        scene.look(&["log", "log.1"]);
+        let known = scene.files.list.iter().map(|file| Followed::known(file.entry.clone(), None)).collect();
+        scene.files = Files::new(known, Duration::from_secs(3_600), &[]);
+        let before = scene.sightings(&["log", "log.1"]);
+        fs::rename(scene.home.path().join("log.1"), scene.home.path().join("log.2")).unwrap();
+        assert!(!scene.take(before).is_settled);
+        let comes_first = |scene: &Scene| scene.files.list[0].comes_first();
+        assert!(comes_first(&scene), "nobody knows where it is");
+        scene.look(&["log", "log.2"]);
+        assert!(comes_first(&scene), "it is to be read");
+        scene.files.list[0].position = 4;
+        assert!(!comes_first(&scene));
     }
 
     #[test]

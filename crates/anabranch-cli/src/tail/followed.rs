@@ -47,6 +47,8 @@ pub(crate) struct Followed {
     head: Option<Head>,
     look: Option<Look>,
     still_since: Instant,
+    /// It was renamed or cut off while it was looked at last.
+    is_in_flux: bool,
 }
 
 impl Followed {
@@ -64,6 +66,7 @@ impl Followed {
             head: None,
             look: None,
             still_since: Instant::now(),
+            is_in_flux: false,
         }
     }
 
@@ -89,7 +92,7 @@ impl Followed {
         let absolute = std::path::absolute(&sighting.path);
         let path = absolute.as_deref().unwrap_or(&sighting.path);
         self.entry.path = path.to_string_lossy().into_owned();
-        self.standing = Standing::Matched;
+        (self.standing, self.is_in_flux) = (Standing::Matched, false);
         self.looks(sighting.look);
     }
 
@@ -166,8 +169,18 @@ impl Followed {
         head.matches(&self.entry.fingerprint) && self.head.as_ref().is_none_or(|known| known.is_beginning_of(head))
     }
 
+    /// It was renamed or cut off while it was looked at: the next look finds out where it is.
+    pub(crate) fn moves(&mut self) {
+        self.is_in_flux = true;
+    }
+
+    pub(crate) fn is_in_flux(&self) -> bool {
+        self.is_in_flux
+    }
+
     /// No pattern matches it any more.
     pub(crate) fn is_not_seen(&mut self) {
+        self.is_in_flux = false;
         match (&mut self.standing, &self.file) {
             (Standing::CutOff { looks, .. }, _) => *looks += 1,
             (Standing::Missing, _) => {}
@@ -187,6 +200,7 @@ impl Followed {
     }
 
     pub(crate) fn is_cut_off(&mut self) {
+        self.is_in_flux = false;
         self.standing = Standing::CutOff { since: Instant::now(), looks: 0 };
         (self.file, self.producer) = (None, None);
     }
@@ -328,7 +342,8 @@ impl Followed {
 
     /// Whether files of the same name that came later have to wait for this one.
     pub(crate) fn comes_first(&self) -> bool {
-        matches!(self.standing, Standing::Matched | Standing::Moved { .. }) && !self.is_drained()
+        self.is_in_flux
+            || (matches!(self.standing, Standing::Matched | Standing::Moved { .. }) && !self.is_drained())
     }
 
     /// Whether a copy of it may show at the next look, which comes before all later files.
