@@ -17,8 +17,12 @@ use super::matches::{Sighting, Troubles, unrotated};
 use super::reader;
 use super::registry::State;
 
-/// How often at most the names are listed again that change while they are listed.
+/// How often at most the files are looked at again that move while they are looked at.
 pub(crate) const MAX_LOOKS: usize = 10;
+
+/// How often at most the names are listed again that change while they are listed. Behind that a new file is met all the same: out of its turn rather
+/// than never, where names change faster than they are listed.
+const MAX_LISTS: usize = 100;
 
 /// How many files that nobody sees are remembered, those that were met last: they may be on a disk that is not there now.
 const MAX_MISSING: usize = 1_000;
@@ -177,9 +181,9 @@ impl Files {
     /// lists that are the same is the one to go by: what was copied and cut off before it was looked at has a name in the second.
     pub(crate) fn sightings(&self, is_first: bool, mut list: impl FnMut() -> Vec<Sighting>) -> Vec<Sighting> {
         let mut sightings = list();
-        for looks in 0.. {
+        for lists in 1.. {
             let has_strangers = self.read_heads_of_strangers(&mut sightings);
-            if looks == MAX_LOOKS || !(has_strangers || is_first) {
+            if lists == MAX_LISTS || !(has_strangers || is_first) {
                 break;
             }
             let again = list();
@@ -583,6 +587,21 @@ mod tests {
             let names: Vec<_> = scene.standing().into_iter().map(|(name, ..)| name).collect();
             assert_eq!(names, ["log.1", "log"], "known: {is_known}");
         }
+    }
+
+    #[test]
+    fn a_new_file_among_names_that_never_rest_is_met_out_of_its_turn() {
+        let mut scene = Scene::new();
+        scene.append("log", "one\n");
+        let mut lists = 0;
+        let sightings = scene.files.sightings(true, || {
+            lists += 1;
+            scene.append(&format!("log.{lists}"), &format!("{lists}\n"));
+            matches::look(&[format!("{}/log*", scene.home.path().display())], &mut Troubles::default())
+        });
+        assert_eq!((lists, sightings.len()), (MAX_LISTS, MAX_LISTS + 1));
+        assert!(scene.take(sightings).is_settled);
+        assert_eq!(scene.files.list.len(), MAX_LISTS + 1);
     }
 
     #[test]
