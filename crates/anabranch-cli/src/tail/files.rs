@@ -156,6 +156,9 @@ impl Files {
         }
         self.suspects.retain(|id, _| cut_off.contains(id));
         for sighting in oldest_first(unknown) {
+            if !looked.is_settled {
+                break; // it may be the copy of a file that could not be met, or overtake one
+            }
             match self.meet(&sighting, state, begin, decides, troubles) {
                 Ok(Met::Nothing) => {}
                 Ok(Met::File) => looked.is_news = true,
@@ -165,9 +168,6 @@ impl Files {
                     }
                     looked.could_not(&sighting, error, troubles);
                 }
-            }
-            if !looked.is_settled {
-                break; // later files would overtake it
             }
         }
         self.close_idle();
@@ -567,6 +567,25 @@ mod tests {
         assert!(comes_first(&scene), "it is to be read");
         scene.files.list[0].position = 4;
         assert!(!comes_first(&scene));
+    }
+
+    #[test]
+    fn a_copy_of_a_file_that_could_not_be_met_is_no_new_file() {
+        let mut scene = Scene::new();
+        scene.append("log", "one\n");
+        scene.look(&["log"]);
+        let mut entry = scene.files.list[0].entry.clone();
+        entry.offset = 4;
+        scene.files = Files::new(vec![Followed::known(entry, None)], Duration::from_secs(3_600), &[]);
+        scene.copy_and_cut_off();
+        scene.append("log", "two\n");
+        let before = scene.sightings(&["log", "log.1"]);
+        fs::rename(scene.home.path().join("log"), scene.home.path().join("log.0")).unwrap();
+        assert_eq!(scene.take(before), Looked { is_news: false, is_settled: false, unread: None });
+        scene.look(&["log.0", "log.1"]);
+        let [old, new] = scene.standing().try_into().unwrap();
+        assert_eq!(old, ("log.1".to_owned(), Standing::Matched, 4), "none of its lines comes twice");
+        assert_eq!(new, ("log.0".to_owned(), Standing::Matched, 0));
     }
 
     #[test]
