@@ -569,6 +569,26 @@ mod tests {
         assert!(!comes_first(&scene));
     }
 
+    /// It is listed with the time of its last line, and its beginning read when that is another's.
+    #[test]
+    fn a_file_that_was_cut_off_before_its_beginning_was_read_does_not_overtake_its_copy() {
+        let mut scene = Scene::new();
+        let list = |scene: &Scene, name| {
+            matches::look(&[format!("{}/{name}", scene.home.path().display())], &mut Troubles::default())
+        };
+        scene.append("log", "one\n");
+        let mut sightings = list(&scene, "log");
+        std::thread::sleep(Duration::from_millis(30)); // so that the copy has a later time, however coarse the clock
+        scene.copy_and_cut_off();
+        scene.append("log", "two, and longer\n");
+        sightings.extend(list(&scene, "log.1"));
+        assert!(sightings[0].look.modified < sightings[1].look.modified);
+        sightings.iter_mut().for_each(Sighting::read_head);
+        assert!(scene.take(sightings).is_settled);
+        let names: Vec<_> = scene.standing().into_iter().map(|(name, ..)| name).collect();
+        assert_eq!(names, ["log.1", "log"]);
+    }
+
     #[test]
     fn a_copy_of_a_file_that_could_not_be_met_is_no_new_file() {
         let mut scene = Scene::new();

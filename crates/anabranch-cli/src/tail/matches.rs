@@ -28,9 +28,14 @@ impl Sighting {
         unrotated(&self.path.to_string_lossy()).to_owned()
     }
 
-    /// Reads how the file begins, unless it is being renamed or cannot be read.
+    /// Reads how the file begins, and looks at it behind that: its time of change is not from before it was cut off. Nothing is known of a file that is
+    /// renamed meanwhile, or cannot be read: whoever opens it next has the error.
     pub(crate) fn read_head(&mut self) {
-        self.head = open_as(&self.path, self.id).and_then(|file| Head::read(&file)).ok();
+        let read = open_as(&self.path, self.id).and_then(|file| Ok((Head::read(&file)?, file.metadata()?)));
+        self.head = read.ok().map(|(head, metadata)| {
+            self.look = Look::of(&metadata);
+            head
+        });
     }
 
     /// Whether the file that begins like this now is what was seen: it only grew since. Of half a line that grew this cannot be told.
